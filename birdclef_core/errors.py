@@ -1,0 +1,25 @@
+"""What can go wrong, as the user is told of it: a message names the rule, the value, the place and the way out."""
+
+
+class BirdclefError(Exception):
+    """The root of every error that this project raises on purpose; the command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class InputError(BirdclefError):
+    """Wrong input: a flag, a configuration value, a search or a data folder. Nothing was run, exit code 2."""
+
+    exit_code = 2
+
+
+class DataError(InputError):
+    """Metadata or audio that cannot be used as they are."""
+
+
+class TrainingError(BirdclefError):
+    """A stage that failed while it trained, such as a loss that is not a number."""
+
+
+class StoreError(BirdclefError):
+    """A store entry that is missing, damaged or cannot be written."""

@@ -1,0 +1,70 @@
+"""What a thing is, as a hash: canonical JSON of everything that changes the result, and nothing else."""
+
+import hashlib
+import io
+import json
+import token
+import tokenize
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_CODE_PACKAGES = ("audio", "data", "evaluation", "models", "stages")
+_INSIGNIFICANT = {token.COMMENT, token.NL, token.NEWLINE, token.INDENT, token.DEDENT, token.ENCODING, token.ENDMARKER}
+
+
+def canonical(value: Any) -> Any:
+    """`value` as plain JSON types: dataclasses without their runtime fields, tuples as lists. Raises TypeError otherwise."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: canonical(getattr(value, item.name)) for item in fields(value) if not item.metadata.get("runtime")}
+    if isinstance(value, dict):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical(item) for item in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of the canonical JSON of `value`: 64 hexadecimal digits, the same on every machine."""
+    text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def code_version() -> str:
+    """A hash of the domain's own code, 16 digits; comments, docstrings and layout do not count."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for package in _CODE_PACKAGES:
+        for path in sorted((root / package).rglob("*.py")):
+            digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(significant_code(path.read_text(encoding="utf-8")).encode())
+    return digest.hexdigest()[:16]
+
+
+def significant_code(source: str) -> str:
+    """Python source reduced to the tokens that can change what it does: no comments, no strings that stand alone."""
+    kept: list[str] = []
+    statement: list[tokenize.TokenInfo] = []
+    for item in tokenize.generate_tokens(io.StringIO(source).readline):
+        if item.type == token.NEWLINE:
+            if not all(part.type == token.STRING for part in statement):
+                kept.extend(part.string for part in statement)
+                kept.append("\n")
+            statement = []
+        elif item.type == token.INDENT:
+            kept.append("\t")
+        elif item.type == token.DEDENT:
+            kept.append("\b")
+        elif item.type not in _INSIGNIFICANT:
+            statement.append(item)
+    return " ".join(kept)
