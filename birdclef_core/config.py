@@ -202,8 +202,8 @@ class StageConfig:
     mixing: MixingConfig = MixingConfig()
     noise: tuple[NoiseGroup, ...] = (NoiseGroup(),)
     augment: AugmentConfig = AugmentConfig()
-    micro_batch_size: int | None = runtime(None)
-    """Clips on the device at once; the batch is made of several by gradient accumulation."""
+    evaluation_batch_size: int = runtime(64)
+    """Windows scored at once."""
 
     def __post_init__(self) -> None:
         _require_choice("stage name", self.name, STAGE_NAMES)

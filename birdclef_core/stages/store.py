@@ -1,0 +1,151 @@
+"""The stage store: what a stage id stands for, kept once and shared by every trial and sweep that needs it.
+
+Layout under the storage's root:
+    stages/<stage_id>/published.json      which attempt is valid; written last
+    stages/<stage_id>/<attempt>/          a bundle: weights.safetensors, stage.json, predictions, tables, pictures
+    unfinished/<stage_id>/e0004/          a bundle: where an interrupted stage goes on
+"""
+
+import json
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from birdclef_core.errors import StoreError
+from birdclef_core.storage import Storage
+
+PUBLISHED = "published.json"
+WEIGHTS = "weights.safetensors"
+RECORD = "stage.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """What is known of a trained stage: where it came from, what it cost and how it scored."""
+
+    stage_id: str
+    parent_id: str | None
+    recipe: str
+    stage: str
+    identity: dict[str, Any]
+    """Everything that the id was computed from."""
+    species: list[str]
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    """One entry per epoch."""
+    cost_s: float
+    """Device seconds of training and evaluation, also those of earlier attempts that this one went on from."""
+    surgery: str
+    environment: dict[str, str]
+    finished_at: str
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """A published stage whose files have been verified."""
+
+    record: StageRecord
+    folder: Path
+
+    def weights(self) -> dict[str, Tensor]:
+        """State entries by name, on the CPU."""
+        return load_file(self.folder / WEIGHTS)
+
+
+def _ignore(message: str) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class StageStore:
+    """Maps stage ids to trained stages. Safe for several writers: each attempt has its own folder, one is published."""
+
+    storage: Storage
+    on_damage: Callable[[str], None] = field(default=_ignore)
+    """Told of every damaged entry that was set aside."""
+
+    def record(self, stage_id: str) -> StageRecord | None:
+        """The record of a published stage without verifying its weights; None when there is none that can be read."""
+        attempt = self._published_attempt(stage_id)
+        text = attempt and self.storage.read_text(f"stages/{stage_id}/{attempt}/{RECORD}")
+        try:
+            return StageRecord(**json.loads(text)) if text else None
+        except (ValueError, TypeError):
+            return None
+
+    def open(self, stage_id: str) -> StageEntry | None:
+        """The published stage with every file verified, or None. A damaged entry is set aside and None is returned."""
+        attempt = self._published_attempt(stage_id)
+        if attempt is None:
+            return None
+        scratch = Path(tempfile.gettempdir()) / "birdclef-store"
+        try:
+            folder = self.storage.read_bundle(f"stages/{stage_id}/{attempt}", scratch)
+            record = StageRecord(**json.loads((folder / RECORD).read_text()))
+        except (StoreError, ValueError, TypeError) as error:
+            self._set_aside(stage_id, str(error))
+            return None
+        return StageEntry(record, folder)
+
+    def is_published(self, stage_id: str) -> bool:
+        return self._published_attempt(stage_id) is not None
+
+    @contextmanager
+    def publish(self, record: Callable[[], StageRecord], stage_id: str) -> Iterator[Path]:
+        """Gives a local folder to fill with weights and reports; publishes it under the id when the block ends."""
+        attempt = uuid.uuid4().hex[:12]
+        with self.storage.write_bundle(f"stages/{stage_id}/{attempt}") as folder:
+            yield folder
+            (folder / RECORD).write_text(json.dumps(asdict(record()), indent=1))
+        self.storage.write_text(f"stages/{stage_id}/{PUBLISHED}", json.dumps({"attempt": attempt}))
+        self.drop_progress(stage_id)
+
+    @contextmanager
+    def save_progress(self, stage_id: str, epoch: int) -> Iterator[Path]:
+        """Gives a local folder to fill with what is needed to go on after `epoch`; older epochs are removed afterwards."""
+        progress = self.storage.at("unfinished", stage_id)
+        with progress.write_bundle(f"e{epoch:04d}") as folder:
+            yield folder
+        for name in progress.names():
+            if name < f"e{epoch - 1:04d}":
+                progress.delete(name)
+
+    def latest_progress(self, stage_id: str) -> Path | None:
+        """The verified folder of the newest epoch from which the stage can go on; damaged ones are removed, aloud."""
+        progress = self.storage.at("unfinished", stage_id)
+        scratch = Path(tempfile.gettempdir()) / "birdclef-store"
+        for name in reversed(progress.names()):
+            try:
+                return progress.read_bundle(name, scratch)
+            except StoreError as error:
+                self.on_damage(f"Epoch checkpoint left out: {error}")
+                progress.delete(name)
+        return None
+
+    def drop_progress(self, stage_id: str) -> None:
+        self.storage.delete(f"unfinished/{stage_id}")
+
+    def _published_attempt(self, stage_id: str) -> str | None:
+        text = self.storage.read_text(f"stages/{stage_id}/{PUBLISHED}")
+        if text is None:
+            return None
+        try:
+            return str(json.loads(text)["attempt"])
+        except (ValueError, KeyError):
+            self._set_aside(stage_id, f"{PUBLISHED} is damaged")
+            return None
+
+    def _set_aside(self, stage_id: str, reason: str) -> None:
+        place = f"stages/{stage_id}"
+        self.storage.write_text(f"{place}/set-aside-{uuid.uuid4().hex[:8]}.txt", reason)
+        self.storage.delete(f"{place}/{PUBLISHED}")
+        self.on_damage(f"Store entry {stage_id[:12]} is damaged and will be trained again: {reason}")
+
+
