@@ -1,0 +1,1 @@
+"""How good a detector is: metrics, one row of scores a recording, pictures."""
