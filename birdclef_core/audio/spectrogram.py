@@ -26,18 +26,20 @@ class MelSpectrogram(nn.Module):
     def __init__(self, config: SpectrogramConfig) -> None:
         super().__init__()
         self.config = config
-        filters_FF = AF.melscale_fbanks(
-            config.n_fft // 2 + 1,
-            f_min=config.f_min_hz,
-            f_max=config.f_max_hz,
-            n_mels=config.num_mels,
-            sample_rate=SAMPLE_RATE_HZ,
-            norm="slaney",
-            mel_scale="slaney",
-        )
-        # Derived from the config alone, so they stay out of checkpoints.
-        self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
-        self.register_buffer("filters", filters_FF.T.contiguous(), persistent=False)
+        # Derived from the config alone, so they stay out of checkpoints, and are real even in a model built on the meta device.
+        with torch.device("cpu"):
+            window = torch.hann_window(config.n_fft)
+            filters = AF.melscale_fbanks(
+                config.n_fft // 2 + 1,
+                f_min=config.f_min_hz,
+                f_max=config.f_max_hz,
+                n_mels=config.num_mels,
+                sample_rate=SAMPLE_RATE_HZ,
+                norm="slaney",
+                mel_scale="slaney",
+            )
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filters", filters.T.contiguous(), persistent=False)
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a clip of so many samples."""

@@ -1,0 +1,112 @@
+"""A bird detector from waveform to species: spectrogram, encoder, head.
+
+Shapes: B clips, T samples, P five-second pieces of a clip, K channels, F mel bins, N frames of a clip, D features,
+H and W the feature map (frequency, time), C species.
+"""
+
+from typing import Self
+
+from torch import Tensor, nn
+
+from birdclef_core.audio.spectrogram import MelSpectrogram
+from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig
+from birdclef_core.errors import InputError
+from birdclef_core.models.encoders import RANDOM, PretrainedWeights, build_encoder
+from birdclef_core.models.heads import CnnHead, Output, SedHead
+
+PIECE_S = 5
+PIECE_SAMPLES = PIECE_S * SAMPLE_RATE_HZ
+
+
+def check_clip_s(config: ModelConfig, clip_s: float) -> None:
+    """Raises InputError for a clip length that the head cannot take: a CNN reads clips in pieces of five seconds."""
+    if config.head == "cnn" and (clip_s < PIECE_S or clip_s % PIECE_S):
+        raise InputError(
+            f"clip_s % {PIECE_S} == 0 must hold for the head 'cnn', which reads a clip in pieces of {PIECE_S} s, "
+            f"but got clip_s={clip_s}. Take {max(1, round(clip_s / PIECE_S)) * PIECE_S} s, or the head 'sed'."
+        )
+
+
+class MelNorm(nn.Module):
+    """BatchNorm with one mean and variance a mel bin, over clips, channels and frames: mel_BKFN -> mel_BKFN."""
+
+    def __init__(self, num_mels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(num_mels)
+
+    def forward(self, mel_BKFN: Tensor) -> Tensor:
+        return self.norm(mel_BKFN.transpose(1, 2)).transpose(1, 2)
+
+
+class Detector(nn.Module):
+    """wave_BT -> wave_to_db -> db_to_channels -> forward -> Output, in steps so that training can work in between.
+
+    A CNN's clip is P pieces of five seconds, each with its own spectrogram; they lie side by side along time, so that for
+    both heads a clip is one row of `db_BFN` and `mel_BKFN`, and `forward` cuts them apart again.
+    """
+
+    def __init__(self, config: ModelConfig, num_classes: int, pretrained: PretrainedWeights = RANDOM) -> None:
+        """Random weights come from torch's global generator: seed it before. Raises InputError as `build_encoder` does."""
+        super().__init__()
+        self.config = config
+        self.spectrogram = MelSpectrogram(config.spectrogram)
+        self.encoder, num_features = build_encoder(config, pretrained)
+        is_sed = config.head == "sed"
+        self.input_norm = MelNorm(config.spectrogram.num_mels) if is_sed else nn.Identity()
+        self.head = (SedHead if is_sed else CnnHead)(num_features, num_classes, config.head_dropout)
+        self._frozen: list[nn.Module] = []
+
+    def wave_to_db(self, wave_BT: Tensor) -> Tensor:
+        """db_BFN in float32; for a CNN the spectrograms of the pieces, joined along time. Raises InputError as `check_clip_s`."""
+        if self.config.head == "sed":
+            return self.spectrogram.mel_db(wave_BT)
+        check_clip_s(self.config, wave_BT.shape[1] / SAMPLE_RATE_HZ)
+        pieces = wave_BT.shape[1] // PIECE_SAMPLES
+        db_XFN = self.spectrogram.mel_db(wave_BT.reshape(-1, PIECE_SAMPLES))
+        return _join_pieces(db_XFN.unsqueeze(1), pieces).squeeze(1)
+
+    def db_to_channels(self, db_BFN: Tensor) -> Tensor:
+        """mel_BKFN in float32: decibels scaled, with deltas where the config has them."""
+        return self.spectrogram.to_channels(db_BFN)
+
+    def spectrograms(self, wave_BT: Tensor) -> Tensor:
+        """mel_BKFN, what `forward` takes, without augmentation."""
+        return self.db_to_channels(self.wave_to_db(wave_BT))
+
+    def forward(self, mel_BKFN: Tensor) -> Output:
+        """Scores of clips. A SED takes any number of frames, a CNN those of whole pieces (else InputError)."""
+        mel_BKFN = self.input_norm(mel_BKFN)
+        if self.config.head == "sed":
+            return self.head(self.encoder(mel_BKFN))
+        frames = self.spectrogram.num_frames(PIECE_SAMPLES)
+        pieces, rest = divmod(mel_BKFN.shape[3], frames)
+        if rest or not pieces:
+            raise InputError(f"The head 'cnn' takes spectrograms of a multiple of {frames} frames, but got {mel_BKFN.shape[3]}.")
+        features_XDHW = self.encoder(_cut_pieces(mel_BKFN, pieces))
+        return self.head(_join_pieces(features_XDHW, pieces))
+
+    def freeze(self) -> None:
+        """Leave out of training what finetuning leaves: SED encoder, linear layer and input BatchNorm; CNN encoder and GeM.
+
+        Frozen parts stay in evaluation mode, so that their BatchNorm does not move and nothing of them is dropped.
+        """
+        self._frozen = [self.encoder, self.input_norm, *self.head.frozen_parts()]
+        for part in self._frozen:
+            part.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+
+def _cut_pieces(mel_BKFN: Tensor, pieces: int) -> Tensor:
+    """(B, K, F, P*N) -> (B*P, K, F, N)."""
+    return mel_BKFN.unflatten(3, (pieces, -1)).movedim(3, 1).flatten(0, 1)
+
+
+def _join_pieces(features_XDHW: Tensor, pieces: int) -> Tensor:
+    """(B*P, D, H, W) -> (B, D, H, P*W)."""
+    return features_XDHW.unflatten(0, (-1, pieces)).movedim(1, 3).flatten(3)

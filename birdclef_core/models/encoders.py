@@ -1,0 +1,220 @@
+"""The only file that knows timm: encoders by name, and where their pretrained weights come from.
+
+Shapes: B clips, K channels, F mel bins, N frames, D features, H and W the size of the feature map (frequency, time).
+"""
+
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors.torch import load_file
+from timm.models import get_pretrained_cfg
+from torch import Tensor, nn
+
+from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig
+from birdclef_core.errors import InputError, TrainingError
+from birdclef_core.identity import file_sha256
+
+HUB_TIMEOUT_S = 4.0
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_PROBE_S = 5
+_REASON_LENGTH = 200
+
+
+@dataclass(frozen=True)
+class PretrainedWeights:
+    """Where an encoder's first weights come from, decided once for a whole sweep; picklable, made by `resolve_pretrained`."""
+
+    name: str
+    """Part of a stage's identity: `random`, `timm:<architecture>.<tag>` or `file:<sha256>`."""
+    path: Path | None = field(default=None, compare=False)
+    """A file with the weights; None: none is needed, or timm fetches them from the hub when a model is built."""
+    found: str = field(default="", compare=False)
+    """One line for the user: what was looked for and what was found."""
+
+
+RANDOM = PretrainedWeights("random", found="random weights")
+
+
+class Encoder(nn.Module):
+    """A timm model without its classifier: mel_BKFN -> features_BDHW, whatever layout the model itself works in."""
+
+    def __init__(self, model: Any, *, from_tokens: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.from_tokens = from_tokens
+        self.channels_last_map = getattr(model, "output_fmt", "NCHW") == "NHWC"
+
+    def forward(self, mel_BKFN: Tensor) -> Tensor:
+        if self.from_tokens:
+            return self.model.forward_intermediates(mel_BKFN, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)[0]
+        features = self.model.forward_features(mel_BKFN)
+        return features.permute(0, 3, 1, 2) if self.channels_last_map else features
+
+
+def build_encoder(config: ModelConfig, pretrained: PretrainedWeights) -> tuple[Encoder, int]:
+    """The encoder and D, its number of features. Random weights come from torch's global generator: seed it before.
+
+    Raises InputError where timm does not know the name, or the encoder cannot turn a spectrogram of the config's size into a
+    map of features; TrainingError where weights that were found when the sweep began cannot be had any more.
+    """
+    model = _create(config, pretrained)
+    shape = (1, config.spectrogram.num_channels, config.spectrogram.num_mels, _probe_frames(config))
+    reasons = []
+    for from_tokens in (False, True):
+        encoder = Encoder(model, from_tokens=from_tokens)
+        try:
+            features_BDHW = _probe(encoder, shape)
+        except Exception as error:  # whatever an architecture raises is the reason it is refused for
+            reasons.append(_brief(error))
+            continue
+        if features_BDHW.ndim == 4 and features_BDHW.shape[3] > 1:
+            return encoder, features_BDHW.shape[1]
+        reasons.append(f"its features have the shape {tuple(features_BDHW.shape)}, without a time axis")
+    raise InputError(
+        f"An encoder must turn a spectrogram of {shape[2]} mel bins x {shape[3]} frames into a map of features over time, "
+        f"but {config.encoder!r} does not: {'; '.join(dict.fromkeys(reasons))}. Choose another encoder or spectrogram size."
+    )
+
+
+def resolve_pretrained(encoder: str, mode: str) -> PretrainedWeights:
+    """Decide which weights `encoder` starts from; call it once, on the driver, and hand the answer to every worker.
+
+    mode: `off` (random), `auto` (the hub's where they can be had within seconds, else random), `require` (the hub's or
+    InputError), or a path: a file of timm weights, or a folder with one file an encoder, named after it.
+    """
+    check_name(encoder)
+    if mode == "off":
+        return RANDOM
+    if mode not in ("auto", "require"):
+        return _from_path(encoder, Path(mode))
+    weights, reason = _from_hub(encoder)
+    if weights is not None:
+        return weights
+    if mode == "require":
+        raise InputError(
+            f"Pretrained weights are required, but for {encoder!r} {reason}. Connect to the Hugging Face hub, "
+            f"give a file or folder with --pretrained PATH, or train from random weights with --pretrained off."
+        )
+    return PretrainedWeights(RANDOM.name, found=f"{encoder}: random weights, because {reason}")
+
+
+def check_name(encoder: str) -> None:
+    """Raises InputError for a name that timm does not know, with those that come near."""
+    if timm.is_model(encoder):
+        return
+    near = difflib.get_close_matches(encoder, timm.list_models() + timm.list_pretrained(), n=4)
+    hint = f" Near it: {', '.join(near)}." if near else ""
+    raise InputError(f"An encoder must be a model of timm {timm.__version__}, but {encoder!r} is none.{hint}")
+
+
+def _from_path(encoder: str, path: Path) -> PretrainedWeights:
+    if path.is_dir():
+        candidates = [path / f"{encoder}{suffix}" for suffix in WEIGHT_SUFFIXES]
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
+        if file is None:
+            raise InputError(
+                f"A folder of pretrained weights must hold one of {[c.name for c in candidates]}, but {path} does not."
+            )
+    elif path.is_file():
+        file = path
+    else:
+        raise InputError(f"--pretrained takes auto, require, off, or a file or folder that exists, but got {str(path)!r}.")
+    return PretrainedWeights(f"file:{file_sha256(file)}", file.resolve(), f"{encoder}: weights of {file}")
+
+
+def _from_hub(encoder: str) -> tuple[PretrainedWeights | None, str]:
+    """The hub's weights, or None and why not. Asks once with a short timeout: timm itself retries for most of a minute."""
+    source = get_pretrained_cfg(encoder)
+    if source is None or not source.hf_hub_id:
+        return None, "timm has no weights on the Hugging Face hub"
+    name = f"timm:{source.architecture}.{source.tag}" if source.tag else f"timm:{source.architecture}"
+    file_name = source.hf_hub_filename or "model.safetensors"
+    repository, _, revision = source.hf_hub_id.partition("@")
+    cached = huggingface_hub.try_to_load_from_cache(repository, file_name, revision=revision or None)
+    if isinstance(cached, str) and Path(cached).suffix in WEIGHT_SUFFIXES:
+        return PretrainedWeights(name, Path(cached), f"{encoder}: pretrained weights of {repository} (on this machine)"), ""
+    url = huggingface_hub.hf_hub_url(repository, file_name, revision=revision or None)
+    try:
+        huggingface_hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S)
+    except EntryNotFoundError:
+        return None, f"{url} does not exist"
+    except Exception as error:  # no network raises a different class with every version of the client
+        return None, f"the Hugging Face hub cannot be reached ({type(error).__name__})"
+    return PretrainedWeights(name, None, f"{encoder}: pretrained weights of {repository} (from the hub)"), ""
+
+
+def _create(config: ModelConfig, pretrained: PretrainedWeights) -> Any:
+    check_name(config.encoder)
+    source: dict[str, Any] = {"pretrained": False}
+    if pretrained.path is not None and pretrained.path.is_file():
+        source = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": _read_weights(pretrained.path)}}
+    elif pretrained.name.startswith("file:"):
+        raise InputError(f"Pretrained weights {pretrained.path} must be readable on every machine, but are not on this one.")
+    elif pretrained.name != RANDOM.name:
+        source = {"pretrained": True}
+    try:
+        model = _create_with_known_options(config, source)
+    except Exception as error:
+        if not source["pretrained"]:
+            raise
+        if pretrained.path is None:
+            raise TrainingError(
+                f"{pretrained.name} was on the hub when the sweep began, but cannot be fetched now: {_brief(error)}"
+            ) from error
+        raise InputError(f"{pretrained.path} does not fit {config.encoder!r}: {_brief(error)}") from error
+    if "pretrained_cfg_overlay" in source:
+        _check_all_loaded(model, source["pretrained_cfg_overlay"]["state_dict"], pretrained, config.encoder)
+        model.pretrained_cfg.pop("state_dict", None)  # or a second copy of the weights stays in memory
+    return model
+
+
+def _create_with_known_options(config: ModelConfig, source: dict[str, Any]) -> Any:
+    """timm has no list of what a constructor takes: offer all, then less, until one is accepted."""
+    dynamic = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    drop_path, drop = {"drop_path_rate": config.drop_path_rate}, {"drop_rate": config.drop_rate}
+    refused: TypeError | None = None
+    for options in (dynamic | drop_path | drop, drop_path | drop, drop, {}):
+        try:
+            return timm.create_model(config.encoder, in_chans=config.spectrogram.num_channels, num_classes=0, **source, **options)
+        except TypeError as error:
+            if "unexpected keyword" not in str(error):
+                raise
+            refused = error
+    raise InputError(f"timm cannot build {config.encoder!r} as an encoder: {refused}")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict; a pickle is read without running what is in it."""
+    try:
+        return load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"Pretrained weights must be a state dict, but {path} cannot be read: {_brief(error)}") from error
+
+
+def _check_all_loaded(model: nn.Module, weights: dict[str, Tensor], pretrained: PretrainedWeights, encoder: str) -> None:
+    """timm says nothing when a file's keys are not the model's; a model half at random must not pass for a pretrained one."""
+    missing = [name for name, _ in model.named_parameters() if name not in weights]
+    if missing and pretrained.name.startswith("file:"):
+        raise InputError(f"{pretrained.path} lacks {len(missing)} of the parameters of {encoder!r}, such as {missing[0]}.")
+
+
+def _probe(encoder: Encoder, shape: tuple[int, ...]) -> Tensor:
+    encoder.eval()
+    with torch.no_grad():
+        features = encoder(torch.zeros(shape))
+    encoder.train()
+    return features
+
+
+def _probe_frames(config: ModelConfig) -> int:
+    return _PROBE_S * SAMPLE_RATE_HZ // config.spectrogram.hop_length + 1
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:_REASON_LENGTH] or type(error).__name__
