@@ -1,0 +1,1 @@
+"""From files to batches: metadata, split, decoded cache, targets, clips."""

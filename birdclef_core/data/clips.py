@@ -1,0 +1,106 @@
+"""Drawing clips: which recordings, where in them, with which noise. Pure functions of (seed, epoch, index), apart from the
+reading.
+
+Shapes: B clips, T samples, M noise additions.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from birdclef_core.config import NoiseGroup
+from birdclef_core.data.targets import MAX_BACKGROUND_S
+
+ReadSamples = Callable[[int, int, int], NDArray[np.int16]]
+
+
+@dataclass(frozen=True)
+class NoisePool:
+    """The noise files that one group of a stage draws from."""
+
+    group: NoiseGroup
+    rows: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """What a batch is made of, before anything is read. Places are shares of what may be chosen, in [0, 1)."""
+
+    position_B: NDArray[np.int64]
+    """Positions in the training table."""
+    place_B: NDArray[np.float64]
+    """Where in the recording."""
+    noise_clip_M: NDArray[np.int64]
+    """The clip of the batch that each noise is added to."""
+    noise_row_M: NDArray[np.int64]
+    noise_place_M: NDArray[np.float64]
+    noise_snr_db_M: NDArray[np.float32]
+
+
+def draw_plan(
+    seed: int, epoch: int, index: int, *, cumulative_weights: NDArray[np.float64], batch_size: int, noise: Sequence[NoisePool]
+) -> ClipPlan:
+    """Batch `index` of `epoch`: the same for the same numbers, whatever was drawn before. `seed` may be any integer >= 0."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch, index]))
+    drawn = rng.random(batch_size) * cumulative_weights[-1]
+    position_B = np.searchsorted(cumulative_weights, drawn, side="right").clip(max=len(cumulative_weights) - 1)
+    place_B = rng.random(batch_size)
+    clips, rows, places, ratios = [], [], [], []
+    for pool in noise:
+        clip_M = np.flatnonzero(rng.random(batch_size) < pool.group.prob)
+        clips.append(clip_M)
+        rows.append(rng.choice(pool.rows, len(clip_M)))
+        places.append(rng.random(len(clip_M)))
+        ratios.append(rng.uniform(pool.group.snr_db_min, pool.group.snr_db_max, len(clip_M)))
+    return ClipPlan(
+        position_B=position_B,
+        place_B=place_B,
+        noise_clip_M=np.concatenate([*clips, np.empty(0)]).astype(np.int64),
+        noise_row_M=np.concatenate([*rows, np.empty(0)]).astype(np.int64),
+        noise_place_M=np.concatenate([*places, np.empty(0)]),
+        noise_snr_db_M=np.concatenate([*ratios, np.empty(0)]).astype(np.float32),
+    )
+
+
+def noise_pools(
+    groups: Sequence[NoiseGroup], noise_group: NDArray[np.object_], usable: NDArray[np.bool_]
+) -> tuple[NoisePool, ...]:
+    """The usable noise rows of each group; a source that is not there means every file. Groups without any file are left out."""
+    pools = []
+    for group in groups:
+        own = np.flatnonzero((noise_group == group.source) & usable)
+        rows = own if group.source != "*" and len(own) else np.flatnonzero(usable)
+        if len(rows):
+            pools.append(NoisePool(group, rows))
+    return tuple(pools)
+
+
+def read_clip(read: ReadSamples, row: int, num_samples: int, place: float, clip_samples: int) -> NDArray[np.int16]:
+    """A clip of a recording (T,), its offset uniform. A shorter recording is repeated, from a uniform phase, to fill the clip."""
+    if num_samples >= clip_samples:
+        return read(row, int(place * (num_samples - clip_samples + 1)), clip_samples)
+    whole = read(row, 0, num_samples)
+    return np.resize(np.roll(whole, -int(place * num_samples)), clip_samples)
+
+
+def read_mixture(
+    read: ReadSamples, row: int, num_samples: int, place: float, clip_samples: int, sample_rate_hz: int
+) -> NDArray[np.int16]:
+    """Self-mixup: up to 60 s read as k = floor(60 s / clip) clips in a row, summed, so that what is heard anywhere is in the
+    clip.
+
+    k is no larger than the recording allows. The sum is turned down as a whole where it would exceed int16, so nothing is
+    clipped.
+    """
+    parts = min(int(MAX_BACKGROUND_S * sample_rate_hz) // clip_samples, num_samples // clip_samples)
+    if parts < 2:
+        return read_clip(read, row, num_samples, place, clip_samples)
+    samples = read_clip(read, row, num_samples, place, parts * clip_samples)
+    summed = samples.reshape(parts, clip_samples).sum(axis=0, dtype=np.int32)
+    limit = np.iinfo(np.int16).max
+    peak = int(np.abs(summed).max())
+    if peak > limit:
+        summed = np.rint(summed * (limit / peak))
+    return summed.astype(np.int16)

@@ -1,0 +1,197 @@
+"""Batches for the device: training clips drawn by (seed, epoch, index), and the windows that every trial is scored on.
+
+Shapes: B clips, T samples, C species, M noise additions, R recordings that are scored.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
+from birdclef_core.data.cache import WaveCache
+from birdclef_core.data.clips import ClipPlan, draw_plan, noise_pools, read_clip, read_mixture
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.prefetch import Prefetcher
+from birdclef_core.data.targets import training_table, validation_truth
+from birdclef_core.errors import DataError
+from birdclef_core.taxonomy import LabelSpace
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """Training clips as they leave the CPU; int16 is turned into float on the device."""
+
+    wave_BT: Tensor
+    """int16."""
+    target_BC: Tensor
+    """float32."""
+    weight_B: Tensor
+    """float32, the weight of each clip in the loss."""
+    rows_B: Tensor
+    """int64, rows of `dataset.recordings`."""
+    noise_clip_M: Tensor
+    """int64, the clip that each noise is added to; a clip may get several, M may be 0."""
+    noise_wave_MT: Tensor
+    """int16."""
+    noise_snr_db_M: Tensor
+    """float32, ratio of the clip's power to the noise's."""
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows of validation recordings."""
+
+    wave_BT: Tensor
+    """int16."""
+    recording_B: Tensor
+    """int64, index into the rows of `validation_truth`."""
+
+
+class TrainFeed:
+    """Class-balanced training clips of one stage. A context manager; `close` ends its threads."""
+
+    def __init__(self, dataset: Dataset, cache: WaveCache, label_space: LabelSpace, stage: StageConfig) -> None:
+        """Raises DataError when no training recording has a species of `label_space`."""
+        table = training_table(dataset, label_space, secondary_target=stage.secondary_target)
+        weights = np.where(cache.recording_samples[table.rows_R] > 0, table.sampling_weight_R, 0.0)
+        if not weights.any():
+            raise DataError(f"No training recording of the label space {label_space.name!r} could be decoded.")
+        self.num_recordings = int(np.count_nonzero(weights))
+        """Training recordings that clips are drawn from."""
+        self.num_batches = max(1, (stage.clips_per_epoch or self.num_recordings) // stage.batch_size)
+        """Batches in an epoch: the last partial one is dropped, but there is at least one."""
+        self._table, self._cache, self._stage = table, cache, stage
+        self._cumulative_weights = np.cumsum(weights)
+        self._noise = noise_pools(stage.noise, dataset.noise["group"].to_numpy(dtype=object), cache.noise_samples > 0)
+        self._prefetcher = Prefetcher(self._make)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds that the consumer has waited for batches so far."""
+        return self._prefetcher.waited_s
+
+    def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[TrainBatch]:
+        """The batches of an epoch from `first_batch` on, the same ones however many were drawn before."""
+        return self._prefetcher.batches(self.plan(epoch, index) for index in range(first_batch, self.num_batches))
+
+    def plan(self, epoch: int, index: int) -> ClipPlan:
+        """What batch `index` of `epoch` is made of."""
+        return draw_plan(
+            self._stage.seed,
+            epoch,
+            index,
+            cumulative_weights=self._cumulative_weights,
+            batch_size=self._stage.batch_size,
+            noise=self._noise,
+        )
+
+    def close(self) -> None:
+        self._prefetcher.close()
+
+    def _make(self, plan: ClipPlan) -> TrainBatch:
+        table = self._table
+        rows_B = table.rows_R[plan.position_B]
+        wave_BT = _empty_waves(len(rows_B), self._stage.clip_samples)
+        for wave_T, row, place, is_mixture in zip(
+            wave_BT.numpy(), rows_B, plan.place_B, table.is_mixture_R[plan.position_B], strict=True
+        ):
+            wave_T[:] = self._read(int(row), float(place), bool(is_mixture))
+        noise_wave_MT = _empty_waves(len(plan.noise_row_M), self._stage.clip_samples)
+        for wave_T, row, place in zip(noise_wave_MT.numpy(), plan.noise_row_M, plan.noise_place_M, strict=True):
+            num_samples = self._cache.num_noise_samples(row)
+            wave_T[:] = read_clip(self._cache.read_noise, int(row), num_samples, float(place), len(wave_T))
+        return TrainBatch(
+            wave_BT=wave_BT,
+            target_BC=_pinned(table.target_RC[plan.position_B].toarray()),
+            weight_B=_pinned(table.weight_R[plan.position_B]),
+            rows_B=torch.from_numpy(rows_B),
+            noise_clip_M=_pinned(plan.noise_clip_M),
+            noise_wave_MT=noise_wave_MT,
+            noise_snr_db_M=_pinned(plan.noise_snr_db_M),
+        )
+
+    def _read(self, row: int, place: float, is_mixture: bool) -> NDArray[np.int16]:
+        num_samples, clip_samples = self._cache.num_samples(row), self._stage.clip_samples
+        if is_mixture:
+            return read_mixture(self._cache.read, row, num_samples, place, clip_samples, SAMPLE_RATE_HZ)
+        return read_clip(self._cache.read, row, num_samples, place, clip_samples)
+
+
+class EvaluationWindows:
+    """The windows that a stage is scored on, the same for every trial with the same window length; may be iterated many times.
+
+    The first `max_s` seconds of each validation recording, cut in windows of `clip_s`, the last one padded with zeros; a
+    recording shorter than a window is repeated to fill it. One that the cache could not decode is a window of silence: every
+    trial has the same rows.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        cache: WaveCache,
+        label_space: LabelSpace,
+        clip_s: float,
+        *,
+        max_s: float = 60.0,
+        batch_size: int,
+    ) -> None:
+        self.rows_R, self.truth_RC = validation_truth(dataset, label_space)
+        self._cache, self._batch_size = cache, batch_size
+        self._clip_samples = round(clip_s * SAMPLE_RATE_HZ)
+        self._used_R = np.minimum(cache.recording_samples[self.rows_R], round(max_s * SAMPLE_RATE_HZ))
+        windows_R = np.maximum(1, -(-self._used_R // self._clip_samples))
+        self._recording_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
+        self._start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * self._clip_samples
+
+    def __len__(self) -> int:
+        """Batches."""
+        return -(-self.num_windows // self._batch_size)
+
+    @property
+    def num_windows(self) -> int:
+        return len(self._recording_W)
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        prefetcher = Prefetcher(self._make)
+        try:
+            yield from prefetcher.batches(range(0, self.num_windows, self._batch_size))
+        finally:
+            prefetcher.close()
+
+    def _make(self, first: int) -> WindowBatch:
+        recording_B = self._recording_W[first : first + self._batch_size]
+        wave_BT = _empty_waves(len(recording_B), self._clip_samples)
+        starts = self._start_W[first : first + self._batch_size]
+        for wave_T, recording, start in zip(wave_BT.numpy(), recording_B, starts, strict=True):
+            self._fill(wave_T, int(recording), int(start))
+        return WindowBatch(wave_BT, _pinned(recording_B))
+
+    def _fill(self, wave_T: NDArray[np.int16], recording: int, start: int) -> None:
+        used = int(self._used_R[recording])
+        samples = self._cache.read(int(self.rows_R[recording]), start, min(used - start, len(wave_T)))
+        if 0 < used < len(wave_T):
+            wave_T[:] = np.resize(samples, len(wave_T))
+        else:
+            wave_T[: len(samples)] = samples
+            wave_T[len(samples) :] = 0
+
+
+def _empty_waves(count: int, num_samples: int) -> Tensor:
+    return torch.empty((count, num_samples), dtype=torch.int16, pin_memory=torch.cuda.is_available())
+
+
+def _pinned(values: NDArray) -> Tensor:
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory() if torch.cuda.is_available() else tensor

@@ -1,0 +1,112 @@
+"""Which recordings train a label space, with what targets and weights, and which ones score it.
+
+Shapes: R recordings (rows that take part), C species.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.errors import DataError
+from birdclef_core.taxonomy import LabelSpace
+
+MAX_BACKGROUND_S = 60.0
+"""A longer recording that is in only through a secondary label is left out: the species may be anywhere in it."""
+
+_SECONDARY_COUNT = 0.5
+_BACKGROUND_WEIGHT = 0.8
+_MIN_WEIGHT = 0.1
+
+
+@dataclass(frozen=True)
+class TrainingTable:
+    """The training recordings of one label space. All arrays have one entry a row and the same order."""
+
+    rows_R: NDArray[np.int64]
+    """Rows of `dataset.recordings`."""
+    target_RC: csr_array
+    """float32, sparse: 1 for the primary species, `secondary_target` for each secondary one."""
+    weight_R: NDArray[np.float32]
+    """Weight of the sample in the loss: its rating over the best rating, .1 to 1; x .8 in the background."""
+    sampling_weight_R: NDArray[np.float64]
+    """What the sampler draws in proportion to: rare species more often."""
+    is_mixture_R: NDArray[np.bool_]
+    """More may be heard than one species: in the background only, or with secondary species of the label space."""
+
+
+def training_table(dataset: Dataset, label_space: LabelSpace, *, secondary_target: float = 0.9) -> TrainingTable:
+    """Targets and weights of the training recordings with a species of `label_space` (FACTS 1, Data).
+
+    The sampling weight is 1 / count of the primary species, or the mean of that over the secondary ones of a background
+    recording; a secondary label counts one half. Counts are of the rows that take part: rows and labels are filtered together, at
+    once. Raises DataError when no recording is left.
+    """
+    recordings = dataset.recordings
+    primary, secondary = _codes(recordings, label_space)
+    is_background = (primary < 0) & np.isin(np.arange(len(recordings)), secondary[0])
+    takes_part = (primary >= 0) | (is_background & (recordings["duration_s"].to_numpy() <= MAX_BACKGROUND_S))
+    rows_R = np.flatnonzero(takes_part & ~recordings["is_validation"].to_numpy())
+    if not len(rows_R):
+        raise DataError(
+            f"At least one training recording of {dataset.root} must have a species of the label space {label_space.name!r}."
+        )
+    place = np.full(len(recordings), -1)
+    place[rows_R] = np.arange(len(rows_R))
+    kept = place[secondary[0]] >= 0
+    secondary_rows, secondary_codes = place[secondary[0]][kept], secondary[1][kept]
+    primary_R, background_R = primary[rows_R], is_background[rows_R]
+    has_secondary_R = np.bincount(secondary_rows, minlength=len(rows_R)) > 0
+    return TrainingTable(
+        rows_R=rows_R,
+        target_RC=_targets(primary_R, secondary_rows, secondary_codes, len(label_space), secondary_target),
+        weight_R=_weights(recordings["rating"], rows_R, background_R),
+        sampling_weight_R=_sampling_weights(primary_R, secondary_rows, secondary_codes, len(label_space)),
+        is_mixture_R=background_R | has_secondary_R,
+    )
+
+
+def validation_truth(dataset: Dataset, label_space: LabelSpace) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Rows of the validation recordings whose primary species is in the label space, and their truth (R, C), 0 or 1.
+
+    Only the primary species is a positive: a secondary target of .9 becomes 0, which is what the seed's cast to int does.
+    """
+    codes = dataset.recordings["primary_label"].map(label_space.index).fillna(-1).to_numpy(dtype=np.int64)
+    rows_R = np.flatnonzero((codes >= 0) & dataset.recordings["is_validation"].to_numpy())
+    truth_RC = np.zeros((len(rows_R), len(label_space)), dtype=np.uint8)
+    truth_RC[np.arange(len(rows_R)), codes[rows_R]] = 1
+    return rows_R, truth_RC
+
+
+def _codes(recordings: pd.DataFrame, label_space: LabelSpace) -> tuple[NDArray, tuple[NDArray, NDArray]]:
+    """Column of the primary species or -1, and (row, column) of every secondary label in the label space."""
+    primary = recordings["primary_label"].map(label_space.index).fillna(-1).to_numpy(dtype=np.int64)
+    labels = recordings["secondary_labels"]
+    flat = labels[labels.str.len() > 0].explode().map(label_space.index).dropna()
+    return primary, (flat.index.to_numpy(dtype=np.int64), flat.to_numpy(dtype=np.int64))
+
+
+def _targets(primary_R: NDArray, rows: NDArray, codes: NDArray, num_species: int, secondary_target: float) -> csr_array:
+    own = np.flatnonzero(primary_R >= 0)
+    values = np.concatenate([np.ones(len(own)), np.full(len(rows), secondary_target)]).astype(np.float32)
+    places = (np.concatenate([own, rows]), np.concatenate([primary_R[own], codes]))
+    return csr_array((values, places), shape=(len(primary_R), num_species))
+
+
+def _weights(rating: pd.Series, rows_R: NDArray, background_R: NDArray) -> NDArray[np.float32]:
+    best = rating.max() or 1.0
+    weight_R = np.clip(rating.to_numpy()[rows_R] / best, _MIN_WEIGHT, 1.0)
+    return np.where(background_R, weight_R * _BACKGROUND_WEIGHT, weight_R).astype(np.float32)
+
+
+def _sampling_weights(primary_R: NDArray, rows: NDArray, codes: NDArray, num_species: int) -> NDArray[np.float64]:
+    counts = np.bincount(primary_R[primary_R >= 0], minlength=num_species) + _SECONDARY_COUNT * np.bincount(
+        codes, minlength=num_species
+    )
+    inverse = 1.0 / np.maximum(counts, _SECONDARY_COUNT)
+    heard = np.maximum(np.bincount(rows, minlength=len(primary_R)), 1)
+    mean_of_secondary = np.bincount(rows, weights=inverse[codes], minlength=len(primary_R)) / heard
+    return np.where(primary_R >= 0, inverse[primary_R], mean_of_secondary)

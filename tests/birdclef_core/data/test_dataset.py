@@ -1,0 +1,154 @@
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from birdclef_core.data.dataset import load_dataset
+from birdclef_core.errors import DataError
+
+ORIGINALS = Path(__file__).parents[2] / "data" / "originals"
+
+
+def findings_by_rule(root: Path) -> dict[str, int]:
+    return {finding.rule: finding.count for finding in load_dataset(root).findings}
+
+
+def test_a_plain_folder(maker: Any) -> None:
+    root = maker.make(
+        [*maker.many("a", 6, s=0.5), *maker.many("b", 6, secondary=("a",))], {"rain.wav": 1.0, "street/car.wav": 2.0}
+    )
+    dataset = load_dataset(root)
+    assert list(dataset.recordings["recording_id"][:2]) == ["a0", "a1"]
+    assert dataset.recordings["path"][0] == "train_audio/a/a0.wav"
+    assert dataset.recordings["duration_s"][0] == 0.5
+    assert dataset.recordings["size_bytes"][0] == (root / "train_audio/a/a0.wav").stat().st_size
+    assert dataset.recordings["secondary_labels"][7] == ("a",)
+    assert dataset.all_species.species == dataset.target_species.species == ("a", "b")
+    assert dataset.target_species.name == "target"
+    assert list(dataset.noise["group"]) == ["", "street"] and list(dataset.noise["duration_s"]) == [1.0, 2.0]
+    assert dataset.findings == ()
+
+
+def test_the_layout_of_2021_and_flat_and_by_id(tmp_path: Path, maker: Any) -> None:
+    rows = [*maker.many("a", 4), *maker.many("b", 4)]
+    root = maker.make(rows)
+    expected = list(load_dataset(root).recordings["primary_label"])
+    table = pd.read_csv(root / "train.csv")
+    (root / "train_audio").rename(root / "train_short_audio")
+    table.assign(filename=table["filename"].str.split("/").str[1]).to_csv(root / "train.csv", index=False)
+    assert list(load_dataset(root).recordings["primary_label"]) == expected
+
+    flat = root / "train_audios"
+    flat.mkdir()
+    for number, path in enumerate(sorted((root / "train_short_audio").rglob("*.wav"))):
+        path.rename(flat / f"XC{number}.wav")
+    table.drop(columns="filename").assign(id=range(8)).to_csv(root / "train.csv", index=False)
+    assert list(load_dataset(root).recordings["recording_id"]) == [f"XC{number}" for number in range(8)]
+
+
+def test_a_name_of_another_species_is_not_taken(maker: Any) -> None:
+    """b/1.wav is missing: it must count as missing and not be read from a/1.wav."""
+    root = maker.make([*maker.many("a", 30), maker.row("a", "1"), maker.row("b", "1"), maker.row("b", "2"), maker.row("b", "3")])
+    (root / "train_audio/b/1.wav").unlink()
+    dataset = load_dataset(root)
+    assert "train_audio/a/1.wav" in set(dataset.recordings["path"]) and len(dataset.recordings) == 33
+    assert [finding.examples for finding in dataset.findings] == [("b/1.wav: missing",)]
+
+
+def test_names_that_come_twice_are_told_apart(maker: Any) -> None:
+    root = maker.make([maker.row("a", "1"), maker.row("b", "1"), maker.row("b", "1-2"), maker.row("c", "1"), *maker.many("a", 3)])
+    assert list(load_dataset(root).recordings["recording_id"][:4]) == ["1", "1-3", "1-2", "1-4"]
+
+
+def test_bad_audio_is_counted_named_and_refused(maker: Any, tmp_path: Path) -> None:
+    root = maker.make(maker.many("a", 30))
+    (root / "train_audio/a/a3.wav").write_bytes(b"RIFFjunk")
+    listed = tmp_path / "bad.csv"
+    dataset = load_dataset(root, bad_files_csv=listed)
+    assert len(dataset.recordings) == 29 and dataset.findings[0].count == 1
+    (root / "train_audio/a/a4.wav").unlink()
+    with pytest.raises(DataError, match=r"5% of the recordings.*2 of 30.*bad\.csv"):
+        load_dataset(root, bad_files_csv=listed)
+    assert list(pd.read_csv(listed)["path"]) == ["a/a4.wav", "train_audio/a/a3.wav"]
+    assert len(load_dataset(root, max_bad_share=0.1).recordings) == 28
+
+
+def test_no_audio_at_all(maker: Any) -> None:
+    root = maker.make(maker.many("a", 3))
+    shutil.rmtree(root / "train_audio")
+    with pytest.raises(DataError, match="there is none"):
+        load_dataset(root)
+
+
+def test_target_list(maker: Any, tmp_path: Path) -> None:
+    root = maker.make([*maker.many("a", 4, secondary=("heard",)), *maker.many("b", 4)])
+    listed = tmp_path / "list.txt"
+    listed.write_text("# these\nb\n\n")
+    assert load_dataset(root, target_species=listed).target_species.species == ("b",)
+    (root / "target_species.txt").write_text("a\n")
+    assert load_dataset(root).target_species.species == ("a",)
+    listed.write_text("b\nnone\n")
+    with pytest.raises(DataError, match=r"none of .*list\.txt is in no row"):
+        load_dataset(root, target_species=listed)
+    listed.write_text("heard\n")
+    with pytest.raises(DataError, match="only heard in the background"):
+        load_dataset(root, target_species=listed)
+    with pytest.raises(DataError, match="must exist"):
+        load_dataset(root, target_species=tmp_path / "nowhere.txt")
+
+
+def test_unknown_secondary_and_unscored_species_are_reported(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 6, secondary=("ghost",)), maker.row("rare", "r")])
+    dataset = load_dataset(root)
+    found = {finding.rule: finding for finding in dataset.findings}
+    assert found["every secondary label is the primary label of some recording"].examples == ("ghost (6 recordings)",)
+    assert found["every species has a validation recording"].examples == ("rare",)
+    assert "ghost" not in dataset.all_species.index
+
+
+def test_soundscapes_are_no_species(maker: Any) -> None:
+    dataset = load_dataset(maker.make([*maker.many("a", 6), *maker.many("soundscape", 3, secondary=("a",))]))
+    assert dataset.all_species.species == ("a",) and len(dataset.recordings) == 9
+
+
+def test_nothing_to_validate_on(maker: Any) -> None:
+    with pytest.raises(DataError, match="two authors"):
+        load_dataset(maker.make(maker.many("a", 6, author="ann")))
+
+
+def test_a_row_that_comes_twice_counts_once(maker: Any) -> None:
+    rows = maker.many("a", 6)
+    root = maker.make([*rows, rows[0]])
+    assert findings_by_rule(root) == {"a file is named by one row": 1}
+
+
+def test_fingerprint_follows_what_changes_training(maker: Any) -> None:
+    rows = [*maker.many("a", 6), *maker.many("b", 6)]
+    first = load_dataset(maker.make(rows)).fingerprint
+    assert load_dataset(maker.make(rows, name="moved")).fingerprint == first
+    assert load_dataset(maker.make(rows, {"n.wav": 1.0}, name="noise")).fingerprint != first
+    rated = [*rows[:-1], {**rows[-1], "rating": 1.0}]
+    assert load_dataset(maker.make(rated, name="rated")).fingerprint != first
+    assert load_dataset(maker.make(rows), split_seed=1).fingerprint != first
+
+
+def test_real_originals_go_through_the_loader(tmp_path: Path) -> None:
+    """mp3, 22.05 kHz wav, 64-bit float wav, flac and stereo, as they came."""
+    (tmp_path / "train_audio").mkdir()
+    with (ORIGINALS / "ATTRIBUTION.csv").open(newline="") as file:
+        sources = list(csv.DictReader(file))
+    rows = [
+        {"primary_label": item["ebird_code"] or "sheep", "filename": item["file"], "author": item["recording_id"]}
+        for item in sources
+    ]
+    pd.DataFrame(rows).to_csv(tmp_path / "train.csv", index=False)
+    for item in sources:
+        (tmp_path / "train_audio" / item["file"]).symlink_to(ORIGINALS / item["file"])
+    dataset = load_dataset(tmp_path)
+    assert len(dataset.recordings) == len(sources) == 9
+    durations = pd.Series([float(item["duration_s"]) for item in sources])
+    assert (dataset.recordings["duration_s"] - durations).abs().max() < 0.06  # An mp3's header counts the encoder's padding.
+    assert set(dataset.recordings["primary_label"][dataset.recordings["is_validation"]]) == {"gretit1"}

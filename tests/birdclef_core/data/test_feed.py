@@ -1,0 +1,157 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from birdclef_core.config import NoiseGroup, StageConfig
+from birdclef_core.data.cache import WaveCache, build_cache
+from birdclef_core.data.dataset import Dataset, load_dataset
+from birdclef_core.data.feed import EvaluationWindows, TrainBatch, TrainFeed
+
+
+def stage(**changes: Any) -> StageConfig:
+    values: dict[str, Any] = {
+        "name": "train_ce",
+        "label_space": "target",
+        "loss": "ce",
+        "epochs": 1,
+        "learning_rate": 1e-3,
+        "clip_s": 0.5,
+        "batch_size": 4,
+        "seed": 2020101911 * 10,
+    }
+    return StageConfig(**{**values, **changes})
+
+
+@pytest.fixture
+def dataset(maker: Any) -> Dataset:
+    rows = [*maker.many("a", 10, s=0.2), *maker.many("b", 10, s=2.0, secondary=("a",)), *maker.many("c", 5, s=1.3, rating=2.0)]
+    return load_dataset(maker.make(rows, {"rain/r.wav": 0.3, "fire.wav": 3.0}))
+
+
+@pytest.fixture
+def cache(dataset: Dataset, tmp_path: Path) -> WaveCache:
+    return build_cache(dataset, tmp_path / "cache")
+
+
+def equal(first: TrainBatch, second: TrainBatch) -> bool:
+    return all(torch.equal(value, vars(second)[name]) for name, value in vars(first).items())
+
+
+def test_shapes_and_types(dataset: Dataset, cache: WaveCache) -> None:
+    with TrainFeed(dataset, cache, dataset.target_species, stage(noise=(NoiseGroup(prob=1.0),))) as feed:
+        assert feed.num_batches == feed.num_recordings // 4
+        batches = list(feed.epoch(0))
+    assert len(batches) == feed.num_batches
+    batch = batches[0]
+    assert batch.wave_BT.shape == (4, 16_000) and batch.wave_BT.dtype == torch.int16
+    assert batch.target_BC.shape == (4, 3) and batch.target_BC.dtype == batch.weight_B.dtype == torch.float32
+    assert batch.rows_B.dtype == batch.noise_clip_M.dtype == torch.int64
+    assert batch.noise_wave_MT.shape == (4, 16_000) and batch.noise_wave_MT.dtype == torch.int16
+    assert batch.noise_snr_db_M.dtype == torch.float32
+
+
+def test_clips_come_from_their_rows_with_their_labels(dataset: Dataset, cache: WaveCache) -> None:
+    with TrainFeed(dataset, cache, dataset.target_species, stage(clips_per_epoch=80)) as feed:
+        batches = list(feed.epoch(1))
+    rows = torch.cat([batch.rows_B for batch in batches]).tolist()
+    waves = torch.cat([batch.wave_BT for batch in batches]).numpy()
+    targets = torch.cat([batch.target_BC for batch in batches]).numpy()
+    weights = torch.cat([batch.weight_B for batch in batches]).numpy()
+    assert not dataset.recordings["is_validation"].to_numpy()[rows].any()
+    expected = {"a": [1, 0, 0], "b": [0.9, 1, 0], "c": [0, 0, 1]}
+    for row, wave_T, target_C, weight in zip(rows, waves, targets, weights, strict=True):
+        species = dataset.recordings["primary_label"][row]
+        np.testing.assert_allclose(target_C, expected[species])
+        assert weight == pytest.approx(0.5 if species == "c" else 1.0)
+        whole_T = cache.read(row, 0, cache.num_samples(row))
+        if species == "a":
+            assert set(wave_T.tolist()) == set(whole_T.tolist())
+        if species == "c":
+            starts = np.flatnonzero(whole_T[: len(whole_T) - 15_999] == wave_T[0])
+            assert any(np.array_equal(whole_T[start : start + 16_000], wave_T) for start in starts)
+
+
+def test_classes_are_balanced(dataset: Dataset, cache: WaveCache) -> None:
+    with TrainFeed(dataset, cache, dataset.target_species, stage(clips_per_epoch=1200)) as feed:
+        rows = np.concatenate([dataset_rows(feed, index) for index in range(feed.num_batches)])
+    shares = dataset.recordings["primary_label"].iloc[rows].value_counts(normalize=True)
+    trained = dataset.recordings[~dataset.recordings["is_validation"]]["primary_label"].value_counts()
+    expected = {"a": trained["a"] / (trained["a"] + trained["b"] / 2), "b": 1.0, "c": 1.0}
+    for species, weight in expected.items():
+        assert shares[species] == pytest.approx(weight / sum(expected.values()), abs=0.05)
+
+
+def dataset_rows(feed: TrainFeed, index: int) -> np.ndarray:
+    return feed._table.rows_R[feed.plan(0, index).position_B]
+
+
+def test_an_epoch_is_the_same_from_the_middle_and_again(dataset: Dataset, cache: WaveCache) -> None:
+    config = stage(clips_per_epoch=40, noise=(NoiseGroup(prob=0.5),))
+    with TrainFeed(dataset, cache, dataset.target_species, config) as feed:
+        whole = list(feed.epoch(2))
+    with TrainFeed(dataset, cache, dataset.target_species, config) as feed:
+        next(feed.epoch(0))
+        rest = list(feed.epoch(2, first_batch=6))
+        other = list(feed.epoch(3, first_batch=6))
+    assert len(rest) == 4 and all(equal(first, second) for first, second in zip(whole[6:], rest, strict=True))
+    assert not any(equal(first, second) for first, second in zip(rest, other, strict=True))
+
+
+def test_at_least_one_whole_batch(dataset: Dataset, cache: WaveCache) -> None:
+    with TrainFeed(dataset, cache, dataset.target_species, stage(batch_size=100)) as feed:
+        assert [len(batch.wave_BT) for batch in feed.epoch(0)] == [100]
+
+
+def test_no_noise_files(maker: Any, tmp_path: Path) -> None:
+    dataset = load_dataset(maker.make(maker.many("a", 6)))
+    with TrainFeed(dataset, build_cache(dataset, tmp_path), dataset.target_species, stage()) as feed:
+        batch = next(feed.epoch(0))
+    assert batch.noise_wave_MT.shape == (0, 16_000) and len(batch.noise_clip_M) == len(batch.noise_snr_db_M) == 0
+
+
+def test_a_damaged_cache_reaches_the_consumer(dataset: Dataset, cache: WaveCache, tmp_path: Path) -> None:
+    for entry in (tmp_path / "cache" / "audio").rglob("*.npy"):
+        entry.unlink()
+    with TrainFeed(dataset, cache, dataset.target_species, stage()) as feed, pytest.raises(Exception, match="Run again"):
+        next(feed.epoch(0))
+
+
+def windows_of(dataset: Dataset, cache: WaveCache, clip_s: float, max_s: float = 60.0) -> dict[int, list[np.ndarray]]:
+    windows = EvaluationWindows(dataset, cache, dataset.target_species, clip_s, max_s=max_s, batch_size=3)
+    found: dict[int, list[np.ndarray]] = {}
+    batches = list(windows)
+    assert len(batches) == len(windows) and sum(len(batch.wave_BT) for batch in batches) == windows.num_windows
+    for batch in batches:
+        for recording, wave_T in zip(batch.recording_B.tolist(), batch.wave_BT.numpy(), strict=True):
+            found.setdefault(int(windows.rows_R[recording]), []).append(wave_T)
+    assert list(found) == windows.rows_R.tolist() == np.flatnonzero(dataset.recordings["is_validation"]).tolist()
+    return found
+
+
+def test_windows_cover_each_validation_recording(dataset: Dataset, cache: WaveCache) -> None:
+    for row, windows in windows_of(dataset, cache, 0.5).items():
+        whole_T = cache.read(row, 0, cache.num_samples(row))
+        joined_T = np.concatenate(windows)
+        if len(whole_T) < 16_000:
+            assert np.array_equal(joined_T, np.resize(whole_T, 16_000))
+        else:
+            assert len(windows) == -(-len(whole_T) // 16_000)
+            assert np.array_equal(joined_T[: len(whole_T)], whole_T) and not joined_T[len(whole_T) :].any()
+
+
+def test_only_the_first_seconds_are_scored(dataset: Dataset, cache: WaveCache) -> None:
+    for row, windows in windows_of(dataset, cache, 0.5, max_s=0.75).items():
+        used_T = cache.read(row, 0, min(cache.num_samples(row), 24_000))
+        if len(used_T) == 24_000:
+            assert len(windows) == 2
+            assert np.array_equal(windows[1][:8000], used_T[16_000:]) and not windows[1][8000:].any()
+
+
+def test_an_undecodable_recording_is_a_window_of_silence(dataset: Dataset, cache: WaveCache) -> None:
+    row = int(np.flatnonzero(dataset.recordings["is_validation"])[0])
+    cache.recording_samples[row] = 0
+    windows = windows_of(dataset, cache, 0.5)[row]
+    assert len(windows) == 1 and not windows[0].any()
