@@ -36,7 +36,9 @@ class Storage:
         try:
             filesystem, root = pafs.FileSystem.from_uri(place)
         except (ValueError, OSError) as error:
-            raise InputError(f"Storage must be a folder or a URI that pyarrow knows (s3://, gs://), but got {place!r}: {error}") from None
+            raise InputError(
+                f"Storage must be a folder or a URI that pyarrow knows (s3://, gs://), but got {place!r}: {error}"
+            ) from None
         return cls(filesystem, root.rstrip("/"))
 
     @property

@@ -15,11 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyarrow import fs as pafs
 from safetensors.torch import load_file
 from torch import Tensor
 
 from birdclef_core.errors import StoreError
-from birdclef_core.storage import Storage
+from birdclef_core.storage import MANIFEST, Storage
 
 PUBLISHED = "published.json"
 WEIGHTS = "weights.safetensors"
@@ -94,6 +95,19 @@ class StageStore:
             return None
         return StageEntry(record, folder)
 
+    def location(self, stage_id: str) -> str:
+        """Where the weights of a published stage are, for the user."""
+        return self.storage.path(f"stages/{stage_id}/{self._published_attempt(stage_id)}/{WEIGHTS}")
+
+    def copy_reports(self, stage_id: str, folder: Path) -> None:
+        """Copies all of a published stage but its weights into a local folder."""
+        attempt = self._published_attempt(stage_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        bundle = self.storage.at("stages", stage_id, str(attempt))
+        for name in bundle.names():
+            if name not in (WEIGHTS, MANIFEST):
+                pafs.copy_files(bundle.path(name), str(folder / name), source_filesystem=bundle.filesystem)
+
     def is_published(self, stage_id: str) -> bool:
         return self._published_attempt(stage_id) is not None
 
@@ -147,5 +161,3 @@ class StageStore:
         self.storage.write_text(f"{place}/set-aside-{uuid.uuid4().hex[:8]}.txt", reason)
         self.storage.delete(f"{place}/{PUBLISHED}")
         self.on_damage(f"Store entry {stage_id[:12]} is damaged and will be trained again: {reason}")
-
-

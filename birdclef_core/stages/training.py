@@ -28,7 +28,6 @@ from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.feed import EvaluationWindows, TrainBatch, TrainFeed
-from birdclef_core.data.targets import validation_truth
 from birdclef_core.errors import StoreError, TrainingError
 from birdclef_core.evaluation.metrics import per_class_ap, summarise
 from birdclef_core.evaluation.pictures import save_curves, save_predictions
@@ -166,14 +165,13 @@ class _StageTraining:
         )
 
     def run(self) -> Iterator[EpochMetrics]:
-        feed = TrainFeed(self.data.dataset, self.data.cache, self.space, self.config)
-        rows, truth_RC = validation_truth(self.data.dataset, self.space)
-        scores_RC = np.zeros(truth_RC.shape, np.float32)
-        try:
+        dataset, cache = self.data.dataset, self.data.cache
+        windows = EvaluationWindows(dataset, cache, self.space, self.config.clip_s, batch_size=self.config.evaluation_batch_size)
+        with TrainFeed(dataset, cache, self.space, self.config) as feed:
             for epoch in range(self.progress.epoch, self.config.epochs):
                 started = time.perf_counter()
                 loss, train_s, waited_s = self._train_epoch(feed, epoch)
-                scores_RC = self._evaluate()
+                logits_RC = self._evaluate(windows)
                 metrics = EpochMetrics(
                     epoch=epoch + 1,
                     train_loss=loss,
@@ -181,7 +179,7 @@ class _StageTraining:
                     clips_per_s=feed.num_batches * self.config.batch_size / train_s,
                     waited_s=waited_s,
                     epoch_s=time.perf_counter() - started,
-                    scores=summarise(truth_RC, scores_RC),
+                    scores=summarise(windows.truth_RC, logits_RC),
                 )
                 self.progress.epoch = epoch + 1
                 self.progress.cost_s += metrics.epoch_s
@@ -189,10 +187,8 @@ class _StageTraining:
                 if metrics.epoch < self.config.epochs:
                     self._save_progress()
                 else:
-                    self._publish(rows, truth_RC, scores_RC)
+                    self._publish(windows, logits_RC)
                 yield metrics
-        finally:
-            feed.close()
 
     def _train_epoch(self, feed: TrainFeed, epoch: int) -> tuple[float, float, float]:
         """Mean loss, seconds, and seconds of those spent waiting for data."""
@@ -254,18 +250,15 @@ class _StageTraining:
             )
 
     @torch.inference_mode()
-    def _evaluate(self) -> np.ndarray:
+    def _evaluate(self, windows: EvaluationWindows) -> np.ndarray:
         """Logits (R, C): the maximum over the windows of each validation recording."""
-        windows = EvaluationWindows(
-            self.data.dataset, self.data.cache, self.space, self.config.clip_s, batch_size=self.config.evaluation_batch_size
-        )
         self.model.eval()
-        logits_RC = torch.full((windows.num_recordings, len(self.space)), -torch.inf, device=self.device)
-        for wave_BT, recording_B in windows:
-            mel_BKFN = self.model.db_to_channels(self.model.wave_to_db(_to_float(wave_BT, self.device)))
+        logits_RC = torch.full(windows.truth_RC.shape, -torch.inf, device=self.device)
+        for batch in windows:
+            mel_BKFN = self.model.spectrograms(_to_float(batch.wave_BT, self.device))
             with self._autocast():
                 logits_BC = self.model(mel_BKFN).logits_BC.float()
-            index_BC = recording_B.to(self.device)[:, None].expand_as(logits_BC)
+            index_BC = batch.recording_B.to(self.device)[:, None].expand_as(logits_BC)
             logits_RC.scatter_reduce_(0, index_BC, logits_BC, "amax")
         return logits_RC.cpu().numpy()
 
@@ -273,31 +266,29 @@ class _StageTraining:
         with self.store.save_progress(self.task.stage_id, self.progress.epoch) as folder:
             save_training_state(folder, self.model, self.optimizer, asdict(self.progress))
 
-    def _publish(self, rows: np.ndarray, truth_RC: np.ndarray, scores_RC: np.ndarray) -> None:
+    def _publish(self, windows: EvaluationWindows, logits_RC: np.ndarray) -> None:
         with self.store.publish(self._record, self.task.stage_id) as folder:
             save_file({name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}, folder / WEIGHTS)
-            self._write_reports(folder, rows, truth_RC, scores_RC)
+            self._write_reports(folder, windows, logits_RC)
 
-    def _write_reports(self, folder: Path, rows: np.ndarray, truth_RC: np.ndarray, scores_RC: np.ndarray) -> None:
-        recordings = self.data.dataset.recordings.iloc[rows]
-        probability_RC = torch.from_numpy(scores_RC).sigmoid().numpy()
-        predictions = pd.DataFrame(probability_RC, columns=list(self.space.species), index=recordings["recording_id"])
-        predictions.astype(np.float32).to_parquet(folder / "predictions.parquet")
-        average_precision_C, support_C = per_class_ap(truth_RC, scores_RC)
+    def _write_reports(self, folder: Path, windows: EvaluationWindows, logits_RC: np.ndarray) -> None:
+        recording_ids = self.data.dataset.recordings["recording_id"].iloc[windows.rows_R]
+        probability_RC = torch.from_numpy(logits_RC).sigmoid().numpy()
+        pd.DataFrame(probability_RC, columns=list(self.space.species), index=recording_ids).to_parquet(
+            folder / "predictions.parquet"
+        )
+        average_precision_C, support_C = per_class_ap(windows.truth_RC, logits_RC)
         table = pd.DataFrame({"species": self.space.species, "average_precision": average_precision_C, "support": support_C})
         table.to_csv(folder / "species.csv", index=False)
         save_curves(self.progress.history, folder / "curves.png")
-        if len(rows):
-            shown = int(np.argmax(truth_RC.sum(axis=1)))
-            wave_T = self.data.cache.read(int(rows[shown]), 0, self.config.clip_samples)
-            mel = self._picture_of(wave_T)
-            save_predictions(mel, truth_RC[shown], probability_RC[shown], self.space.species, folder / "predictions.png")
+        wave_T = next(iter(windows)).wave_BT[0]
+        save_predictions(
+            self._db_of(wave_T), windows.truth_RC[0], probability_RC[0], self.space.species, folder / "predictions.png"
+        )
 
     @torch.inference_mode()
-    def _picture_of(self, wave_T: np.ndarray) -> np.ndarray:
-        padded_1T = np.zeros((1, self.config.clip_samples), np.int16)
-        padded_1T[0, : len(wave_T)] = wave_T
-        return self.model.wave_to_db(_to_float(torch.from_numpy(padded_1T), self.device))[0].cpu().numpy()
+    def _db_of(self, wave_T: Tensor) -> np.ndarray:
+        return self.model.wave_to_db(_to_float(wave_T[None], self.device))[0].cpu().numpy()
 
     def _record(self) -> StageRecord:
         return StageRecord(

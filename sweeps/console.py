@@ -1,0 +1,137 @@
+"""What the terminal shows while a sweep runs: one live table, or a plain line per event where there is no terminal."""
+
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from sweeps.coordinator import Coordinator, PlannedTrial
+from sweeps.records import TrialRecord
+from sweeps.trial import TrialReport
+
+
+class SweepConsole:
+    """An observer that shows trials as they run. Use as a context manager around the sweep."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._coordinator: Coordinator | None = None
+        self._rows: dict[str, tuple[PlannedTrial, TrialReport | None]] = {}
+        self._started = time.monotonic()
+        self._epoch_s: list[float] = []
+        self._epochs_of_a_trial = 0
+
+    def __enter__(self) -> "SweepConsole":
+        if self._console.is_terminal:
+            self._live = Live(self._table(), console=self._console, refresh_per_second=2, get_renderable=self._table)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def follow(self, coordinator: Coordinator) -> None:
+        """Whose trials are shown and counted."""
+        self._coordinator = coordinator
+
+    def trial_started(self, planned: PlannedTrial) -> None:
+        self._rows[planned.record.trial] = (planned, None)
+        self._epochs_of_a_trial = sum(task.config.epochs for task in planned.chain)
+        self._say(planned.record, f"started with {describe_params(planned.record.params)}")
+
+    def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
+        self._rows[planned.record.trial] = (planned, report)
+        if report.kind == "epoch":
+            self._epoch_s.append(report.cost_s)
+        if report.message and report.kind != "failed":
+            self._console.print(f"[yellow]{report.message}[/yellow]", highlight=False)
+        if report.kind != "failed":
+            loss = f"loss {report.metrics['train/loss']:.3f}  " if "train/loss" in report.metrics else ""
+            what = "reused" if report.kind == "reused" else f"epoch {report.epoch}/{report.epochs}"
+            self._say(planned.record, f"{report.stage} {what}  score {report.score:.3f}  {loss}{report.device}  {self._left()}")
+
+    def trial_ended(self, planned: PlannedTrial) -> None:
+        record = planned.record
+        score = f" with {record.score:.3f}" if record.score is not None else ""
+        self._say(record, f"{record.status}{score}{': ' + record.reason if record.reason else ''}")
+
+    def _say(self, record: TrialRecord, text: str) -> None:
+        if self._live is None:
+            self._console.print(
+                f"{time.strftime('%H:%M:%S')} {record.trial} {record.recipe}  {text}", highlight=False, soft_wrap=True
+            )
+
+    def _left(self) -> str:
+        """How long the sweep may still take, from the mean epoch so far; reuse and pruning make it shorter."""
+        if self._coordinator is None or not self._epoch_s:
+            return ""
+        trials = self._coordinator.trials.values()
+        open_epochs = (self._coordinator.samples - len(self._coordinator.trials)) * self._epochs_of_a_trial
+        open_epochs += sum(self._epochs_of_a_trial - record.epochs_done for record in trials if not record.ended)
+        running = max(1, sum(not record.ended for record in trials))
+        left_s = open_epochs * sum(self._epoch_s) / len(self._epoch_s) / running
+        return f"at most about {format_duration(left_s)} left"
+
+    def _table(self) -> Table:
+        elapsed = format_duration(time.monotonic() - self._started)
+        table = Table(title=f"{elapsed} passed, {self._left() or 'first epochs running'}", title_justify="left")
+        for name in ("trial", "recipe", "status", "stage", "epoch", "score", "device"):
+            table.add_column(name, justify="right" if name in ("epoch", "score") else "left")
+        for planned, report in list(self._rows.values())[-20:]:
+            table.add_row(*_cells(planned.record, report))
+        return table
+
+
+def _cells(record: TrialRecord, report: TrialReport | None) -> tuple[str, ...]:
+    if report is None:
+        return record.trial, record.recipe, record.status, "", "", "", ""
+    stage = f"{report.stage} (reused)" if report.kind == "reused" else report.stage
+    score = record.score if record.score is not None else report.score
+    return record.trial, record.recipe, record.status, stage, f"{report.epoch}/{report.epochs}", f"{score:.3f}", report.device
+
+
+def describe_params(params: dict[str, object]) -> str:
+    """Parameters in one line, numbers with three digits."""
+    return ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())
+
+
+def format_duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
+    """Finished trials from the best score down, then the others in their order."""
+    finished = sorted((record for record in trials if record.score is not None), key=lambda record: -(record.score or 0))
+    return finished + [record for record in trials if record.score is None]
+
+
+def ranked_rows(trials: list[TrialRecord]) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows of the ranked table, for the terminal and for Markdown."""
+    columns = ["rank", "trial", "recipe", "status", "val/cmap_pad5", "val/cmap", "val/lrap", "last stage", "spent s", "saved s"]
+    rows = []
+    for rank, record in enumerate(ranking(trials), start=1):
+        finished = record.score is not None
+        scores = [f"{record.metrics.get(name, float('nan')):.3f}" if finished else "" for name in columns[4:7]]
+        spent = [record.stage, f"{record.cost_s:.0f}", f"{record.saved_s:.0f}"]
+        rows.append([str(rank) if finished else "", record.trial, record.recipe, record.status, *scores, *spent])
+    return columns, rows
+
+
+def ranked_table(trials: list[TrialRecord]) -> Table:
+    columns, rows = ranked_rows(trials)
+    table = Table(title="Trials, best first", title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("trial", "recipe", "status", "last stage") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def ranked_markdown(trials: list[TrialRecord]) -> str:
+    columns, rows = ranked_rows(trials)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows))

@@ -1,0 +1,351 @@
+"""Runs a sweep from its options to its result: data, plan of trials, Ray, records, tracking, the ranked table."""
+
+import logging
+import os
+import platform
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from rich.console import Console
+
+from birdclef_core.data.cache import build_cache
+from birdclef_core.data.dataset import Dataset, load_dataset
+from birdclef_core.data.demo import make_demo
+from birdclef_core.errors import BirdclefError, InputError
+from birdclef_core.identity import code_version
+from birdclef_core.models.encoders import resolve_pretrained
+from birdclef_core.stages.recipes import small_budget
+from birdclef_core.stages.store import StageStore
+from birdclef_core.storage import Storage
+from sweeps.cluster_resources import Slots, connect, plan_slots
+from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
+from sweeps.coordinator import Coordinator
+from sweeps.records import SweepRecords, TrialRecord
+from sweeps.search import Search, load_search, override
+from sweeps.tracking import SweepFinished, SweepStarted, Tracker, make_tracker
+from sweeps.tracking_observer import TrackingObserver
+from sweeps.trainable import TrialActor, WorkerContext
+from sweeps.tree import StageTree
+from sweeps.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
+
+DEMO_DATA = "demo-data"
+DEFAULT_STORAGE = "sweeps-output"
+DEFAULT_CACHE = "~/.cache/birdclef-sweeps"
+DEFAULT_SAMPLES = {"small": 6, "full": 32}
+MAX_WORKER_LOSSES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """What the command line says; kept in the sweep's record so that a resume needs its name only."""
+
+    search: str
+    data: str | None = None
+    """A BirdCLEF-shaped folder; None: the synthetic demo set."""
+    samples: int | None = None
+    budget: str | None = None
+    seed: int = 0
+    name: str | None = None
+    storage: str = DEFAULT_STORAGE
+    address: str | None = None
+    gpus_per_trial: float | None = None
+    cpus_per_trial: int | None = None
+    max_concurrent: int | None = None
+    pretrained: str = "auto"
+    target_species: str | None = None
+    max_bad_share: float = 0.05
+    tracking_uri: str | None = None
+    cache_dir: str = DEFAULT_CACHE
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "SweepOptions":
+        known = {item.name for item in fields(cls)}
+        return cls(**{key: value for key, value in record["options"].items() if key in known})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepResult:
+    """How a sweep ended."""
+
+    name: str
+    trials: list[TrialRecord]
+    best: TrialRecord | None
+    best_checkpoint: str | None
+    interrupted: bool
+
+
+def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
+    """A new sweep. Raises InputError when its name is taken."""
+    name = options.name or f"{Path(options.search).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    records = SweepRecords(Storage.parse(options.storage).at(name))
+    if records.exists():
+        raise InputError(f"The sweep's name must be new, but {name!r} is in {options.storage}; go on with it by --resume {name}.")
+    return _Sweep(options, name, records, console).run()
+
+
+def resume_sweep(name: str, storage: str, console: Console) -> SweepResult:
+    """Goes on with a sweep where it stopped: ended trials stay ended, the others go on from their last epoch."""
+    records = SweepRecords(Storage.parse(storage).at(name))
+    return _Sweep(SweepOptions.from_record(records.load_sweep()), name, records, console).run()
+
+
+class _Sweep:
+    """One run of one driver over one sweep."""
+
+    def __init__(self, options: SweepOptions, name: str, records: SweepRecords, console: Console) -> None:
+        self.options, self.name, self.records, self.console = options, name, records, console
+        self.storage = Storage.parse(options.storage)
+        self.local_dir = Path(self.storage.path(name)) if self.storage.is_local else Path(DEFAULT_STORAGE).resolve() / name
+        self.store = StageStore(self.storage.at("store"))
+
+    def run(self) -> SweepResult:
+        search = load_search(self.options.search)
+        self.local_dir.mkdir(parents=True, exist_ok=True)
+        dataset = self._dataset()
+        with ray_log(self.local_dir / "ray.log"), connect(self.options.address):
+            slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
+            budget = self._budget(slots)
+            search = self._search(search, budget)
+            tree = self._tree(search, dataset)
+            samples = self.options.samples or DEFAULT_SAMPLES[budget]
+            self._describe(search, slots, budget, samples, dataset)
+            self._build_cache(dataset)
+            return self._search_trials(tree, dataset, slots, samples)
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def _dataset(self) -> Dataset:
+        options = self.options
+        if options.data is None:
+            root = make_demo(Path(DEMO_DATA))
+            self._say(f"Data: the synthetic demo set in {root} (made-up songs, for trying only; --data DIR for real recordings).")
+        else:
+            root = Path(options.data)
+        dataset = load_dataset(
+            root,
+            target_species=Path(options.target_species) if options.target_species else None,
+            max_bad_share=options.max_bad_share,
+            bad_files_csv=self.local_dir / "unusable_recordings.csv",
+        )
+        validation = int(dataset.recordings["is_validation"].sum())
+        self._say(
+            f"Data: {len(dataset.recordings)} recordings of {len(dataset.all_species)} species ({len(dataset.target_species)} target), "
+            f"{validation} for validation, {len(dataset.noise)} noise files."
+        )
+        for finding in dataset.findings:
+            self._say(
+                f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning} ({', '.join(finding.examples)})"
+            )
+        return dataset
+
+    def _budget(self, slots: Slots) -> str:
+        return self.options.budget or ("full" if slots.gpus_per_trial and self.options.data else "small")
+
+    def _search(self, search: Search, budget: str) -> Search:
+        if budget == "small":
+            small = tuple(small_budget(recipe) for recipe in search.recipes)
+            search = search.with_small_space()
+            search = Search(name=search.name, recipes=small, space=search.space, pools=search.pools)
+        return override(search, self.options.settings)
+
+    def _tree(self, search: Search, dataset: Dataset) -> StageTree:
+        pretrained = {}
+        for encoder in sorted({recipe.model.encoder for recipe in search.recipes}):
+            pretrained[encoder] = resolve_pretrained(encoder, self.options.pretrained)
+        for line in sorted({weights.found for weights in pretrained.values()}):
+            self._say(line)
+        return StageTree(
+            search=search,
+            seed=self.options.seed,
+            pretrained=pretrained,
+            all_species=dataset.all_species,
+            target_species=dataset.target_species,
+            data_fingerprint=dataset.fingerprint,
+            code_version=code_version(),
+        )
+
+    def _describe(self, search: Search, slots: Slots, budget: str, samples: int, dataset: Dataset) -> None:
+        if budget == "small":
+            self._say(
+                "Budget: small (48-bin spectrograms, a few short epochs, random encoders unless weights are found): it shows that "
+                "all works, not how good a recipe is. `--budget full` trains the recipes as they are."
+            )
+        recipes = ", ".join(recipe.name for recipe in search.recipes)
+        self._say(f"Sweep {self.name}: {samples} trials over {recipes}; {slots.describe()}.")
+        if not self.records.exists():
+            self.records.save_sweep(
+                {
+                    "name": self.name,
+                    "search": search.name,
+                    "options": asdict(self.options) | {"budget": budget, "samples": samples, "name": self.name},
+                    "data_fingerprint": dataset.fingerprint,
+                    "code_version": code_version(),
+                    "versions": versions(),
+                    "git_commit": git_commit(),
+                    "started_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+                }
+            )
+
+    def _build_cache(self, dataset: Dataset) -> None:
+        started = time.monotonic()
+        with self.console.status("Decoding recordings into the cache"):
+            build_cache(dataset, self._cache_dir, max_bad_share=self.options.max_bad_share)
+        self._say(f"Cache: decoded audio in {self._cache_dir} ({time.monotonic() - started:.1f} s).")
+
+    @property
+    def _cache_dir(self) -> Path:
+        return Path(self.options.cache_dir).expanduser().resolve()
+
+    def _search_trials(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:
+        tracker = make_tracker(self.options.tracking_uri, self.local_dir)
+        tags = {"birdclef.sweep": self.name, "birdclef.data": dataset.fingerprint[:16], "birdclef.code": tree.code_version}
+        observer = TrackingObserver(tracker, self.store, self.local_dir, tags)
+        interrupted = False
+        try:
+            with SweepConsole(self.console) as terminal:
+                coordinator = Coordinator(
+                    tree,
+                    self.store,
+                    self.records,
+                    samples=samples,
+                    max_running=slots.max_concurrent,
+                    observers=(observer, terminal),
+                )
+                terminal.follow(coordinator)
+                tracker.record(SweepStarted(sweep=self.name, search=tree.search.name, tags=tags, note=self._note(tree, samples)))
+                interrupted = self._fit(coordinator, tree, dataset, slots)
+            return self._conclude(coordinator, tracker, tree.search.name, interrupted)
+        finally:
+            self._close(tracker)
+
+    def _fit(self, coordinator: Coordinator, tree: StageTree, dataset: Dataset, slots: Slots) -> bool:
+        """Runs the trials; True when it was interrupted."""
+        context = WorkerContext(
+            tree=tree, dataset=dataset, cache_dir=self._cache_dir, store=self.store.storage, threads=slots.threads_per_trial
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(tune.with_parameters(TrialActor, context=context), slots.resources()),
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                search_alg=CoordinatorSearcher(coordinator),
+                scheduler=CoordinatorScheduler(coordinator),
+                num_samples=-1,
+                max_concurrent_trials=slots.max_concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(self.local_dir),
+                verbose=0,
+                callbacks=[],
+                failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
+            ),
+        )
+        try:
+            with _terminated_like_interrupted():
+                tuner.fit()
+        except KeyboardInterrupt:
+            coordinator.interrupt()
+            return True
+        return False
+
+    def _note(self, tree: StageTree, samples: int) -> str:
+        recipes = ", ".join(recipe.name for recipe in tree.search.recipes)
+        return f"Sweep **{self.name}**: {samples} trials over {recipes}. Data: {self.options.data or 'synthetic demo set'}."
+
+    def _conclude(self, coordinator: Coordinator, tracker: Tracker, search: str, interrupted: bool) -> SweepResult:
+        trials = list(coordinator.trials.values())
+        finished = [record for record in ranking(trials) if record.score is not None]
+        best = finished[0] if finished else None
+        checkpoint = self.store.location(best.stage_ids[-1]) if best else None
+        status = "interrupted" if interrupted else "finished" if best else "failed"
+        table = ranked_markdown(trials)
+        (self.local_dir / "ranking.md").write_text(table + "\n")
+        tracker.record(SweepFinished(status=status, table_markdown=table))
+        self.console.print(ranked_table(trials))
+        if best:
+            cmap, chance = best.metrics.get("val/cmap", float("nan")), best.metrics.get("val/cmap_chance", float("nan"))
+            self._say(f"Best: {best.trial} ({best.recipe}), val/cmap_pad5 {best.score:.3f}.")
+            self._say(f"Its unpadded val/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}).")
+            self._say(f"Best checkpoint: {checkpoint}")
+        if interrupted:
+            self._say(f"Stopped. Go on with: python tune_main.py --resume {self.name}{self._storage_flag()}")
+        elif best is None:
+            reason = next((record.reason for record in trials if record.reason), "no trial ended")
+            raise BirdclefError(f"No trial finished. The first reason: {reason} (Ray's own log: {self.local_dir / 'ray.log'})")
+        return SweepResult(name=self.name, trials=trials, best=best, best_checkpoint=checkpoint, interrupted=interrupted)
+
+    def _storage_flag(self) -> str:
+        return "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
+
+    def _close(self, tracker: Tracker) -> None:
+        delivery = tracker.close()
+        if delivery.kept:
+            self._say(
+                f"[yellow]The tracker is away ({delivery.problem}); {delivery.kept} records wait in {self.local_dir}. "
+                f"Deliver them with: birdclef track sync {self.local_dir}[/yellow]"
+            )
+        elif delivery.delivered:
+            uri = f" --tracking-uri {self.options.tracking_uri}" if self.options.tracking_uri else ""
+            self._say(f"Compare the trials in MLflow: birdclef ui {self.name}{uri}")
+        if delivery.rejected:
+            self._say(f"[yellow]The tracker refused {delivery.rejected} records; see {self.local_dir}.[/yellow]")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    packages = ("torch", "torchaudio", "timm", "ray", "optuna", "mlflow", "numpy", "pandas")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def git_commit() -> str:
+    """The commit of the checkout that runs, with `+` when files differ from it; empty outside a checkout."""
+    run = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return run.stdout.strip()
+
+
+@contextmanager
+def ray_log(path: Path) -> Iterator[None]:
+    """Sends what Ray logs on the driver to a file instead of the terminal."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("ray")
+    previous, propagate = logger.handlers[:], logger.propagate
+    logger.handlers, logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = previous, propagate
+        handler.close()
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Makes SIGTERM end the sweep as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,143 @@
+"""Turns what happens in a sweep into tracking events: who trained which stage, from what, with what result."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from birdclef_core.stages.store import StageStore
+from sweeps.coordinator import OBJECTIVE, PlannedTrial
+from sweeps.tracking import CheckpointUsed, EpochFinished, StageFinished, StageStarted, Tracker, TrialFinished, TrialStarted
+from sweeps.trial import TrialReport
+
+
+class TrackingObserver:
+    """Reports trials, stage executions and checkpoints to a tracker."""
+
+    def __init__(self, tracker: Tracker, store: StageStore, sweep_dir: Path, tags: Mapping[str, str]) -> None:
+        self._tracker, self._store, self._sweep_dir, self._tags = tracker, store, sweep_dir, dict(tags)
+        self._open: dict[str, tuple[str, str]] = {}
+
+    def trial_started(self, planned: PlannedTrial) -> None:
+        record = planned.record
+        params: dict[str, str | int | float] = {"recipe": record.recipe, "encoder": planned.chain[0].model.encoder}
+        params |= {key: value for key, value in record.params.items()}
+        for task in planned.chain:
+            params[f"{task.config.name}.clip_s"] = task.config.clip_s
+            params[f"{task.config.name}.learning_rate"] = task.config.learning_rate
+        self._tracker.record(
+            TrialStarted(trial=record.trial, params=params, tags={**self._tags, "birdclef.recipe": record.recipe})
+        )
+
+    def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
+        if report.kind == "reused":
+            self._checkpoint_used(planned, report)
+        elif report.kind == "epoch":
+            self._epoch(planned, report)
+
+    def trial_ended(self, planned: PlannedTrial) -> None:
+        record = planned.record
+        if record.status == "interrupted":
+            self._open.pop(record.trial, None)
+        elif record.trial in self._open:
+            execution, stage_id = self._open.pop(record.trial)
+            self._tracker.record(StageFinished(trial=record.trial, execution=execution, stage_id=stage_id, status="failed"))
+        metrics = {name: value for name, value in record.metrics.items() if record.status == "finished" and math.isfinite(value)}
+        metrics |= {"cost/spent_s": record.cost_s, "cost/saved_s": record.saved_s}
+        if record.score is not None:
+            metrics["objective"] = record.score
+        tags = {"birdclef.objective": OBJECTIVE, "birdclef.last_stage": record.stage}
+        assert record.status != "running"
+        self._tracker.record(
+            TrialFinished(trial=record.trial, status=record.status, metrics=metrics, tags=tags, reason=record.reason)
+        )
+
+    def _checkpoint_used(self, planned: PlannedTrial, report: TrialReport) -> None:
+        self._tracker.record(
+            CheckpointUsed(
+                trial=planned.record.trial,
+                stage_id=report.stage_id,
+                stage=report.stage,
+                checkpoint_uri=self._checkpoint_uri(report.stage_id),
+                metrics=_finite(report.metrics),
+            )
+        )
+
+    def _epoch(self, planned: PlannedTrial, report: TrialReport) -> None:
+        trial = planned.record.trial
+        execution = f"{trial}/{report.stage}"
+        if self._open.get(trial, ("",))[0] != execution:
+            self._stage_started(planned, report, execution)
+        self._tracker.record(
+            EpochFinished(
+                trial=trial,
+                execution=execution,
+                epoch=report.epoch,
+                trial_epoch=planned.record.epochs_done,
+                metrics=_finite(report.metrics),
+                time_s=report.time_s,
+            )
+        )
+        if report.stage_done:
+            del self._open[trial]
+            self._tracker.record(
+                StageFinished(
+                    trial=trial,
+                    execution=execution,
+                    stage_id=report.stage_id,
+                    status="finished",
+                    checkpoint_uri=self._checkpoint_uri(report.stage_id),
+                    metrics=_finite(report.metrics),
+                    artifacts=self._copy_reports(report.stage_id),
+                )
+            )
+
+    def _stage_started(self, planned: PlannedTrial, report: TrialReport, execution: str) -> None:
+        self._open[planned.record.trial] = (execution, report.stage_id)
+        task = planned.chain[report.stage_index]
+        identity = task.identity
+        self._tracker.record(
+            StageStarted(
+                trial=planned.record.trial,
+                execution=execution,
+                stage=report.stage,
+                params=flat_params(task.config),
+                tags={
+                    **self._tags,
+                    "birdclef.stage_id": task.stage_id,
+                    "birdclef.starts_from": str(identity["parent"]),
+                    "birdclef.data": str(identity["data"]),
+                    "birdclef.code": str(identity["code"]),
+                    "birdclef.device": report.device,
+                },
+                starts_from=task.parent_id,
+            )
+        )
+
+    def _checkpoint_uri(self, stage_id: str) -> str:
+        return self._store.storage.path(f"stages/{stage_id}")
+
+    def _copy_reports(self, stage_id: str) -> str:
+        folder = self._sweep_dir / "reports" / stage_id[:16]
+        self._store.copy_reports(stage_id, folder)
+        return str(folder.relative_to(self._sweep_dir))
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def flat_params(config: Any, prefix: str = "") -> dict[str, str | int | float]:
+    """A nested config as dotted names and plain values."""
+    flat: dict[str, str | int | float] = {}
+    for item in fields(config):
+        value, name = getattr(config, item.name), f"{prefix}{item.name}"
+        if is_dataclass(value):
+            flat |= flat_params(value, f"{name}.")
+        elif isinstance(value, tuple):
+            for index, part in enumerate(value):
+                flat |= flat_params(part, f"{name}.{index}.")
+        else:
+            flat[name] = value if isinstance(value, (str, int, float)) else str(value)
+    return flat

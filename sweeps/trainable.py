@@ -1,0 +1,60 @@
+"""A trial as a Ray actor: one Tune iteration is one report of `run_trial`. Ray may hand the same actor another trial."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from birdclef_core.data.cache import build_cache
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.stages.store import StageStore
+from birdclef_core.stages.training import TrainingData
+from birdclef_core.storage import Storage
+from sweeps.tree import StageTree
+from sweeps.trial import TrialReport, run_trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerContext:
+    """What every worker needs; sent once to each through Ray's object store."""
+
+    tree: StageTree
+    dataset: Dataset
+    cache_dir: Path
+    """On the worker's own machine."""
+    store: Storage
+    threads: int
+    """CPU threads of one trial."""
+
+
+class TrialActor(tune.Trainable):
+    """Runs trials one after another on one warm process and device."""
+
+    def setup(self, config: dict[str, Any], context: WorkerContext) -> None:  # type: ignore[override]
+        torch.set_num_threads(context.threads)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._tree = context.tree
+        self._data = TrainingData(dataset=context.dataset, cache=build_cache(context.dataset, context.cache_dir))
+        self._notes: list[str] = []
+        self._store = StageStore(context.store, on_damage=self._notes.append)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        chain = self._tree.chain(new_config["recipe"], new_config["params"])
+        self._reports: Iterator[TrialReport] = run_trial(chain, self._data, self._store, self._device, self._notes)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        return next(self._reports).to_result()
+
+    def cleanup(self) -> None:
+        self._reports.close()  # type: ignore[attr-defined]
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to do: all that a trial goes on from is in the stage store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to do: `setup` has already looked into the stage store."""

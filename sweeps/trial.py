@@ -1,0 +1,132 @@
+"""A trial as plain Python: its chain of stages, each reused from the store or trained, one report an epoch. No Ray here."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from birdclef_core.errors import BirdclefError
+from birdclef_core.stages.store import StageStore
+from birdclef_core.stages.training import EpochMetrics, StageTask, TrainingData, environment, train_stage
+from sweeps.tree import Chain
+
+SCORE = "cmap_pad5"
+
+
+@dataclass(kw_only=True)
+class TrialReport:
+    """What a trial tells its driver: after each epoch, for each reused stage, and when it fails. Plain JSON types."""
+
+    kind: Literal["epoch", "reused", "failed"]
+    stage: str
+    stage_index: int
+    stage_id: str
+    epoch: int
+    epochs: int
+    score: float
+    """`cmap_pad5` in the stage's own label space: what trials are compared by at the same stage."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Under the names they are tracked by: `val/...` for the target species, `val_all/...` for all species, `train/...`."""
+    cost_s: float = 0.0
+    """Device seconds: spent since the last report, or saved by a reused stage."""
+    message: str = ""
+    """Why the trial failed, or what the user should know (a damaged checkpoint, for one)."""
+    device: str = ""
+    time_s: float = 0.0
+    """Seconds since the epoch, Unix time."""
+    done: bool = False
+
+    @property
+    def stage_done(self) -> bool:
+        return self.kind != "failed" and self.epoch == self.epochs
+
+    def to_result(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_result(cls, result: dict[str, Any]) -> "TrialReport":
+        """From a Tune result, which has other entries too and may have been flattened."""
+        values = {name: result[name] for name in cls.__dataclass_fields__ if name in result}
+        if "metrics" not in values:
+            values["metrics"] = {key[8:]: value for key, value in result.items() if key.startswith("metrics/")}
+        return cls(**values)
+
+
+def tracked_name(label_space: str, name: str) -> str:
+    """The name that a score is tracked by."""
+    return f"val/{name}" if label_space == "target" else f"val_{label_space}/{name}"
+
+
+def run_trial(
+    chain: Chain, data: TrainingData, store: StageStore, device: torch.device, notes: list[str]
+) -> Iterator[TrialReport]:
+    """Takes a chain to its end: published stages are reused, the others trained, an interrupted one goes on.
+
+    Everything that a trial needs to go on is in the store, so running it again after a crash is the same call. `notes` is
+    where the store tells of damaged entries; they go out with the next report.
+
+    A BirdclefError (such as a loss that is not a number) ends the trial with a report of kind `failed`.
+    """
+    first = _first_to_train(chain, store)
+    for index, task in enumerate(chain[:first]):
+        yield _finish(_reused(task, index, store), chain, device, notes)
+    for index, task in enumerate(chain[first:], start=first):
+        spent_s = 0.0
+        try:
+            for epoch in train_stage(task, data, store, device):
+                report = _trained(task, index, epoch)
+                report.cost_s, spent_s = epoch.epoch_s, spent_s + epoch.epoch_s
+                yield _finish(report, chain, device, notes)
+        except BirdclefError as error:
+            failed = _report("failed", task, index, epoch=0, score=float("nan"), metrics={})
+            failed.message, failed.done = str(error), True
+            yield _finish(failed, chain, device, notes)
+            return
+
+
+def _first_to_train(chain: Chain, store: StageStore) -> int:
+    """Index of the first stage after the deepest published one, whose files are verified here."""
+    for index in range(len(chain) - 1, -1, -1):
+        if store.open(chain[index].stage_id) is not None:
+            return index + 1
+    return 0
+
+
+def _trained(task: StageTask, index: int, epoch: EpochMetrics) -> TrialReport:
+    space = task.config.label_space
+    metrics = {tracked_name(space, name): value for name, value in epoch.scores.items()}
+    metrics |= {
+        "train/loss": epoch.train_loss,
+        "train/learning_rate": epoch.learning_rate,
+        "train/clips_per_s": epoch.clips_per_s,
+        "train/waited_s": epoch.waited_s,
+        "train/epoch_s": epoch.epoch_s,
+    }
+    return _report("epoch", task, index, epoch=epoch.epoch, score=epoch.scores[SCORE], metrics=metrics)
+
+
+def _reused(task: StageTask, index: int, store: StageStore) -> TrialReport:
+    record = store.record(task.stage_id)
+    scores = record.metrics if record else {}
+    metrics = {tracked_name(task.config.label_space, name): value for name, value in scores.items()}
+    report = _report("reused", task, index, epoch=task.config.epochs, score=scores.get(SCORE, float("nan")), metrics=metrics)
+    report.cost_s = record.cost_s if record else 0.0
+    return report
+
+
+def _report(kind: Literal["epoch", "reused", "failed"], task: StageTask, index: int, **values: Any) -> TrialReport:
+    return TrialReport(
+        kind=kind, stage=task.config.name, stage_index=index, stage_id=task.stage_id, epochs=task.config.epochs, **values
+    )
+
+
+def _finish(report: TrialReport, chain: Chain, device: torch.device, notes: list[str]) -> TrialReport:
+    report.device = environment(device)["device"] if device.type == "cuda" else "cpu"
+    report.time_s = time.time()
+    report.done = report.done or (report.stage_index == len(chain) - 1 and report.stage_done)
+    if notes:
+        report.message = " ".join([*notes, report.message]).strip()
+        notes.clear()
+    return report

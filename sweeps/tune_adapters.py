@@ -1,0 +1,62 @@
+"""Tune's searcher and scheduler as thin covers of the coordinator, which decides."""
+
+from typing import Any
+
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from sweeps.coordinator import Coordinator
+from sweeps.trial import TrialReport
+
+METRIC = "score"
+
+
+class CoordinatorSearcher(Searcher):
+    """Suggests what the coordinator hands out. Tune asks again later after a None."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        super().__init__(metric=METRIC, mode="max")
+        self._coordinator = coordinator
+
+    def suggest(self, trial_id: str) -> Any:
+        planned = self._coordinator.next_trial()
+        if planned is not None:
+            return {"trial": planned.record.trial, "recipe": planned.record.recipe, "params": dict(planned.record.params)}
+        return Searcher.FINISHED if self._coordinator.finished else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Nothing: the scheduler's side has already told the coordinator."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the sweep's records hold every trial, and a resume starts from them."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("A sweep is resumed from its own records.")
+
+
+class CoordinatorScheduler(FIFOScheduler):
+    """Passes every report to the coordinator and stops what it says is to stop."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        super().__init__()
+        self._coordinator = coordinator
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        goes_on = self._coordinator.report(trial.config["trial"], TrialReport.from_result(result))
+        return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        # The last result of a trial comes here alone; of a trial that was stopped it comes a second time and is passed over.
+        if "kind" in result:
+            self._coordinator.report(trial.config["trial"], TrialReport.from_result(result))
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        self._coordinator.fail(trial.config["trial"], _last_line(trial))
+
+
+def _last_line(trial: Trial) -> str:
+    """The last line of the error that Ray kept of a trial."""
+    error = trial.get_error()
+    lines = str(error).strip().splitlines() if error else []
+    return lines[-1].strip() if lines else "the worker was lost"

@@ -1,0 +1,8 @@
+"""Runs a sweep: `python tune_main.py --search sed`. See `--help`."""
+
+import sys
+
+from sweeps.cli import tune_main
+
+if __name__ == "__main__":
+    sys.exit(tune_main())
