@@ -1,0 +1,241 @@
+"""What is done to single clips in training, for a whole batch at once on its device: gain, noise, shifts, masks, tilt.
+
+Parameters are drawn on the host by a CPU generator (`draw_*`) and applied on the device (`apply_*`): nothing waits
+for the device, and only clips that an effect has been drawn for are touched. Functions return new tensors.
+
+Shapes: B clips, M clips an effect was drawn for, T samples, F mel bins, N frames, J masks.
+"""
+
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from birdclef_core.config import AugmentConfig, SpectrogramConfig
+
+_TINY = 1e-6
+_SEED_LIMIT = 2**62
+ParametersT = TypeVar("ParametersT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveAugment:
+    """Drawn for the waveforms of one batch. `*_clip_M` are rows of the batch, shares are of a clip's length."""
+
+    gain_db_B: Tensor
+    """0 where no gain was drawn."""
+    transition_clip_M: Tensor
+    transition_db_M2: Tensor
+    """Gain before and after the transition."""
+    transition_share_M2: Tensor
+    """Where the transition begins and ends."""
+    noise_clip_M: Tensor
+    """Clips that get Gaussian noise, then those that get pink noise."""
+    noise_snr_db_M: Tensor
+    num_pink: int
+    noise_seed: int
+    shift_clip_M: Tensor
+    shift_share_M: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class MelAugment:
+    """Drawn for the spectrograms of one batch."""
+
+    pitch_clip_M: Tensor
+    pitch_semitones_M: Tensor
+    tilt_db_B: Tensor
+    """Change of the last mel bin against the first; 0 where none was drawn."""
+    time_mask_start_BJ: Tensor
+    """Share of what room a mask leaves."""
+    time_mask_frames_BJ: Tensor
+    frequency_mask_start_BJ: Tensor
+    frequency_mask_bins_BJ: Tensor
+
+
+def augment_wave(wave_BT: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Draw, then apply, what is done to waveforms."""
+    return apply_wave_augment(wave_BT, draw_wave_augment(config, len(wave_BT), generator))
+
+
+def augment_mel_db(db_BFN: Tensor, config: AugmentConfig, spectrogram: SpectrogramConfig, generator: torch.Generator) -> Tensor:
+    """Draw, then apply, what is done to spectrograms in decibels."""
+    return apply_mel_augment(db_BFN, draw_mel_augment(config, len(db_BFN), generator), spectrogram)
+
+
+def draw_wave_augment(config: AugmentConfig, batch_size: int, generator: torch.Generator) -> WaveAugment:
+    """Draw gain, gain transition, Gaussian and pink noise and time shift for each clip; `generator` is on the CPU."""
+    gain = _chosen(config.gain_prob, batch_size, generator)
+    gain_db_B = torch.zeros(batch_size)
+    gain_db_B[gain] = _uniform(-config.gain_db, config.gain_db, len(gain), generator=generator)
+    transition = _chosen(config.gain_transition_prob, batch_size, generator)
+    gaussian = _chosen(config.gaussian_noise_prob, batch_size, generator)
+    pink = _chosen(config.pink_noise_prob, batch_size, generator)
+    snr_db = (config.coloured_noise_snr_db_min, config.coloured_noise_snr_db_max)
+    shift = _chosen(config.time_shift_prob, batch_size, generator)
+    return WaveAugment(
+        gain_db_B=gain_db_B,
+        transition_clip_M=transition,
+        transition_db_M2=_uniform(-config.gain_db, config.gain_db, len(transition), 2, generator=generator),
+        transition_share_M2=torch.rand(len(transition), 2, generator=generator).sort(dim=1).values,
+        noise_clip_M=torch.cat((gaussian, pink)),
+        noise_snr_db_M=_uniform(*snr_db, len(gaussian) + len(pink), generator=generator),
+        num_pink=len(pink),
+        noise_seed=int(torch.randint(_SEED_LIMIT, (), generator=generator)),
+        shift_clip_M=shift,
+        shift_share_M=torch.rand(len(shift), generator=generator),
+    )
+
+
+def apply_wave_augment(wave_BT: Tensor, drawn: WaveAugment) -> Tensor:
+    """wave_BT with gain, then noise at its signal-to-noise ratio, then the shift."""
+    drawn = _on_device(drawn, wave_BT.device)
+    wave_BT = wave_BT * _db_to_factor(drawn.gain_db_B)[:, None]
+    if len(drawn.transition_clip_M):
+        _fade_(wave_BT, drawn)
+    if len(drawn.noise_clip_M):
+        noise_MT = _coloured_noise(drawn, wave_BT)
+        wave_BT = add_noise(wave_BT, drawn.noise_clip_M, noise_MT, drawn.noise_snr_db_M)
+    if len(drawn.shift_clip_M):
+        _roll_(wave_BT, drawn.shift_clip_M, drawn.shift_share_M)
+    return wave_BT
+
+
+def add_noise(wave_BT: Tensor, clip_M: Tensor, noise_MT: Tensor, snr_db_M: Tensor) -> Tensor:
+    """wave_BT with noise m added to clip clip_M[m], snr_db_M[m] decibels (RMS) below that clip as it came in.
+
+    A clip may get several. A silent clip gets none, and silent noise adds nothing.
+    """
+    level_M = torch.linalg.vector_norm(wave_BT, dim=1).index_select(0, clip_M)
+    noise_level_M = torch.linalg.vector_norm(noise_MT, dim=1).clamp(min=_TINY)
+    scale_M = level_M / noise_level_M * _db_to_factor(-snr_db_M)
+    return wave_BT.index_add(0, clip_M, noise_MT * scale_M[:, None])
+
+
+def draw_mel_augment(config: AugmentConfig, batch_size: int, generator: torch.Generator) -> MelAugment:
+    """Draw pitch shift, tilt and masks for each spectrogram; `generator` is on the CPU."""
+    pitch = _chosen(config.pitch_shift_prob, batch_size, generator)
+    limit = config.pitch_shift_semitones
+    tilt = _chosen(config.tilt_prob, batch_size, generator)
+    tilt_db_B = torch.zeros(batch_size)
+    tilt_db_B[tilt] = _uniform(-config.tilt_db, config.tilt_db, len(tilt), generator=generator)
+    time_masks, frequency_masks = (batch_size, config.time_masks), (batch_size, config.frequency_masks)
+    return MelAugment(
+        pitch_clip_M=pitch,
+        pitch_semitones_M=_uniform(-limit, limit, len(pitch), generator=generator),
+        tilt_db_B=tilt_db_B,
+        time_mask_start_BJ=torch.rand(time_masks, generator=generator),
+        time_mask_frames_BJ=torch.randint(config.time_mask_frames + 1, time_masks, generator=generator),
+        frequency_mask_start_BJ=torch.rand(frequency_masks, generator=generator),
+        frequency_mask_bins_BJ=torch.randint(config.frequency_mask_bins + 1, frequency_masks, generator=generator),
+    )
+
+
+def apply_mel_augment(db_BFN: Tensor, drawn: MelAugment, spectrogram: SpectrogramConfig) -> Tensor:
+    """db_BFN shifted in pitch, tilted, and masked with each spectrogram's own mean.
+
+    A mask covers half of the spectrogram at most, so that a short clip keeps something to be heard.
+    """
+    drawn = _on_device(drawn, db_BFN.device)
+    if len(drawn.pitch_clip_M):
+        db_BFN = db_BFN.index_copy(
+            0, drawn.pitch_clip_M, shift_pitch(db_BFN.index_select(0, drawn.pitch_clip_M), drawn.pitch_semitones_M, spectrogram)
+        )
+    slope_F = torch.linspace(-0.5, 0.5, db_BFN.shape[1], device=db_BFN.device)
+    db_BFN = db_BFN + (drawn.tilt_db_B[:, None] * slope_F)[:, :, None]
+    masked_BN = _masked(db_BFN.shape[2], drawn.time_mask_start_BJ, drawn.time_mask_frames_BJ)
+    masked_BF = _masked(db_BFN.shape[1], drawn.frequency_mask_start_BJ, drawn.frequency_mask_bins_BJ)
+    return torch.where(masked_BN[:, None, :] | masked_BF[:, :, None], db_BFN.mean(dim=(1, 2), keepdim=True), db_BFN)
+
+
+def shift_pitch(db_MFN: Tensor, semitones_M: Tensor, config: SpectrogramConfig) -> Tensor:
+    """Spectrograms as if sung `semitones_M` higher: bin f is read, between two bins, where f * 2**(-semitones/12) lies.
+
+    On the Slaney scale a semitone is 27 * ln(2) / (12 * ln(6.4)) = 0.840 mel above 1 kHz, at every pitch, and f * 0.06 / 66.7 mel
+    below. A bin is (mel(f_max) - mel(f_min)) / (num_mels + 1) wide: 4 semitones are 7.8 of 128 bins from 0 to 16 kHz, 8.2 of 128
+    and 4.1 of 64 bins from 50 Hz to 14 kHz. What would come from beyond the edge is the outermost bin, repeated.
+    """
+    edges = _hz_to_mel(torch.tensor([config.f_min_hz, config.f_max_hz], dtype=torch.float64))
+    width = float(edges[1] - edges[0]) / (config.num_mels + 1)
+    centre_F = _mel_to_hz(edges[0] + width * torch.arange(1, config.num_mels + 1)).to(db_MFN)
+    source_MF = centre_F * torch.exp2(-semitones_M[:, None] / 12)
+    bin_MF = ((_hz_to_mel(source_MF) - float(edges[0])) / width - 1).clamp(0, config.num_mels - 1)
+    # Linear interpolation as a matrix with two entries a row: one batched product, where a gather would need an index a frame.
+    weight_MFF = (1 - (bin_MF[:, :, None] - torch.arange(config.num_mels, device=db_MFN.device)).abs()).clamp(min=0)
+    return weight_MFF @ db_MFN
+
+
+def _hz_to_mel(hz: Tensor) -> Tensor:
+    return torch.where(hz < 1000, hz * 3 / 200, 15 + 27 * torch.log(hz.clamp(min=1) / 1000) / _LOG_6_4)
+
+
+def _mel_to_hz(mel: Tensor) -> Tensor:
+    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * _LOG_6_4 / 27))
+
+
+_LOG_6_4 = 1.8562979903656263
+
+
+def _fade_(wave_BT: Tensor, drawn: WaveAugment) -> None:
+    """Gain that moves, linearly in decibels, from one value to another in a part of the clip."""
+    place_T = torch.linspace(0, 1, wave_BT.shape[1], device=wave_BT.device)
+    begin_M1, end_M1 = drawn.transition_share_M2.split(1, dim=1)
+    from_M1, to_M1 = drawn.transition_db_M2.split(1, dim=1)
+    ramp_MT = ((place_T - begin_M1) / (end_M1 - begin_M1).clamp(min=_TINY)).clamp(0, 1)
+    faded_MT = wave_BT.index_select(0, drawn.transition_clip_M) * _db_to_factor(from_M1 + (to_M1 - from_M1) * ramp_MT)
+    wave_BT.index_copy_(0, drawn.transition_clip_M, faded_MT)
+
+
+def _coloured_noise(drawn: WaveAugment, wave_BT: Tensor) -> Tensor:
+    """noise_MT made on the device: white, then pink (power falling with 1/f, made in the spectrum)."""
+    num_samples, device = wave_BT.shape[1], wave_BT.device
+    generator = torch.Generator(device).manual_seed(drawn.noise_seed)
+    num_white = len(drawn.noise_clip_M) - drawn.num_pink
+    white_MT = torch.randn(num_white, num_samples, generator=generator, device=device)
+    if not drawn.num_pink:
+        return white_MT
+    spectrum = torch.randn(drawn.num_pink, num_samples // 2 + 1, 2, generator=generator, device=device)
+    bins = torch.arange(num_samples // 2 + 1, device=device)
+    spectrum *= torch.where(bins > 0, bins.clamp(min=1).rsqrt(), 0.0)[:, None]
+    return torch.cat((white_MT, torch.fft.irfft(torch.view_as_complex(spectrum), n=num_samples)))
+
+
+def _roll_(wave_BT: Tensor, clip_M: Tensor, share_M: Tensor) -> None:
+    num_samples = wave_BT.shape[1]
+    shift_M1 = (share_M * num_samples).long()[:, None]
+    source_MT = (torch.arange(num_samples, device=wave_BT.device) - shift_M1) % num_samples
+    wave_BT.index_copy_(0, clip_M, wave_BT.index_select(0, clip_M).gather(1, source_MT))
+
+
+def _masked(size: int, start_BJ: Tensor, length_BJ: Tensor) -> Tensor:
+    """Whether each of `size` places lies in one of a spectrogram's masks: shape (B, size)."""
+    length_BJ1 = length_BJ.clamp(max=size // 2)[:, :, None]
+    first_BJ1 = (start_BJ[:, :, None] * (size - length_BJ1 + 1)).long()
+    place = torch.arange(size, device=start_BJ.device)
+    return ((place >= first_BJ1) & (place < first_BJ1 + length_BJ1)).any(dim=1)
+
+
+def _db_to_factor(db: Tensor) -> Tensor:
+    return torch.pow(10.0, db / 20)
+
+
+def _chosen(prob: float, batch_size: int, generator: torch.Generator) -> Tensor:
+    return torch.nonzero(torch.rand(batch_size, generator=generator) < prob)[:, 0]
+
+
+def _uniform(low: float, high: float, *shape: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator) * (high - low) + low
+
+
+def _on_device(drawn: ParametersT, device: torch.device) -> ParametersT:
+    """The drawn tensors on the device; through pinned memory, or each copy would wait for the device."""
+    if device.type == "cpu":
+        return drawn
+    values = {item.name: getattr(drawn, item.name) for item in fields(drawn)}  # type: ignore[arg-type]
+    moved = {
+        name: (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    return type(drawn)(**values | moved)
