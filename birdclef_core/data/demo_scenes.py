@@ -1,0 +1,208 @@
+"""The demo set's sound scenes: who sings when, how far away, in which room and weather. A scene is drawn first and rendered
+afterwards, so that its labels are exact by construction.
+
+Shapes: T samples of a scene, S samples of a song, K blocks of noise, L samples of a block, F frequencies of a spectrum.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from birdclef_core.config import SAMPLE_RATE_HZ
+from birdclef_core.data.demo_songs import Individual, Samples, Species, Syllable, draw_song, render_song, song_length_s
+
+ABSORPTION_DB_PER_M_KHZ = 0.025
+"""Extra loss of high frequencies on the way, beyond the loss of level: leaves and air act as a low-pass filter."""
+ECHO_TAIL_S = 0.5
+SHORTEST_AUDIBLE_S = 0.15
+"""A song cut shorter than this by the edge of a recording or window is not counted as heard."""
+_BLOCK = 1 << 17
+_FADE = 1 << 12
+_FFT_STEP = 1 << 13
+"""Transforms are a multiple of this long, which keeps them fast."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """A background: Gaussian noise within a band, with a slope, that swells and fades at a rate."""
+
+    low_hz: float
+    high_hz: float
+    slope_db_per_octave: float
+    swell_hz: float
+    swell_db: float
+
+
+NOISES = {
+    "wind": Noise(low_hz=30, high_hz=500, slope_db_per_octave=-5, swell_hz=1.2, swell_db=5),
+    "rain": Noise(low_hz=700, high_hz=9000, slope_db_per_octave=-3, swell_hz=120, swell_db=5),
+    "stream": Noise(low_hz=200, high_hz=3000, slope_db_per_octave=-4, swell_hz=9, swell_db=2),
+    "insects": Noise(low_hz=6300, high_hz=7400, slope_db_per_octave=0, swell_hz=30, swell_db=7),
+}
+PINK_FLOOR = 0.06
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a scene is recorded."""
+
+    noises: tuple[tuple[str, float], ...]
+    """Kinds of background noise with their share of the amplitude."""
+    echo_s: float
+    """Time in which an echo falls by 60 dB."""
+    peak: float
+    """The recording's largest sample."""
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "Place":
+        kinds = rng.permutation(sorted(NOISES))[: rng.integers(1, 3)]
+        return cls(
+            noises=tuple((str(kind), float(rng.uniform(0.3, 1.0))) for kind in kinds),
+            echo_s=float(rng.uniform(0.15, 0.9)),
+            peak=float(rng.uniform(0.15, 0.9)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bird:
+    """One individual in a scene."""
+
+    species: Species
+    individual: Individual
+    distance_m: float
+    snr_db: float
+    """Power of its songs over the power of the background."""
+
+    @classmethod
+    def draw(cls, species: Species, individual: Individual, rng: np.random.Generator, fainter_db: float = 0.0) -> "Bird":
+        """A bird 5 to 60 m away; its level falls by 5 dB with each doubling, give or take 3, and never below 3 dB."""
+        distance_m = 5 * 12 ** rng.uniform()
+        snr_db = 25 - 5 * np.log2(distance_m / 5) + rng.uniform(-3, 3) - fainter_db
+        return cls(species=species, individual=individual, distance_m=float(distance_m), snr_db=float(max(snr_db, 3.0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Song:
+    """One song in a scene."""
+
+    bird: Bird
+    start_s: float
+    tones: tuple[Syllable, ...]
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + song_length_s(self.tones)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Everything that is heard in a recording."""
+
+    duration_s: float
+    place: Place
+    songs: tuple[Song, ...]
+
+    def species_between(self, start_s: float, end_s: float) -> list[str]:
+        """Codes of the species heard in a window, sorted."""
+        return sorted(
+            {
+                song.bird.species.code
+                for song in self.songs
+                if min(song.end_s, end_s, self.duration_s) - max(song.start_s, start_s) >= SHORTEST_AUDIBLE_S
+            }
+        )
+
+
+def draw_songs(
+    bird: Bird, start_s: float, end_s: float, pause_s: tuple[float, float], rng: np.random.Generator
+) -> tuple[Song, ...]:
+    """A bird's songs, one after the other with pauses; the last may run beyond the end."""
+    songs = []
+    while start_s < end_s - SHORTEST_AUDIBLE_S:
+        song = Song(bird=bird, start_s=start_s, tones=draw_song(bird.species, bird.individual, rng))
+        songs.append(song)
+        start_s = song.end_s + float(rng.uniform(*pause_s))
+    return tuple(songs)
+
+
+def render_scene(scene: Scene, rng: np.random.Generator) -> Samples:
+    """The recording (T,) in -1..1 at 32 kHz; `rng` draws the noise and the echoes only."""
+    num_samples = round(scene.duration_s * SAMPLE_RATE_HZ)
+    scene_T = render_noise(scene.place.noises, num_samples, rng)
+    for song in scene.songs:
+        start = round(song.start_s * SAMPLE_RATE_HZ)
+        song_S = _as_heard(song, scene.place.echo_s, rng)[: num_samples - start]
+        scene_T[start : start + len(song_S)] += song_S
+    return scene_T * np.float32(scene.place.peak / np.abs(scene_T).max())
+
+
+def _as_heard(song: Song, echo_s: float, rng: np.random.Generator) -> Samples:
+    """A song (S,) with its echo after the way through the leaves, at its level above a background of power 1."""
+    dry_S = render_song(song.tones, song.bird.individual.brightness)
+    num_samples = len(dry_S) + round(ECHO_TAIL_S * SAMPLE_RATE_HZ)
+    fft_size = -(-num_samples // _FFT_STEP) * _FFT_STEP
+    bin_khz = SAMPLE_RATE_HZ / fft_size / 1000
+    loss_db_per_bin = ABSORPTION_DB_PER_M_KHZ * song.bird.distance_m * bin_khz
+    low_pass_F = np.exp(np.arange(fft_size // 2 + 1, dtype=np.float32) * np.float32(-loss_db_per_bin * np.log(10) / 20))
+    room_F = np.fft.rfft(_room(song.bird.distance_m, echo_s, rng), fft_size)
+    wet_S = np.fft.irfft(np.fft.rfft(dry_S, fft_size) * room_F * low_pass_F, fft_size)[:num_samples].astype(
+        np.float32, copy=False
+    )
+    power = np.square(wet_S[: len(dry_S)]).mean()
+    return wet_S * np.float32(10 ** (song.bird.snr_db / 20) / np.sqrt(power))
+
+
+def _room(distance_m: float, echo_s: float, rng: np.random.Generator) -> Samples:
+    """Impulse response of the surroundings: the direct sound, then noise that decays; the echo's share grows with the
+    distance."""
+    num_samples = round(ECHO_TAIL_S * SAMPLE_RATE_HZ)
+    decay = np.exp(np.arange(num_samples, dtype=np.float32) * np.float32(-np.log(1000) / (echo_s * SAMPLE_RATE_HZ)))
+    echo = rng.standard_normal(num_samples, dtype=np.float32) * decay
+    echo *= np.float32(np.sqrt(distance_m / 60) * 0.6 / np.linalg.norm(echo))
+    echo[0] = 1.0
+    return echo
+
+
+def render_noise(noises: tuple[tuple[str, float], ...], num_samples: int, rng: np.random.Generator) -> Samples:
+    """A background (T,) of mean power 1: the kinds of noise in their shares."""
+    total_T = np.zeros(num_samples, dtype=np.float32)
+    for kind, share in noises:
+        noise_T = _coloured_noise(kind, num_samples, rng) * _swell(NOISES[kind], num_samples, rng)
+        total_T += np.float32(share / np.sqrt(np.square(noise_T).mean())) * noise_T
+    return total_T / np.sqrt(np.square(total_T).mean())
+
+
+def _coloured_noise(kind: str, num_samples: int, rng: np.random.Generator) -> Samples:
+    """Gaussian noise (T,) made in blocks that are faded into each other, so that one filter serves every length."""
+    step = _BLOCK - _FADE
+    num_blocks = -(-(num_samples + _FADE) // step)  # The first fade-in is cut off: a recording does not begin in silence.
+    # Sums over many frequencies are Gaussian whatever each one's distribution, and uniform numbers are the cheapest.
+    spectrum_KF = (rng.random((num_blocks, _BLOCK // 2 + 1, 2), dtype=np.float32) - np.float32(0.5)).view(np.complex64)[..., 0]
+    block_KL = np.fft.irfft(spectrum_KF * _colour(kind), _BLOCK).astype(np.float32, copy=False)
+    fade = np.sin(np.linspace(0, np.pi / 2, _FADE, dtype=np.float32))
+    block_KL[:, :_FADE] *= fade
+    block_KL[:, -_FADE:] *= fade[::-1]
+    noise_T = np.zeros(num_blocks * step + _FADE, dtype=np.float32)
+    for index, block_L in enumerate(block_KL):
+        noise_T[index * step : index * step + _BLOCK] += block_L
+    return noise_T[_FADE : _FADE + num_samples]
+
+
+@cache
+def _colour(kind: str) -> Samples:
+    """Amplitude over frequency (F,) of one kind of noise: its band with steep skirts, over a pink floor."""
+    noise = NOISES[kind]
+    frequency_hz_F = np.fft.rfftfreq(_BLOCK, 1 / SAMPLE_RATE_HZ) + 1.0
+    skirts_F = 1 / np.sqrt((1 + (noise.low_hz / frequency_hz_F) ** 16) * (1 + (frequency_hz_F / noise.high_hz) ** 16))
+    slope_F = (frequency_hz_F / noise.low_hz) ** (noise.slope_db_per_octave / 6.02)
+    band_F = skirts_F * slope_F / (skirts_F * slope_F).max()
+    floor_F = PINK_FLOOR * np.minimum(1.0, (100 / frequency_hz_F) ** 0.5)
+    return (band_F + floor_F).astype(np.float32)
+
+
+def _swell(noise: Noise, num_samples: int, rng: np.random.Generator) -> Samples:
+    """Gain over time (T,): random values at the noise's swelling rate, joined by lines."""
+    num_points = int(num_samples / SAMPLE_RATE_HZ * noise.swell_hz) + 2
+    gain = 10 ** (noise.swell_db * rng.standard_normal(num_points) / 20)
+    return np.interp(np.linspace(0, num_points - 1, num_samples), np.arange(num_points), gain).astype(np.float32)
