@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -83,14 +84,20 @@ def test_a_killed_build_goes_on(dataset: Dataset, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def build_and_count(root: Path, cache_dir: Path, counts: "multiprocessing.Queue[int]") -> None:
-    counts.put(count_decodes(load_dataset(root), cache_dir))
+def build_and_count(dataset: Dataset, cache_dir: Path, counts: Any) -> None:
+    def slow(path: Path, *, max_s: float | None = None) -> np.ndarray:
+        time.sleep(0.02)
+        return decode(path, max_s=max_s)
+
+    with patch.object(cache_module, "decode", side_effect=slow) as counted:
+        build_cache(dataset, cache_dir)
+    counts.put(counted.call_count)
 
 
 def test_two_processes_do_not_build_twice(dataset: Dataset, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    counts: multiprocessing.Queue[int] = context.Queue()
-    workers = [context.Process(target=build_and_count, args=(dataset.root, tmp_path / "cache", counts)) for _ in range(2)]
+    counts = context.Queue()
+    workers = [context.Process(target=build_and_count, args=(dataset, tmp_path / "cache", counts)) for _ in range(2)]
     for worker in workers:
         worker.start()
     assert sorted(counts.get(timeout=60) for _ in workers) == [0, 13]

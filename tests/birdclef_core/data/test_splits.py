@@ -41,11 +41,13 @@ def test_rare_species_stay_in_training_and_are_unscored() -> None:
 
 def test_a_species_with_few_authors_is_scored() -> None:
     """Seen on a set of 58 recordings: folds alone leave half of the species unscored."""
-    species = pd.Series([f"s{number // 3}" for number in range(36)])
+    counts = [4, 4, 3, 5, 2, 16, 3, 4, 3, 4, 3, 3, 4]
+    species = pd.Series([f"s{code:02}" for code, count in enumerate(counts) for _ in range(count)])
     for seed in range(5):
-        split = author_grouped_split(species, pd.Series([""] * 36), share=0.2, seed=seed)
+        split = author_grouped_split(species, pd.Series([""] * 58), share=0.2, seed=seed)
         assert split.unscored_species == ()
-        assert pd.Series(split.is_validation).groupby(species).sum().max() <= 2
+        held = pd.Series(split.is_validation).groupby(species).mean()
+        assert held.max() <= 0.5
 
 
 def test_unknown_authors_are_one_each() -> None:
