@@ -119,8 +119,10 @@ class Storage:
         folder = Path(self.path(name))
         if not self.is_local:
             folder = scratch / uuid.uuid4().hex
-            pafs.copy_files(self.path(name), str(folder), source_filesystem=self.filesystem)
+            folder.mkdir(parents=True)
         for file, facts in files.items():
+            if not self.is_local and self.exists(f"{name}/{file}"):
+                pafs.copy_files(self.path(f"{name}/{file}"), str(folder / file), source_filesystem=self.filesystem)
             if not (folder / file).is_file() or file_sha256(folder / file) != facts["sha256"]:
                 raise StoreError(f"{self.path(name)}/{file} is missing or is not what was written (sha256 differs).")
         return folder

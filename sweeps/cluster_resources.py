@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.log import generate_logging_config
 
 from birdclef_core.errors import InputError
 
@@ -52,6 +54,7 @@ def connect(address: str | None) -> Iterator[None]:
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     own: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False} if address is None else {}
     try:
         ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
@@ -93,3 +96,19 @@ def plan_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_con
         max_concurrent=max(1, min(fitting, max_concurrent or fitting)),
         num_nodes=nodes,
     )
+
+
+@contextmanager
+def ray_log(path: Path) -> Iterator[None]:
+    """Sends what Ray logs on the driver to a file instead of the terminal."""
+    generate_logging_config()  # or Ray adds its own handler later
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("ray")
+    previous = logger.handlers[:]
+    logger.handlers = [handler]
+    try:
+        yield
+    finally:
+        logger.handlers = previous
+        handler.close()

@@ -2,6 +2,7 @@
 
 import time
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -112,21 +113,19 @@ def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
 
 def ranked_rows(trials: list[TrialRecord]) -> tuple[list[str], list[list[str]]]:
     """Column names and rows of the ranked table, for the terminal and for Markdown."""
-    columns = ["rank", "trial", "recipe", "status", "val/cmap_pad5", "val/cmap", "val/lrap", "last stage", "spent s", "saved s"]
+    columns = ["trial", "recipe", "status", "cmap_pad5", "cmap", "lrap", "spent s", "saved s"]
     rows = []
-    for rank, record in enumerate(ranking(trials), start=1):
-        finished = record.score is not None
-        scores = [f"{record.metrics.get(name, float('nan')):.3f}" if finished else "" for name in columns[4:7]]
-        spent = [record.stage, f"{record.cost_s:.0f}", f"{record.saved_s:.0f}"]
-        rows.append([str(rank) if finished else "", record.trial, record.recipe, record.status, *scores, *spent])
+    for record in ranking(trials):
+        scores = [f"{record.metrics[f'val/{name}']:.3f}" if record.score is not None else "" for name in columns[3:6]]
+        rows.append([record.trial, record.recipe, record.status, *scores, f"{record.cost_s:.0f}", f"{record.saved_s:.0f}"])
     return columns, rows
 
 
 def ranked_table(trials: list[TrialRecord]) -> Table:
     columns, rows = ranked_rows(trials)
-    table = Table(title="Trials, best first", title_justify="left")
+    table = Table(title="Trials, best first", title_justify="left", box=box.SIMPLE)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("trial", "recipe", "status", "last stage") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in ("trial", "recipe", "status") else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table

@@ -65,8 +65,8 @@ class Coordinator:
         )
         self._pruning = StageHalving()
         for record in ended:
-            for stage, score in record.stage_scores.items():
-                self._pruning.add(stage, score)
+            for (stage, score), stage_id in zip(record.stage_scores.items(), record.stage_ids, strict=False):
+                self._pruning.add(stage, stage_id, score)
         self.trials: dict[str, TrialRecord] = {record.trial: record for record in known}
         self._running: dict[str, PlannedTrial] = {}
         self._held: list[PlannedTrial] = []
@@ -116,7 +116,7 @@ class Coordinator:
             usable = record.score is not None and math.isfinite(record.score)
             self._end(planned, "finished" if usable else "failed", "" if usable else f"{OBJECTIVE} is {record.score}")
         elif report.stage_done:
-            verdict = self._pruning.judge(report.stage, report.score)
+            verdict = self._pruning.judge(report.stage, report.stage_id, report.score)
             if verdict:
                 self._end(planned, "pruned", verdict)
             else:
@@ -172,6 +172,7 @@ class Coordinator:
             twin = self._by_last_stage.get(record.stage_ids[-1])
             if twin is None and not self._failed_stage(planned.chain):
                 self.trials[record.trial] = self._by_last_stage[record.stage_ids[-1]] = record
+                self._records.save_trial(record)
                 return planned
             self._sampler.tell(ticket, _outcome(twin) if twin and twin.ended else Outcome(kind="failed"))
         self._exhausted = True
@@ -197,6 +198,7 @@ class Coordinator:
         return stage_id in self._published
 
     def _start(self, planned: PlannedTrial) -> PlannedTrial:
+        planned.record.status = "running"
         self._running[planned.record.trial] = planned
         self._records.save_trial(planned.record)
         for observer in self._observers:

@@ -4,7 +4,6 @@ A score is compared only with scores at the end of the same stage: same loss, sa
 ASHA has its rungs at powers of a factor, which fall in the middle of stages.)
 """
 
-import bisect
 import math
 from dataclasses import dataclass, field
 
@@ -16,21 +15,22 @@ class StageHalving:
     keep: float = 0.5
     """Share of the scores at a stage's end with which a trial goes on."""
     grace: int = 4
-    """So many trials must have reached a stage's end before one is stopped there."""
-    _scores: dict[str, list[float]] = field(default_factory=dict)
+    """So many different stages of the same name must have ended before a trial is stopped there."""
+    _scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    """For each stage name, the score of each stage id: a stage that many trials share counts once."""
 
-    def add(self, stage: str, score: float) -> None:
+    def add(self, stage: str, stage_id: str, score: float) -> None:
         """Remembers a score at a stage's end."""
         if math.isfinite(score):
-            bisect.insort(self._scores.setdefault(stage, []), score)
+            self._scores.setdefault(stage, {})[stage_id] = score
 
-    def judge(self, stage: str, score: float) -> str:
+    def judge(self, stage: str, stage_id: str, score: float) -> str:
         """Why a trial with this score at the stage's end is to stop; empty when it goes on. The score is remembered."""
         if not math.isfinite(score):
             return f"its score at the end of {stage} is {score}"
-        self.add(stage, score)
-        scores = self._scores[stage]
-        cut = scores[-max(1, math.ceil(len(scores) * self.keep))]
+        self.add(stage, stage_id, score)
+        scores = sorted(self._scores[stage].values(), reverse=True)
+        cut = scores[math.ceil(len(scores) * self.keep) - 1]
         if len(scores) < self.grace or score >= cut:
             return ""
-        return f"at the end of {stage} its {score:.3f} was below {cut:.3f}, the best {self.keep:.0%} of {len(scores)} trials"
+        return f"at the end of {stage} its {score:.3f} was below {cut:.3f}, the best {self.keep:.0%} of {len(scores)} stages"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from birdclef_core.errors import InputError
 from birdclef_core.storage import Storage
 
-Status = Literal["running", "finished", "pruned", "failed", "interrupted"]
+Status = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 SWEEP_FILE = "sweep.json"
 
 
@@ -20,7 +20,8 @@ class TrialRecord:
     recipe: str
     params: dict[str, Any]
     stage_ids: list[str]
-    status: Status = "running"
+    status: Status = "waiting"
+    """`waiting`: for a slot, or for a prefix that another trial is training."""
     stage: str = ""
     epoch: int = 0
     epochs_done: int = 0

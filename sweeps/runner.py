@@ -1,7 +1,5 @@
 """Runs a sweep from its options to its result: data, plan of trials, Ray, records, tracking, the ranked table."""
 
-import logging
-import os
 import platform
 import signal
 import subprocess
@@ -25,7 +23,7 @@ from birdclef_core.models.encoders import resolve_pretrained
 from birdclef_core.stages.recipes import small_budget
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
-from sweeps.cluster_resources import Slots, connect, plan_slots
+from sweeps.cluster_resources import Slots, connect, plan_slots, ray_log
 from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
 from sweeps.coordinator import Coordinator
 from sweeps.records import SweepRecords, TrialRecord
@@ -162,8 +160,7 @@ class _Sweep:
         pretrained = {}
         for encoder in sorted({recipe.model.encoder for recipe in search.recipes}):
             pretrained[encoder] = resolve_pretrained(encoder, self.options.pretrained)
-        for line in sorted({weights.found for weights in pretrained.values()}):
-            self._say(line)
+            self._say(pretrained[encoder].found)
         return StageTree(
             search=search,
             seed=self.options.seed,
@@ -319,22 +316,6 @@ def git_commit() -> str:
         check=False,
     )
     return run.stdout.strip()
-
-
-@contextmanager
-def ray_log(path: Path) -> Iterator[None]:
-    """Sends what Ray logs on the driver to a file instead of the terminal."""
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("ray")
-    previous, propagate = logger.handlers[:], logger.propagate
-    logger.handlers, logger.propagate = [handler], False
-    try:
-        yield
-    finally:
-        logger.handlers, logger.propagate = previous, propagate
-        handler.close()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The only file that knows Optuna: asks for parameters, tells what became of them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,9 +44,16 @@ class Sampler:
         unfinished: Sequence[tuple[str, Mapping[str, Any]]] = (),
     ) -> None:
         self._search = search
-        sampler = optuna.samplers.TPESampler(
-            seed=(seed + len(history)) % 2**32, group=True, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # group: a recipe that skips a stage has fewer parameters than the others.
+            sampler = optuna.samplers.TPESampler(
+                seed=(seed + len(history)) % 2**32,
+                group=True,
+                multivariate=True,
+                constant_liar=True,
+                n_startup_trials=STARTUP_TRIALS,
+            )
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
         self._asked: dict[int, optuna.Trial] = {}
         for recipe, params, outcome in history:

@@ -4,11 +4,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from birdclef_core.stages.store import StageStore
 from sweeps.coordinator import OBJECTIVE, PlannedTrial
-from sweeps.tracking import CheckpointUsed, EpochFinished, StageFinished, StageStarted, Tracker, TrialFinished, TrialStarted
+from sweeps.tracking import (
+    CheckpointUsed,
+    EpochFinished,
+    StageFinished,
+    StageStarted,
+    Tracker,
+    TrialFinished,
+    TrialStarted,
+    TrialStatus,
+)
 from sweeps.trial import TrialReport
 
 
@@ -48,9 +57,10 @@ class TrackingObserver:
         if record.score is not None:
             metrics["objective"] = record.score
         tags = {"birdclef.objective": OBJECTIVE, "birdclef.last_stage": record.stage}
-        assert record.status != "running"
         self._tracker.record(
-            TrialFinished(trial=record.trial, status=record.status, metrics=metrics, tags=tags, reason=record.reason)
+            TrialFinished(
+                trial=record.trial, status=cast(TrialStatus, record.status), metrics=metrics, tags=tags, reason=record.reason
+            )
         )
 
     def _checkpoint_used(self, planned: PlannedTrial, report: TrialReport) -> None:

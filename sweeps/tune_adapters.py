@@ -12,7 +12,14 @@ from sweeps.trial import TrialReport
 METRIC = "score"
 
 
-class CoordinatorSearcher(Searcher):
+class _WithoutState:
+    """Tune pickles searcher and scheduler for its own restore, which is not used: a sweep is resumed from its records."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class CoordinatorSearcher(_WithoutState, Searcher):
     """Suggests what the coordinator hands out. Tune asks again later after a None."""
 
     def __init__(self, coordinator: Coordinator) -> None:
@@ -29,13 +36,13 @@ class CoordinatorSearcher(Searcher):
         """Nothing: the scheduler's side has already told the coordinator."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the sweep's records hold every trial, and a resume starts from them."""
+        """Nothing: the records hold every trial."""
 
     def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("A sweep is resumed from its own records.")
+        """Nothing: see `save`."""
 
 
-class CoordinatorScheduler(FIFOScheduler):
+class CoordinatorScheduler(_WithoutState, FIFOScheduler):
     """Passes every report to the coordinator and stops what it says is to stop."""
 
     def __init__(self, coordinator: Coordinator) -> None:

@@ -171,7 +171,7 @@ class _StageTraining:
             for epoch in range(self.progress.epoch, self.config.epochs):
                 started = time.perf_counter()
                 loss, train_s, waited_s = self._train_epoch(feed, epoch)
-                logits_RC = self._evaluate(windows)
+                scores_RC = self._evaluate(windows)
                 metrics = EpochMetrics(
                     epoch=epoch + 1,
                     train_loss=loss,
@@ -179,7 +179,7 @@ class _StageTraining:
                     clips_per_s=feed.num_batches * self.config.batch_size / train_s,
                     waited_s=waited_s,
                     epoch_s=time.perf_counter() - started,
-                    scores=summarise(windows.truth_RC, logits_RC),
+                    scores=summarise(windows.truth_RC, scores_RC),
                 )
                 self.progress.epoch = epoch + 1
                 self.progress.cost_s += metrics.epoch_s
@@ -187,7 +187,7 @@ class _StageTraining:
                 if metrics.epoch < self.config.epochs:
                     self._save_progress()
                 else:
-                    self._publish(windows, logits_RC)
+                    self._publish(windows, scores_RC)
                 yield metrics
 
     def _train_epoch(self, feed: TrainFeed, epoch: int) -> tuple[float, float, float]:
@@ -251,7 +251,7 @@ class _StageTraining:
 
     @torch.inference_mode()
     def _evaluate(self, windows: EvaluationWindows) -> np.ndarray:
-        """Logits (R, C): the maximum over the windows of each validation recording."""
+        """Probabilities (R, C): the maximum over the windows of each validation recording."""
         self.model.eval()
         logits_RC = torch.full(windows.truth_RC.shape, -torch.inf, device=self.device)
         for batch in windows:
@@ -260,31 +260,28 @@ class _StageTraining:
                 logits_BC = self.model(mel_BKFN).logits_BC.float()
             index_BC = batch.recording_B.to(self.device)[:, None].expand_as(logits_BC)
             logits_RC.scatter_reduce_(0, index_BC, logits_BC, "amax")
-        return logits_RC.cpu().numpy()
+        # In float64, where a sigmoid keeps the order of logits up to 36 (in float32 they tie from 17 on).
+        return logits_RC.double().sigmoid().cpu().numpy()
 
     def _save_progress(self) -> None:
         with self.store.save_progress(self.task.stage_id, self.progress.epoch) as folder:
             save_training_state(folder, self.model, self.optimizer, asdict(self.progress))
 
-    def _publish(self, windows: EvaluationWindows, logits_RC: np.ndarray) -> None:
+    def _publish(self, windows: EvaluationWindows, scores_RC: np.ndarray) -> None:
         with self.store.publish(self._record, self.task.stage_id) as folder:
             save_file({name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}, folder / WEIGHTS)
-            self._write_reports(folder, windows, logits_RC)
+            self._write_reports(folder, windows, scores_RC)
 
-    def _write_reports(self, folder: Path, windows: EvaluationWindows, logits_RC: np.ndarray) -> None:
+    def _write_reports(self, folder: Path, windows: EvaluationWindows, scores_RC: np.ndarray) -> None:
         recording_ids = self.data.dataset.recordings["recording_id"].iloc[windows.rows_R]
-        probability_RC = torch.from_numpy(logits_RC).sigmoid().numpy()
-        pd.DataFrame(probability_RC, columns=list(self.space.species), index=recording_ids).to_parquet(
-            folder / "predictions.parquet"
-        )
-        average_precision_C, support_C = per_class_ap(windows.truth_RC, logits_RC)
+        predictions = pd.DataFrame(scores_RC.astype(np.float32), columns=list(self.space.species), index=recording_ids)
+        predictions.to_parquet(folder / "predictions.parquet")
+        average_precision_C, support_C = per_class_ap(windows.truth_RC, scores_RC)
         table = pd.DataFrame({"species": self.space.species, "average_precision": average_precision_C, "support": support_C})
         table.to_csv(folder / "species.csv", index=False)
         save_curves(self.progress.history, folder / "curves.png")
         wave_T = next(iter(windows)).wave_BT[0]
-        save_predictions(
-            self._db_of(wave_T), windows.truth_RC[0], probability_RC[0], self.space.species, folder / "predictions.png"
-        )
+        save_predictions(self._db_of(wave_T), windows.truth_RC[0], scores_RC[0], self.space.species, folder / "predictions.png")
 
     @torch.inference_mode()
     def _db_of(self, wave_T: Tensor) -> np.ndarray:

@@ -1,0 +1,41 @@
+"""A stage's identity holds what changes the result and nothing else."""
+
+from dataclasses import replace
+
+import pytest
+
+from birdclef_core.identity import canonical, fingerprint, significant_code
+from birdclef_core.stages.recipes import RECIPES, small_budget
+
+GOLDEN = {
+    "sed_v2s": "?",
+}
+
+
+def test_golden_fingerprints_of_the_recipes():
+    """A change here means that every stored stage of the recipe is retrained: it must be seen in review."""
+    assert {name: fingerprint(canonical(recipe()))[:16] for name, recipe in RECIPES.items()} == GOLDEN
+
+
+def test_runtime_fields_do_not_count_and_others_do():
+    stage = small_budget(RECIPES["sed_v2s"]()).stages[0]
+    assert fingerprint(replace(stage, evaluation_batch_size=7)) == fingerprint(stage)
+    assert fingerprint(replace(stage, label_smoothing=0.05)) != fingerprint(stage)
+
+
+def test_nan_and_unknown_types_have_no_fingerprint():
+    with pytest.raises(ValueError, match="JSON"):
+        fingerprint(float("nan"))
+    with pytest.raises(TypeError, match="no canonical form"):
+        fingerprint({"path": object()})
+
+
+def test_comments_docstrings_and_layout_are_not_significant():
+    plain = "def f(x):\n    return x + 1\n"
+    talkative = '"""Why."""\n\n\ndef f(\n    x\n):\n    """What."""\n    # so\n    return x+1\n'
+    assert significant_code(plain) == significant_code(talkative)
+
+
+def test_strings_that_do_something_and_indentation_are_significant():
+    assert significant_code("x = 'a'\n") != significant_code("x = 'b'\n")
+    assert significant_code("if a:\n    b()\nc()\n") != significant_code("if a:\n    b()\n    c()\n")

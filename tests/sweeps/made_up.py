@@ -1,0 +1,113 @@
+"""A sweep without training: made-up scores through the real tree, sampler, coordinator and store."""
+
+import random
+from dataclasses import replace
+
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.recipes import sed_b3ns, sed_v2s, small_budget
+from birdclef_core.stages.store import StageStore
+from birdclef_core.storage import Storage
+from birdclef_core.taxonomy import LabelSpace
+from sweeps.coordinator import OBJECTIVE, Coordinator, PlannedTrial
+from sweeps.records import SweepRecords
+from sweeps.search import Choice, Range, Search
+from sweeps.tree import StageTree
+from sweeps.trial import TrialReport
+
+
+def make_search(pools=None) -> Search:
+    return Search(
+        name="made-up",
+        recipes=(small_budget(sed_v2s()), small_budget(sed_b3ns())),
+        space={
+            "pretrain_ce.learning_rate": Range(1e-4, 1e-2, log=True),
+            "train_ce.learning_rate": Range(1e-4, 1e-2, log=True),
+            "train.clip_s": Choice((3.0, 5.0)),
+        },
+        pools={"pretrain": 2} if pools is None else pools,
+    )
+
+
+def make_tree(search: Search | None = None, **changes) -> StageTree:
+    search = search or make_search()
+    tree = StageTree(
+        search=search,
+        seed=0,
+        pretrained={recipe.model.encoder: RANDOM for recipe in search.recipes},
+        all_species=LabelSpace.of("all", "abcd"),
+        target_species=LabelSpace.of("target", "ab"),
+        data_fingerprint="data",
+        code_version="code",
+    )
+    return replace(tree, **changes)
+
+
+def make_coordinator(folder, tree=None, *, samples=12, max_running=2, observers=()) -> Coordinator:
+    storage = Storage.parse(str(folder))
+    store, records = StageStore(storage.at("store")), SweepRecords(storage.at("sweep"))
+    return Coordinator(tree or make_tree(), store, records, samples=samples, max_running=max_running, observers=observers)
+
+
+class MadeUpWorkers:
+    """Runs what a coordinator hands out, one epoch of one random worker at a time, and counts what was executed."""
+
+    def __init__(self, coordinator: Coordinator, published: set[str] | None = None, seed: int = 0) -> None:
+        self.coordinator = coordinator
+        self.published = set() if published is None else published
+        self.random = random.Random(seed)
+        self.executed: list[str] = []
+        """stage_id of every stage that was trained to its end."""
+        self.epochs = 0
+        self.running: dict[str, list[TrialReport]] = {}
+        self.fail_stage = ""
+        """A stage name whose training fails."""
+
+    def fill(self) -> None:
+        while (planned := self.coordinator.next_trial()) is not None:
+            self.running[planned.record.trial] = self.reports(planned)
+
+    def reports(self, planned: PlannedTrial) -> list[TrialReport]:
+        """What the trial would report, had every stage been published that is; the last first."""
+        reports = []
+        for index, task in enumerate(planned.chain):
+            epochs = task.config.epochs
+            reused = task.stage_id in self.published
+            for epoch in [epochs] if reused else range(1, epochs + 1):
+                score = self.random.random()
+                reports.append(
+                    TrialReport(
+                        kind="reused" if reused else "epoch",
+                        stage=task.config.name,
+                        stage_index=index,
+                        stage_id=task.stage_id,
+                        epoch=epoch,
+                        epochs=epochs,
+                        score=score,
+                        metrics={OBJECTIVE: score},
+                        cost_s=1.0,
+                        done=index == len(planned.chain) - 1 and epoch == epochs,
+                    )
+                )
+        return reports[::-1]
+
+    def step(self) -> bool:
+        """One report of one running trial; False when nothing runs."""
+        self.fill()
+        if not self.running:
+            return False
+        trial = self.random.choice(sorted(self.running))
+        report = self.running[trial].pop()
+        if report.stage == self.fail_stage:
+            report = replace(report, kind="failed", done=True, message="made to fail", score=float("nan"))
+        if report.kind == "epoch":
+            self.epochs += 1
+            if report.stage_done:
+                self.executed.append(report.stage_id)
+                self.published.add(report.stage_id)
+        if not self.coordinator.report(trial, report):
+            del self.running[trial]
+        return True
+
+    def run(self) -> None:
+        while self.step():
+            pass

@@ -1,0 +1,117 @@
+"""The driver's decisions, with made-up scores: every prefix once, every trial remembered, no duplicate run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+
+from sweeps.search import Choice, Search
+
+
+def run(folder, **options) -> MadeUpWorkers:
+    workers = MadeUpWorkers(make_coordinator(folder, **options))
+    workers.run()
+    return workers
+
+
+@pytest.mark.parametrize("max_running", [1, 2, 7])
+def test_no_stage_is_trained_twice(tmp_path, max_running):
+    workers = run(tmp_path, samples=30, max_running=max_running)
+    assert len(workers.executed) == len(set(workers.executed))
+    assert len(workers.coordinator.trials) == 30
+    assert all(record.ended for record in workers.coordinator.trials.values())
+
+
+def test_trials_share_the_pools_prefixes(tmp_path):
+    workers = run(tmp_path, samples=30)
+    stages = [record.stage_ids for record in workers.coordinator.trials.values()]
+    assert len({ids[1] for ids in stages}) <= 4, "two recipes with a pool of two pretrainings each"
+    assert len({ids[-1] for ids in stages}) == 30
+
+
+def test_a_trial_waits_for_a_prefix_in_training_and_starts_once_it_is_published(tmp_path):
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3, 3e-3))})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=3, max_running=2))
+    workers.fill()
+    assert list(workers.running) == ["t0000"]
+    while "pretrain_bce" not in workers.coordinator.trials["t0000"].stage_scores:
+        workers.step()
+    workers.fill()
+    assert len(workers.running) == 2
+
+
+def test_exact_duplicates_are_not_run_and_an_exhausted_space_ends_the_sweep(tmp_path):
+    search = Search(name="few", recipes=make_search().recipes, space={"train.clip_s": Choice((3.0, 5.0))})
+    workers = run(tmp_path, tree=make_tree(search), samples=50)
+    assert len(workers.coordinator.trials) == 4
+    assert workers.coordinator.finished
+
+
+def test_poor_trials_stop_at_stage_ends_and_say_why(tmp_path):
+    records = run(tmp_path, samples=30).coordinator.trials.values()
+    pruned = [record for record in records if record.status == "pruned"]
+    assert pruned
+    assert all("below" in record.reason and record.score is None for record in pruned)
+    assert any(record.status == "finished" for record in records)
+
+
+def test_what_a_trial_cost_and_saved_is_kept_apart(tmp_path):
+    workers = run(tmp_path, samples=20)
+    records = workers.coordinator.trials.values()
+    assert sum(record.cost_s for record in records) == workers.epochs
+    assert any(record.saved_s for record in records)
+    assert sum(record.epochs_trained for record in records) == workers.epochs
+
+
+def test_a_failed_stage_fails_those_that_need_it_and_the_sweep_goes_on(tmp_path):
+    search = make_search(pools={"pretrain": 1})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=6, max_running=3))
+    workers.fail_stage = "pretrain_bce"
+    workers.run()
+    failed = [record for record in workers.coordinator.trials.values() if record.status == "failed"]
+    assert {record.reason for record in failed} == {"made to fail"}
+    assert len(workers.executed) == len(set(workers.executed)) == 2, "each recipe's pretrain_ce, once"
+    assert workers.coordinator.finished
+
+
+@pytest.mark.parametrize("kill_after", range(1, 60, 6))
+def test_a_driver_killed_at_any_moment_is_taken_up_by_the_next(tmp_path, kill_after):
+    first = MadeUpWorkers(make_coordinator(tmp_path, samples=12))
+    for _ in range(kill_after):
+        first.step()
+    known = {name: (record.recipe, record.params, record.stage_ids) for name, record in first.coordinator.trials.items()}
+    ended = {name: record.score for name, record in first.coordinator.trials.items() if record.ended}
+
+    second = MadeUpWorkers(make_coordinator(tmp_path, samples=12), published=first.published)
+    second.coordinator._published |= first.published
+    taken_up = {name: (record.recipe, record.params, record.stage_ids) for name, record in second.coordinator.trials.items()}
+    assert taken_up == known
+    second.run()
+    trials = second.coordinator.trials
+    assert len(trials) == 12
+    assert all(trials[name].score == score for name, score in ended.items())
+    executed = first.executed + second.executed
+    assert len(executed) == len(set(executed))
+
+
+def test_an_interrupted_sweep_goes_on_with_the_same_trials(tmp_path):
+    first = MadeUpWorkers(make_coordinator(tmp_path, samples=6))
+    for _ in range(5):
+        first.step()
+    running = sorted(first.running)
+    first.coordinator.interrupt()
+    second = make_coordinator(tmp_path, samples=6)
+    assert [second.next_trial().record.trial for _ in running] == running
+
+
+def test_reports_of_a_trial_that_has_ended_are_passed_over(tmp_path):
+    workers = MadeUpWorkers(make_coordinator(tmp_path))
+    workers.fill()
+    trial = next(iter(workers.running))
+    workers.coordinator.fail(trial, "the worker was lost")
+    before = workers.coordinator.trials[trial].cost_s
+    assert not workers.coordinator.report(trial, workers.running[trial].pop())
+    assert workers.coordinator.trials[trial].cost_s == before
