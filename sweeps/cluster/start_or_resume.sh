@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Starts a sweep, or goes on with it if the storage has it: for schedulers that run a command again after a failure.
+#   start_or_resume.sh NAME STORAGE [flags of tune_main.py for a new sweep]
+set -u
+if [[ $# -lt 2 ]]; then
+    echo "start_or_resume.sh takes NAME STORAGE [flags of tune_main.py], but got: $*" >&2
+    exit 2
+fi
+name=$1
+storage=$2
+shift 2
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+
+python tune_main.py --resume "$name" --storage "$storage"
+status=$?
+# 2 is wrong input, here: no sweep of that name yet. If it was another mistake, starting reports it.
+if [[ $status -ne 2 ]]; then
+    exit $status
+fi
+exec python tune_main.py --name "$name" --storage "$storage" "$@"
