@@ -91,6 +91,15 @@ def test_rayjob_workers_have_gpus_and_what_they_mount_exists() -> None:
     assert (REPOSITORY / Path(script).relative_to("/home/ray/birdclef-sweeps")).is_file()
 
 
+def test_passwords_do_not_travel() -> None:
+    """mlflow/.env is in the checkout of who runs the tracking server."""
+    assert all("mlflow" in load(name)["rsync_exclude"] for name in RAY_UP_FILES)
+    copied = re.findall(r"^COPY \S+ (.*) \S+$", (CLUSTER / "Dockerfile").read_text(), re.MULTILINE)
+    names = " ".join(copied).split()
+    assert names and not {".", "mlflow"} & set(names)
+    assert all((REPOSITORY / name).exists() for name in names if name != "README.md")
+
+
 def test_every_file_names_the_ray_of_this_project() -> None:
     release = version("ray").rsplit(".", 1)[0]
     dependencies = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
