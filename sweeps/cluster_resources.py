@@ -101,14 +101,14 @@ def plan_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_con
 @contextmanager
 def ray_log(path: Path) -> Iterator[None]:
     """Sends what Ray logs on the driver to a file instead of the terminal."""
-    generate_logging_config()  # or Ray adds its own handler later
+    generate_logging_config()  # or Ray adds its own handler later; it also takes ours away, and then the last resort speaks
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("ray")
-    previous = logger.handlers[:]
-    logger.handlers = [handler]
+    previous, last_resort = logger.handlers[:], logging.lastResort
+    logger.handlers, logging.lastResort = [handler], handler
     try:
         yield
     finally:
-        logger.handlers = previous
+        logger.handlers, logging.lastResort = previous, last_resort
         handler.close()

@@ -33,3 +33,52 @@ def s3_uri(s3_endpoint):
     bucket = f"bucket-{uuid.uuid4().hex[:8]}"
     boto3.client("s3", endpoint_url=f"http://{s3_endpoint}", region_name="us-east-1").create_bucket(Bucket=bucket)
     return f"s3://{bucket}/sweeps?endpoint_override=http://{s3_endpoint}&region=us-east-1"
+
+
+@pytest.fixture(scope="session")
+def tone_data(tmp_path_factory):
+    """Three species of different pitch, 6 recordings each by three authors, as training data; two of them are targets."""
+    import numpy as np
+    import pandas as pd
+    import soundfile
+
+    from birdclef_core.data.cache import build_cache
+    from birdclef_core.data.dataset import load_dataset
+    from birdclef_core.stages.training import TrainingData
+
+    root = tmp_path_factory.mktemp("tones")
+    generator = np.random.default_rng(0)
+    rows = []
+    for pitch_hz, species in ((1000, "low"), (3000, "mid"), (9000, "top")):
+        for number in range(6):
+            time_T = np.arange(32_000) / 32_000
+            wave_T = 0.3 * np.sin(2 * np.pi * pitch_hz * time_T) + 0.02 * generator.standard_normal(32_000)
+            path = root / "train_audio" / species / f"{species}{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, wave_T.astype(np.float32), 32_000)
+            secondary = "['low']" if species == "mid" and number == 0 else "[]"
+            rows.append((species, secondary, f"{species}/{path.name}", f"{species}-{number // 2}", 4.0))
+    table = pd.DataFrame(rows, columns=["primary_label", "secondary_labels", "filename", "author", "rating"])
+    table.to_csv(root / "train.csv", index=False)
+    (root / "target_species.txt").write_text("low\ntop\n")
+    dataset = load_dataset(root)
+    return TrainingData(dataset=dataset, cache=build_cache(dataset, tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe():
+    """A recipe that trains in a second: a small encoder, small spectrograms, clips of one second."""
+    from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig
+
+    model = ModelConfig(
+        encoder="mobilenetv3_small_050",
+        spectrogram=SpectrogramConfig(num_mels=32, n_fft=1024, hop_length=500, deltas=False),
+        drop_path_rate=0.0,
+    )
+    common = {"epochs": 3, "learning_rate": 3e-3, "clip_s": 1.0, "batch_size": 4, "clips_per_epoch": 8}
+    stages = (
+        StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=2**40, **common),
+        StageConfig(name="train_bce", label_space="target", loss="bce", seed=2, **common),
+        StageConfig(name="finetune", label_space="target", loss="bce", seed=3, freeze_encoder=True, **common),
+    )
+    return Recipe(name="tiny", model=model, stages=stages)

@@ -1,0 +1,100 @@
+"""The store gives back what was published, whole or not at all, and sets damage aside aloud."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.storage import Storage
+
+
+def record(stage_id: str = "id") -> StageRecord:
+    return StageRecord(
+        stage_id=stage_id,
+        parent_id=None,
+        recipe="tiny",
+        stage="train_ce",
+        identity={"a": 1},
+        species=["x"],
+        metrics={"cmap_pad5": 0.5},
+        history=[],
+        cost_s=2.0,
+        surgery="",
+        environment={},
+        finished_at="now",
+    )
+
+
+@pytest.fixture
+def damage():
+    return []
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def store(request, tmp_path, damage):
+    place = str(tmp_path / "store") if request.param == "local" else request.getfixturevalue("s3_uri")
+    return StageStore(Storage.parse(place), damage.append)
+
+
+def publish(store: StageStore, value: float = 1.0) -> None:
+    with store.publish(record, "id") as folder:
+        save_file({"w": torch.tensor([value])}, folder / WEIGHTS)
+        (folder / "species.csv").write_text("species\n")
+
+
+def weights_file(store: StageStore) -> str:
+    return store.location("id").removeprefix(store.storage.root + "/")
+
+
+def test_what_was_published_comes_back(store):
+    assert store.open("id") is None
+    publish(store)
+    entry = store.open("id")
+    assert entry is not None
+    assert entry.weights()["w"].item() == 1.0
+    assert entry.record == store.record("id") == record()
+    assert store.is_published("id")
+
+
+def test_a_writer_that_fails_publishes_nothing(store):
+    with pytest.raises(RuntimeError), store.publish(record, "id"):
+        raise RuntimeError
+    assert store.open("id") is None
+
+
+def test_of_two_writers_the_last_counts(store):
+    publish(store, 1.0)
+    publish(store, 2.0)
+    assert store.open("id").weights()["w"].item() == 2.0
+
+
+@pytest.mark.parametrize("file", ["weights", "record", "pointer"])
+def test_a_damaged_entry_is_set_aside_aloud_and_can_be_published_again(store, damage, file):
+    publish(store)
+    weights = weights_file(store)
+    name = {"weights": weights, "record": weights.replace(WEIGHTS, "stage.json"), "pointer": "stages/id/published.json"}[file]
+    store.storage.write_text(name, "rubbish")
+    assert store.open("id") is None
+    assert not store.is_published("id")
+    assert len(damage) == 1 and "will be trained again" in damage[0]
+    publish(store, 3.0)
+    assert store.open("id").weights()["w"].item() == 3.0
+
+
+def test_reports_are_copied_without_the_weights(store, tmp_path):
+    publish(store)
+    store.copy_reports("id", tmp_path / "reports")
+    assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == ["species.csv", "stage.json"]
+
+
+def test_the_newest_good_epoch_is_where_a_stage_goes_on(store, damage):
+    for epoch in (1, 2, 3):
+        with store.save_progress("id", epoch) as folder:
+            (folder / "epoch.txt").write_text(str(epoch))
+    assert (store.latest_progress("id") / "epoch.txt").read_text() == "3"
+    assert store.storage.at("unfinished", "id").names() == ["e0002", "e0003"]
+    store.storage.write_text("unfinished/id/e0003/epoch.txt", "9")
+    assert (store.latest_progress("id") / "epoch.txt").read_text() == "2"
+    assert "Epoch checkpoint left out" in damage[0]
+    publish(store)
+    assert store.latest_progress("id") is None

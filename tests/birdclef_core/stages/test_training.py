@@ -1,0 +1,123 @@
+"""One stage: it learns, goes on after an interruption to the same bits, and says what it did."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+
+from birdclef_core.errors import StoreError, TrainingError
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.store import StageStore
+from birdclef_core.stages.training import StageTask, cosine_learning_rate, derive_seed, train_stage
+from birdclef_core.storage import Storage
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return StageStore(Storage.parse(str(tmp_path / "store")))
+
+
+def task(recipe, index: int = 0, parent: str | None = None, **changes) -> StageTask:
+    config = replace(recipe.stages[index], **changes)
+    return StageTask(
+        stage_id=config.name,
+        parent_id=parent,
+        recipe=recipe.name,
+        model=recipe.model,
+        config=config,
+        pretrained=RANDOM,
+        identity={"stage": config.name},
+    )
+
+
+def test_a_chain_of_stages_learns_and_publishes_what_it_did(tiny_recipe, tone_data, store):
+    parent = None
+    for index, stage in enumerate(tiny_recipe.stages):
+        epochs = list(train_stage(task(tiny_recipe, index, parent), tone_data, store, CPU))
+        assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
+        parent = stage.name
+    entry = store.open("finetune")
+    assert entry.record.parent_id == "train_bce"
+    assert entry.record.species == ["low", "top"]
+    assert entry.record.cost_s > 0
+    assert len(entry.record.history) == 3
+    files = {path.name for path in entry.folder.iterdir()}
+    assert {"predictions.parquet", "species.csv", "curves.png", "predictions.png"} <= files
+    predictions = pd.read_parquet(entry.folder / "predictions.parquet")
+    assert list(predictions.columns) == ["low", "top"]
+    assert predictions.to_numpy().min() >= 0 and predictions.to_numpy().max() <= 1
+    assert list(pd.read_csv(entry.folder / "species.csv")["species"]) == ["low", "top"]
+
+
+def test_a_stage_that_goes_on_ends_with_the_same_bits(tiny_recipe, tone_data, store, tmp_path):
+    whole = list(train_stage(task(tiny_recipe), tone_data, store, CPU))
+    other = StageStore(Storage.parse(str(tmp_path / "other")))
+    interrupted = train_stage(task(tiny_recipe), tone_data, other, CPU)
+    next(interrupted)
+    interrupted.close()
+    torch.rand(3)
+    rest = list(train_stage(task(tiny_recipe), tone_data, other, CPU))
+    assert [epoch.epoch for epoch in rest] == [2, 3]
+    assert rest[-1].train_loss == whole[-1].train_loss
+    assert rest[-1].scores == whole[-1].scores
+    expected, got = store.open("pretrain_ce").weights(), other.open("pretrain_ce").weights()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert len(other.record("pretrain_ce").history) == 3
+    assert other.latest_progress("pretrain_ce") is None
+
+
+def test_another_seed_gives_other_weights(tiny_recipe, tone_data, store, tmp_path):
+    list(train_stage(task(tiny_recipe, epochs=1), tone_data, store, CPU))
+    other = StageStore(Storage.parse(str(tmp_path / "other")))
+    list(train_stage(task(tiny_recipe, epochs=1, seed=2**40 + 1), tone_data, other, CPU))
+    first, second = store.open("pretrain_ce").weights(), other.open("pretrain_ce").weights()
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_finetuning_leaves_the_frozen_parts_as_they_were(tiny_recipe, tone_data, store):
+    list(train_stage(task(tiny_recipe, 1, epochs=1), tone_data, store, CPU))
+    list(train_stage(task(tiny_recipe, 2, "train_bce", epochs=1), tone_data, store, CPU))
+    before, after = store.open("train_bce").weights(), store.open("finetune").weights()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved
+    assert all(name.startswith("head.attention_block") for name in moved)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_step_and_recordings(tiny_recipe, tone_data, store):
+    with pytest.raises(
+        TrainingError, match=r"must be finite.*stage pretrain_ce, epoch 1, step 2 of 2.*lower learning rate.*(low|mid|top)\d"
+    ):
+        list(train_stage(task(tiny_recipe, learning_rate=1e30), tone_data, store, CPU))
+    assert not store.is_published("pretrain_ce")
+
+
+def test_a_parent_that_is_not_there_is_an_error(tiny_recipe, tone_data, store):
+    with pytest.raises(StoreError, match="which is not in the store"):
+        list(train_stage(task(tiny_recipe, 1, "nowhere"), tone_data, store, CPU))
+
+
+def test_the_cosine_starts_at_the_rate_and_nears_its_end(tiny_recipe):
+    config = replace(tiny_recipe.stages[0], epochs=10, learning_rate=1e-3, min_learning_rate=1e-6)
+    rates = [cosine_learning_rate(config, epoch) for epoch in range(11)]
+    assert rates[0] == 1e-3
+    assert rates[5] == pytest.approx((1e-3 + 1e-6) / 2)
+    assert rates[10] == pytest.approx(1e-6)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_seeds_are_derived_from_every_part_and_may_be_large():
+    seeds = {derive_seed(2**40, 1, 0), derive_seed(2**40, 0, 1), derive_seed(2**40 + 1, 1, 0), derive_seed(2**40)}
+    assert len(seeds) == 4
+    assert derive_seed(7, 1) == derive_seed(7, 1)
+    assert all(0 <= seed < 2**63 for seed in seeds)

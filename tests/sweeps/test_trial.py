@@ -1,0 +1,92 @@
+"""A trial trains what the store lacks, reuses what it has, and mends what is damaged."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.store import WEIGHTS, StageStore
+from birdclef_core.storage import Storage
+from sweeps.search import Search
+from sweeps.tree import StageTree
+from sweeps.trial import TrialReport, run_trial
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def notes():
+    return []
+
+
+@pytest.fixture
+def store(tmp_path, notes):
+    return StageStore(Storage.parse(str(tmp_path / "store")), notes.append)
+
+
+@pytest.fixture
+def chain(tiny_recipe, tone_data):
+    recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages))
+    tree = StageTree(
+        search=Search(name="tiny", recipes=(recipe,), space={}),
+        seed=0,
+        pretrained={recipe.model.encoder: RANDOM},
+        all_species=tone_data.dataset.all_species,
+        target_species=tone_data.dataset.target_species,
+        data_fingerprint=tone_data.dataset.fingerprint,
+        code_version="test",
+    )
+    return tree.chain("tiny", {})
+
+
+def reports(chain, tone_data, store, notes) -> list[TrialReport]:
+    return list(run_trial(chain, tone_data, store, CPU, notes))
+
+
+def test_a_trial_reports_every_epoch_and_scores_under_the_label_spaces_name(chain, tone_data, store, notes):
+    got = reports(chain, tone_data, store, notes)
+    assert [(report.kind, report.stage, report.done) for report in got] == [
+        ("epoch", "pretrain_ce", False),
+        ("epoch", "train_bce", False),
+        ("epoch", "finetune", True),
+    ]
+    assert "val_all/cmap_pad5" in got[0].metrics and "val/cmap_pad5" not in got[0].metrics
+    assert got[2].metrics["val/cmap_pad5"] == got[2].score
+    assert all(report.stage_done for report in got)
+
+
+def test_a_second_run_reuses_all_and_says_what_that_saved(chain, tone_data, store, notes):
+    first = reports(chain, tone_data, store, notes)
+    second = reports(chain, tone_data, store, notes)
+    assert [report.kind for report in second] == ["reused"] * 3
+    assert [report.score for report in second] == [report.score for report in first]
+    assert [report.cost_s for report in second] == [report.cost_s for report in first]
+    assert second[-1].done
+
+
+def test_a_damaged_stage_is_trained_again_and_said_aloud(chain, tone_data, store, notes):
+    first = reports(chain, tone_data, store, notes)
+    place = store.location(chain[2].stage_id).removeprefix(store.storage.root + "/")
+    assert place.endswith(WEIGHTS)
+    store.storage.write_text(place, "rubbish")
+    second = reports(chain, tone_data, store, notes)
+    assert [report.kind for report in second] == ["reused", "reused", "epoch"]
+    assert "is damaged and will be trained again" in second[0].message
+    assert second[-1].score == first[-1].score
+
+
+def test_a_failure_ends_the_trial_with_its_reason(chain, tone_data, store, notes):
+    bad = replace(chain[1], config=replace(chain[1].config, learning_rate=1e30))
+    got = reports((chain[0], bad, chain[2]), tone_data, store, notes)
+    assert [report.kind for report in got] == ["epoch", "failed"]
+    assert got[1].done and "must be finite" in got[1].message
+
+
+def test_reports_survive_tunes_flattening():
+    report = TrialReport(
+        kind="epoch", stage="train_ce", stage_index=0, stage_id="x", epoch=1, epochs=2, score=0.5, metrics={"val/cmap": 0.25}
+    )
+    flat = {key: value for key, value in report.to_result().items() if key != "metrics"}
+    flat |= {"metrics/val/cmap": 0.25, "training_iteration": 3}
+    assert TrialReport.from_result(flat) == report
