@@ -161,7 +161,7 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from birdclef_core.data.demo import make_demo
+    from birdclef_core.demo.demo_set import make_demo
 
     print(f"The synthetic demo set is in {make_demo(arguments.out, seed=arguments.seed)}.")
     return 0

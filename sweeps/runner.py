@@ -16,7 +16,7 @@ from rich.console import Console
 
 from birdclef_core.data.cache import build_cache
 from birdclef_core.data.dataset import Dataset, load_dataset
-from birdclef_core.data.demo import make_demo
+from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import BirdclefError, InputError
 from birdclef_core.identity import code_version
 from birdclef_core.models.encoders import resolve_pretrained

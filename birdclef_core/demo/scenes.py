@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 
 from birdclef_core.config import SAMPLE_RATE_HZ
-from birdclef_core.data.demo_songs import Individual, Samples, Species, Syllable, draw_song, render_song, song_length_s
+from birdclef_core.demo.songs import Individual, Samples, Species, Syllable, draw_song, render_song, song_length_s
 
 ABSORPTION_DB_PER_M_KHZ = 0.025
 """Extra loss of high frequencies on the way, beyond the loss of level: leaves and air act as a low-pass filter."""

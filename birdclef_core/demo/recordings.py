@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from birdclef_core.data.demo_scenes import Bird, Place, Scene, Song, draw_songs
-from birdclef_core.data.demo_songs import SPECIES, Individual, Species
+from birdclef_core.demo.scenes import Bird, Place, Scene, Song, draw_songs
+from birdclef_core.demo.songs import SPECIES, Individual, Species
 
 INDIVIDUALS_PER_SPECIES = 7
 NUM_AUTHORS = 3 * len(SPECIES)

@@ -16,11 +16,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from birdclef_core.config import SAMPLE_RATE_HZ
-from birdclef_core.data import demo
-from birdclef_core.data.demo import MARKER, make_demo, metadata_row
-from birdclef_core.data.demo_recordings import Recording, draw_recordings, draw_soundscape
-from birdclef_core.data.demo_scenes import Scene
-from birdclef_core.data.demo_songs import SPECIES
+from birdclef_core.demo import demo_set
+from birdclef_core.demo.demo_set import MARKER, make_demo, metadata_row
+from birdclef_core.demo.recordings import Recording, draw_recordings, draw_soundscape
+from birdclef_core.demo.scenes import Scene
+from birdclef_core.demo.songs import SPECIES
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint
 
@@ -30,9 +30,9 @@ CODES = sorted(species.code for species in SPECIES)
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tenth of a second's work in place of the whole set."""
-    monkeypatch.setattr(demo, "draw_recordings", lambda seed: draw_recordings(seed)[::25])
-    monkeypatch.setattr(demo, "draw_soundscape", first_20_seconds)
-    monkeypatch.setattr(demo, "NOISE_S", 1.0)
+    monkeypatch.setattr(demo_set, "draw_recordings", lambda seed: draw_recordings(seed)[::25])
+    monkeypatch.setattr(demo_set, "draw_soundscape", first_20_seconds)
+    monkeypatch.setattr(demo_set, "NOISE_S", 1.0)
 
 
 def first_20_seconds(seed: int) -> Scene:
@@ -95,7 +95,7 @@ def test_splits_by_author_can_score_every_species(recordings: list[Recording]) -
 def test_what_is_drawn_is_pinned(recordings: list[Recording]) -> None:
     """Fails when the set changes: then raise `VERSION`, so that a set made earlier is replaced, and pin the new value."""
     drawn = [metadata_row(item) for item in recordings]
-    assert demo.VERSION == 1
+    assert demo_set.VERSION == 1
     assert fingerprint(drawn)[:16] == "203b5ea9318779fb"
 
 
@@ -145,7 +145,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("small")
 def test_a_set_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_demo(tmp_path / "demo")
-    monkeypatch.setattr(demo, "_write_set", lambda root, seed: pytest.fail("made again"))
+    monkeypatch.setattr(demo_set, "_write_set", lambda root, seed: pytest.fail("made again"))
     assert make_demo(root) == root
 
 
@@ -153,7 +153,7 @@ def test_a_set_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pyte
 def test_a_set_of_another_version_or_seed_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_demo(tmp_path / "demo")
     (root / "old.txt").write_text("of an older version")
-    monkeypatch.setattr(demo, "VERSION", demo.VERSION + 1)
+    monkeypatch.setattr(demo_set, "VERSION", demo_set.VERSION + 1)
     make_demo(root)
     assert not (root / "old.txt").exists()
     before = tree(root)
@@ -167,7 +167,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     def full_disk(path: Path, wave_T: np.ndarray) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(demo, "write_ogg", full_disk)
+    monkeypatch.setattr(demo_set, "write_ogg", full_disk)
     with pytest.raises(OSError, match="no space left"):
         make_demo(tmp_path / "demo")
     assert not list(tmp_path.iterdir())
@@ -175,14 +175,14 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.usefixtures("small")
 def test_two_processes_at_once_end_with_one_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_set = demo._write_set
+    write_set = demo_set._write_set
 
     def overtaken(root: Path, seed: int) -> None:
         write_set(root, seed)
-        monkeypatch.setattr(demo, "_write_set", write_set)
+        monkeypatch.setattr(demo_set, "_write_set", write_set)
         make_demo(tmp_path / "demo")
 
-    monkeypatch.setattr(demo, "_write_set", overtaken)
+    monkeypatch.setattr(demo_set, "_write_set", overtaken)
     assert make_demo(tmp_path / "demo") == tmp_path / "demo"
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from birdclef_core.config import SAMPLE_RATE_HZ
-from birdclef_core.data.demo_recordings import draw_recordings, recording_noise
-from birdclef_core.data.demo_scenes import NOISES, Bird, Place, Scene, Song, render_noise, render_scene
-from birdclef_core.data.demo_songs import SPECIES, Individual, Species, draw_song, render_song, song_length_s
+from birdclef_core.demo.recordings import draw_recordings, recording_noise
+from birdclef_core.demo.scenes import NOISES, Bird, Place, Scene, Song, render_noise, render_scene
+from birdclef_core.demo.songs import SPECIES, Individual, Species, draw_song, render_song, song_length_s
 
 PLACE = Place(noises=(("rain", 1.0),), echo_s=0.3, peak=0.5)
 BY_CODE = {species.code: species for species in SPECIES}

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from birdclef_core.config import SAMPLE_RATE_HZ
-from birdclef_core.data.demo_recordings import (
+from birdclef_core.demo.ogg import write_ogg
+from birdclef_core.demo.recordings import (
     Recording,
     background_noise,
     draw_recordings,
@@ -20,9 +21,8 @@ from birdclef_core.data.demo_recordings import (
     recording_noise,
     soundscape_noise,
 )
-from birdclef_core.data.demo_scenes import render_noise, render_scene
-from birdclef_core.data.demo_songs import SPECIES
-from birdclef_core.data.ogg import write_ogg
+from birdclef_core.demo.scenes import render_noise, render_scene
+from birdclef_core.demo.songs import SPECIES
 from birdclef_core.errors import InputError
 
 VERSION = 1

@@ -8,8 +8,8 @@ import pytest
 import soundfile
 
 from birdclef_core.config import SAMPLE_RATE_HZ
-from birdclef_core.data import ogg
-from birdclef_core.data.ogg import with_serial_number, write_ogg
+from birdclef_core.demo import ogg
+from birdclef_core.demo.ogg import with_serial_number, write_ogg
 
 
 def whistle(duration_s: float) -> np.ndarray:
