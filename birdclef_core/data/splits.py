@@ -1,81 +1,181 @@
-"""The validation split: stratified by species, an author's recordings on one side only, no species lost to training."""
+"""The validation split: an author's recordings on one side only, every species on both sides where that can be, and old
+recordings on their side when new ones come.
 
-import warnings
+A fold is decided by the author's name alone, so it never changes. What that leaves unbalanced is repaired by moving a few
+authors as a whole; `previous` holds those of an earlier split still.
+
+Shapes: R recordings, G groups (authors), S species.
+"""
+
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
+from scipy.sparse import csr_array
 
 from birdclef_core.errors import InputError
+
+_COMMON = 20
+"""A species with fewer recordings may give half of them, whatever the share."""
 
 
 @dataclass(frozen=True)
 class Split:
     is_validation: NDArray[np.bool_]
-    """One flag a recording."""
+    """One flag a recording: those of the chosen fold, after the repairs."""
+    fold_R: NDArray[np.int64]
+    """The fold of each recording by its author's name alone, 0 to k - 1: whatever else is in the data, it stays the same."""
     unscored_species: tuple[str, ...]
     """Species without a validation recording: they are trained and cannot be scored."""
+    num_moved: int
+    """Authors that the repairs took into the chosen fold or out of it."""
 
 
-def author_grouped_split(primary_labels: pd.Series, authors: pd.Series, *, share: float, seed: int) -> Split:
-    """About `share` of the recordings for validation, the same ones for the same input and seed.
+def author_grouped_split(
+    primary_labels: pd.Series,
+    authors: pd.Series,
+    *,
+    share: float,
+    seed: int,
+    fold: int = 0,
+    recording_ids: pd.Series | None = None,
+    previous: pd.Series | None = None,
+) -> Split:
+    """About `share` of the recordings for validation: fold `fold` of k = round(1 / share).
 
-    An author without a name is taken as one author for each recording. A species whose recordings all fell to validation gets
-    back those of the author with most of them; one with none there gives the author with fewest, if that takes at most half of
-    any species. Folds by scikit-learn's StratifiedGroupKFold. Raises InputError for a share outside (0, 0.5].
+    The fold of an author is a hash of seed and name. An author without a name is one for each recording, named by its recording id
+    (its row number if there are none, which keeps old rows in place only as long as new ones follow them). Then whole authors are
+    moved: out of the fold, until no species has more than half of its recordings there, or twice its share where it has 20 or
+    more; into it, until every species has half its share there, as far as no other gives more than twice its share for it, or
+    more than half where a species would go unscored.
+
+    What moves when recordings are added: authors whom such a repair had moved and no longer needs to, or now does. `previous`, the
+    `is_validation` of each recording in an earlier split (NA where it was not in it), holds the authors it knows on their side,
+    except where all recordings of a species would be lost to training. Raises InputError for a share outside (0, 0.5] or a fold
+    that is not there.
     """
     if not 0 < share <= 0.5:
         raise InputError(f"0 < validation_share <= 0.5 must hold, but got validation_share={share}.")
-    species = pd.factorize(primary_labels, sort=True)[0]
-    groups = author_groups(authors)
-    is_validation = _one_fold(species, groups, num_folds=round(1 / share), seed=seed)
-    _return_lost_species(species, groups, is_validation)
-    _cover_unscored_species(species, groups, is_validation)
-    unscored = sorted(set(primary_labels) - set(primary_labels[is_validation]))
-    return Split(is_validation, tuple(unscored))
+    num_folds = round(1 / share)
+    if not 0 <= fold < num_folds:
+        raise InputError(f"0 <= fold < {num_folds} must hold for validation_share={share:g}, but got fold={fold}.")
+    species, codes = pd.factorize(primary_labels, sort=True)
+    groups, names = pd.factorize(_author_keys(authors, recording_ids))
+    place_G = num_folds * _hashes(names, seed)
+    fold_G = place_G.astype(np.int64)
+    distance_G = _distance_to_fold(place_G, fold, num_folds)
+    chosen = _ChosenFold(species, groups, fold_G == fold, distance_G, share=1 / num_folds, previous=previous)
+    chosen.move_out()
+    chosen.move_in()
+    is_validation = chosen.inside_G[groups]
+    unscored = np.setdiff1d(species, species[is_validation])
+    return Split(is_validation, fold_G[groups], tuple(codes[unscored]), len(chosen.moved))
 
 
 def author_groups(authors: pd.Series) -> NDArray[np.int64]:
     """A group number for each recording: that of its author, or one of its own where the author is unknown."""
-    names = authors.reset_index(drop=True)
-    own = "\0" + names.index.astype(str)
-    return pd.factorize(names.where(names != "", own))[0]
+    return pd.factorize(_author_keys(authors, None))[0]
 
 
-def _one_fold(species: NDArray, groups: NDArray, *, num_folds: int, seed: int) -> NDArray[np.bool_]:
-    is_validation = np.zeros(len(species), dtype=bool)
-    num_folds = min(num_folds, int(np.bincount(species).max()), int(groups.max()) + 1)
-    if num_folds < 2:
-        return is_validation
-    state = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=state)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        _, rows = next(folds.split(species, species, groups))
-    is_validation[rows] = True
-    return is_validation
+def _author_keys(authors: pd.Series, recording_ids: pd.Series | None) -> NDArray[np.object_]:
+    """The author's name, or one that no author has where it is unknown."""
+    ids = np.arange(len(authors)) if recording_ids is None else recording_ids.to_numpy()
+    return np.array([name or f"\0{identity}" for name, identity in zip(authors, ids, strict=True)], dtype=object)
 
 
-def _return_lost_species(species: NDArray, groups: NDArray, is_validation: NDArray[np.bool_]) -> None:
-    """Moves whole authors back to training (in place) until every species has a training recording."""
-    lost = np.setdiff1d(np.arange(species.max() + 1), species[~is_validation])
-    for code in lost:
-        rows = np.flatnonzero(species == code)
-        if is_validation[rows].all():
-            is_validation[groups == np.bincount(groups[rows]).argmax()] = False
+def _hashes(names: NDArray[np.object_], seed: int) -> NDArray[np.float64]:
+    """A number in [0, 1) for each name, the same on every machine."""
+    digests = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=4).digest() for name in names]
+    return np.frombuffer(b"".join(digests), dtype="<u4") / 2**32
 
 
-def _cover_unscored_species(species: NDArray, groups: NDArray, is_validation: NDArray[np.bool_]) -> None:
-    """Moves a small author to validation (in place) for each species that has none there, where no species loses half for it."""
-    totals = np.bincount(species)
-    group_sizes = np.bincount(groups)
-    for code in np.setdiff1d(species, species[is_validation]):
-        candidates = np.unique(groups[species == code])
-        for group in candidates[np.argsort(group_sizes[candidates], kind="stable")]:
-            moved = np.bincount(species[groups == group], minlength=len(totals))
-            held = np.bincount(species[is_validation], minlength=len(totals))
-            if ((moved == 0) | (2 * (moved + held) <= totals)).all():
-                is_validation[groups == group] = True
-                break
+def _distance_to_fold(place_G: NDArray[np.float64], fold: int, num_folds: int) -> NDArray[np.float64]:
+    """How far each place in [0, num_folds), seen as a circle, is from the middle of a fold; inside it, less than one half."""
+    ahead = (place_G - fold - 0.5) % num_folds
+    return np.minimum(ahead, num_folds - ahead)
+
+
+class _ChosenFold:
+    """The authors of the validation fold, while they are repaired."""
+
+    def __init__(
+        self,
+        species: NDArray,
+        groups: NDArray,
+        inside_G: NDArray[np.bool_],
+        distance_G: NDArray[np.float64],
+        *,
+        share: float,
+        previous: pd.Series | None,
+    ) -> None:
+        shape = (len(inside_G), int(species.max()) + 1)
+        self._by_group = csr_array((np.ones(len(species), dtype=np.int64), (groups, species)), shape=shape)
+        self._by_species = self._by_group.tocsc()
+        self._share, self._much = share, min(2 * share, (1 + share) / 2)
+        self._distance_G = distance_G
+        self.inside_G = inside_G.copy()
+        self._pinned_G = np.zeros(len(inside_G), dtype=bool)
+        if previous is not None:
+            self._pin(groups, previous)
+        self._size_G = np.bincount(groups)
+        self._total_S = np.bincount(species, minlength=shape[1])
+        self._held_S = np.bincount(species[self.inside_G[groups]], minlength=shape[1])
+        self.moved: set[int] = set()
+
+    def _pin(self, groups: NDArray, previous: pd.Series) -> None:
+        """Puts each author where most of his recordings were."""
+        known = previous.notna().to_numpy()
+        was_inside = previous.astype("boolean").fillna(False).to_numpy(dtype=bool)
+        total_G = np.bincount(groups[known], minlength=len(self.inside_G))
+        inside_G = np.bincount(groups[known & was_inside], minlength=len(self.inside_G))
+        self._pinned_G = total_G > 0
+        self.inside_G[self._pinned_G] = (2 * inside_G > total_G)[self._pinned_G]
+
+    def move_out(self) -> None:
+        """Takes authors out until no species is lost to training and no common one gives too much."""
+        half_S = np.minimum(np.maximum(1, self._total_S // 2), self._total_S - 1)
+        much_S = np.where(self._total_S < _COMMON, half_S, np.floor(self._much * self._total_S))
+        for code in map(int, np.flatnonzero(self._held_S > much_S)):
+            for group in self._authors_of(code, inside=True):
+                limit = self._total_S[code] - 1 if self._pinned_G[group] else much_S[code]
+                if self._held_S[code] > limit:
+                    self._move(group)
+
+    def move_in(self) -> None:
+        """Takes authors in until every species gives half its share, where no other gives too much for it."""
+        least_S = np.maximum(1, self._share / 2 * self._total_S)
+        for code in map(int, np.flatnonzero(self._held_S < least_S)):
+            for group in self._authors_of(code, inside=False):
+                if self._held_S[code] >= least_S[code]:
+                    break
+                much = self._much if self._held_S[code] else max(self._much, 0.5)
+                if not self._pinned_G[group] and self._has_room(group, much):
+                    self._move(group)
+
+    def _authors_of(self, code: int, *, inside: bool) -> list[int]:
+        """Authors of a species on one side in the order in which they move: out goes first who has most recordings of the species,
+        in who has fewest at all; then the nearest to the border; authors of an earlier split last."""
+        part = slice(self._by_species.indptr[code], self._by_species.indptr[code + 1])
+        groups, counts = self._by_species.indices[part], self._by_species.data[part]
+        there = self.inside_G[groups] == inside
+        groups, counts = groups[there], counts[there]
+        order = (-self._distance_G[groups], -counts) if inside else (self._distance_G[groups], self._size_G[groups])
+        return list(groups[np.lexsort((*order, self._pinned_G[groups]))])
+
+    def _row(self, group: int) -> tuple[NDArray, NDArray]:
+        """Species of an author and how many recordings of each."""
+        part = slice(self._by_group.indptr[group], self._by_group.indptr[group + 1])
+        return self._by_group.indices[part], self._by_group.data[part]
+
+    def _has_room(self, group: int, much: float) -> bool:
+        codes, counts = self._row(group)
+        held, total = self._held_S[codes] + counts, self._total_S[codes]
+        return bool(((held <= np.maximum(1, much * total)) & (held < total)).all())
+
+    def _move(self, group: int) -> None:
+        codes, counts = self._row(group)
+        self._held_S[codes] += -counts if self.inside_G[group] else counts
+        self.inside_G[group] = not self.inside_G[group]
+        self.moved ^= {group}
