@@ -1,0 +1,147 @@
+"""The pages a sweep has in MLflow: addresses, the experiment's description, and the view that compares its trials."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote, urlencode
+
+Trial = tuple[Mapping[str, str], Mapping[str, float]]
+"""Parameters and metrics of one trial."""
+
+EXPERIMENT_PREFIX = "birdclef/"
+SWEEPS_EXPERIMENT = "birdclef/sweeps"
+FRONT_PATH = "#/experiments?workflowType=machine_learning"
+
+_NOTE_BEGIN, _NOTE_END = "<!-- sweep -->", "<!-- end of sweep -->"
+_NOTE_CHARACTERS = 20_000
+_SCORE_COLUMNS = 4
+_COST_METRICS = ("cost/spent_s", "cost/saved_s")
+_LINE: dict[str, Any] = {
+    "type": "LINE",
+    "lineSmoothness": 0,
+    "xAxisScaleType": "linear",
+    "scaleType": "linear",
+    "range": {},
+    "xAxisKey": "step",
+    "selectedXAxisMetricKey": "",
+    "yAxisKey": "metric",
+    "yAxisExpressions": [],
+    "ignoreOutliers": False,
+    "useGlobalXaxisKey": True,
+    "useGlobalLineSmoothing": True,
+}
+
+
+def equals(name: str, value: str) -> str:
+    """A condition of MLflow's filter language."""
+    mark = '"' if "'" in value else "'"
+    return f"{name} = {mark}{value}{mark}"
+
+
+def sweep_filter(sweep: str) -> str:
+    """Selects the trials of a sweep and their stages."""
+    return equals("tags.`birdclef.sweep`", sweep)
+
+
+def trials_filter(sweep: str) -> str:
+    """Selects the trials of a sweep only."""
+    return f"{sweep_filter(sweep)} and tags.`birdclef.kind` = 'trial'"
+
+
+def comparison_path(experiment_id: str, sweep: str) -> str:
+    """The page that compares a sweep's trials, in the layout for training, with the view saved for the sweep."""
+    return _runs_path(experiment_id, "CHART", sweep)
+
+
+def stages_path(experiment_id: str, sweep: str) -> str:
+    """The page that lists a sweep's trials with their stages below them."""
+    return _runs_path(experiment_id, "TABLE", _with_stages(sweep))
+
+
+def _runs_path(experiment_id: str, mode: str, view: str) -> str:
+    """A filter in the address would make MLflow ignore the view, so the view holds it."""
+    query = {"workflowType": "machine_learning", "compareRunsMode": mode, "viewStateShareKey": view}
+    return f"#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def record_path(experiment_id: str, run_id: str) -> str:
+    """The page of one run."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def saved_views(sweep: str, objective: str, trials: Sequence[Trial], time_ms: int) -> dict[str, str]:
+    """Tags of an experiment that MLflow offers as saved views of a sweep, in the format of MLflow 3.17's own.
+
+    One has the trials, best first; its charts begin with parallel coordinates, the trials' scores as bars and their learning
+    curves, and MLflow adds all other metrics. The other has each trial's stages below it, which MLflow only shows in order
+    of time. The columns of both are scores and what differs between trials.
+    """
+    params = _searched_params(trials)
+    scores = [name for name in _known_metrics(trials) if name.startswith("val/")]
+    scores.sort(key=lambda name: (name != objective, name != "val/cmap", name))
+    columns = [f"metrics.`{name}`" for name in (*scores[:_SCORE_COLUMNS], *_COST_METRICS)]
+    columns += [f"params.`{name}`" for name in params] + ["tags.`birdclef.status`"]
+    table: dict[str, Any] = {"selectedColumns": columns, "runsHiddenMode": "FIRST_20_RUNS"}
+    comparison = {
+        **table,
+        "searchFilter": trials_filter(sweep),
+        "orderByKey": f"metrics.`{objective}`",
+        "orderByAsc": False,
+        "compareRunSections": [{"uuid": "trials", "name": "Trials", "display": True, "isReordered": True, "deleted": False}],
+        "compareRunCharts": _charts(objective, params, scores),
+        "isAccordionReordered": True,
+    }
+    stages = {**table, "searchFilter": sweep_filter(sweep), "orderByKey": "attributes.start_time", "orderByAsc": False}
+    return {
+        f"mlflow.sharedViewState.{view}": json.dumps(
+            {"name": name, "createdAt": time_ms, "updatedAt": time_ms, "state": json.dumps(state)}
+        )
+        for view, name, state in (
+            (sweep, f"Sweep {sweep}", comparison),
+            (_with_stages(sweep), f"Sweep {sweep}, trials with their stages", stages),
+        )
+    }
+
+
+def _with_stages(sweep: str) -> str:
+    return f"{sweep}.stages"
+
+
+def _searched_params(trials: Sequence[Trial]) -> list[str]:
+    """Parameters that every trial has, and not all with the same value."""
+    common = set.intersection(*(set(params) for params, _ in trials)) if trials else set()
+    return sorted(name for name in common if len({params[name] for params, _ in trials}) > 1)
+
+
+def _known_metrics(trials: Sequence[Trial]) -> set[str]:
+    return set().union(*(metrics for _, metrics in trials))
+
+
+def _charts(objective: str, params: list[str], scores: list[str]) -> list[dict[str, Any]]:
+    parallel: dict[str, Any] = {"type": "PARALLEL", "selectedParams": params, "selectedMetrics": [objective], "showAllRuns": True}
+    bars = [{"type": "BAR", "metricKey": name} for name in scores[:2]]
+    curves = [{**_LINE, "metricKey": name} for name in scores[:2]]
+    common = {"runsCountToCompare": 20, "metricSectionId": "trials", "deleted": False, "isGenerated": False}
+    return [{**common, **chart, "uuid": f"trials-{index}"} for index, chart in enumerate([parallel, *bars, *curves])]
+
+
+def describe_experiment(old: str, *, sweep: str, status: str, trials_id: str, record: tuple[str, str], body: str) -> str:
+    """The experiment's description with the latest sweep in it; what somebody wrote around it stays.
+
+    `trials_id` is the experiment, `record` the experiment and run of the sweep's own record. Too long a table is cut.
+    """
+    pages = {
+        "its trials": comparison_path(trials_id, sweep),
+        "with their stages": stages_path(trials_id, sweep),
+        "its record": record_path(*record),
+    }
+    links = " · ".join(f"[{name}]({path})" for name, path in pages.items())
+    heading = f"### Sweep {sweep}: {status}\n{links}"
+    before, _, rest = old.partition(_NOTE_BEGIN)
+    after = rest.partition(_NOTE_END)[2] if rest else ""
+    around = before.strip(), after.strip()
+    room = _NOTE_CHARACTERS - sum(len(text) for text in around) - len(heading) - 200
+    if len(body) > room:
+        body = body[:room].rpartition("\n")[0] + "\n\n(cut here; all of it is in the sweep's record)"
+    ours = f"{_NOTE_BEGIN}\n{heading}\n\n{body.strip()}\n{_NOTE_END}"
+    return "\n\n".join(text for text in (around[0], ours, around[1]) if text)
