@@ -102,6 +102,23 @@ def test_a_file_that_is_not_weights_is_refused(tmp_path: Path) -> None:
         resolve_pretrained(ENCODER, str(tmp_path / "absent"))
 
 
+class Trap:
+    """Runs when it is unpickled without care."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
+    torch.save({"conv1.0.weight": Trap(tmp_path / "sprung")}, tmp_path / "trap.pth")
+    with pytest.raises(InputError, match="cannot be read"):
+        build_encoder(config(ENCODER), resolve_pretrained(ENCODER, str(tmp_path / "trap.pth")))
+    assert not (tmp_path / "sprung").exists()
+
+
 def test_a_file_that_is_not_on_this_machine_is_not_replaced_by_random_weights(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="every machine"):
         build_encoder(config(ENCODER), PretrainedWeights("file:abc", tmp_path / "gone.safetensors"))
