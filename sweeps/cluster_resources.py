@@ -70,7 +70,8 @@ def plan_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_con
     """From what was asked for and what the cluster has.
 
     By default a trial gets one GPU where there are any, and an equal share of the CPUs; without GPUs one CPU core. A
-    fraction of a GPU lets several trials share it. Raises InputError for GPUs that are not there.
+    fraction of a GPU lets several trials share it. `max_concurrent` is taken at its word, as a cluster may grow. Raises
+    InputError for GPUs or CPUs that are not there.
     """
     total = ray.cluster_resources()
     gpus, cpus = total.get("GPU", 0.0), total.get("CPU", 1.0)
@@ -93,7 +94,7 @@ def plan_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_con
     return Slots(
         gpus_per_trial=wanted,
         cpus_per_trial=cores,
-        max_concurrent=max(1, min(fitting, max_concurrent or fitting)),
+        max_concurrent=max_concurrent or max(1, fitting),
         num_nodes=nodes,
     )
 

@@ -1,12 +1,13 @@
 """Runs a sweep from its options to its result: data, plan of trials, Ray, records, tracking, the ranked table."""
 
 import platform
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,37 @@ class SweepOptions:
     cache_dir: str = DEFAULT_CACHE
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        rules = (
+            ("--samples >= 1", self.samples, self.samples is None or self.samples >= 1),
+            ("--seed >= 0", self.seed, self.seed >= 0),
+            ("--gpus-per-trial >= 0", self.gpus_per_trial, self.gpus_per_trial is None or self.gpus_per_trial >= 0),
+            ("--cpus-per-trial >= 1", self.cpus_per_trial, self.cpus_per_trial is None or self.cpus_per_trial >= 1),
+            ("--max-concurrent >= 1", self.max_concurrent, self.max_concurrent is None or self.max_concurrent >= 1),
+            ("0 <= --max-bad-share <= 1", self.max_bad_share, 0 <= self.max_bad_share <= 1),
+            ("--name made of letters, digits, '.', '_' and '-'", self.name, re.fullmatch(r"[\w.-]+", self.name or "-")),
+        )
+        for rule, value, holds in rules:
+            if not holds:
+                raise InputError(f"{rule} must hold, but got {value!r}.")
+
+    def with_whole_paths(self) -> "SweepOptions":
+        """The same with absolute paths, so that a resume may start anywhere."""
+
+        def whole(path: str | None) -> str | None:
+            return str(Path(path).expanduser().resolve()) if path and "://" not in path else path
+
+        search = whole(self.search) if self.search.endswith(".py") else self.search
+        pretrained = self.pretrained if self.pretrained in ("auto", "require", "off") else whole(self.pretrained)
+        return replace(
+            self,
+            search=str(search),
+            data=whole(self.data),
+            target_species=whole(self.target_species),
+            pretrained=str(pretrained),
+            cache_dir=str(whole(self.cache_dir)),
+        )
+
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "SweepOptions":
         known = {item.name for item in fields(cls)}
@@ -87,7 +119,7 @@ def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
     records = SweepRecords(Storage.parse(options.storage).at(name))
     if records.exists():
         raise InputError(f"The sweep's name must be new, but {name!r} is in {options.storage}; go on with it by --resume {name}.")
-    return _Sweep(options, name, records, console).run()
+    return _Sweep(options.with_whole_paths(), name, records, console).run()
 
 
 def resume_sweep(name: str, storage: str, console: Console) -> SweepResult:
@@ -107,8 +139,9 @@ class _Sweep:
 
     def run(self) -> SweepResult:
         search = load_search(self.options.search)
-        self.local_dir.mkdir(parents=True, exist_ok=True)
+        override(search, self.options.settings)  # a wrong --set is said before anything is made
         dataset = self._dataset()
+        self.local_dir.mkdir(parents=True, exist_ok=True)
         with ray_log(self.local_dir / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
@@ -179,7 +212,9 @@ class _Sweep:
             )
         recipes = ", ".join(recipe.name for recipe in search.recipes)
         self._say(f"Sweep {self.name}: {samples} trials over {recipes}; {slots.describe()}.")
-        if not self.records.exists():
+        if self.records.exists():
+            self._say_what_changed(dataset)
+        else:
             self.records.save_sweep(
                 {
                     "name": self.name,
@@ -192,6 +227,16 @@ class _Sweep:
                     "started_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
                 }
             )
+
+    def _say_what_changed(self, dataset: Dataset) -> None:
+        """Since the sweep was started; stages made before then have other ids and are trained again."""
+        record = self.records.load_sweep()
+        for what, before, now in (
+            ("data", record["data_fingerprint"], dataset.fingerprint),
+            ("code", record["code_version"], code_version()),
+        ):
+            if before != now:
+                self._say(f"[yellow]The {what} have changed since the sweep was started: unfinished trials begin anew.[/yellow]")
 
     def _build_cache(self, dataset: Dataset) -> None:
         started = time.monotonic()
