@@ -15,25 +15,29 @@ NOISE_FOLDER = "background_noise"
 AUDIO_SUFFIXES = frozenset({"ogg", "mp3", "wav", "flac"})
 
 _XENO_CANTO = re.compile(r"XC\d+\b")
+_STAT_CHUNK = 256  # Files a thread takes at once: one by one, handing them out would cost more than looking.
 
 
 @dataclass(frozen=True)
 class Header:
     """What an audio file says of itself; `error` is empty when it can be opened."""
 
-    duration_s: float
-    size_bytes: int
-    error: str
+    duration_s: float = 0.0
+    size_bytes: int = 0
+    error: str = ""
+    sample_rate_hz: int = 0
+    channels: int = 0
+    format: str = ""
+    """libsndfile's name of what the file holds, such as OGG, whatever the file is called."""
 
 
 def list_audio(root: Path, folder: str) -> list[str]:
     """Paths of all audio files under root/folder, relative to root, posix, sorted."""
-    start = root / folder
-    return sorted(Path(path).relative_to(root).as_posix() for path in _walk(start)) if start.is_dir() else []
+    return sorted(_walk(root, folder))
 
 
 def locate(filenames: pd.Series, primary_labels: pd.Series, paths: Sequence[str]) -> pd.Series:
-    """The path of each recording among `paths`, or None.
+    """The path of each recording among `paths` (audio folder, then the path inside of it), or None.
 
     `filename` may be the path under the audio folder, a name in the species' folder (2021), with or without its extension; a file
     that lies at the top of the audio folder, or whose name is a Xeno-canto number, is found wherever the table says it is. Other
@@ -54,15 +58,33 @@ def locate(filenames: pd.Series, primary_labels: pd.Series, paths: Sequence[str]
     return pd.Series(found, index=filenames.index, dtype=object)
 
 
-def _remember(index: dict[str, str], name: str, path: str) -> None:
-    index.setdefault(name, path)
-    index.setdefault(name.rsplit(".", 1)[0], path)
+def xeno_canto_ids(names: pd.Series) -> pd.Series:
+    """The Xeno-canto number of each file name or path, as text; NaN where the name says none.
+
+    `XC123.ogg` and Xeno-canto's own `XC123 - Great Tit - Parus major.mp3` have one; `XC123_part2.ogg` is a piece of a recording,
+    not the recording, and has none.
+    """
+    return names.str.rsplit("/", n=1).str[-1].str.extract(r"^XC(\d+)(?: - .*)?(?:\.\w+)?$")[0]
+
+
+def unique_ids(paths: pd.Series) -> pd.Series:
+    """File names without extension; where several files share one, all but the first of them get -2, -3, ..."""
+    stems = paths.str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0]
+    taken: set[str] = set(stems)
+    ids = stems.copy()
+    for row in stems.index[stems.duplicated()]:
+        number = 2
+        while f"{stems[row]}-{number}" in taken:
+            number += 1
+        ids[row] = f"{stems[row]}-{number}"
+        taken.add(ids[row])
+    return ids
 
 
 def read_headers(root: Path, paths: Sequence[str], *, threads: int = 16) -> pd.DataFrame:
     """duration_s, size_bytes and error of each path, in order. Opening a file releases the interpreter, so threads help."""
     with ThreadPoolExecutor(threads) as pool:
-        headers = list(pool.map(lambda path: _read_header(root / path), paths, chunksize=64))
+        headers = list(pool.map(lambda path: read_header(root / path), paths, chunksize=64))
     return pd.DataFrame(
         {
             "duration_s": [header.duration_s for header in headers],
@@ -72,21 +94,48 @@ def read_headers(root: Path, paths: Sequence[str], *, threads: int = 16) -> pd.D
     )
 
 
-def _read_header(path: Path) -> Header:
+def read_header(path: Path) -> Header:
+    """What the file says of itself, without decoding it."""
     try:
         size_bytes = path.stat().st_size
         info = soundfile.info(str(path))
     except OSError as error:
-        return Header(0.0, 0, f"cannot be read: {error.strerror}")
+        return Header(error=f"cannot be read: {error.strerror}")
     except soundfile.LibsndfileError as error:
-        return Header(0.0, size_bytes, f"cannot be opened as audio: {error.error_string}")
-    if info.frames == 0:
-        return Header(0.0, size_bytes, "has no samples")
-    return Header(info.frames / info.samplerate, size_bytes, "")
+        return Header(size_bytes=size_bytes, error=f"cannot be opened as audio: {error.error_string}")
+    fault = "" if info.frames else "has no samples"
+    duration_s = info.frames / info.samplerate
+    return Header(duration_s, size_bytes, fault, int(info.samplerate), int(info.channels), str(info.format))
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    for directory, _, names in os.walk(folder, followlinks=True):
+def stat_files(root: Path, paths: Sequence[str], *, threads: int = 16) -> pd.DataFrame:
+    """size_bytes and mtime_ns of each path, in order; -1 for a file that is not there or cannot be reached."""
+
+    def look(first: int) -> list[tuple[int, int]]:
+        return [_stat(root / path) for path in paths[first : first + _STAT_CHUNK]]
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = [item for chunk in pool.map(look, range(0, len(paths), _STAT_CHUNK)) for item in chunk]
+    return pd.DataFrame(found, columns=["size_bytes", "mtime_ns"], dtype="int64")
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _remember(index: dict[str, str], name: str, path: str) -> None:
+    index.setdefault(name, path)
+    index.setdefault(name.rsplit(".", 1)[0], path)
+
+
+def _walk(root: Path, folder: str) -> Iterator[str]:
+    for directory, _, names in os.walk(root / folder, followlinks=True):
+        inside = Path(directory).relative_to(root).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
         for name in names:
             if name.rpartition(".")[2].lower() in AUDIO_SUFFIXES and not name.startswith("."):
-                yield f"{directory}/{name}"
+                yield prefix + name

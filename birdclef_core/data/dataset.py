@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from birdclef_core.data.audio_files import NOISE_FOLDER, RECORDING_FOLDERS, list_audio, locate, read_headers
+from birdclef_core.data.audio_files import unique_ids
 from birdclef_core.data.findings import Finding, settle_unusable
-from birdclef_core.data.metadata import NOT_SPECIES, metadata_path, read_metadata
+from birdclef_core.data.listing import Listing, list_folder, with_headers
+from birdclef_core.data.metadata import NOT_SPECIES
 from birdclef_core.data.splits import author_grouped_split
 from birdclef_core.errors import DataError
 from birdclef_core.identity import fingerprint
@@ -15,7 +16,11 @@ from birdclef_core.taxonomy import LabelSpace
 
 TARGET_LIST_NAME = "target_species.txt"
 
-_IDENTITY_COLUMNS = ("path", "primary_label", "secondary_labels", "rating", "duration_s", "size_bytes", "is_validation")
+_COLUMNS = (
+    *("recording_id", "path", "primary_label", "secondary_labels", "author", "rating", "duration_s", "size_bytes"),
+    *("latitude", "longitude", "year", "source"),
+)
+_IDENTITY_COLUMNS = ("recording_id", "primary_label", "secondary_labels", "rating", "duration_s", "size_bytes", "is_validation")
 _RULE_USABLE = "every recording of the metadata has audio that can be opened"
 _RULE_NOISE = "every background noise file can be opened"
 _RULE_ONCE = "a file is named by one row"
@@ -30,17 +35,18 @@ class Dataset:
     root: Path
     """The data folder."""
     recordings: pd.DataFrame
-    """One row a recording, in metadata order: recording_id, path (relative to root), primary_label, secondary_labels (tuples),
-    author, rating (0..5), duration_s, size_bytes, is_validation; latitude and longitude where the metadata have them."""
+    """One row a recording, in metadata order: recording_id, path (relative to root; absolute where a manifest says so),
+    primary_label, secondary_labels (tuples), author, rating (0..5), duration_s, size_bytes, is_validation; latitude, longitude,
+    year (of recording) and source (the collection it came in) where the metadata have them."""
     noise: pd.DataFrame
-    """One row a noise file: path (relative to root), group (first folder under `background_noise`, or ""), duration_s,
-    size_bytes."""
+    """One row a noise file: path (as above), group (first folder under `background_noise`, or ""), duration_s, size_bytes."""
     all_species: LabelSpace
     """Every primary label of a usable recording."""
     target_species: LabelSpace
     """The species to be detected: those of a list, else all."""
     fingerprint: str
-    """Hash of everything in here that changes training: labels, ratings, durations, sizes, the split, the noise files."""
+    """Hash of everything in here that changes training: names, labels, ratings, durations, sizes, the split, the noise files.
+    Where the files lie does not count: the same recordings have the same hash on every machine, collected or not."""
     findings: tuple[Finding, ...]
 
 
@@ -53,26 +59,33 @@ def load_dataset(
     split_seed: int = 0,
     bad_files_csv: Path | None = None,
 ) -> Dataset:
-    """Reads and checks a BirdCLEF-shaped folder.
+    """Reads and checks a BirdCLEF-shaped folder, or one that was collected.
 
-    Metadata: `train.csv` or `train_metadata.csv`, the complete-metadata columns too (see `read_metadata`). Audio: `train_audio`,
-    `train_audios` or `train_short_audio`, with or without species folders. Noise: `background_noise`, if any. The target list has
-    one code a line; without `target_species`, `target_species.txt` in the folder is taken, else all species are targets. Raises
-    DataError for a folder, file, column or audio that is missing, more than `max_bad_share` unusable recordings (all are named in
-    `bad_files_csv`), an unknown code in the target list, a target species without recordings, or nothing to validate on.
+    Metadata: `manifest.parquet` (see `collect`), else `train.csv` or `train_metadata.csv`, the complete-metadata columns too (see
+    `read_metadata`). Audio: what the manifest names, else `train_audio`, `train_audios` or `train_short_audio`, with or without
+    species folders. Noise: `background_noise`, if any, or the manifest's. The target list has one code a line; without
+    `target_species`, `target_species.txt` in the folder is taken, else all species are targets. Raises DataError for a folder,
+    file, column or audio that is missing, more than `max_bad_share` unusable recordings (all are named in `bad_files_csv`), an
+    unknown code in the target list, a target species without recordings, or nothing to validate on.
     """
-    table = read_metadata(metadata_path(root))
-    table, findings = _with_audio(root, table, max_bad_share, bad_files_csv)
+    listing = list_folder(root)
+    table, findings = _with_audio(root, listing, max_bad_share, bad_files_csv)
     all_species = LabelSpace.of("all", set(table["primary_label"]) - NOT_SPECIES)
     target = _target_space(root, target_species, table, all_species)
-    split = author_grouped_split(table["primary_label"], table["author"], share=validation_share, seed=split_seed)
+    split = author_grouped_split(
+        table["primary_label"],
+        table["author"],
+        share=validation_share,
+        seed=split_seed,
+        recording_ids=table["recording_id"],
+    )
     if not split.is_validation.any():
         raise DataError(
             f"Some species must have recordings of two authors, so that one is put aside for validation, but none in {root} has. "
             "Add recordings, or fill the author column of the metadata."
         )
     table["is_validation"] = split.is_validation
-    noise, noise_findings = _noise(root, max_bad_share)
+    noise, noise_findings = _noise(root, listing, max_bad_share)
     findings += noise_findings + _label_findings(table, all_species)
     if unscored := [code for code in split.unscored_species if code in all_species.index]:
         findings += (Finding.of(_RULE_SCORED, unscored, "they are trained and not scored: too few recordings or authors."),)
@@ -88,19 +101,15 @@ def read_target_list(path: Path) -> tuple[str, ...]:
 
 
 def _with_audio(
-    root: Path, table: pd.DataFrame, max_bad_share: float, csv_path: Path | None
+    root: Path, listing: Listing, max_bad_share: float, csv_path: Path | None
 ) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
     """The rows whose audio can be opened, with recording_id, path, duration_s and size_bytes."""
-    paths = [path for folder in RECORDING_FOLDERS for path in list_audio(root, folder)]
-    if not paths:
-        raise DataError(f"{root} must hold audio under {', '.join(RECORDING_FOLDERS)}, but there is none.")
-    located = locate(table["filename"], table["primary_label"], paths)
-    reasons = dict.fromkeys(table["filename"][located.isna()], "missing")
-    table = table.assign(path=located)[located.notna()]
+    table = listing.recordings
+    absent = table["path"].isna()
+    reasons = dict.fromkeys(table["filename"][absent], "missing")
+    table = table[~absent]
     findings = _repeated(table)
-    table = table[~table["path"].duplicated()].reset_index(drop=True)
-    headers = read_headers(root, list(table["path"]))
-    table = pd.concat([table, headers], axis=1)
+    table = with_headers(root, table[~table["path"].duplicated()].reset_index(drop=True))
     bad = table["error"] != ""
     reasons.update(zip(table["path"][bad], table["error"][bad], strict=True))
     total = len(table) + sum(reason == "missing" for reason in reasons.values())
@@ -110,27 +119,14 @@ def _with_audio(
     table = table[~bad].reset_index(drop=True)
     if table.empty:
         raise DataError(f"At least one recording of {root} must be usable, but none is.")
-    table.insert(0, "recording_id", _recording_ids(table["path"]))
-    return table.drop(columns=["filename", "error"]), findings
+    if "recording_id" not in table:
+        table["recording_id"] = unique_ids(table["path"])
+    return table[[name for name in _COLUMNS if name in table]], findings
 
 
 def _repeated(table: pd.DataFrame) -> tuple[Finding, ...]:
     repeated = table["path"][table["path"].duplicated()]
     return (Finding.of(_RULE_ONCE, repeated, "the first row counts, the others are left out."),) if len(repeated) else ()
-
-
-def _recording_ids(paths: pd.Series) -> pd.Series:
-    """File names without extension; where several files share one, all but the first in order of their paths get -2, -3, ..."""
-    stems = paths.str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0]
-    taken: set[str] = set(stems)
-    ids = stems.copy()
-    for row in stems.index[stems.duplicated()]:
-        number = 2
-        while f"{stems[row]}-{number}" in taken:
-            number += 1
-        ids[row] = f"{stems[row]}-{number}"
-        taken.add(ids[row])
-    return ids
 
 
 def _target_space(root: Path, listed: Path | None, table: pd.DataFrame, all_species: LabelSpace) -> LabelSpace:
@@ -153,11 +149,8 @@ def _target_space(root: Path, listed: Path | None, table: pd.DataFrame, all_spec
     return LabelSpace.of("target", codes)
 
 
-def _noise(root: Path, max_bad_share: float) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
-    paths = list_audio(root, NOISE_FOLDER)
-    parts = [path.split("/") for path in paths]
-    table = pd.DataFrame({"path": paths, "group": [part[1] if len(part) > 2 else "" for part in parts]}, dtype=object)
-    table = pd.concat([table, read_headers(root, paths)], axis=1)
+def _noise(root: Path, listing: Listing, max_bad_share: float) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
+    table = with_headers(root, listing.noise)
     bad = table["error"] != ""
     reasons = dict(zip(table["path"][bad], table["error"][bad], strict=True))
     findings = settle_unusable(reasons, total=len(table), max_share=max_bad_share, rule=_RULE_NOISE, kind="noise files")
@@ -175,4 +168,6 @@ def _label_findings(table: pd.DataFrame, all_species: LabelSpace) -> tuple[Findi
 
 def _fingerprint(recordings: pd.DataFrame, noise: pd.DataFrame) -> str:
     content = {name: recordings[name].tolist() for name in _IDENTITY_COLUMNS}
-    return fingerprint({"recordings": content, "noise": {name: noise[name].tolist() for name in noise.columns}})
+    names = noise["path"].astype(str).str.rsplit("/", n=1).str[-1]
+    noise_content = {"name": names.tolist(), **{name: noise[name].tolist() for name in ("group", "duration_s", "size_bytes")}}
+    return fingerprint({"recordings": content, "noise": noise_content})

@@ -11,19 +11,25 @@ METADATA_NAMES = ("train.csv", "train_metadata.csv")
 NOT_SPECIES = frozenset({"soundscape", "nocall"})
 """Values of `primary_label` that name no species (the complete metadata marks soundscapes so)."""
 
+UNKNOWN_RATING = 3.0
+"""The middle of the scale, for a recording that nobody rated."""
+
 _Q_RATING = {"A": 5.0, "B": 4.0, "C": 3.0, "D": 2.0, "E": 1.0, "no score": 0.0}
-_UNKNOWN_RATING = 3.0
 _COLUMN_NAMES = {
-    "primary_label": ("primary_label_2023", "primary_label"),
+    "primary_label": ("primary_label_2023", "ebird_code", "primary_label"),
     "secondary_labels": ("secondary_labels_2023", "secondary_labels"),
     "filename": ("filename",),
-    "id": ("id",),
-    "author": ("author", "rec"),
+    "id": ("id", "xc_id"),
+    "author": ("author", "rec", "recordist"),
     "rating": ("rating",),
     "q": ("q",),
     "latitude": ("latitude", "lat"),
     "longitude": ("longitude", "lng"),
+    "date": ("date",),
+    "scientific_name": ("scientific_name", "sci_name"),
+    "common_name": ("common_name", "en", "species"),
 }
+_TEXT_COLUMNS = ("primary_label", "primary_label_2023", "ebird_code", "filename", "id", "xc_id", "q", "date", "gen", "sp")
 
 
 def metadata_path(root: Path) -> Path:
@@ -37,16 +43,24 @@ def metadata_path(root: Path) -> Path:
     raise DataError(f"{root} must hold {' or '.join(METADATA_NAMES)}, but holds {present}.")
 
 
-def read_metadata(path: Path) -> pd.DataFrame:
+def describes_recordings(path: Path) -> bool:
+    """Whether a CSV has the columns that `read_metadata` needs; only its first line is read."""
+    try:
+        present = set(pd.read_csv(path, nrows=0).columns)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
+        return False
+    return all(present.intersection(names) for names in (_COLUMN_NAMES["primary_label"], ("filename", *_COLUMN_NAMES["id"])))
+
+
+def read_metadata(path: Path, *, unknown_rating: float = UNKNOWN_RATING) -> pd.DataFrame:
     """One row a recording, in file order: primary_label, secondary_labels (tuples), filename, author ("" when unknown), rating.
 
     `filename` is what the table says, else `XC<id>` without an extension. A rating of NaN falls back to `q` (A..E = 5..1, no
-    score = 0), then to 3, the middle. latitude and longitude are kept where they are. Raises DataError for a column that is
-    needed and not there.
+    score = 0), then to `unknown_rating`. Where the table has them: latitude, longitude, year (of recording, NaN when unknown),
+    scientific_name, common_name ("" when unknown). In tables with `ebird_code` (2020), labels written as
+    `Scientific name_Common name` are turned into codes. Raises DataError for a column that is needed and not there.
     """
-    raw = pd.read_csv(
-        path, low_memory=False, dtype={name: str for name in ("primary_label", "primary_label_2023", "filename", "id", "q")}
-    )
+    raw = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(_TEXT_COLUMNS, str))
     columns = {ours: next((name for name in names if name in raw.columns), None) for ours, names in _COLUMN_NAMES.items()}
     _require_columns(path, columns, list(raw.columns))
     if raw.empty:
@@ -58,13 +72,14 @@ def read_metadata(path: Path) -> pd.DataFrame:
         table["filename"] = _required_text(path, raw, columns["filename"])
     else:
         table["filename"] = "XC" + _required_text(path, raw, columns["id"]).str.removeprefix("XC")
-    author = raw[columns["author"]] if columns["author"] else pd.Series("", index=raw.index)
-    table["author"] = author.fillna("").astype(str).str.strip()
-    table["rating"] = _ratings(path, raw, columns["rating"], columns["q"])
+    table["author"] = _text(raw, columns["author"])
+    table["rating"] = _ratings(path, raw, columns["rating"], columns["q"], unknown_rating)
     for name in ("latitude", "longitude"):
         if columns[name]:
             table[name] = pd.to_numeric(raw[columns[name]], errors="coerce")
-    return table
+    if columns["date"]:
+        table["year"] = pd.to_numeric(raw[columns["date"]].str.extract(r"^\s*((?:19|20)\d\d)\b")[0], errors="coerce")
+    return table.assign(**_names(raw, columns))
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
@@ -95,14 +110,29 @@ def _required_text(path: Path, raw: pd.DataFrame, column: str | None) -> pd.Seri
     return values.astype(str).str.strip()
 
 
+def _text(raw: pd.DataFrame, column: str | None) -> pd.Series:
+    return raw[column].astype(object).fillna("").astype(str).str.strip() if column else pd.Series("", index=raw.index)
+
+
+def _names(raw: pd.DataFrame, columns: dict[str, str | None]) -> dict[str, pd.Series]:
+    """The names of the species as far as the table has them; Xeno-canto writes genus and species apart."""
+    names = {name: _text(raw, columns[name]) for name in ("scientific_name", "common_name") if columns[name]}
+    if "scientific_name" not in names and {"gen", "sp"} <= set(raw.columns):
+        names["scientific_name"] = (_text(raw, "gen") + " " + _text(raw, "sp")).str.strip()
+    return names
+
+
 def _secondary_labels(path: Path, raw: pd.DataFrame, column: str | None, primary: pd.Series) -> pd.Series:
     if column is None:
         return pd.Series([()] * len(raw), index=raw.index, dtype=object)
     texts = raw[column].fillna("[]").astype(str)
+    written = (
+        dict(zip(raw["primary_label"], primary, strict=True)) if "ebird_code" in raw.columns and "primary_label" in raw else {}
+    )
     parsed: dict[str, tuple[str, ...]] = {}
     for text in texts.unique():
         try:
-            parsed[text] = parse_labels(text)
+            parsed[text] = tuple(str(written.get(label, label)) for label in parse_labels(text))
         except ValueError as error:
             row = int((texts == text).to_numpy().argmax()) + 2
             raise DataError(
@@ -112,11 +142,10 @@ def _secondary_labels(path: Path, raw: pd.DataFrame, column: str | None, primary
     return pd.Series([tuple(code for code in parsed[text] if code != own) for text, own in rows], index=raw.index, dtype=object)
 
 
-def _ratings(path: Path, raw: pd.DataFrame, rating: str | None, q: str | None) -> pd.Series:
+def _ratings(path: Path, raw: pd.DataFrame, rating: str | None, q: str | None, unknown_rating: float) -> pd.Series:
     values = pd.to_numeric(raw[rating], errors="coerce") if rating else pd.Series(float("nan"), index=raw.index)
     if q:
         values = values.fillna(raw[q].map(_Q_RATING))
-    values = values.fillna(_UNKNOWN_RATING).astype(float)
-    if not values.between(0, 5).all():
+    if not values.dropna().between(0, 5).all():
         raise DataError(f"0 <= rating <= 5 must hold, but {path} has ratings from {values.min():g} to {values.max():g}.")
-    return values
+    return values.fillna(unknown_rating).astype(float)

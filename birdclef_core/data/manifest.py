@@ -1,0 +1,69 @@
+"""The manifest: one Parquet table of every recording and noise file, with labels and probed facts, wherever the audio lies."""
+
+import os
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from birdclef_core.errors import DataError
+
+MANIFEST_NAME = "manifest.parquet"
+
+_VERSION = "1"
+_SCHEMA = pa.schema(
+    [
+        ("kind", pa.string()),  # recording or noise
+        ("recording_id", pa.string()),  # XC<number> or the file's name, unique
+        ("path", pa.string()),  # absolute, or relative to the manifest's folder; null where no audio was found
+        ("group", pa.string()),  # of noise
+        ("primary_label", pa.string()),
+        ("secondary_labels", pa.list_(pa.string())),
+        ("author", pa.string()),
+        ("rating", pa.float64()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("year", pa.float64()),  # of recording, NaN when unknown
+        ("scientific_name", pa.string()),
+        ("common_name", pa.string()),
+        ("sources", pa.list_(pa.string())),  # which collections it came in, the one that decided its labels first
+        ("duration_s", pa.float64()),
+        ("sample_rate_hz", pa.int32()),
+        ("channels", pa.int16()),
+        ("format", pa.string()),  # of the content, in libsndfile's words
+        ("size_bytes", pa.int64()),
+        ("error", pa.string()),  # why the audio cannot be used; empty when it can
+    ],
+    metadata={"birdclef_manifest": _VERSION},
+)
+
+
+def write_manifest(table: pd.DataFrame, path: Path) -> None:
+    """Writes rows with the manifest's columns; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        pq.write_table(pa.Table.from_pandas(table, schema=_SCHEMA, preserve_index=False), aside, compression="zstd")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """The manifest's rows; labels and sources as tuples, `path` None where there is no audio. Raises DataError for a file that is
+    no manifest."""
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} must be a manifest that can be read, but: {error}. Collect the sources again.") from error
+    version = (table.schema.metadata or {}).get(b"birdclef_manifest", b"").decode()
+    if version != _VERSION or table.schema.names != _SCHEMA.names:
+        raise DataError(
+            f"{path} must be a manifest of version {_VERSION}, but is {version or 'none'}. Collect the sources again."
+        )
+    rows = table.to_pandas()
+    for name in ("secondary_labels", "sources"):
+        rows[name] = pd.Series([tuple(item or ()) for item in table[name].to_pylist()], index=rows.index, dtype=object)
+    rows["path"] = pd.Series(table["path"].to_pylist(), index=rows.index, dtype=object)
+    return rows

@@ -1,0 +1,150 @@
+"""What a collection came to, for people and scripts: numbers, findings, and lists to look at or to edit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from birdclef_core.data.dataset import TARGET_LIST_NAME, read_target_list
+from birdclef_core.data.findings import Finding
+from birdclef_core.data.manifest import MANIFEST_NAME
+from birdclef_core.inventory.merge import Merged
+from birdclef_core.inventory.sources import Source
+from birdclef_core.inventory.species_names import TAXONOMY_NAME
+
+CONFLICTS_NAME = "label_conflicts.csv"
+UNLABELLED_NAME = "unlabelled_audio.csv"
+RENAMED_NAME = "renamed_species.csv"
+UNUSABLE_NAME = "unusable.csv"
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What was collected."""
+
+    manifest: Path
+    sources: pd.DataFrame
+    """One row a source: name, layout, path, rows (mentions of recordings), files (audio of those), noise (files)."""
+    num_recordings: int
+    """Recordings that can be used."""
+    num_unusable: int
+    """Recordings whose audio is missing or cannot be opened; they are in the manifest, and `load_dataset` judges their share."""
+    num_noise: int
+    num_repeated: int
+    """Mentions of a recording that had been named before."""
+    hours: float
+    num_files: int
+    num_probed: int
+    """Files that were looked at now; the others had not changed since the last time."""
+    conflicts: pd.DataFrame
+    """recording_id, primary_label, decided_by (rule or override), claims: as in `label_conflicts.csv`, which can be edited and
+    given as `overrides`."""
+    renamed: Mapping[str, str]
+    """Species codes that the taxonomy knows by another one: {old: new}."""
+    findings: tuple[Finding, ...]
+    elapsed_s: float
+
+
+def write_lists(out: Path, opened: Sequence[Source], merged: Merged, renamed: Mapping[str, str], taxonomy: pd.DataFrame) -> None:
+    """Writes into `out` what is worth a look, and removes lists of an earlier run that have become empty.
+
+    `label_conflicts.csv`, `unusable.csv` (missing or damaged audio), `unlabelled_audio.csv`, `renamed_species.csv`,
+    `taxonomy.csv`; and the first `target_species.txt` of the sources, with renamed codes.
+    """
+    unusable = merged.recordings[merged.recordings["error"] != ""]
+    lists = {
+        CONFLICTS_NAME: merged.conflicts,
+        UNUSABLE_NAME: unusable[["recording_id", "primary_label", "path", "error"]].fillna({"error": "missing"}),
+        UNLABELLED_NAME: pd.DataFrame({"path": list(merged.unlabelled)}),
+        RENAMED_NAME: pd.DataFrame({"old": list(renamed), "new": list(renamed.values())}),
+        TAXONOMY_NAME: taxonomy.rename(columns={"code": "primary_label"}),
+    }
+    for name, table in lists.items():
+        (out / name).unlink(missing_ok=True)
+        if len(table):
+            table.to_csv(out / name, index=False)
+    target_list = next((path for source in opened if (path := source.path / TARGET_LIST_NAME).is_file()), None)
+    if target_list:
+        codes = [renamed.get(code, code) for code in read_target_list(target_list)]
+        (out / TARGET_LIST_NAME).write_text("".join(f"{code}\n" for code in dict.fromkeys(codes)), encoding="utf-8")
+
+
+def describe(
+    out: Path,
+    opened: Sequence[Source],
+    merged: Merged,
+    manifest: pd.DataFrame,
+    renamed: Mapping[str, str],
+    *,
+    num_files: int,
+    num_probed: int,
+    elapsed_s: float,
+) -> CollectReport:
+    """The report of a manifest that was written."""
+    recordings = manifest[manifest["kind"] == "recording"]
+    usable = recordings["error"] == ""
+    return CollectReport(
+        manifest=out / MANIFEST_NAME,
+        sources=_source_table(opened),
+        num_recordings=int(usable.sum()),
+        num_unusable=int((~usable).sum()),
+        num_noise=len(manifest) - len(recordings),
+        num_repeated=merged.num_repeated,
+        hours=float(recordings["duration_s"].sum()) / 3600,
+        num_files=num_files,
+        num_probed=num_probed,
+        conflicts=merged.conflicts,
+        renamed=renamed,
+        findings=tuple(_findings(out, merged, recordings)),
+        elapsed_s=elapsed_s,
+    )
+
+
+def _source_table(opened: Sequence[Source]) -> pd.DataFrame:
+    rows = [
+        {
+            "name": source.name,
+            "layout": source.layout,
+            "path": str(source.path),
+            "rows": int((source.claims["primary_label"] != "").sum()),
+            "files": int(source.claims["path"].count()),
+            "noise": len(source.noise),
+        }
+        for source in opened
+    ]
+    return pd.DataFrame(rows)
+
+
+def _findings(out: Path, merged: Merged, recordings: pd.DataFrame) -> list[Finding]:
+    bad = recordings[recordings["error"] != ""]
+    conflicts = merged.conflicts[merged.conflicts["decided_by"] == "rule"]
+    codes = recordings[recordings["scientific_name"].fillna("") != ""].groupby("scientific_name")["primary_label"].unique()
+    several = codes[codes.str.len() > 1]
+    found = [
+        Finding.of(
+            "every recording has audio that can be opened",
+            bad["recording_id"] + ": " + bad["error"],
+            f"left out of training and scoring; past a share, training refuses the data. All are listed in {out / UNUSABLE_NAME}.",
+        ),
+        Finding.of(
+            "all sources agree on the primary label of a recording",
+            conflicts["recording_id"] + ": " + conflicts["claims"],
+            f"a table's word counted before that of a folder's name, then the source given first. Edit {out / CONFLICTS_NAME} and "
+            "give it as overrides to decide otherwise.",
+        ),
+        Finding.of(
+            "every audio file has a label",
+            merged.unlabelled,
+            f"left out: no table or folder says what is heard. All are listed in {out / UNLABELLED_NAME}.",
+        ),
+        Finding.of(
+            "a species has one code",
+            [f"{name}: {', '.join(labels)}" for name, labels in several.items()],
+            "the codes are trained as different species. A taxonomy file beside a source would join them.",
+        ),
+    ]
+    if merged.num_only_described:
+        meaning = "left out: a table without audio of its own describes them, and no source has them."
+        found.append(Finding("every described recording has audio", merged.num_only_described, meaning, ()))
+    return [finding for finding in found if finding.count]
