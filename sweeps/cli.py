@@ -101,7 +101,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     # Ray, torch and Optuna take seconds to import: not before the arguments are known to be good.
     from sweeps import runner
 
-    console = Console()
+    console = Console(file=sys.stdout)
     storage = arguments.storage or runner.DEFAULT_STORAGE
     if arguments.resume:
         result = runner.resume_sweep(arguments.resume, storage, console)

@@ -4,13 +4,12 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private.log import generate_logging_config
 
 from birdclef_core.errors import InputError
 
@@ -101,15 +100,6 @@ def plan_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_con
 
 @contextmanager
 def ray_log(path: Path) -> Iterator[None]:
-    """Sends what Ray logs on the driver to a file instead of the terminal."""
-    generate_logging_config()  # or Ray adds its own handler later; it also takes ours away, and then the last resort speaks
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger = logging.getLogger("ray")
-    previous, last_resort = logger.handlers[:], logging.lastResort
-    logger.handlers, logging.lastResort = [handler], handler
-    try:
+    """Sends all that Ray prints and logs in this process to a file; a console made before writes to the terminal as ever."""
+    with path.open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         yield
-    finally:
-        logger.handlers, logging.lastResort = previous, last_resort
-        handler.close()

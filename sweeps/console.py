@@ -26,7 +26,13 @@ class SweepConsole:
 
     def __enter__(self) -> "SweepConsole":
         if self._console.is_terminal:
-            self._live = Live(self._table(), console=self._console, refresh_per_second=2, get_renderable=self._table)
+            self._live = Live(
+                console=self._console,
+                refresh_per_second=2,
+                get_renderable=self._table,
+                redirect_stdout=False,  # they go to Ray's log
+                redirect_stderr=False,
+            )
             self._live.start()
         return self
 
@@ -53,6 +59,10 @@ class SweepConsole:
             loss = f"loss {report.metrics['train/loss']:.3f}  " if "train/loss" in report.metrics else ""
             what = "reused" if report.kind == "reused" else f"epoch {report.epoch}/{report.epochs}"
             self._say(planned.record, f"{report.stage} {what}  score {report.score:.3f}  {loss}{report.device}  {self._left()}")
+
+    def worker_lost(self, planned: PlannedTrial) -> None:
+        record = planned.record
+        self._console.print(f"[yellow]{record.trial}: {record.reason}; it goes on from its last epoch[/yellow]", highlight=False)
 
     def trial_ended(self, planned: PlannedTrial) -> None:
         record = planned.record

@@ -36,6 +36,8 @@ class Observer(Protocol):
 
     def reported(self, planned: PlannedTrial, report: TrialReport) -> None: ...
 
+    def worker_lost(self, planned: PlannedTrial) -> None: ...
+
     def trial_ended(self, planned: PlannedTrial) -> None: ...
 
 
@@ -123,11 +125,19 @@ class Coordinator:
                 self._records.save_trial(record)
         return trial in self._running
 
-    def fail(self, trial: str, reason: str) -> None:
+    def worker_lost(self, trial: str, reason: str) -> None:
+        """A trial's worker is gone; another may take the trial over."""
+        planned = self._running.get(trial)
+        if planned is not None:
+            planned.record.reason = f"worker lost: {reason}"
+            for observer in self._observers:
+                observer.worker_lost(planned)
+
+    def fail(self, trial: str) -> None:
         """Ends a trial whose worker is lost for good."""
         planned = self._running.get(trial)
         if planned is not None:
-            self._end(planned, "failed", reason)
+            self._end(planned, "failed", planned.record.reason)
 
     def interrupt(self) -> None:
         """Marks every running trial as interrupted, so that a resume takes it up."""

@@ -45,6 +45,9 @@ class TrackingObserver:
         elif report.kind == "epoch":
             self._epoch(planned, report)
 
+    def worker_lost(self, planned: PlannedTrial) -> None:
+        """Nothing: the execution goes on, under its name."""
+
     def trial_ended(self, planned: PlannedTrial) -> None:
         record = planned.record
         if record.status == "interrupted":

@@ -25,15 +25,20 @@ class CoordinatorSearcher(_WithoutState, Searcher):
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(metric=METRIC, mode="max")
         self._coordinator = coordinator
+        self._trials: dict[str, str] = {}
+        """Our name of each of Tune's trial ids."""
 
     def suggest(self, trial_id: str) -> Any:
         planned = self._coordinator.next_trial()
-        if planned is not None:
-            return {"trial": planned.record.trial, "recipe": planned.record.recipe, "params": dict(planned.record.params)}
-        return Searcher.FINISHED if self._coordinator.finished else None
+        if planned is None:
+            return Searcher.FINISHED if self._coordinator.finished else None
+        self._trials[trial_id] = planned.record.trial
+        return {"trial": planned.record.trial, "recipe": planned.record.recipe, "params": dict(planned.record.params)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing: the scheduler's side has already told the coordinator."""
+        # Only here is an error final: the scheduler is also told of workers that Tune replaces.
+        if error:
+            self._coordinator.fail(self._trials[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the records hold every trial."""
@@ -59,11 +64,10 @@ class CoordinatorScheduler(_WithoutState, FIFOScheduler):
             self._coordinator.report(trial.config["trial"], TrialReport.from_result(result))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._coordinator.fail(trial.config["trial"], _last_line(trial))
+        self._coordinator.worker_lost(trial.config["trial"], _last_line(trial))
 
 
 def _last_line(trial: Trial) -> str:
     """The last line of the error that Ray kept of a trial."""
-    error = trial.get_error()
-    lines = str(error).strip().splitlines() if error else []
-    return lines[-1].strip() if lines else "the worker was lost"
+    lines = str(trial.get_error() or "").strip().splitlines()
+    return lines[-1].strip() if lines else "its process ended"

@@ -111,7 +111,8 @@ def test_reports_of_a_trial_that_has_ended_are_passed_over(tmp_path):
     workers = MadeUpWorkers(make_coordinator(tmp_path))
     workers.fill()
     trial = next(iter(workers.running))
-    workers.coordinator.fail(trial, "the worker was lost")
+    workers.coordinator.worker_lost(trial, "killed")
+    workers.coordinator.fail(trial)
     before = workers.coordinator.trials[trial].cost_s
     assert not workers.coordinator.report(trial, workers.running[trial].pop())
     assert workers.coordinator.trials[trial].cost_s == before
