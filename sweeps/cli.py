@@ -1,10 +1,9 @@
-"""The two command lines: `tune_main.py`, which runs sweeps, and `birdclef`, which does the rest."""
+"""The command line of `tune_main.py`, which runs sweeps; `birdclef_cli.py` has the rest."""
 
 import argparse
 import ast
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +22,7 @@ _EPILOG = """examples:
 
 def tune_main(arguments: Sequence[str] | None = None) -> int:
     """`python tune_main.py`: 0 done, 1 no trial finished, 2 wrong input, 130 stopped by Ctrl-C."""
-    return _guarded(lambda: _tune(_tune_parser().parse_args(arguments)))
+    return guarded(lambda: _tune(_tune_parser().parse_args(arguments)))
 
 
 def _tune_parser() -> argparse.ArgumentParser:
@@ -126,48 +125,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
-def birdclef(arguments: Sequence[str] | None = None) -> int:
-    """`birdclef`: everything but running a sweep."""
-    parser = argparse.ArgumentParser(prog="birdclef", description="Look at sweeps and their data.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    ui = commands.add_parser("ui", help="open the trials of a sweep in MLflow")
-    ui.add_argument("sweep", nargs="?", help="name of a sweep (default: every sweep)")
-    ui.add_argument("--search", default="sed", help="whose experiment to open when no sweep is named (default sed)")
-    ui.add_argument("--storage", default="sweeps-output", metavar="DIR|URI")
-    ui.add_argument("--tracking-uri", metavar="URI|DIR")
-    ui.set_defaults(run=_ui)
-    track = commands.add_parser("track", help="deliver what a tracker has not received").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
-    sync = track.add_parser("sync", help="deliver a sweep's waiting records")
-    sync.add_argument("sweep_dir", type=Path, help="the sweep's local folder")
-    sync.add_argument("--tracking-uri", metavar="URI|DIR")
-    sync.set_defaults(run=_sync)
-    data = commands.add_parser("data", help="recordings").add_subparsers(required=True, metavar="COMMAND")
-    demo = data.add_parser("demo", help="make the synthetic demo set")
-    demo.add_argument("--out", type=Path, default=Path("demo-data"))
-    demo.add_argument("--seed", type=int, default=0)
-    demo.set_defaults(run=_demo)
-    parsed = parser.parse_args(arguments)
-    return _guarded(lambda: parsed.run(parsed))
-
-
-def _ui(arguments: argparse.Namespace) -> int:
-    raise NotImplementedError
-
-
-def _sync(arguments: argparse.Namespace) -> int:
-    raise NotImplementedError
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    from birdclef_core.demo.demo_set import make_demo
-
-    print(f"The synthetic demo set is in {make_demo(arguments.out, seed=arguments.seed)}.")
-    return 0
-
-
-def _guarded(command: Callable[[], int]) -> int:
+def guarded(command: Callable[[], int]) -> int:
     """Runs a command; an error of ours is one message on stderr and its exit code, not a traceback."""
     try:
         return command()
