@@ -1,111 +1,41 @@
-"""Every file decoded once on a machine: mono int16 at 32 kHz, a .npy file each, which all trials read through the page cache.
+"""Every file decoded once on a machine, mono int16 at 32 kHz, a file each, which all trials read through the page cache.
 
-Layout of the cache folder: `audio/<2 digits>/<key>.npy`, where the key names a source file with its size and time of change, and
-`lists/<key>/index.npz`, which maps the rows of a dataset to those. Files are written aside and renamed, so what is there is
-whole.
+Layout of the cache folder: `audio/<2 digits>/<key>.wave`, where the key names a source file with its size and time of change, and
+`lists/<key>/`, which maps the rows of a dataset to those. Entries are written aside, in `tmp/`, and renamed, so what is there is
+whole. One builder works at a time; it uses all cores.
 """
 
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from birdclef_core.config import SAMPLE_RATE_HZ
+from birdclef_core.data.cache_entries import write_entry
+from birdclef_core.data.cache_plan import CachePlan, SourceList, direct_clip_s, num_cores, plan_list, sources_of
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.decode import decode, to_int16
+from birdclef_core.data.decode import decode, num_samples_at, to_int16
 from birdclef_core.data.findings import Finding, settle_unusable
-from birdclef_core.errors import DataError, InputError
-from birdclef_core.identity import fingerprint
+from birdclef_core.data.prefetch import Prefetcher
+from birdclef_core.data.wave_cache import WaveCache, entry_path, write_index
+from birdclef_core.errors import DataError
 
-MIN_S_PER_RECORDING = 60.0
-"""Scoring reads this much of a recording, so the cache must not keep less."""
+__all__ = ["CachePlan", "Progress", "WaveCache", "build_cache", "build_list", "open_cache", "plan_cache"]
 
-_FORMAT = "int16 32 kHz 1"
-_BYTES_PER_SAMPLE = 2
-_HEADER_BYTES = 128  # What numpy pads the header of a one-dimensional .npy file to.
+Progress = Callable[[float, float], None]
+"""Gets the seconds of audio that have been decoded, and those to be decoded in all."""
+
 _RULE_DECODABLE = "every audio file can be decoded"
-
-
-class WaveCache:
-    """Decoded recordings and noise of one dataset, by row. Pickles as its path and opens again where it is unpickled."""
-
-    def __init__(self, directory: Path) -> None:
-        """Opens a finished list; see `build_cache`. Raises DataError when there is none in `directory`."""
-        path = directory / "index.npz"
-        if not path.is_file():
-            raise DataError(f"A finished cache must have an index, but {path} is not there. Build the cache first.")
-        with np.load(path) as index:
-            self._keys: NDArray[np.str_] = index["keys"]
-            self._num_samples: NDArray[np.int64] = index["num_samples"]
-            self._num_recordings = int(index["num_recordings"])
-            notes = json.loads(str(index["findings"]))
-        self.directory = directory
-        self.findings = tuple(Finding(**{**note, "examples": tuple(note["examples"])}) for note in notes)
-        """Files that turned out undecodable; their rows have no samples."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return WaveCache, (self.directory,)
-
-    @property
-    def recording_samples(self) -> NDArray[np.int64]:
-        """Length of each recording; 0 for one that could not be decoded."""
-        return self._num_samples[: self._num_recordings]
-
-    @property
-    def noise_samples(self) -> NDArray[np.int64]:
-        """Length of each noise file; 0 for one that could not be decoded."""
-        return self._num_samples[self._num_recordings :]
-
-    def num_samples(self, row: int) -> int:
-        """Length of a row of `dataset.recordings`."""
-        return int(self.recording_samples[row])
-
-    def num_noise_samples(self, row: int) -> int:
-        """Length of a row of `dataset.noise`."""
-        return int(self.noise_samples[row])
-
-    def read(self, row: int, start: int, length: int) -> NDArray[np.int16]:
-        """`length` samples of a recording from sample `start`. Raises IndexError outside of it, DataError for a damaged file."""
-        return self._read(row, start, length)
-
-    def read_noise(self, row: int, start: int, length: int) -> NDArray[np.int16]:
-        """As `read`, of a noise file."""
-        return self._read(self._num_recordings + row, start, length)
-
-    def is_whole(self) -> bool:
-        """Whether every entry is there in its full size; what was undecodable is not asked for again."""
-        cache_dir = self.directory.parent.parent
-        sizes = zip(self._keys, self._num_samples, strict=True)
-        return all(_file_bytes(_audio_path(cache_dir, str(key))) == _entry_bytes(int(count)) for key, count in sizes if count)
-
-    def _read(self, entry: int, start: int, length: int) -> NDArray[np.int16]:
-        num_samples = int(self._num_samples[entry])
-        if start < 0 or length < 0 or start + length > num_samples:
-            raise IndexError(f"0 <= start and start + length <= {num_samples} must hold, but got start={start}, length={length}.")
-        wave_T = np.empty(length, dtype=np.int16)
-        if not length:
-            return wave_T
-        path = _audio_path(self.directory.parent.parent, str(self._keys[entry]))
-        try:
-            with path.open("rb", buffering=0) as file:
-                file.seek(_HEADER_BYTES + start * _BYTES_PER_SAMPLE)
-                num_bytes = file.readinto(wave_T.data)
-        except OSError as error:
-            raise DataError(
-                f"{path} of the cache cannot be read: {error.strerror}. Run again: it will be decoded anew."
-            ) from error
-        if num_bytes != wave_T.nbytes:
-            raise DataError(f"{path} of the cache is damaged. Run again: it will be decoded anew.")
-        return wave_T
+_RULE_FITS = "every audio file fits into the cache"
+_ORPHAN_S = 3600.0
+"""What a killed builder left in `tmp/` is removed after this time."""
+_AHEAD = 32
+"""Files handed to each thread ahead, so that one long recording does not hold up the others."""
 
 
 def open_cache(directory: Path) -> WaveCache:
@@ -113,152 +43,168 @@ def open_cache(directory: Path) -> WaveCache:
     return WaveCache(directory)
 
 
+def plan_cache(
+    dataset: Dataset, cache_dir: Path, *, max_s_per_recording: float | None = None, max_bytes: int | None = None
+) -> CachePlan:
+    """What `build_cache` would do with the same arguments: files, bytes, minutes, and what has no room. Writes nothing."""
+    return plan_list(sources_of(dataset, max_s_per_recording), cache_dir, max_bytes)
+
+
 def build_cache(
     dataset: Dataset,
     cache_dir: Path,
     *,
     max_s_per_recording: float | None = None,
+    max_bytes: int | None = None,
     max_bad_share: float = 0.05,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> WaveCache:
     """Decodes what `cache_dir` does not hold yet of a dataset, on all cores, and returns the cache.
 
-    Of two processes that build the same list, the second waits and finds it done; a build that was killed goes on where it was; a
-    file whose size or time has changed is decoded anew, and so is a damaged entry. `progress` gets (files done, files in all).
-    Raises DataError when more than `max_bad_share` of the files cannot be decoded or the disk is too small, InputError when
-    `max_s_per_recording` is less than what scoring reads.
+    Of two processes that build at once, the second waits and finds the work done; a build that was killed goes on where it was; a
+    file whose size or time has changed is decoded anew, and so is a missing or cut entry. What has no room, on the disk or within
+    `max_bytes`, is decoded whenever it is read: a finding says how much that is and what it costs, and the next call tries again.
+    Samples are the same either way, but for the end of an mp3, whose header may be .1 s out.
+
+    Raises DataError when more than `max_bad_share` of the files cannot be decoded, InputError when `max_s_per_recording` is less
+    than what scoring reads. `max_s_per_recording` changes which clips are drawn: it belongs to the identity of a stage.
     """
-    if max_s_per_recording is not None and max_s_per_recording < MIN_S_PER_RECORDING:
-        raise InputError(f"max_s_per_recording >= {MIN_S_PER_RECORDING:g} must hold, but got {max_s_per_recording:g}.")
-    paths = [*dataset.recordings["path"], *dataset.noise["path"]]
-    keys = [_entry_key(dataset.root.resolve() / path, max_s_per_recording) for path in paths]
-    directory = cache_dir / "lists" / fingerprint([len(dataset.recordings), keys])[:32]
-    directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / "lock"):
-        if (directory / "index.npz").is_file() and (finished := WaveCache(directory)).is_whole():
+    sources = sources_of(dataset, max_s_per_recording)
+    return build_list(sources, cache_dir, max_bytes=max_bytes, max_bad_share=max_bad_share, progress=progress)
+
+
+def build_list(
+    sources: SourceList,
+    cache_dir: Path,
+    *,
+    max_bytes: int | None = None,
+    max_bad_share: float = 0.05,
+    progress: Progress | None = None,
+) -> WaveCache:
+    """As `build_cache`, for any list of files."""
+    directory = cache_dir / "lists" / sources.fingerprint
+    finished = _finished(directory)
+    if finished and not len(finished.direct_rows):
+        return finished
+    for folder in (directory, cache_dir / "audio", cache_dir / "tmp"):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache_dir / "lock"):
+        finished = _finished(directory)
+        if finished and not len(finished.direct_rows):
             return finished
-        sizes = {key: _stored_samples(_audio_path(cache_dir, key)) for key in keys}
-        missing = [(path, key) for path, key in zip(paths, keys, strict=True) if sizes[key] is None]
-        _require_space(dataset, cache_dir, {path for path, _ in missing}, max_s_per_recording)
-        lengths, reasons = _decode_all(dataset.root, cache_dir, missing, max_s_per_recording, len(paths), progress)
-        bad_csv = directory / "undecodable.csv"
-        findings = settle_unusable(
-            reasons, total=len(paths), max_share=max_bad_share, rule=_RULE_DECODABLE, kind="audio files", csv_path=bad_csv
-        )
-        num_samples = [lengths.get(key, sizes[key] or 0) for key in keys]
-        _write_index(directory, keys, num_samples, len(dataset.recordings), findings)
+        plan = plan_list(sources, cache_dir, max_bytes)
+        if finished and not _news(finished, plan):
+            return finished
+        _remove_orphans(cache_dir / "tmp")
+        _Build(sources, plan, cache_dir).run(directory, max_bad_share, progress)
     return WaveCache(directory)
 
 
-def cache_bytes(dataset: Dataset, *, max_s_per_recording: float | None = None) -> int:
-    """Disk space the whole cache of a dataset takes, about."""
-    return _estimate(dataset, None, max_s_per_recording)
+def _finished(directory: Path) -> WaveCache | None:
+    """The cache of a finished list; None where there is none, or something of it is missing or damaged."""
+    with suppress(DataError):
+        cache = WaveCache(directory)
+        return cache if cache.is_whole() else None
+    return None
 
 
-def _estimate(dataset: Dataset, paths: set[str] | None, max_s: float | None) -> int:
-    total_s = 0.0
-    for table in (dataset.recordings, dataset.noise):
-        durations = table["duration_s"] if paths is None else table["duration_s"][table["path"].isin(paths)]
-        total_s += float(durations.clip(upper=max_s).sum())
-    return int(total_s * SAMPLE_RATE_HZ * _BYTES_PER_SAMPLE)
+def _news(finished: WaveCache, plan: CachePlan) -> bool:
+    """Whether anything has room that had none when the list was finished."""
+    return bool(np.isin(plan.to_decode, finished.direct_rows).any())
 
 
-def _require_space(dataset: Dataset, cache_dir: Path, paths: set[str], max_s: float | None) -> None:
-    needed, free = _estimate(dataset, paths, max_s), shutil.disk_usage(cache_dir).free
-    if needed > free:
-        raise DataError(
-            f"The cache needs {needed / 1e9:.1f} GB more, but {cache_dir} has {free / 1e9:.1f} GB free. "
-            "Put it on another disk or keep fewer seconds of each recording."
-        )
-
-
-def _entry_key(path: Path, max_s: float | None) -> str:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(f"{path} must be there to be decoded, but: {error.strerror}.") from error
-    identity = f"{_FORMAT}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{max_s}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:32]
-
-
-def _audio_path(cache_dir: Path, key: str) -> Path:
-    return cache_dir / "audio" / key[:2] / f"{key}.npy"
-
-
-def _stored_samples(path: Path) -> int | None:
-    """Samples in a cache entry; None when it is not there or not whole."""
-    try:
-        num_samples = len(np.load(path, mmap_mode="r"))
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
-    return num_samples if _file_bytes(path) == _entry_bytes(num_samples) else None
-
-
-def _entry_bytes(num_samples: int) -> int:
-    return _HEADER_BYTES + num_samples * _BYTES_PER_SAMPLE
-
-
-def _file_bytes(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
-
-
-def _decode_all(
-    root: Path,
-    cache_dir: Path,
-    missing: list[tuple[str, str]],
-    max_s: float | None,
-    total: int,
-    progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Samples by key of what could be decoded, and reasons by path of what could not."""
-    lengths: dict[str, int] = {}
-    reasons: dict[str, str] = {}
-    done = total - len(missing)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        jobs = {pool.submit(_decode_one, root / path, _audio_path(cache_dir, key), max_s): (path, key) for path, key in missing}
-        try:
-            for job in as_completed(jobs):
-                path, key = jobs.pop(job)
-                try:
-                    lengths[key] = job.result()
-                except DataError as error:
-                    reasons[path] = str(error)
-                done += 1
-                if progress:
-                    progress(done, total)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return lengths, reasons
-
-
-def _decode_one(source: Path, entry: Path, max_s: float | None) -> int:
-    wave_T = to_int16(decode(source, max_s=max_s))
-    entry.parent.mkdir(parents=True, exist_ok=True)
-    aside = entry.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            np.save(file, wave_T)
-        aside.replace(entry)
-    finally:
+def _remove_orphans(folder: Path) -> None:
+    for path in folder.iterdir():
         with suppress(FileNotFoundError):
-            aside.unlink()
-    return len(wave_T)
+            if time.time() - path.stat().st_mtime > _ORPHAN_S:
+                path.unlink()
 
 
-def _write_index(
-    directory: Path, keys: list[str], num_samples: list[int], num_recordings: int, findings: tuple[Finding, ...]
-) -> None:
-    aside = directory / f"index.{os.getpid()}.tmp"
-    with aside.open("wb") as file:
-        np.savez(
-            file,
-            keys=np.array(keys, dtype="U32"),
-            num_samples=np.array(num_samples, dtype=np.int64),
-            num_recordings=num_recordings,
-            findings=json.dumps([vars(finding) for finding in findings]),
+@dataclass(frozen=True)
+class _Decoded:
+    """What became of one file: one of the three."""
+
+    row: int
+    num_samples: int = 0
+    reason: str = ""
+    """Why it cannot be decoded."""
+    no_room: bool = False
+
+
+class _Build:
+    """One build under the lock."""
+
+    def __init__(self, sources: SourceList, plan: CachePlan, cache_dir: Path) -> None:
+        self._sources, self._plan, self._cache_dir = sources, plan, cache_dir
+        self._disk_full = False
+
+    def run(self, directory: Path, max_bad_share: float, progress: Progress | None) -> None:
+        """Decodes what is planned and writes the index."""
+        sources = self._sources
+        num_samples = np.maximum(self._plan.stored_samples, 0)
+        is_direct = np.zeros(len(sources.keys), dtype=bool)
+        is_direct[self._plan.direct] = True
+        reasons: dict[str, str] = {}
+        for done in self._decode_all(progress):
+            num_samples[done.row] = done.num_samples
+            is_direct[done.row] = done.no_room
+            if done.reason:
+                reasons[sources.paths[done.row]] = done.reason
+        for row in np.flatnonzero(is_direct):
+            num_samples[row] = num_samples_at(sources.duration_s[row])
+        findings = settle_unusable(
+            reasons,
+            total=len(sources.keys),
+            max_share=max_bad_share,
+            rule=_RULE_DECODABLE,
+            kind="audio files",
+            csv_path=directory / "undecodable.csv",
         )
-    aside.replace(directory / "index.npz")
+        write_index(
+            directory,
+            sources.paths,
+            keys=sources.keys,
+            num_samples=num_samples,
+            is_direct=is_direct,
+            num_recordings=sources.num_recordings,
+            max_s=sources.max_s,
+            findings=findings + self._no_room(is_direct),
+        )
+
+    def _decode_all(self, progress: Progress | None) -> Iterator[_Decoded]:
+        duration_s = self._sources.duration_s
+        total_s, done_s = float(duration_s[self._plan.to_decode].sum()), 0.0
+        threads = num_cores()
+        with closing(Prefetcher(self._decode_one, threads=threads, depth=threads * _AHEAD)) as pool:
+            for done in pool.batches(self._plan.to_decode.tolist()):
+                done_s += float(duration_s[done.row])
+                if progress:
+                    progress(done_s, total_s)
+                yield done
+
+    def _decode_one(self, row: int) -> _Decoded:
+        if self._disk_full:
+            return _Decoded(row, no_room=True)
+        try:
+            samples_T = to_int16(decode(Path(self._sources.paths[row]), max_s=self._sources.max_s))
+        except DataError as error:
+            return _Decoded(row, reason=str(error))
+        try:
+            write_entry(entry_path(f"{self._cache_dir}/audio", self._sources.keys[row]), samples_T, self._cache_dir / "tmp")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._disk_full = True
+            return _Decoded(row, no_room=True)
+        return _Decoded(row, num_samples=len(samples_T))
+
+    def _no_room(self, is_direct: NDArray[np.bool_]) -> tuple[Finding, ...]:
+        rows = np.flatnonzero(is_direct)
+        if not len(rows):
+            return ()
+        hours, clip_s = self._sources.duration_s[rows].sum() / 3600, direct_clip_s(self._sources, rows)
+        cost = (
+            f"{hours:.1f} hours of audio are decoded anew for every clip, which takes about {1e3 * clip_s:.0f} ms "
+            f"of CPU each instead of .1 ms. Free some space on the disk of {self._cache_dir}, or move the cache to a larger one."
+        )
+        return (Finding.of(_RULE_FITS, [self._sources.paths[row] for row in rows], cost),)

@@ -17,10 +17,13 @@ from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.clips import ClipPlan, draw_plan, noise_pools, read_clip, read_mixture
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.prefetch import Prefetcher
+from birdclef_core.data.prefetch import FeedStats, Prefetcher
 from birdclef_core.data.targets import training_table, validation_truth
 from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
+
+READER_THREADS = 2
+"""Threads that read clips: see docs/benchmarks/data.md."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,12 @@ class WindowBatch:
 
 
 class TrainFeed:
-    """Class-balanced training clips of one stage. A context manager; `close` ends its threads."""
+    """Class-balanced training clips of one stage. A context manager: its threads start with it, and `close` ends them."""
 
-    def __init__(self, dataset: Dataset, cache: WaveCache, label_space: LabelSpace, stage: StageConfig) -> None:
-        """Raises DataError when no training recording has a species of `label_space`."""
+    def __init__(
+        self, dataset: Dataset, cache: WaveCache, label_space: LabelSpace, stage: StageConfig, *, threads: int = READER_THREADS
+    ) -> None:
+        """Raises DataError when no training recording has a species of `label_space`. The number of threads changes no batch."""
         table = training_table(dataset, label_space, secondary_target=stage.secondary_target)
         weights = np.where(cache.recording_samples[table.rows_R] > 0, table.sampling_weight_R, 0.0)
         if not weights.any():
@@ -69,7 +74,7 @@ class TrainFeed:
         self._table, self._cache, self._stage = table, cache, stage
         self._cumulative_weights = np.cumsum(weights)
         self._noise = noise_pools(stage.noise, dataset.noise["group"].to_numpy(dtype=object), cache.noise_samples > 0)
-        self._prefetcher = Prefetcher(self._make)
+        self._prefetcher = Prefetcher(self._make, threads=threads, depth=2 * threads)
 
     def __enter__(self) -> Self:
         return self
@@ -80,7 +85,12 @@ class TrainFeed:
     @property
     def waited_s(self) -> float:
         """Seconds that the consumer has waited for batches so far."""
-        return self._prefetcher.waited_s
+        return self._prefetcher.stats.waited_s
+
+    @property
+    def stats(self) -> FeedStats:
+        """How the threads and the consumer kept up with each other so far."""
+        return self._prefetcher.stats
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[TrainBatch]:
         """The batches of an epoch from `first_batch` on, the same ones however many were drawn before."""
@@ -134,7 +144,7 @@ class EvaluationWindows:
 
     The first `max_s` seconds of each validation recording, cut in windows of `clip_s`, the last one padded with zeros; a
     recording shorter than a window is repeated to fill it. One that the cache could not decode is a window of silence: every
-    trial has the same rows.
+    trial has the same rows. Its threads start with it and end when it is dropped.
     """
 
     def __init__(
@@ -154,6 +164,7 @@ class EvaluationWindows:
         windows_R = np.maximum(1, -(-self._used_R // self._clip_samples))
         self._recording_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
         self._start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * self._clip_samples
+        self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
 
     def __len__(self) -> int:
         """Batches."""
@@ -164,11 +175,7 @@ class EvaluationWindows:
         return len(self._recording_W)
 
     def __iter__(self) -> Iterator[WindowBatch]:
-        prefetcher = Prefetcher(self._make)
-        try:
-            yield from prefetcher.batches(range(0, self.num_windows, self._batch_size))
-        finally:
-            prefetcher.close()
+        return self._prefetcher.batches(range(0, self.num_windows, self._batch_size))
 
     def _make(self, first: int) -> WindowBatch:
         recording_B = self._recording_W[first : first + self._batch_size]

@@ -1,9 +1,11 @@
 """Batches made ahead of the device by threads that start once and live as long as their feed."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -11,26 +13,56 @@ Task = TypeVar("Task")
 Batch = TypeVar("Batch")
 
 
+@dataclass(frozen=True)
+class FeedStats:
+    """How a feed and its consumer kept up with each other. Counts since the start; `later - earlier` is what lies between."""
+
+    batches: int = 0
+    waited_s: float = 0.0
+    """Time that the consumer stood still for batches."""
+    busy_s: float = 0.0
+    """Time that the threads spent on making batches, all added up; near `threads` x duration, they are the bottleneck."""
+    ready: int = 0
+    """Batches that lay ready when the consumer asked, added up; `ready / batches` near 0 is a consumer that waits for data, near
+    the depth one that the data wait for."""
+
+    def __sub__(self, earlier: "FeedStats") -> "FeedStats":
+        return FeedStats(
+            self.batches - earlier.batches,
+            self.waited_s - earlier.waited_s,
+            self.busy_s - earlier.busy_s,
+            self.ready - earlier.ready,
+        )
+
+
 class Prefetcher(Generic[Task, Batch]):
     """Runs `make(task)` for a few tasks ahead, in order. An error in a thread is raised where its batch is asked for."""
 
     def __init__(self, make: Callable[[Task], Batch], *, threads: int = 2, depth: int = 4) -> None:
+        self.threads, self.depth = threads, depth
         self._make = make
-        self._depth = depth
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feed")
-        self.waited_s = 0.0
-        """Seconds that the consumer has waited for batches so far."""
+        self._batches = self._ready = 0
+        self._waited_s = self._busy_s = 0.0
+        self._busy_lock = threading.Lock()
+
+    @property
+    def stats(self) -> FeedStats:
+        """What has been so far."""
+        return FeedStats(self._batches, self._waited_s, self._busy_s, self._ready)
 
     def batches(self, tasks: Iterable[Task]) -> Iterator[Batch]:
         """The batch of each task. Whatever was made ahead is dropped when the caller stops early."""
         remaining = iter(tasks)
-        ahead: deque[Future[Batch]] = deque(self._pool.submit(self._make, task) for task in islice(remaining, self._depth))
+        ahead: deque[Future[Batch]] = deque(self._pool.submit(self._timed, task) for task in islice(remaining, self.depth))
         try:
             while ahead:
+                self._ready += sum(job.done() for job in ahead)
                 started = time.perf_counter()
                 batch = ahead.popleft().result()
-                self.waited_s += time.perf_counter() - started
-                ahead.extend(self._pool.submit(self._make, task) for task in islice(remaining, 1))
+                self._waited_s += time.perf_counter() - started
+                self._batches += 1
+                ahead.extend(self._pool.submit(self._timed, task) for task in islice(remaining, 1))
                 yield batch
         finally:
             for job in ahead:
@@ -39,3 +71,11 @@ class Prefetcher(Generic[Task, Batch]):
     def close(self) -> None:
         """Ends the threads. To be called once, after the last batch."""
         self._pool.shutdown(cancel_futures=True)
+
+    def _timed(self, task: Task) -> Batch:
+        started = time.perf_counter()
+        try:
+            return self._make(task)
+        finally:
+            with self._busy_lock:
+                self._busy_s += time.perf_counter() - started

@@ -1,30 +1,46 @@
+import errno
+import logging
 import multiprocessing
 import os
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
 
 from birdclef_core.data import cache as cache_module
-from birdclef_core.data.cache import build_cache, cache_bytes, open_cache
+from birdclef_core.data import cache_plan as plan_module
+from birdclef_core.data.cache import WaveCache, build_cache, open_cache, plan_cache
 from birdclef_core.data.dataset import Dataset, load_dataset
-from birdclef_core.data.decode import decode
+from birdclef_core.data.decode import decode, to_int16
 from birdclef_core.errors import DataError, InputError
 
 
 @pytest.fixture
 def dataset(maker: Any) -> Dataset:
-    return load_dataset(maker.make([*maker.many("a", 6), *maker.many("b", 6, s=0.4)], {"rain.wav": 0.7}))
+    return load_dataset(maker.make([*maker.many("a", 6), *maker.many("b", 5, s=0.4)], {"rain.wav": 0.7}))
 
 
-def count_decodes(dataset: Dataset, cache_dir: Path) -> int:
+def count_decodes(dataset: Dataset, cache_dir: Path, **options: Any) -> int:
     with patch.object(cache_module, "decode", wraps=decode) as counted:
-        build_cache(dataset, cache_dir)
+        build_cache(dataset, cache_dir, **options)
     return counted.call_count
+
+
+def whole(cache: WaveCache) -> list[np.ndarray]:
+    """Every recording and noise file, as the cache gives them."""
+    recordings = [cache.read(row, 0, cache.num_samples(row)) for row in range(len(cache.recording_samples))]
+    return recordings + [cache.read_noise(row, 0, cache.num_noise_samples(row)) for row in range(len(cache.noise_samples))]
+
+
+def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return len(first) == len(second) and all(np.array_equal(one, two) for one, two in zip(first, second, strict=True))
 
 
 def test_any_clip_equals_the_decoded_file_to_one_step(dataset: Dataset, tmp_path: Path) -> None:
@@ -54,34 +70,77 @@ def test_only_what_changed_is_decoded(dataset: Dataset, tmp_path: Path) -> None:
     assert count_decodes(dataset, tmp_path) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_damage_is_said_and_mended(dataset: Dataset, tmp_path: Path, damage: str) -> None:
+def flip_a_bit(entry: Path) -> None:
+    content = bytearray(entry.read_bytes())
+    content[1000] ^= 1
+    entry.write_bytes(content)
+
+
+def entry_of(cache: WaveCache, row: int) -> Path:
+    return Path(cache._path(row))
+
+
+DAMAGES = {"bit": flip_a_bit, "cut": lambda entry: entry.write_bytes(entry.read_bytes()[:-20]), "gone": Path.unlink}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_said_and_mended_while_reading(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
     cache = build_cache(dataset, tmp_path)
-    expected = cache.read(0, 0, cache.num_samples(0))
-    entry = sorted((tmp_path / "audio").rglob("*.npy"))[0]
-    entry.write_bytes(entry.read_bytes()[:-20]) if damage == "cut" else entry.unlink()
-    with pytest.raises(DataError, match="Run again"):
-        for row in range(12):
-            cache.read(row, 0, cache.num_samples(row))
-        cache.read_noise(0, 0, cache.num_noise_samples(0))
+    expected = whole(cache)
+    DAMAGES[damage](entry_of(cache, 3))
+    with caplog.at_level(logging.WARNING):
+        assert same(whole(cache), expected)
+    assert len(cache.mended) == 1 and "a3.wav is decoded again" in cache.mended[0] in caplog.text
+    again = open_cache(cache.directory)
+    assert same(whole(again), expected) and not again.mended
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_what_is_not_whole_is_decoded_by_the_next_build(dataset: Dataset, tmp_path: Path, damage: str) -> None:
+    cache = build_cache(dataset, tmp_path)
+    expected = whole(cache)
+    DAMAGES[damage](entry_of(cache, 3))
     assert count_decodes(dataset, tmp_path) == 1
-    assert np.array_equal(build_cache(dataset, tmp_path).read(0, 0, len(expected)), expected)
+    assert same(whole(build_cache(dataset, tmp_path)), expected)
+
+
+def test_a_damaged_index_is_made_anew_from_the_entries(dataset: Dataset, tmp_path: Path) -> None:
+    cache = build_cache(dataset, tmp_path)
+    flip_a_bit(cache.directory / "index.npz")
+    with pytest.raises(DataError, match="Build the cache"):
+        open_cache(cache.directory)
+    assert count_decodes(dataset, tmp_path) == 0
+    assert same(whole(open_cache(cache.directory)), whole(cache))
+
+
+def test_a_damaged_entry_whose_source_is_another_one_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    cache = build_cache(dataset, tmp_path)
+    flip_a_bit(entry_of(cache, 3))
+    os.utime(dataset.root / dataset.recordings["path"][3], ns=(1, 1))
+    with pytest.raises(DataError, match=r"a3\.wav has changed since"):
+        cache.read(3, 0, 1000)
+
+
+def die_after_five(dataset: Dataset, cache_dir: Path) -> None:
+    """A process that is killed: nothing is tidied up."""
+    decoded = Mock(side_effect=lambda path, *, max_s=None: os._exit(9) if decoded.call_count > 5 else decode(path))
+    with patch.object(cache_module, "decode", decoded), patch.object(cache_module, "num_cores", lambda: 1):
+        build_cache(dataset, cache_dir)
 
 
 def test_a_killed_build_goes_on(dataset: Dataset, tmp_path: Path) -> None:
-    done = 0
-
-    def die_after_five(*_: int) -> None:
-        nonlocal done
-        done += 1
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_cache(dataset, tmp_path, progress=die_after_five)
-    assert not list((tmp_path / "lists").rglob("index.npz"))
-    assert count_decodes(dataset, tmp_path) <= 13 - 5
-    assert not list(tmp_path.rglob("*.tmp"))
+    worker = multiprocessing.get_context("fork").Process(target=die_after_five, args=(dataset, tmp_path))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 9 and not list((tmp_path / "lists").rglob("index.npz"))
+    orphan = tmp_path / "tmp" / "1-1.tmp"
+    orphan.touch()
+    os.utime(orphan, (0, 0))
+    assert count_decodes(dataset, tmp_path) == 12 - 5
+    assert not orphan.exists()
 
 
 def build_and_count(dataset: Dataset, cache_dir: Path, counts: Any) -> None:
@@ -100,7 +159,7 @@ def test_two_processes_do_not_build_twice(dataset: Dataset, tmp_path: Path) -> N
     workers = [context.Process(target=build_and_count, args=(dataset, tmp_path / "cache", counts)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    assert sorted(counts.get(timeout=60) for _ in workers) == [0, 13]
+    assert sorted(counts.get(timeout=60) for _ in workers) == [0, 12]
     for worker in workers:
         worker.join()
 
@@ -122,24 +181,84 @@ def test_undecodable_audio(maker: Any, tmp_path: Path) -> None:
         refuse_more = False
         cache = build_cache(dataset, tmp_path)
     assert cache.num_samples(4) == 0 and cache.num_samples(5) == 32_000
+    assert len(cache.read(4, 0, 0)) == 0
     assert cache.findings[0].count == 1 and "a4.wav" in cache.findings[0].examples[0]
     assert count_decodes(dataset, tmp_path) == 0
 
 
-def test_limits(dataset: Dataset, tmp_path: Path) -> None:
-    assert cache_bytes(dataset) == int((6 * 1.0 + 6 * 0.4 + 0.7) * 64_000)
+def test_progress_and_plan(dataset: Dataset, tmp_path: Path) -> None:
+    total_s = 6 * 1.0 + 5 * 0.4 + 0.7
+    plan = plan_cache(dataset, tmp_path / "cache")
+    assert len(plan.to_decode) == 12 and not len(plan.direct) and not (tmp_path / "cache").exists()
+    assert plan.num_bytes == pytest.approx(total_s * 64_000, rel=0.2) and plan.decode_s > 0
+    assert plan.describe().startswith("12 files to decode, 0.0 GB and about 0.0 minutes on ")
+    seen: list[tuple[float, float]] = []
+    build_cache(dataset, tmp_path / "cache", progress=lambda *values: seen.append(values))
+    assert len(seen) == 12 and seen == sorted(seen) and seen[-1] == pytest.approx((total_s, total_s))
+    stored = sum(path.stat().st_size for path in (tmp_path / "cache" / "audio").rglob("*.wave"))
+    assert stored == plan.num_bytes
+    assert plan_cache(dataset, tmp_path / "cache").describe() == "nothing to decode, all is cached"
+
+
+def test_max_s_per_recording(maker: Any, tmp_path: Path) -> None:
+    dataset = load_dataset(maker.make([*maker.many("a", 3), maker.row("a", "long", s=61.5)]))
     with pytest.raises(InputError, match="max_s_per_recording >= 60"):
         build_cache(dataset, tmp_path, max_s_per_recording=5)
+    cache = build_cache(dataset, tmp_path, max_s_per_recording=60.5)
+    assert cache.num_samples(3) == 60.5 * 32_000
+    assert build_cache(dataset, tmp_path).num_samples(3) == 61.5 * 32_000
+
+
+def test_reading_outside(dataset: Dataset, tmp_path: Path) -> None:
     cache = build_cache(dataset, tmp_path)
     with pytest.raises(IndexError, match="32000"):
         cache.read(0, 31_999, 2)
     assert len(cache.read(0, 31_999, 1)) == 1
 
 
-def test_too_little_disk(dataset: Dataset, tmp_path: Path) -> None:
-    usage = type("Usage", (), {"free": 1000})
-    with patch.object(cache_module.shutil, "disk_usage", return_value=usage), pytest.raises(DataError, match="GB free"):
-        build_cache(dataset, tmp_path)
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """A disk with so much room for a cache, beside what is always left to others."""
+
+    def usage(folder: Path) -> SimpleNamespace:
+        used = sum(path.stat().st_size for path in folder.rglob("*.wave"))
+        return SimpleNamespace(free=size - used + 2**30)
+
+    with patch.object(plan_module.shutil, "disk_usage", usage):
+        yield
+
+
+@pytest.mark.parametrize("by", ["disk", "max_bytes"])
+def test_what_has_no_room_is_decoded_directly(dataset: Dataset, tmp_path: Path, by: str) -> None:
+    """Noise and the rare species come first; the samples are the same; when there is room, the rest follows."""
+    expected = whole(build_cache(dataset, tmp_path / "large"))
+    room, limit = (300_000, None) if by == "disk" else (2**40, 300_000)
+    with disk_of(room):
+        cache = build_cache(dataset, tmp_path / "small", max_bytes=limit)
+        assert same(whole(cache), expected)
+        assert cache.direct_rows.tolist() == [1, 2, 3, 4, 5]
+        assert "5 files do not fit" in plan_cache(dataset, tmp_path / "small", max_bytes=limit).describe()
+        assert count_decodes(dataset, tmp_path / "small", max_bytes=limit) == 0
+    assert cache.findings[0].count == 5 and "decoded anew for every clip" in cache.findings[0].meaning
+    assert count_decodes(dataset, tmp_path / "small") == 5
+    cache = build_cache(dataset, tmp_path / "small")
+    assert not len(cache.direct_rows) and not cache.findings and same(whole(cache), expected)
+
+
+def test_a_disk_that_fills_up_while_building(dataset: Dataset, tmp_path: Path) -> None:
+    expected = [to_int16(decode(dataset.root / path)) for path in [*dataset.recordings["path"], *dataset.noise["path"]]]
+    real, calls = cache_module.write_entry, 0
+
+    def write(*arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(*arguments)
+
+    with patch.object(cache_module, "write_entry", write), patch.object(cache_module, "num_cores", lambda: 1):
+        cache = build_cache(dataset, tmp_path)
+    assert calls == 6 and len(cache.direct_rows) == 7 and same(whole(cache), expected)
 
 
 def test_an_open_cache_must_be_finished(tmp_path: Path) -> None:

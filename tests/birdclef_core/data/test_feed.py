@@ -1,3 +1,5 @@
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from birdclef_core.config import NoiseGroup, StageConfig
 from birdclef_core.data.cache import WaveCache, build_cache
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.feed import EvaluationWindows, TrainBatch, TrainFeed
+from birdclef_core.errors import DataError
 
 
 def stage(**changes: Any) -> StageConfig:
@@ -112,11 +115,36 @@ def test_no_noise_files(maker: Any, tmp_path: Path) -> None:
     assert batch.noise_wave_MT.shape == (0, 16_000) and len(batch.noise_clip_M) == len(batch.noise_snr_db_M) == 0
 
 
-def test_a_damaged_cache_reaches_the_consumer(dataset: Dataset, cache: WaveCache, tmp_path: Path) -> None:
-    for entry in (tmp_path / "cache" / "audio").rglob("*.npy"):
+def test_trouble_with_the_cache_reaches_the_consumer(dataset: Dataset, cache: WaveCache, tmp_path: Path) -> None:
+    """Entries that are gone are decoded anew; without their sources that fails."""
+    for entry in (tmp_path / "cache" / "audio").rglob("*.wave"):
         entry.unlink()
-    with TrainFeed(dataset, cache, dataset.target_species, stage()) as feed, pytest.raises(Exception, match="Run again"):
+    with TrainFeed(dataset, cache, dataset.target_species, stage()) as feed:
         next(feed.epoch(0))
+        assert cache.mended
+        shutil.rmtree(dataset.root)
+        with pytest.raises(DataError, match="must be there"):
+            list(feed.epoch(1))
+
+
+def test_batches_do_not_depend_on_the_threads(dataset: Dataset, cache: WaveCache) -> None:
+    config = stage(clips_per_epoch=80, noise=(NoiseGroup(prob=0.5),))
+    epochs = []
+    for threads in (1, 5):
+        with TrainFeed(dataset, cache, dataset.target_species, config, threads=threads) as feed:
+            epochs.append(list(feed.epoch(0)))
+    assert all(equal(first, second) for first, second in zip(*epochs, strict=True))
+
+
+def test_threads_start_once_a_stage(dataset: Dataset, cache: WaveCache) -> None:
+    windows = EvaluationWindows(dataset, cache, dataset.target_species, 0.5, batch_size=3)
+    names = []
+    with TrainFeed(dataset, cache, dataset.target_species, stage(clips_per_epoch=40)) as feed:
+        for epoch in range(3):
+            assert len(list(feed.epoch(epoch))) == 10 and list(windows)
+            names.append({thread.ident for thread in threading.enumerate() if thread.name.startswith("feed")})
+        assert names[0] == names[1] == names[2]
+        assert feed.stats.batches == 30 and feed.stats.waited_s == feed.waited_s > 0
 
 
 def windows_of(dataset: Dataset, cache: WaveCache, clip_s: float, max_s: float = 60.0) -> dict[int, list[np.ndarray]]:

@@ -46,10 +46,17 @@ def test_no_more_is_made_than_the_depth() -> None:
     prefetcher.close()
 
 
-def test_waiting_is_counted() -> None:
-    slow, quick = (Prefetcher(lambda task, s=s: time.sleep(s), threads=1) for s in (0.02, 0.0))
+def test_who_waited_for_whom_is_counted() -> None:
+    slow, quick = (Prefetcher(lambda task, s=s: time.sleep(s), threads=1, depth=3) for s in (0.02, 0.0))
     for prefetcher in (slow, quick):
+        list(prefetcher.batches(range(3)))
+        before = prefetcher.stats
         for _ in prefetcher.batches(range(5)):
             time.sleep(0.005)
+        stats = prefetcher.stats - before
+        assert stats.batches == 5
+        if prefetcher is slow:
+            assert 0.06 < stats.waited_s < 0.2 and 0.1 < stats.busy_s < 0.2 and stats.ready == 0
+        else:
+            assert stats.waited_s < 0.02 and stats.busy_s < 0.02 and stats.ready >= 8
         prefetcher.close()
-    assert 0.06 < slow.waited_s < 0.2 and quick.waited_s < 0.02
