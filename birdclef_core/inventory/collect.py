@@ -20,7 +20,7 @@ from birdclef_core.inventory.merge import Merged, merge_claims, override_labels
 from birdclef_core.inventory.place import place_files
 from birdclef_core.inventory.resumable import Progress, look_at_files
 from birdclef_core.inventory.sources import Source, named_apart, noise_source, open_source
-from birdclef_core.inventory.species_names import find_taxonomies, read_taxonomies, renamed_codes
+from birdclef_core.inventory.species_names import find_taxonomies, named_codes, read_taxonomies, renamed_codes
 
 Mode = Literal["reference", "link", "copy"]
 
@@ -57,7 +57,7 @@ def collect(
         opened = _open(sources, noise)
         claims = _claims(opened)
         taxonomy = read_taxonomies(find_taxonomies(_taxonomy_folders(sources, opened)))
-        renamed = renamed_codes(_named_codes(claims), taxonomy)
+        renamed = renamed_codes(named_codes(claims), taxonomy)
         claims = _renamed(claims, renamed)
         facts, num_probed = _probe(claims, opened, out / _PROBES, threads, progress)
         merged = merge_claims(claims.join(facts, on="path").fillna({"content": ""}))
@@ -95,15 +95,6 @@ def _claims(opened: Sequence[Source]) -> pd.DataFrame:
 def _taxonomy_folders(sources: Sequence[Path], opened: Sequence[Source]) -> list[Path]:
     folders = [Path(path).absolute() for path in sources] + [source.path for source in opened]
     return [path for path in dict.fromkeys(folders) if path.is_dir()]
-
-
-def _named_codes(claims: pd.DataFrame) -> pd.DataFrame:
-    """Every code with each pair of names that it comes with; codes that are only secondary labels without names."""
-    named = claims[["primary_label", *_NAMES]].rename(columns={"primary_label": "code"}).drop_duplicates()
-    secondary = claims["secondary_labels"].explode().dropna().drop_duplicates().astype(str)
-    others = pd.DataFrame({"code": secondary, "scientific_name": "", "common_name": ""})
-    both = pd.concat([named, others], ignore_index=True)
-    return both[both["code"] != ""]
 
 
 def _renamed(claims: pd.DataFrame, new: dict[str, str]) -> pd.DataFrame:

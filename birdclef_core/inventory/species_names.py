@@ -38,6 +38,16 @@ def read_taxonomies(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True).drop_duplicates("code", ignore_index=True)
 
 
+def named_codes(recordings: pd.DataFrame) -> pd.DataFrame:
+    """code, scientific_name and common_name of every label of recordings, once with each pair of names that it comes with; codes
+    that are only secondary labels have no names."""
+    present = {name: recordings.get(name, "") for name in ("scientific_name", "common_name")}
+    named = pd.DataFrame({"code": recordings["primary_label"], **present}).drop_duplicates()
+    secondary = recordings["secondary_labels"].explode().dropna().drop_duplicates().astype(str)
+    both = pd.concat([named, pd.DataFrame({"code": secondary, "scientific_name": "", "common_name": ""})], ignore_index=True)
+    return both[both["code"] != ""].fillna("")
+
+
 def renamed_codes(named: pd.DataFrame, taxonomy: pd.DataFrame) -> dict[str, str]:
     """Codes that the taxonomy knows by another one: {old: new}.
 

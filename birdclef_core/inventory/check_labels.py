@@ -1,0 +1,125 @@
+"""What can be wrong with labels and with the split: codes that nobody knows, species that are not scored, authors on both sides."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.findings import Finding
+from birdclef_core.data.listing import Listing
+from birdclef_core.data.metadata import NOT_SPECIES
+from birdclef_core.inventory.check_files import in_words, same_recordings
+from birdclef_core.inventory.problems import Level, Problem
+from birdclef_core.inventory.species_names import find_taxonomies, named_codes, read_taxonomies, renamed_codes
+
+
+def label_problems(root: Path, listing: Listing) -> list[Problem]:
+    """Problems of the metadata; codes are compared with the taxonomy files of the folder, where there are any."""
+    recordings = listing.recordings
+    primary = recordings["primary_label"]
+    secondary = recordings["secondary_labels"].explode().dropna()
+    counts = pd.concat([primary, secondary]).value_counts().drop(labels=list(NOT_SPECIES), errors="ignore")
+    taxonomy = read_taxonomies(find_taxonomies([root]))
+    named = named_codes(recordings)
+    renamed = renamed_codes(named, taxonomy)
+    known = set(taxonomy["code"]) | set(renamed)
+    unknown = [code for code in counts.index if code not in known] if len(taxonomy) else []
+    codes_of = named[named["scientific_name"] != ""].groupby("scientific_name")["code"].unique()
+    several = codes_of[codes_of.str.len() > 1]
+    unlearnt = secondary[~secondary.isin(set(primary))].value_counts()
+    repeated = recordings["path"].dropna()
+    repeated = repeated[repeated.duplicated()].unique()
+    return [
+        _problem(
+            "unlearnt_label",
+            "loses",
+            "every secondary label is the primary label of some recording",
+            _counted(unlearnt),
+            "these labels are not learnt; their recordings stay in for their other labels.",
+        ),
+        _problem(
+            "named_twice",
+            "loses",
+            "a file is named by one row",
+            repeated,
+            "the first row counts, the labels of the others are lost.",
+        ),
+        _problem(
+            "renamed_species",
+            "loses",
+            "a species code is the taxonomy's own",
+            [f"{old} is {new} now ({counts[old]} recordings)" for old, new in renamed.items()],
+            "trained apart from recordings under the new code, and unknown where that is asked for. Collecting renames them.",
+        ),
+        _problem(
+            "several_codes",
+            "loses",
+            "a species has one code",
+            [f"{name}: {', '.join(codes)}" for name, codes in several.items()],
+            "one species is taught as several.",
+        ),
+        _problem(
+            "unknown_species",
+            "note",
+            "every species code is in the taxonomy",
+            _counted(counts[unknown]),
+            "trained on under the code they have; a spelling mistake makes a species of its own.",
+        ),
+    ]
+
+
+def split_problems(dataset: Dataset, files: pd.DataFrame) -> list[Problem]:
+    """Problems of the split that is trained on. `files` is the table of a `CheckReport`."""
+    recordings = dataset.recordings
+    inside = recordings["is_validation"]
+    scored = set(recordings["primary_label"][inside])
+    unscored = [code for code in dataset.all_species.species if code not in scored]
+    side = dict(zip(recordings["path"], inside, strict=True))
+    leaks = []
+    for group in same_recordings(files):
+        sides = group["path"].map(side).dropna()
+        if sides.nunique() > 1:
+            leaks.append(in_words(group["path"]))
+    return [
+        _problem(
+            "author_on_both_sides",
+            "loses",
+            "an author is on one side of the split",
+            _on_both_sides(recordings["author"], inside),
+            "the same birds, place and microphone are trained on and scored on: scores look better than they are. "
+            "Write an author's name in one way.",
+        ),
+        _problem(
+            "duplicate_across_split",
+            "loses",
+            "no validation recording is trained on",
+            leaks,
+            "the model has heard what it is scored on: scores look better than they are. Collecting makes one recording of them.",
+        ),
+        _problem(
+            "unscored_species",
+            "note",
+            "every species has a validation recording",
+            unscored,
+            "trained and not scored: too few recordings or authors.",
+        ),
+    ]
+
+
+def _on_both_sides(authors: pd.Series, is_validation: pd.Series) -> list[str]:
+    """Authors on both sides, also where only letters' case, blanks and punctuation tell the names apart."""
+    named = pd.DataFrame({"author": authors, "inside": is_validation})[authors != ""]
+    plain = named["author"].str.casefold().str.replace(r"[\W_]+", "", regex=True)
+    named = named.assign(plain=plain)[plain != ""]
+    sides = named.groupby("plain")["inside"].nunique()
+    both = named[named["plain"].isin(sides.index[sides > 1])]
+    return [" = ".join(sorted(names)) for names in both.groupby("plain")["author"].unique()]
+
+
+def _problem(kind: str, level: Level, rule: str, cases: Iterable[str], meaning: str) -> Problem:
+    return Problem(kind, level, Finding.of(rule, cases, meaning))
+
+
+def _counted(counts: pd.Series) -> list[str]:
+    return [f"{code} ({count} recordings)" for code, count in counts.items()]
