@@ -113,23 +113,23 @@ class TrainFeed:
     def _make(self, plan: ClipPlan) -> TrainBatch:
         table = self._table
         rows_B = table.rows_R[plan.position_B]
-        wave_BT = _empty_waves(len(rows_B), self._stage.clip_samples)
+        wave_BT = empty_waves(len(rows_B), self._stage.clip_samples)
         for wave_T, row, place, is_mixture in zip(
             wave_BT.numpy(), rows_B, plan.place_B, table.is_mixture_R[plan.position_B], strict=True
         ):
             wave_T[:] = self._read(int(row), float(place), bool(is_mixture))
-        noise_wave_MT = _empty_waves(len(plan.noise_row_M), self._stage.clip_samples)
+        noise_wave_MT = empty_waves(len(plan.noise_row_M), self._stage.clip_samples)
         for wave_T, row, place in zip(noise_wave_MT.numpy(), plan.noise_row_M, plan.noise_place_M, strict=True):
             num_samples = self._cache.num_noise_samples(row)
             wave_T[:] = read_clip(self._cache.read_noise, int(row), num_samples, float(place), len(wave_T))
         return TrainBatch(
             wave_BT=wave_BT,
-            target_BC=_pinned(table.target_RC[plan.position_B].toarray()),
-            weight_B=_pinned(table.weight_R[plan.position_B]),
+            target_BC=pinned(table.target_RC[plan.position_B].toarray()),
+            weight_B=pinned(table.weight_R[plan.position_B]),
             rows_B=torch.from_numpy(rows_B),
-            noise_clip_M=_pinned(plan.noise_clip_M),
+            noise_clip_M=pinned(plan.noise_clip_M),
             noise_wave_MT=noise_wave_MT,
-            noise_snr_db_M=_pinned(plan.noise_snr_db_M),
+            noise_snr_db_M=pinned(plan.noise_snr_db_M),
         )
 
     def _read(self, row: int, place: float, is_mixture: bool) -> NDArray[np.int16]:
@@ -179,11 +179,11 @@ class EvaluationWindows:
 
     def _make(self, first: int) -> WindowBatch:
         recording_B = self._recording_W[first : first + self._batch_size]
-        wave_BT = _empty_waves(len(recording_B), self._clip_samples)
+        wave_BT = empty_waves(len(recording_B), self._clip_samples)
         starts = self._start_W[first : first + self._batch_size]
         for wave_T, recording, start in zip(wave_BT.numpy(), recording_B, starts, strict=True):
             self._fill(wave_T, int(recording), int(start))
-        return WindowBatch(wave_BT, _pinned(recording_B))
+        return WindowBatch(wave_BT, pinned(recording_B))
 
     def _fill(self, wave_T: NDArray[np.int16], recording: int, start: int) -> None:
         used = int(self._used_R[recording])
@@ -195,10 +195,12 @@ class EvaluationWindows:
             wave_T[len(samples) :] = 0
 
 
-def _empty_waves(count: int, num_samples: int) -> Tensor:
+def empty_waves(count: int, num_samples: int) -> Tensor:
+    """int16 (count, num_samples) in memory that a device can copy from directly."""
     return torch.empty((count, num_samples), dtype=torch.int16, pin_memory=torch.cuda.is_available())
 
 
-def _pinned(values: NDArray) -> Tensor:
+def pinned(values: NDArray) -> Tensor:
+    """The array as a tensor in memory that a device can copy from directly."""
     tensor = torch.from_numpy(values)
     return tensor.pin_memory() if torch.cuda.is_available() else tensor

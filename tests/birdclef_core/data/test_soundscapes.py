@@ -1,0 +1,106 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from birdclef_core.data.soundscapes import Soundscapes, SoundscapeWindows, build_soundscape_cache, load_soundscapes
+from birdclef_core.errors import DataError
+from birdclef_core.taxonomy import LabelSpace
+
+SPACE = LabelSpace.of("target", ["a", "b", "c"])
+
+
+def make(
+    root: Path,
+    maker: Any,
+    labels: dict[str, str],
+    *,
+    files: dict[str, float],
+    folder: str = "test_soundscapes",
+    csv: str = "test_soundscapes_labels.csv",
+    column: str = "labels",
+) -> Path:
+    for number, (name, duration_s) in enumerate(files.items()):
+        path = root / folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, maker.tone(duration_s, 300 + 100 * number), 32_000)
+    pd.DataFrame({"row_id": list(labels), column: list(labels.values())}).to_csv(root / csv, index=False)
+    return root
+
+
+def loaded(root: Path) -> Soundscapes:
+    soundscapes = load_soundscapes(root)
+    assert soundscapes is not None
+    return soundscapes
+
+
+@pytest.fixture
+def soundscapes(tmp_path: Path, maker: Any) -> Soundscapes:
+    labels = {"one_x_5": "a", "one_x_10": "", "two_5": "b c", "two_10": "ghost;a", "one_x_15": "nocall"}
+    return loaded(make(tmp_path / "data", maker, labels, files={"one_x.wav": 12.6, "sub/two.wav": 10.0, "unlabelled.wav": 5.0}))
+
+
+def test_windows_and_truth(soundscapes: Soundscapes) -> None:
+    assert list(soundscapes.windows["row_id"]) == ["one_x_5", "one_x_10", "two_5", "two_10", "one_x_15"]
+    assert soundscapes.truth(SPACE).tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0]]
+    assert list(soundscapes.files["path"]) == ["test_soundscapes/one_x.wav", "test_soundscapes/sub/two.wav"]
+    assert list(soundscapes.windows["file"]) == [0, 0, 1, 1, 0]
+    assert soundscapes.unknown_labels(SPACE)[0].examples == ("ghost (1 windows)",) and soundscapes.findings == ()
+
+
+@pytest.mark.parametrize("context_s", [0.0, 2.5])
+def test_each_window_is_its_five_seconds(soundscapes: Soundscapes, tmp_path: Path, context_s: float) -> None:
+    cache = build_soundscape_cache(soundscapes, tmp_path / "cache")
+    windows = SoundscapeWindows(soundscapes, cache, SPACE, context_s=context_s, batch_size=2)
+    batches = list(windows)
+    assert len(batches) == len(windows) == 3 and windows.num_windows == 5
+    assert [batch.recording_B.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+    padding = np.zeros(round(2.5 * 32_000), dtype=np.int16)
+    for row, wave_T in enumerate(np.concatenate([batch.wave_BT.numpy() for batch in batches])):
+        file, end_s = soundscapes.windows.loc[row, ["file", "end_s"]]
+        whole_T = np.concatenate([padding, cache.read(file, 0, cache.num_samples(file)), padding, padding])
+        first, last = (round((2.5 + second) * 32_000) for second in (end_s - 5 - context_s, end_s + context_s))
+        assert np.array_equal(wave_T, whole_T[first:last])
+        assert wave_T.any()
+
+
+def test_the_layout_of_2021(tmp_path: Path, maker: Any) -> None:
+    place = {"folder": "train_soundscapes", "csv": "train_soundscape_labels.csv", "column": "birds"}
+    root = make(tmp_path, maker, {"7019_COR_5": "nocall", "7019_COR_10": "a"}, files={"7019_COR_20190904.wav": 10.0}, **place)
+    assert loaded(root).truth(SPACE).tolist() == [[0, 0, 0], [1, 0, 0]]
+
+
+def test_windows_without_audio_are_named(tmp_path: Path, maker: Any) -> None:
+    root = make(tmp_path, maker, {"one_5": "a", "gone_5": "b", "one_10": "c"}, files={"one.wav": 7.0})
+    found = loaded(root)
+    assert list(found.windows["row_id"]) == ["one_5"]
+    assert found.findings[0].examples == ("gone_5", "one_10")
+    with pytest.raises(DataError, match="none has"):
+        load_soundscapes(make(tmp_path / "none", maker, {"gone_5": "a"}, files={"one.wav": 7.0}))
+
+
+def test_no_labels_no_soundscapes(tmp_path: Path) -> None:
+    assert load_soundscapes(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "column", "message"),
+    [
+        ({"one": "a"}, "labels", r"<end second>, but line 2 .* has 'one'"),
+        ({"one_5": "a"}, "birds", "must have the columns labels"),
+        ({"one_5": "['a'"}, "labels", "one_5 of .* has"),
+    ],
+)
+def test_wrong_labels(tmp_path: Path, maker: Any, labels: dict[str, str], column: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load_soundscapes(make(tmp_path, maker, labels, files={"one.wav": 5.0}, column=column))
+
+
+def test_a_window_that_comes_twice(tmp_path: Path, maker: Any) -> None:
+    root = make(tmp_path, maker, {"one_5": "a"}, files={"one.wav": 5.0})
+    (root / "test_soundscapes_labels.csv").write_text("row_id,labels\none_5,a\none_5,b\n")
+    with pytest.raises(DataError, match="come once, but line 3"):
+        load_soundscapes(root)
