@@ -2,7 +2,6 @@
 
 import time
 
-from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -133,7 +132,7 @@ def ranked_rows(trials: list[TrialRecord]) -> tuple[list[str], list[list[str]]]:
 
 def ranked_table(trials: list[TrialRecord]) -> Table:
     columns, rows = ranked_rows(trials)
-    table = Table(title="Trials, best first", title_justify="left", box=box.SIMPLE)
+    table = Table(title="\nTrials, best first", title_justify="left", box=None, pad_edge=False)
     for name in columns:
         table.add_column(name, justify="left" if name in ("trial", "recipe", "status") else "right", no_wrap=True)
     for row in rows:

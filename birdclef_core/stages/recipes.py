@@ -260,7 +260,7 @@ def with_all_stages(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=stages)
 
 
-SMALL_EPOCHS: dict[StageName, int] = {"pretrain_ce": 3, "pretrain_bce": 1, "train_ce": 2, "train_bce": 2, "finetune": 1}
+SMALL_EPOCHS: dict[StageName, int] = {"pretrain_ce": 3, "pretrain_bce": 1, "train_ce": 3, "train_bce": 3, "finetune": 1}
 SMALL_CLIP_S = 5.0
 
 
