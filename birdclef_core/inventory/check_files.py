@@ -174,7 +174,11 @@ def _duplicates(files: pd.DataFrame) -> list[Problem]:
         Problem(
             "duplicate",
             "note",
-            Finding.of("a recording is there once", same.values(), "drawn more often than others. Collecting makes one of them."),
+            Finding.of(
+                "a recording is there once",
+                same.values(),
+                "drawn more often than others. Keep one; collecting does so where files are equal to the byte.",
+            ),
             tuple(path for paths in same for path in paths),
         ),
         Problem(
@@ -183,7 +187,7 @@ def _duplicates(files: pd.DataFrame) -> list[Problem]:
             Finding.of(
                 "a recording has one primary label",
                 contradict.values(),
-                "the same sound is taught as different species. Collecting makes one of them and lists the conflict.",
+                "the same sound is taught as different species. Keep one; collecting does so where files are equal to the byte.",
             ),
             tuple(path for paths in contradict for path in paths),
         ),

@@ -95,7 +95,7 @@ def split_problems(dataset: Dataset, files: pd.DataFrame) -> list[Problem]:
             "loses",
             "no validation recording is trained on",
             leaks,
-            "the model has heard what it is scored on: scores look better than they are. Collecting makes one recording of them.",
+            "the model has heard what it is scored on: scores look better than they are.",
         ),
         _problem(
             "unscored_species",

@@ -17,7 +17,7 @@ from birdclef_core.errors import DataError, InputError
 from birdclef_core.identity import file_sha256
 from birdclef_core.inventory.collect_report import CollectReport, describe, write_lists
 from birdclef_core.inventory.merge import Merged, merge_claims, override_labels
-from birdclef_core.inventory.place import place_files
+from birdclef_core.inventory.place import carry_soundscapes, place_files
 from birdclef_core.inventory.resumable import Progress, look_at_files
 from birdclef_core.inventory.sources import Source, named_apart, noise_source, open_source
 from birdclef_core.inventory.species_names import find_taxonomies, named_codes, read_taxonomies, renamed_codes
@@ -39,7 +39,8 @@ def collect(
     threads: int = 16,
     progress: Progress | None = None,
 ) -> CollectReport:
-    """Writes `out`/manifest.parquet, which `load_dataset(out)` reads, and the lists of `write_lists` beside it.
+    """Writes `out`/manifest.parquet, which `load_dataset(out)` reads, the lists of `write_lists` and the first source's labelled
+    soundscapes beside it.
 
     `sources` are folders or metadata tables in any of the layouts of `open_source`, `noise` folders of noise whose names do not
     say so. Recordings are merged by the rules of `merge_claims`: on labels, a table's word counts before that of a folder's name,
@@ -69,6 +70,8 @@ def collect(
             manifest = _placed(manifest, out, mode, progress)
         write_manifest(manifest, out / MANIFEST_NAME)
         write_lists(out, opened, merged, renamed, taxonomy)
+        folders = [source.path for source in opened if source.path.is_dir()]
+        carry_soundscapes(folders, out, renamed, how="copy" if mode == "copy" else "link")
     elapsed_s = time.monotonic() - started
     return describe(out, opened, merged, manifest, renamed, num_files=len(facts), num_probed=num_probed, elapsed_s=elapsed_s)
 

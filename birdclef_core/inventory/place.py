@@ -1,12 +1,17 @@
-"""Puts collected audio under one folder, as links or copies, for those who want a folder that can be moved."""
+"""Puts what was collected under one folder: audio as links or copies, for those who want a folder that can be moved, and what
+goes with a data set besides recordings.
+"""
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
+from birdclef_core.data.metadata import parse_labels
 from birdclef_core.errors import DataError
 
 _THREADS = 8
@@ -33,6 +38,36 @@ def place_files(
         for done, _ in enumerate(pool.map(place, range(len(sources))), start=1):
             if progress:
                 progress(done, len(sources))
+
+
+def carry_soundscapes(
+    folders: Sequence[Path], out: Path, renamed: Mapping[str, str], *, how: Literal["link", "copy"]
+) -> Path | None:
+    """The first labelled soundscapes of the folders, under `out`: the labels with renamed codes, the audio's folder as a symbolic
+    link or a copy. Returns where they are; None where no folder has any."""
+    for folder in folders:
+        for labels in sorted(folder.glob("*_soundscape*_labels.csv")):
+            audio = folder / f"{labels.name.split('_')[0]}_soundscapes"
+            if audio.is_dir():
+                _write_labels(labels, out / labels.name, renamed)
+                _carry_folder(audio, out / audio.name, how)
+                return out / audio.name
+    return None
+
+
+def _write_labels(source: Path, target: Path, renamed: Mapping[str, str]) -> None:
+    table = pd.read_csv(source, dtype=str, keep_default_na=False)
+    for name in {"labels", "birds"} & set(table.columns):
+        table[name] = [" ".join(renamed.get(code, code) for code in parse_labels(text)) for text in table[name]]
+    table.to_csv(target, index=False)
+
+
+def _carry_folder(source: Path, target: Path, how: Literal["link", "copy"]) -> None:
+    if how == "copy":
+        shutil.copytree(source, target, dirs_exist_ok=True)
+    elif not target.exists():
+        target.unlink(missing_ok=True)
+        target.symlink_to(source.resolve(), target_is_directory=True)
 
 
 def _place(source: Path, target: Path, how: Literal["link", "copy"]) -> None:

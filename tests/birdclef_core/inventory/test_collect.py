@@ -8,6 +8,7 @@ import soundfile
 
 from birdclef_core.data.dataset import load_dataset
 from birdclef_core.data.manifest import read_manifest
+from birdclef_core.data.soundscapes import load_soundscapes
 from birdclef_core.errors import DataError, InputError
 from birdclef_core.inventory.collect import collect
 
@@ -155,6 +156,22 @@ def test_codes_are_renamed_by_the_newest_taxonomy(collections: Any, out: Path) -
     assert rows.loc["XC2", "secondary_labels"] == ("gretit1", "ghost") and rows.loc["XC1", "secondary_labels"] == ("ghost",)
     assert rows.loc["XC1", "common_name"] == "Great Tit"
     assert (out / "target_species.txt").read_text() == "gretit1\nkept\n" and (out / "taxonomy.csv").is_file()
+
+
+@pytest.mark.parametrize("mode", ["reference", "copy"])
+def test_labelled_soundscapes_come_along(collections: Any, out: Path, mode: Any) -> None:
+    root = collections.year_2023("d", {"old": [1], "b": [2]}, scientific_name="")
+    table = pd.read_csv(root / "train_metadata.csv").assign(scientific_name=["Parus major", "Corvus corax"])
+    table.to_csv(root / "train_metadata.csv", index=False)
+    collections.table("d/taxonomy.csv", [{"primary_label": "gretit1", "scientific_name": "Parus major"}])
+    collections.audio("d/train_soundscapes/s1.wav", duration_s=10)
+    labels = [{"row_id": "s1_5", "labels": "old b"}, {"row_id": "s1_10", "labels": ""}]
+    collections.table("d/train_soundscapes_labels.csv", labels)
+    for _ in range(2):
+        collect([root], out, mode=mode)
+    soundscapes = load_soundscapes(out)
+    assert soundscapes is not None and list(soundscapes.windows["labels"]) == [("gretit1", "b"), ()]
+    assert (out / "train_soundscapes").is_symlink() == (mode == "reference")
 
 
 def test_a_second_run_looks_only_at_what_changed(collections: Any, out: Path) -> None:
