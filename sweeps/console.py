@@ -57,7 +57,8 @@ class SweepConsole:
         if report.kind != "failed":
             loss = f"loss {report.metrics['train/loss']:.3f}  " if "train/loss" in report.metrics else ""
             what = "reused" if report.kind == "reused" else f"epoch {report.epoch}/{report.epochs}"
-            self._say(planned.record, f"{report.stage} {what}  score {report.score:.3f}  {loss}{report.device}  {self._left()}")
+            place = f"{report.device} on {report.node}"
+            self._say(planned.record, f"{report.stage} {what}  score {report.score:.3f}  {loss}{place}  {self._left()}")
 
     def worker_lost(self, planned: PlannedTrial) -> None:
         record = planned.record
@@ -100,7 +101,15 @@ def _cells(record: TrialRecord, report: TrialReport | None) -> tuple[str, ...]:
         return record.trial, record.recipe, record.status, "", "", "", ""
     stage = f"{report.stage} (reused)" if report.kind == "reused" else report.stage
     score = record.score if record.score is not None else report.score
-    return record.trial, record.recipe, record.status, stage, f"{report.epoch}/{report.epochs}", f"{score:.3f}", report.device
+    return (
+        record.trial,
+        record.recipe,
+        record.status,
+        stage,
+        f"{report.epoch}/{report.epochs}",
+        f"{score:.3f}",
+        f"{report.device} on {report.node}",
+    )
 
 
 def describe_params(params: dict[str, object]) -> str:

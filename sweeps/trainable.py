@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 from ray import tune
 
@@ -36,6 +37,7 @@ class TrialActor(tune.Trainable):
     def setup(self, config: dict[str, Any], context: WorkerContext) -> None:  # type: ignore[override]
         torch.set_num_threads(context.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._node = ray.get_runtime_context().get_node_id()[:6]
         self._tree = context.tree
         self._data = TrainingData(dataset=context.dataset, cache=build_cache(context.dataset, context.cache_dir))
         self._notes: list[str] = []
@@ -48,7 +50,7 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        return next(self._reports).to_result()
+        return next(self._reports).to_result() | {"node": self._node}
 
     def cleanup(self) -> None:
         self._reports.close()  # type: ignore[attr-defined]

@@ -34,6 +34,8 @@ class TrialReport:
     message: str = ""
     """Why the trial failed, or what the user should know (a damaged checkpoint, for one)."""
     device: str = ""
+    node: str = ""
+    """Of a Ray cluster, where the trial runs."""
     time_s: float = 0.0
     """Seconds since the epoch, Unix time."""
     done: bool = False
