@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
+from birdclef_core.data.buffers import WaveBuffers, pinned
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.clips import ClipPlan, draw_plan, noise_pools, read_clip, read_mixture
 from birdclef_core.data.dataset import Dataset
@@ -75,6 +76,7 @@ class TrainFeed:
         self._cumulative_weights = np.cumsum(weights)
         self._noise = noise_pools(stage.noise, dataset.noise["group"].to_numpy(dtype=object), cache.noise_samples > 0)
         self._prefetcher = Prefetcher(self._make, threads=threads, depth=2 * threads)
+        self._waves, self._noise_waves = WaveBuffers(2 * threads), WaveBuffers(2 * threads)
 
     def __enter__(self) -> Self:
         return self
@@ -113,12 +115,12 @@ class TrainFeed:
     def _make(self, plan: ClipPlan) -> TrainBatch:
         table = self._table
         rows_B = table.rows_R[plan.position_B]
-        wave_BT = empty_waves(len(rows_B), self._stage.clip_samples)
+        wave_BT = self._waves.take(len(rows_B), self._stage.clip_samples)
         for wave_T, row, place, is_mixture in zip(
             wave_BT.numpy(), rows_B, plan.place_B, table.is_mixture_R[plan.position_B], strict=True
         ):
             wave_T[:] = self._read(int(row), float(place), bool(is_mixture))
-        noise_wave_MT = empty_waves(len(plan.noise_row_M), self._stage.clip_samples)
+        noise_wave_MT = self._noise_waves.take(len(plan.noise_row_M), self._stage.clip_samples)
         for wave_T, row, place in zip(noise_wave_MT.numpy(), plan.noise_row_M, plan.noise_place_M, strict=True):
             num_samples = self._cache.num_noise_samples(row)
             wave_T[:] = read_clip(self._cache.read_noise, int(row), num_samples, float(place), len(wave_T))
@@ -165,6 +167,7 @@ class EvaluationWindows:
         self._recording_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
         self._start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * self._clip_samples
         self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
+        self._waves = WaveBuffers(2 * READER_THREADS)
 
     def __len__(self) -> int:
         """Batches."""
@@ -179,7 +182,7 @@ class EvaluationWindows:
 
     def _make(self, first: int) -> WindowBatch:
         recording_B = self._recording_W[first : first + self._batch_size]
-        wave_BT = empty_waves(len(recording_B), self._clip_samples)
+        wave_BT = self._waves.take(len(recording_B), self._clip_samples)
         starts = self._start_W[first : first + self._batch_size]
         for wave_T, recording, start in zip(wave_BT.numpy(), recording_B, starts, strict=True):
             self._fill(wave_T, int(recording), int(start))
@@ -193,14 +196,3 @@ class EvaluationWindows:
         else:
             wave_T[: len(samples)] = samples
             wave_T[len(samples) :] = 0
-
-
-def empty_waves(count: int, num_samples: int) -> Tensor:
-    """int16 (count, num_samples) in memory that a device can copy from directly."""
-    return torch.empty((count, num_samples), dtype=torch.int16, pin_memory=torch.cuda.is_available())
-
-
-def pinned(values: NDArray) -> Tensor:
-    """The array as a tensor in memory that a device can copy from directly."""
-    tensor = torch.from_numpy(values)
-    return tensor.pin_memory() if torch.cuda.is_available() else tensor

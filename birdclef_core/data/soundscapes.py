@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.data.audio_files import list_audio, read_headers
+from birdclef_core.data.buffers import WaveBuffers, pinned
 from birdclef_core.data.cache import Progress, WaveCache, build_list
 from birdclef_core.data.cache_plan import list_sources
-from birdclef_core.data.feed import READER_THREADS, WindowBatch, empty_waves, pinned
+from birdclef_core.data.feed import READER_THREADS, WindowBatch
 from birdclef_core.data.findings import Finding
 from birdclef_core.data.metadata import NOT_SPECIES, parse_labels
 from birdclef_core.data.prefetch import Prefetcher
@@ -108,6 +109,7 @@ class SoundscapeWindows:
         self._start_R = np.rint((windows["end_s"].to_numpy() - WINDOW_S - context_s) * SAMPLE_RATE_HZ).astype(np.int64)
         self._clip_samples = round((WINDOW_S + 2 * context_s) * SAMPLE_RATE_HZ)
         self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
+        self._waves = WaveBuffers(2 * READER_THREADS)
 
     def __len__(self) -> int:
         """Batches."""
@@ -122,7 +124,7 @@ class SoundscapeWindows:
 
     def _make(self, first: int) -> WindowBatch:
         window_B = self.rows_R[first : first + self._batch_size]
-        wave_BT = empty_waves(len(window_B), self._clip_samples)
+        wave_BT = self._waves.take(len(window_B), self._clip_samples)
         for wave_T, window in zip(wave_BT.numpy(), window_B, strict=True):
             self._fill(wave_T, int(self._file_R[window]), int(self._start_R[window]))
         return WindowBatch(wave_BT, pinned(window_B))

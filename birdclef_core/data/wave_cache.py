@@ -46,6 +46,7 @@ class WaveCache:
         except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
             raise DataError(f"A finished cache must have an index, but {path}: {error}. Build the cache first.") from error
         self.directory = directory
+        self._audio_dir = f"{directory.parent.parent}/audio"
         self._num_recordings: int = notes["num_recordings"]
         self._max_s: float | None = notes["max_s"]
         self.findings = tuple(Finding(**{**note, "examples": tuple(note["examples"])}) for note in notes["findings"])
@@ -93,10 +94,9 @@ class WaveCache:
 
     def is_whole(self) -> bool:
         """Whether every entry is there in its full size; what was undecodable or has no room is not asked for."""
-        folder = f"{self.directory.parent.parent}/audio"
         stored = np.flatnonzero((self._num_samples > 0) & ~self._is_direct)
         sizes = zip(self._keys[stored].tolist(), self._num_samples[stored].tolist(), strict=True)
-        return all(_file_bytes(entry_path(folder, key.decode())) == entry_bytes(count) for key, count in sizes)
+        return all(_file_bytes(entry_path(self._audio_dir, key.decode())) == entry_bytes(count) for key, count in sizes)
 
     def _read(self, entry: int, start: int, length: int) -> NDArray[np.int16]:
         num_samples = int(self._num_samples[entry])
@@ -112,7 +112,7 @@ class WaveCache:
             return self._mend(entry, str(damage))[start : start + length]
 
     def _path(self, entry: int) -> str:
-        return entry_path(f"{self.directory.parent.parent}/audio", self._keys[entry].decode())
+        return entry_path(self._audio_dir, self._keys[entry].decode())
 
     @functools.cached_property
     def _sources(self) -> list[str]:
