@@ -39,17 +39,16 @@ def author_grouped_split(
     *,
     share: float,
     seed: int,
+    recording_ids: pd.Series,
     fold: int = 0,
-    recording_ids: pd.Series | None = None,
     previous: pd.Series | None = None,
 ) -> Split:
     """About `share` of the recordings for validation: fold `fold` of k = round(1 / share).
 
-    The fold of an author is a hash of seed and name. An author without a name is one for each recording, named by its recording id
-    (its row number if there are none, which keeps old rows in place only as long as new ones follow them). Then whole authors are
-    moved: out of the fold, until no species has more than half of its recordings there, or twice its share where it has 20 or
-    more; into it, until every species has half its share there, as far as no other gives more than twice its share for it, or
-    more than half where a species would go unscored.
+    The fold of an author is a hash of seed and name; an unknown author ("") is one for each recording, by its id. Then whole
+    authors are moved: out of the fold, until no species has more than half of its recordings there, or twice its share where it
+    has 20 or more; into it, until every species has half its share there, as far as no other gives more than twice its share for
+    it, or more than half where a species would go unscored.
 
     What moves when recordings are added: authors whom such a repair had moved and no longer needs to, or now does. `previous`, the
     `is_validation` of each recording in an earlier split (NA where it was not in it), holds the authors it knows on their side,
@@ -74,15 +73,10 @@ def author_grouped_split(
     return Split(is_validation, fold_G[groups], tuple(codes[unscored]), len(chosen.moved))
 
 
-def author_groups(authors: pd.Series) -> NDArray[np.int64]:
-    """A group number for each recording: that of its author, or one of its own where the author is unknown."""
-    return pd.factorize(_author_keys(authors, None))[0]
-
-
-def _author_keys(authors: pd.Series, recording_ids: pd.Series | None) -> NDArray[np.object_]:
-    """The author's name, or one that no author has where it is unknown."""
-    ids = np.arange(len(authors)) if recording_ids is None else recording_ids.to_numpy()
-    return np.array([name or f"\0{identity}" for name, identity in zip(authors, ids, strict=True)], dtype=object)
+def _author_keys(authors: pd.Series, recording_ids: pd.Series) -> NDArray[np.object_]:
+    """The author's name; where it is unknown, one of the recording's own that no author has."""
+    pairs = zip(authors, recording_ids, strict=True)
+    return np.array([name or f"\0{identity}" for name, identity in pairs], dtype=object)
 
 
 def _hashes(names: NDArray[np.object_], seed: int) -> NDArray[np.float64]:
