@@ -251,7 +251,7 @@ class _Sweep:
     def _search_trials(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:
         tracker = make_tracker(self.options.tracking_uri, self.local_dir)
         tags = {"birdclef.sweep": self.name, "birdclef.data": dataset.fingerprint[:16], "birdclef.code": tree.code_version}
-        observer = TrackingObserver(tracker, self.store, self.local_dir, tags)
+        observer = TrackingObserver(tracker, self.store, self.local_dir, space=tree.search.space, tags=tags)
         interrupted = False
         try:
             with SweepConsole(self.console) as terminal:

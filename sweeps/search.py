@@ -2,7 +2,7 @@
 
 import importlib.util
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -107,7 +107,8 @@ class Search:
 
     def baseline(self, recipe: Recipe) -> dict[str, Any]:
         """The point of the sampled space nearest to the recipe itself."""
-        return {key: _nearest(parameter, self._own_value(recipe, key)) for key, parameter in self.sampled_space(recipe).items()}
+        own = {key: 0 if key.endswith(f".{VARIANT}") else value_of(recipe.stages, key) for key in self.sampled_space(recipe)}
+        return {key: _nearest(parameter, own[key]) for key, parameter in self.sampled_space(recipe).items()}
 
     def stages(self, recipe: Recipe, params: Mapping[str, Any], seed: int) -> tuple[StageConfig, ...]:
         """The recipe's stages with sampled parameters put in; `seed` fixes what the pools' variants are."""
@@ -128,14 +129,14 @@ class Search:
         names = {stage.name for stage in recipe.stages}
         return {key: item for key, item in self.space.items() if names & set(STAGE_GROUPS[key.partition(".")[0]])}
 
-    def _own_value(self, recipe: Recipe, key: str) -> Any:
-        group, _, path = key.partition(".")
-        if path == VARIANT:
-            return 0
-        value: Any = next(stage for stage in recipe.stages if stage.name in STAGE_GROUPS[group])
-        for name in path.split("."):
-            value = getattr(value, name)
-        return value
+
+def value_of(stages: Iterable[StageConfig], key: str) -> Any:
+    """The value that a parameter has in the first stage that it is for; None when it is for none of them."""
+    group, _, path = key.partition(".")
+    value: Any = next((stage for stage in stages if stage.name in STAGE_GROUPS[group]), None)
+    for name in path.split(".") if value is not None else ():
+        value = getattr(value, name)
+    return value
 
 
 def _for_stage(changes: Mapping[str, Any], stage: StageName) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Turns what happens in a sweep into tracking events: who trained which stage, from what, with what result."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from birdclef_core.stages.store import StageStore
 from sweeps.coordinator import OBJECTIVE, PlannedTrial
+from sweeps.search import value_of
 from sweeps.tracking import (
     CheckpointUsed,
     EpochFinished,
@@ -24,20 +25,21 @@ from sweeps.trial import TrialReport
 class TrackingObserver:
     """Reports trials, stage executions and checkpoints to a tracker."""
 
-    def __init__(self, tracker: Tracker, store: StageStore, sweep_dir: Path, tags: Mapping[str, str]) -> None:
-        self._tracker, self._store, self._sweep_dir, self._tags = tracker, store, sweep_dir, dict(tags)
+    def __init__(
+        self, tracker: Tracker, store: StageStore, sweep_dir: Path, *, space: Iterable[str], tags: Mapping[str, str]
+    ) -> None:
+        """`space`: the parameters of the search, whose values are what trials are compared by."""
+        self._tracker, self._store, self._sweep_dir = tracker, store, sweep_dir
+        self._space, self._tags = tuple(space), dict(tags)
         self._open: dict[str, tuple[str, str]] = {}
 
     def trial_started(self, planned: PlannedTrial) -> None:
         record = planned.record
-        params: dict[str, str | int | float] = {"recipe": record.recipe, "encoder": planned.chain[0].model.encoder}
-        params |= {key: value for key, value in record.params.items()}
-        for task in planned.chain:
-            params[f"{task.config.name}.clip_s"] = task.config.clip_s
-            params[f"{task.config.name}.learning_rate"] = task.config.learning_rate
-        self._tracker.record(
-            TrialStarted(trial=record.trial, params=params, tags={**self._tags, "birdclef.recipe": record.recipe})
-        )
+        stages = [task.config for task in planned.chain]
+        values = {key: value_of(stages, key) for key in self._space}
+        params = {"recipe": record.recipe, **{key: value for key, value in values.items() if value is not None}}
+        tags = {**self._tags, "birdclef.recipe": record.recipe, "birdclef.encoder": planned.chain[0].model.encoder}
+        self._tracker.record(TrialStarted(trial=record.trial, params=params, tags=tags))
 
     def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
         if report.kind == "reused":
