@@ -246,9 +246,11 @@ def open_ui(tracking: str | None = None, *, sweep: str | None = None, search: st
     destination = parse_destination(tracking)
     if destination is None:
         raise InputError("There is no server to look at: --tracking-uri must name one here, but is 'off'.")
+    from sweeps.tracking_page import find_page
+
     mlflow = _import_mlflow()
     with _server(destination) as url:
-        yield f"{url}/{mlflow.find_page(url, sweep=sweep, search=search)}"
+        yield f"{url}/{find_page(mlflow.MlflowClient(url), sweep=sweep, search=search)}"
 
 
 def parse_destination(tracking: str | None) -> Path | str | None:

@@ -53,13 +53,11 @@ class JournalTracker:
 
     def __init__(self, folder: Path, destination: str, connect: Connect) -> None:
         self._journal = Journal(folder)
-        self._append_lock = threading.Lock()
         self._delivery = _Delivery(folder, self._journal, Progress.load(folder, destination), connect)
         self._delivery.start()
 
     def record(self, event: Event) -> None:
-        with self._append_lock:
-            self._journal.append(event, time.time_ns() // 1_000_000)
+        self._journal.append(event, time.time_ns() // 1_000_000)
         self._delivery.news.set()
 
     def wait(self, patience_s: float) -> None:

@@ -33,7 +33,7 @@ class Journal:
         self._end_torn_line()
 
     def append(self, event: Event, time_ms: int) -> None:
-        """Not for two threads at once."""
+        """By any thread: the system appends what one call writes in one piece."""
         os.write(self._file, f"{to_json(event, time_ms)}\n".encode())
 
     def read(self, offset: int, max_lines: int) -> list[bytes]:

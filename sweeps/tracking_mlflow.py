@@ -1,4 +1,4 @@
-"""A sweep as MLflow keeps it; the only file that imports mlflow.
+"""A sweep as MLflow keeps it; the only file that imports mlflow when it runs.
 
 Experiment `birdclef/<search>`: each trial is a top-level run (its comparison page shows no others) and each execution of a
 stage a run under the trial that trained it. A checkpoint is an external model: an output of the execution that made it, an
@@ -9,7 +9,7 @@ when the sweep is resumed.
 
 import logging
 import math
-import time
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,6 @@ from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStat
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from birdclef_core.errors import InputError
 from sweeps import tracking_page as page
 from sweeps.tracking import (
     CheckpointUsed,
@@ -38,8 +37,6 @@ _REFUSALS = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "MALFORM
 _STAGE_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _TRIAL_STATUS = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 _NOTE = "mlflow.note.content"
-_OBJECTIVE = "val/cmap_pad5"
-_VIEWED_TRIALS = 200
 _TAG_CHARACTERS = 8000
 _PARAM_CHARACTERS = 6000
 
@@ -84,11 +81,11 @@ class MlflowSink:
                 self._apply(event, time_ms)
             self._write_all()
             if any(isinstance(event, (SweepStarted, TrialFinished, SweepFinished)) for event, _ in records):
-                save_views(self._client, self._experiment(self._search_experiment()), self._sweep(), records[-1][1])
+                page.save_views(self._client, self._experiment(self._search_experiment()), self._sweep(), records[-1][1])
         except MlflowException as error:
             if error.error_code in _REFUSALS:
                 raise Rejected(str(error)) from error
-            raise
+            raise ConnectionError(f"{self._url}: {_reason(error)}") from error
         self._memory.update(self._once_written)
 
     def _apply(self, event: Event, time_ms: int) -> None:
@@ -373,28 +370,7 @@ class MlflowSink:
         return self._once_written.get(key) or self._memory.get(key, default)
 
 
-def save_views(client: MlflowClient, experiment_id: str, sweep: str, time_ms: int) -> None:
-    """Writes the views of a sweep, of what its trials report by now, to their experiment."""
-    trials = [run.data for run in client.search_runs([experiment_id], page.trials_filter(sweep), max_results=_VIEWED_TRIALS)]
-    objectives = [data.tags["birdclef.objective"] for data in trials if "birdclef.objective" in data.tags]
-    reported = [(data.params, data.metrics) for data in trials]
-    for tag, view in page.saved_views(sweep, objectives[0] if objectives else _OBJECTIVE, reported, time_ms).items():
-        client.set_experiment_tag(experiment_id, tag, view)
-
-
-def find_page(url: str, *, sweep: str | None, search: str | None) -> str:
-    """The path of the page that compares a sweep's trials; see sweeps.tracking.open_ui."""
-    client = MlflowClient(url)
-    records = client.get_experiment_by_name(page.SWEEPS_EXPERIMENT)
-    wanted = [page.equals(f"tags.`birdclef.{tag}`", value) for tag, value in (("sweep", sweep), ("search", search)) if value]
-    found = client.search_runs([records.experiment_id], " and ".join(wanted), max_results=1) if records else []
-    if found:
-        tags = found[0].data.tags
-        experiment_id = tags["birdclef.experiment_id"]
-        save_views(client, experiment_id, tags["birdclef.sweep"], time.time_ns() // 1_000_000)
-        return page.comparison_path(experiment_id, tags["birdclef.sweep"])
-    if sweep is None:
-        return page.FRONT_PATH
-    known = client.search_runs([records.experiment_id], max_results=10) if records else []
-    names = ", ".join(run.data.tags["birdclef.sweep"] for run in known)
-    raise InputError(f"The tracking server at {url} has no sweep {sweep!r}; the newest are: {names or 'none'}.")
+def _reason(error: MlflowException) -> str:
+    """What stands at the end of MLflow's long account of a request that reached nobody; else the account."""
+    message = str(error)
+    return re.sub(r"['\"]\)+$", "", message.rpartition(": ")[2]) if "Caused by" in message else message[:300]

@@ -1,9 +1,15 @@
 """The pages a sweep has in MLflow: addresses, the experiment's description, and the view that compares its trials."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
+
+from birdclef_core.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 Trial = tuple[Mapping[str, str], Mapping[str, float]]
 """Parameters and metrics of one trial."""
@@ -14,7 +20,9 @@ FRONT_PATH = "#/experiments?workflowType=machine_learning"
 
 _NOTE_BEGIN, _NOTE_END = "<!-- sweep -->", "<!-- end of sweep -->"
 _NOTE_CHARACTERS = 20_000
+_OBJECTIVE = "val/cmap_pad5"
 _SCORE_COLUMNS = 4
+_VIEWED_TRIALS = 200
 _COST_METRICS = ("cost/spent_s", "cost/saved_s")
 _LINE: dict[str, Any] = {
     "type": "LINE",
@@ -67,6 +75,32 @@ def _runs_path(experiment_id: str, mode: str, view: str) -> str:
 def record_path(experiment_id: str, run_id: str) -> str:
     """The page of one run."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def find_page(client: "MlflowClient", *, sweep: str | None, search: str | None) -> str:
+    """The path of the page that compares a sweep's trials; see sweeps.tracking.open_ui."""
+    records = client.get_experiment_by_name(SWEEPS_EXPERIMENT)
+    wanted = [equals(f"tags.`birdclef.{tag}`", value) for tag, value in (("sweep", sweep), ("search", search)) if value]
+    found = client.search_runs([records.experiment_id], " and ".join(wanted), max_results=1) if records else []
+    if found:
+        tags = found[0].data.tags
+        experiment_id = tags["birdclef.experiment_id"]
+        save_views(client, experiment_id, tags["birdclef.sweep"], time.time_ns() // 1_000_000)
+        return comparison_path(experiment_id, tags["birdclef.sweep"])
+    if sweep is None:
+        return FRONT_PATH
+    known = client.search_runs([records.experiment_id], max_results=10) if records else []
+    names = ", ".join(run.data.tags["birdclef.sweep"] for run in known)
+    raise InputError(f"The tracking server at {client.tracking_uri} has no sweep {sweep!r}; the newest are: {names or 'none'}.")
+
+
+def save_views(client: "MlflowClient", experiment_id: str, sweep: str, time_ms: int) -> None:
+    """Writes the views of a sweep, of what its trials report by now, to their experiment."""
+    trials = [run.data for run in client.search_runs([experiment_id], trials_filter(sweep), max_results=_VIEWED_TRIALS)]
+    objectives = [data.tags["birdclef.objective"] for data in trials if "birdclef.objective" in data.tags]
+    reported = [(data.params, data.metrics) for data in trials]
+    for tag, view in saved_views(sweep, objectives[0] if objectives else _OBJECTIVE, reported, time_ms).items():
+        client.set_experiment_tag(experiment_id, tag, view)
 
 
 def saved_views(sweep: str, objective: str, trials: Sequence[Trial], time_ms: int) -> dict[str, str]:

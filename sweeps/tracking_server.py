@@ -20,6 +20,7 @@ from pathlib import Path
 from birdclef_core.errors import BirdclefError
 
 _PROGRAM = Path(__file__).with_name("tracking_server_process.py")
+_HOST = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
 _ASK_TIMEOUT_S = 30.0
 
@@ -32,6 +33,7 @@ def run_local(folder: Path) -> Iterator[str]:
     BirdclefError if it cannot be started.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _bypass_proxies()
     with (folder / "server.users").open("ab") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         yield _running_server(folder)
@@ -43,7 +45,7 @@ def _running_server(folder: Path) -> str:
         state = os.open(folder / "server.json", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if not _try_lock(state):
-                url = f"http://127.0.0.1:{_last_port(state)}"
+                url = f"http://{_HOST}:{_last_port(state)}"
                 _ask(url)
                 return url
             return _start(folder, state)
@@ -67,7 +69,7 @@ def _start(folder: Path, state: int) -> str:
             pass_fds=[state],
             start_new_session=True,
         )
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{_HOST}:{port}"
     deadline = time.monotonic() + _START_TIMEOUT_S
     while not _listens(port):
         if process.poll() is not None or time.monotonic() > deadline:
@@ -82,6 +84,14 @@ def _environment() -> dict[str, str]:
     """Ours without what would configure another MLflow server."""
     kept = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("MLFLOW_")}
     return {**kept, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
+
+
+def _bypass_proxies() -> None:
+    """A proxy that the user has set for the world outside is not asked for this machine."""
+    for name in ("no_proxy", "NO_PROXY"):
+        hosts = os.environ.get(name, "")
+        if _HOST not in hosts:
+            os.environ[name] = f"{hosts},{_HOST}".lstrip(",")
 
 
 def _ask(url: str) -> None:
@@ -119,16 +129,16 @@ def _free_port(wanted: int) -> int:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((_HOST, port))
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise BirdclefError("No free port on 127.0.0.1 for the local MLflow server.")
+    raise BirdclefError(f"No free port on {_HOST} for the local MLflow server.")
 
 
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((_HOST, port)) == 0
 
 
 def _last_words(folder: Path) -> str:

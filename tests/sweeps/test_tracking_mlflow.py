@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from sweeps.tracking import (
     _import_mlflow,
 )
 from sweeps.tracking_delivery import Rejected
+from sweeps.tracking_page import find_page
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +235,8 @@ def test_an_interrupted_trial_waits_and_goes_on_as_the_same_run(driver):
     driver.apply(TrialStarted(trial="t"), *events[:2], TrialFinished(trial="t", status="interrupted", reason="Ctrl-C"))
     trial = driver.run(kind="trial")
     assert [run.info.status for run in driver.runs()] == ["SCHEDULED", "SCHEDULED"]
-    driver.apply(TrialStarted(trial="t"), events[0], *events[1:], TrialFinished(trial="t", status="finished"))
+    trained_again = replace(events[1], time_s=9.0)
+    driver.apply(TrialStarted(trial="t"), events[0], trained_again, *events[2:], TrialFinished(trial="t", status="finished"))
     assert driver.run(kind="trial").info.run_id == trial.info.run_id
     assert [run.info.status for run in driver.runs()] == ["FINISHED", "FINISHED"]
     assert len(driver.client.get_metric_history(trial.info.run_id, "val/cmap")) == 2, "an epoch told twice is kept once"
@@ -316,18 +319,17 @@ def test_a_sweep_has_a_record_a_description_and_views(driver):
 
 
 def test_the_page_of_a_sweep_is_found(driver):
-    find_page = _import_mlflow().find_page
     experiment = driver.client.get_experiment_by_name(f"birdclef/{driver.search}")
-    path = find_page(driver.uri, sweep=driver.sweep, search=None)
+    path = find_page(driver.client, sweep=driver.sweep, search=None)
     assert f"#/experiments/{experiment.experiment_id}/runs" in path
     assert f"viewStateShareKey={driver.sweep}" in path
-    assert find_page(driver.uri, sweep=None, search=driver.search) == path
-    assert find_page(driver.uri, sweep=None, search="never-run") == "#/experiments?workflowType=machine_learning"
+    assert find_page(driver.client, sweep=None, search=driver.search) == path
+    assert find_page(driver.client, sweep=None, search="never-run") == "#/experiments?workflowType=machine_learning"
 
 
 def test_an_unknown_sweep_is_told_with_those_that_exist(driver):
     with pytest.raises(Exception, match=f"no sweep 'nope'.*{driver.sweep}"):
-        _import_mlflow().find_page(driver.uri, sweep="nope", search=None)
+        find_page(driver.client, sweep="nope", search=None)
 
 
 def test_a_deleted_experiment_is_restored(driver):

@@ -17,6 +17,7 @@ import pytest
 import sweeps
 from sweeps.tracking import (
     CheckpointUsed,
+    DeliveryReport,
     EpochFinished,
     StageFinished,
     StageStarted,
@@ -38,7 +39,7 @@ STAGES = ("pretrain_ce", "train_bce", "finetune")
 EPOCHS = 3
 
 
-def sweep_events(name, trials=4, search="sed"):
+def sweep_events(name, trials=4, search="sed", artifacts=None):
     """A plausible sweep: all trials share their first stage, which the first of them trains."""
     yield SweepStarted(sweep=name, search=search, note=f"{trials} trials")
     shared = hashlib.sha256(name.encode()).hexdigest()
@@ -54,7 +55,7 @@ def sweep_events(name, trials=4, search="sed"):
                 yield from _execution(trial, stage, index, stage_id, parent, score=0.1 * (number + 1))
             parent = stage_id
         yield TrialFinished(trial=trial, status="finished", metrics={"objective": 0.1 * (number + 1)})
-    yield SweepFinished(status="finished", table_markdown="| rank | trial |\n|---|---|\n| 1 | best |")
+    yield SweepFinished(status="finished", table_markdown="| rank | trial |\n|---|---|\n| 1 | best |", artifacts=artifacts)
 
 
 def _execution(trial, stage, index, stage_id, parent, score):
@@ -124,16 +125,40 @@ def assert_ends(store, within_s=15):
     raise AssertionError("the server outlived its last user")
 
 
-def test_a_sweep_is_delivered_and_read_back(tmp_path):
-    store = tmp_path / "store"
+def test_a_sweep_is_delivered_and_read_back(tmp_path, monkeypatch):
+    """Also from a folder whose name has a space, and behind a proxy that knows nothing of this machine."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("NO_PROXY", "")
+    store, report = tmp_path / "my store", tmp_path / "sweep" / "result"
+    report.mkdir(parents=True)
+    (report / "plan.json").write_text("{}")
     tracker = make_tracker(str(store), tmp_path / "sweep")
-    for event in sweep_events("whole"):
+    for event in sweep_events("whole", artifacts="result"):
         tracker.record(event)
-    report = tracker.close()
-    assert (report.kept, report.rejected) == (0, 0)
+    assert tracker.close() == DeliveryReport(delivered=len(list(sweep_events("whole"))), kept=0, rejected=0)
     with run_local(store) as url:
         assert_whole(url, "whole")
+        experiment = client(url).get_experiment_by_name("birdclef/sweeps")
+        (record,) = client(url).search_runs([experiment.experiment_id])
+        assert [item.path for item in client(url).list_artifacts(record.info.run_id)] == ["plan.json"]
+    assert list((store / "artifacts").rglob("plan.json"))
     assert_ends(store)
+
+
+def test_a_server_by_its_address_that_comes_late(tmp_path):
+    with run_local(tmp_path / "store") as url:
+        pass
+    assert_ends(tmp_path / "store")
+    tracker = make_tracker(url, tmp_path / "sweep")
+    for event in sweep_events("late"):
+        tracker.record(event)
+    report = tracker.close(timeout_s=1)
+    assert report.kept == len(list(sweep_events("late")))
+    assert "refused" in report.problem
+    with run_local(tmp_path / "store") as url:
+        assert sync(tmp_path / "sweep", url).kept == 0
+        assert_whole(url, "late")
 
 
 def test_two_sweeps_share_one_server_and_the_last_ends_it(tmp_path):
