@@ -1,0 +1,42 @@
+"""The command line says what is wrong in one message, and reads settings as they are meant."""
+
+import pytest
+
+from birdclef_core.errors import InputError
+from sweeps.birdclef_cli import birdclef
+from sweeps.cli import parse_settings, tune_main
+
+
+def test_settings_are_python_literals_or_text():
+    pairs = ["epochs=2", "learning_rate=1e-3", "head_transfer=drop", "deltas=true", "encoder=resnet10t.c3_in1k"]
+    assert parse_settings(pairs) == {
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "head_transfer": "drop",
+        "deltas": True,
+        "encoder": "resnet10t.c3_in1k",
+    }
+    with pytest.raises(InputError, match="KEY=VALUE"):
+        parse_settings(["epochs"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["--search", "sed", "--resume", "x"], ["--search", "sed", "--budget", "huge"]])
+def test_contradictions_are_refused_by_the_parser(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        tune_main(arguments)
+    assert exit_info.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_help_shows_examples_and_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        tune_main(["--help"])
+    text = capsys.readouterr().out
+    for flag in ("--search", "--samples", "--budget", "--seed", "--name", "--storage", "--address", "--set", "--gpus-per-trial"):
+        assert flag in text
+    assert "python tune_main.py --search sed " in text
+
+
+def test_syncing_a_folder_without_records_is_an_input_error(tmp_path, capsys):
+    assert birdclef(["track", "sync", str(tmp_path)]) == 2
+    assert "holds no records" in capsys.readouterr().err
