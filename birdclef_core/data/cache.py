@@ -17,7 +17,16 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from birdclef_core.data.cache_entries import write_entry
-from birdclef_core.data.cache_plan import CachePlan, SourceList, direct_clip_s, num_cores, plan_list, sources_of
+from birdclef_core.data.cache_plan import (
+    CacheEstimate,
+    CachePlan,
+    SourceList,
+    direct_clip_s,
+    estimate,
+    num_cores,
+    plan_list,
+    sources_of,
+)
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.decode import decode, num_samples_at, to_int16
 from birdclef_core.data.findings import Finding, settle_unusable
@@ -25,7 +34,7 @@ from birdclef_core.data.prefetch import Prefetcher
 from birdclef_core.data.wave_cache import WaveCache, entry_path, write_index
 from birdclef_core.errors import DataError
 
-__all__ = ["CachePlan", "Progress", "WaveCache", "build_cache", "build_list", "open_cache", "plan_cache"]
+__all__ = ["CacheEstimate", "Progress", "WaveCache", "build_cache", "build_list", "estimate_cache", "open_cache"]
 
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio that have been decoded, and those to be decoded in all."""
@@ -43,11 +52,12 @@ def open_cache(directory: Path) -> WaveCache:
     return WaveCache(directory)
 
 
-def plan_cache(
+def estimate_cache(
     dataset: Dataset, cache_dir: Path, *, max_s_per_recording: float | None = None, max_bytes: int | None = None
-) -> CachePlan:
-    """What `build_cache` would do with the same arguments: files, bytes, minutes, and what has no room. Writes nothing."""
-    return plan_list(sources_of(dataset, max_s_per_recording), cache_dir, max_bytes)
+) -> CacheEstimate:
+    """What `build_cache` with the same arguments would cost: files, bytes, minutes, and what has no room. Writes nothing."""
+    sources = sources_of(dataset, max_s_per_recording)
+    return estimate(sources, plan_list(sources, cache_dir, max_bytes))
 
 
 def build_cache(

@@ -49,7 +49,7 @@ class SourceList:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """What a build would do."""
+    """What a build has to do."""
 
     to_decode: NDArray[np.int64]
     """Rows whose entries are not there yet and have room, the most useful first."""
@@ -60,21 +60,35 @@ class CachePlan:
     num_bytes: int
     """Disk space that is still needed for what is to be decoded."""
     free_bytes: int
+
+
+@dataclass(frozen=True)
+class CacheEstimate:
+    """What a build will cost."""
+
+    num_files: int
+    """To be decoded."""
+    num_bytes: int
+    """To be written."""
+    free_bytes: int
+    """What the cache may use of the disk."""
     decode_s: float
-    """Estimated duration, from a few files decoded on this machine now."""
+    """Duration on this machine, from a few files decoded now."""
+    num_direct: int
+    """Files that have no room."""
     direct_clip_s: float
-    """Estimated CPU time of a clip of a recording that has no room."""
+    """CPU time of a clip of one of those."""
 
     def describe(self) -> str:
         """One line for the user."""
-        if not len(self.to_decode) and not len(self.direct):
+        if not self.num_files and not self.num_direct:
             return "nothing to decode, all is cached"
         line = (
-            f"{len(self.to_decode):,} files to decode, {self.num_bytes / 1e9:.1f} GB and about {self.decode_s / 60:.1f} minutes on "
+            f"{self.num_files:,} files to decode, {self.num_bytes / 1e9:.1f} GB and about {self.decode_s / 60:.1f} minutes on "
             f"{num_cores()} cores; {self.free_bytes / 1e9:.1f} GB are free"
         )
-        if len(self.direct):
-            line += f"; {len(self.direct):,} files do not fit and cost {1e3 * self.direct_clip_s:.0f} ms of CPU for every clip"
+        if self.num_direct:
+            line += f"; {self.num_direct:,} files do not fit and cost {1e3 * self.direct_clip_s:.0f} ms of CPU for every clip"
         return line
 
 
@@ -126,8 +140,18 @@ def plan_list(sources: SourceList, cache_dir: Path, max_bytes: int | None) -> Ca
         stored_samples=stored,
         num_bytes=int(sizes[to_decode].sum()),
         free_bytes=free_bytes,
-        decode_s=_slowness(sources, to_decode) * float(sources.duration_s[to_decode].sum()) / num_cores(),
-        direct_clip_s=direct_clip_s(sources, direct),
+    )
+
+
+def estimate(sources: SourceList, plan: CachePlan) -> CacheEstimate:
+    """The plan in bytes and seconds."""
+    return CacheEstimate(
+        num_files=len(plan.to_decode),
+        num_bytes=plan.num_bytes,
+        free_bytes=plan.free_bytes,
+        decode_s=_slowness(sources, plan.to_decode) * float(sources.duration_s[plan.to_decode].sum()) / num_cores(),
+        num_direct=len(plan.direct),
+        direct_clip_s=direct_clip_s(sources, plan.direct),
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from birdclef_core.data import cache as cache_module
 from birdclef_core.data import cache_plan as plan_module
-from birdclef_core.data.cache import WaveCache, build_cache, open_cache, plan_cache
+from birdclef_core.data.cache import WaveCache, build_cache, estimate_cache, open_cache
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.decode import decode, to_int16
 from birdclef_core.errors import DataError, InputError
@@ -186,18 +186,18 @@ def test_undecodable_audio(maker: Any, tmp_path: Path) -> None:
     assert count_decodes(dataset, tmp_path) == 0
 
 
-def test_progress_and_plan(dataset: Dataset, tmp_path: Path) -> None:
+def test_progress_and_estimate(dataset: Dataset, tmp_path: Path) -> None:
     total_s = 6 * 1.0 + 5 * 0.4 + 0.7
-    plan = plan_cache(dataset, tmp_path / "cache")
-    assert len(plan.to_decode) == 12 and not len(plan.direct) and not (tmp_path / "cache").exists()
-    assert plan.num_bytes == pytest.approx(total_s * 64_000, rel=0.2) and plan.decode_s > 0
-    assert plan.describe().startswith("12 files to decode, 0.0 GB and about 0.0 minutes on ")
+    estimate = estimate_cache(dataset, tmp_path / "cache")
+    assert estimate.num_files == 12 and not estimate.num_direct and not (tmp_path / "cache").exists()
+    assert estimate.num_bytes == pytest.approx(total_s * 64_000, rel=0.2) and estimate.decode_s > 0
+    assert estimate.describe().startswith("12 files to decode, 0.0 GB and about 0.0 minutes on ")
     seen: list[tuple[float, float]] = []
     build_cache(dataset, tmp_path / "cache", progress=lambda *values: seen.append(values))
     assert len(seen) == 12 and seen == sorted(seen) and seen[-1] == pytest.approx((total_s, total_s))
     stored = sum(path.stat().st_size for path in (tmp_path / "cache" / "audio").rglob("*.wave"))
-    assert stored == plan.num_bytes
-    assert plan_cache(dataset, tmp_path / "cache").describe() == "nothing to decode, all is cached"
+    assert stored == estimate.num_bytes
+    assert estimate_cache(dataset, tmp_path / "cache").describe() == "nothing to decode, all is cached"
 
 
 def test_max_s_per_recording(maker: Any, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_has_no_room_is_decoded_directly(dataset: Dataset, tmp_path: Path, 
         cache = build_cache(dataset, tmp_path / "small", max_bytes=limit)
         assert same(whole(cache), expected)
         assert cache.direct_rows.tolist() == [1, 2, 3, 4, 5]
-        assert "5 files do not fit" in plan_cache(dataset, tmp_path / "small", max_bytes=limit).describe()
+        assert "5 files do not fit" in estimate_cache(dataset, tmp_path / "small", max_bytes=limit).describe()
         assert count_decodes(dataset, tmp_path / "small", max_bytes=limit) == 0
     assert cache.findings[0].count == 5 and "decoded anew for every clip" in cache.findings[0].meaning
     assert count_decodes(dataset, tmp_path / "small") == 5
