@@ -193,7 +193,8 @@ class _Sweep:
         pretrained = {}
         for encoder in sorted({recipe.model.encoder for recipe in search.recipes}):
             pretrained[encoder] = resolve_pretrained(encoder, self.options.pretrained)
-            self._say(pretrained[encoder].found)
+        for line in dict.fromkeys(weights.found for weights in pretrained.values()):
+            self._say(f"Encoders: {line}")
         return StageTree(
             search=search,
             seed=self.options.seed,
