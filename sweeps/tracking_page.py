@@ -20,6 +20,7 @@ FRONT_PATH = "#/experiments?workflowType=machine_learning"
 
 _NOTE_BEGIN, _NOTE_END = "<!-- sweep -->", "<!-- end of sweep -->"
 _NOTE_CHARACTERS = 20_000
+_SEARCHED, _SCORES = "What was searched", "Scores"
 _OBJECTIVE = "val/cmap_pad5"
 _SCORE_COLUMNS = 4
 _VIEWED_TRIALS = 200
@@ -110,19 +111,19 @@ def saved_views(sweep: str, objective: str, trials: Sequence[Trial], time_ms: in
     curves, and MLflow adds all other metrics. The other has each trial's stages below it, which MLflow only shows in order
     of time. The columns of both are scores and what differs between trials.
     """
-    params = _searched_params(trials)
+    compared = [trial for trial in trials if objective in trial[1]]
     scores = [name for name in _known_metrics(trials) if name.startswith("val/")]
     scores.sort(key=lambda name: (name != objective, name != "val/cmap", name))
     columns = [f"metrics.`{name}`" for name in (*scores[:_SCORE_COLUMNS], *_COST_METRICS)]
-    columns += [f"params.`{name}`" for name in params] + ["tags.`birdclef.status`"]
+    columns += [f"params.`{name}`" for name in _searched_params(trials)] + ["tags.`birdclef.status`"]
     table: dict[str, Any] = {"selectedColumns": columns, "runsHiddenMode": "FIRST_20_RUNS"}
     comparison = {
         **table,
         "searchFilter": trials_filter(sweep),
         "orderByKey": f"metrics.`{objective}`",
         "orderByAsc": False,
-        "compareRunSections": [{"uuid": "trials", "name": "Trials", "display": True, "isReordered": True, "deleted": False}],
-        "compareRunCharts": _charts(objective, params, scores),
+        "compareRunSections": [_section(_SEARCHED, columns=1, height_px=380), _section(_SCORES, columns=2, height_px=360)],
+        "compareRunCharts": _charts(objective, _searched_params(compared), scores),
         "isAccordionReordered": True,
     }
     stages = {**table, "searchFilter": sweep_filter(sweep), "orderByKey": "attributes.start_time", "orderByAsc": False}
@@ -142,9 +143,22 @@ def _with_stages(sweep: str) -> str:
 
 
 def _searched_params(trials: Sequence[Trial]) -> list[str]:
-    """Parameters that every trial has, and not all with the same value."""
+    """Parameters that every trial has and not all with the same value; of those that say the same, the first by name."""
     common = set.intersection(*(set(params) for params, _ in trials)) if trials else set()
-    return sorted(name for name in common if len({params[name] for params, _ in trials}) > 1)
+    told: dict[tuple[object, ...], str] = {}
+    for name in sorted(common, key=lambda name: (name != "recipe", name)):
+        values = [params[name] for params, _ in trials]
+        if len(set(values)) > 1:
+            told.setdefault(_signature(values), name)
+    return list(told.values())
+
+
+def _signature(values: Sequence[str]) -> tuple[object, ...]:
+    """Numbers as they are; words only by which trials share one, as a recipe and its encoder do."""
+    try:
+        return tuple(float(value) for value in values)
+    except ValueError:
+        return ("words", *(values.index(value) for value in values))
 
 
 def _known_metrics(trials: Sequence[Trial]) -> set[str]:
@@ -153,10 +167,16 @@ def _known_metrics(trials: Sequence[Trial]) -> set[str]:
 
 def _charts(objective: str, params: list[str], scores: list[str]) -> list[dict[str, Any]]:
     parallel: dict[str, Any] = {"type": "PARALLEL", "selectedParams": params, "selectedMetrics": [objective], "showAllRuns": True}
-    bars = [{"type": "BAR", "metricKey": name} for name in scores[:2]]
-    curves = [{**_LINE, "metricKey": name} for name in scores[:2]]
-    common = {"runsCountToCompare": 20, "metricSectionId": "trials", "deleted": False, "isGenerated": False}
-    return [{**common, **chart, "uuid": f"trials-{index}"} for index, chart in enumerate([parallel, *bars, *curves])]
+    charts = [{**parallel, "metricSectionId": _SEARCHED}]
+    charts += [{"type": "BAR", "metricKey": name, "metricSectionId": _SCORES} for name in scores[:2]]
+    charts += [{**_LINE, "metricKey": name, "metricSectionId": _SCORES} for name in scores[:2]]
+    common = {"runsCountToCompare": 20, "deleted": False, "isGenerated": False}
+    return [{**common, **chart, "uuid": f"sweep-{index}"} for index, chart in enumerate(charts)]
+
+
+def _section(name: str, columns: int, height_px: int) -> dict[str, Any]:
+    shown = {"display": True, "isReordered": True, "deleted": False}
+    return {"uuid": name, "name": name, "columns": columns, "cardHeight": height_px, **shown}
 
 
 def describe_experiment(old: str, *, sweep: str, status: str, trials_id: str, record: tuple[str, str], body: str) -> str:

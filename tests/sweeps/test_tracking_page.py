@@ -41,15 +41,36 @@ def test_the_comparison_has_trials_only_best_first():
 def test_columns_are_scores_costs_and_what_differs():
     columns = views()["mlflow.sharedViewState.s"]["state"]["selectedColumns"]
     assert columns[:3] == ["metrics.`val/cmap_pad5`", "metrics.`val/cmap`", "metrics.`val/auroc`"]
-    assert [name for name in columns if name.startswith("params")] == ["params.`lr`", "params.`recipe`"]
+    assert [name for name in columns if name.startswith("params")] == ["params.`recipe`", "params.`lr`"]
 
 
 def test_parallel_coordinates_lead_from_what_was_searched_to_the_objective():
     charts = views()["mlflow.sharedViewState.s"]["state"]["compareRunCharts"]
     assert charts[0]["type"] == "PARALLEL"
-    assert charts[0]["selectedParams"] == ["lr", "recipe"]
+    assert charts[0]["selectedParams"] == ["recipe", "lr"]
     assert charts[0]["selectedMetrics"] == ["val/cmap_pad5"]
     assert len({chart["uuid"] for chart in charts}) == len(charts)
+
+
+def test_of_parameters_that_say_the_same_one_is_shown():
+    """A recipe tells its encoder; two stages told to have one clip length have one axis; other numbers are never merged."""
+    values = [("a", "x", "5", "5.0", "1"), ("b", "y", "9", "9.0", "2"), ("a", "x", "9", "9.0", "3")]
+    names = ("recipe", "encoder", "train.clip_s", "train_ce.clip_s", "seed")
+    trials = [(dict(zip(names, row, strict=True)), {"val/cmap_pad5": 0.5}) for row in values]
+    charts = views(trials=trials)["mlflow.sharedViewState.s"]["state"]["compareRunCharts"]
+    assert charts[0]["selectedParams"] == ["recipe", "seed", "train.clip_s"]
+
+
+def test_what_only_trials_without_a_score_have_tried_gets_no_axis():
+    trials = [({"lr": "1", "variant": "0"}, {"val/cmap_pad5": 0.5}), ({"lr": "2", "variant": "0"}, {"val/cmap_pad5": 0.5})]
+    charts = views(trials=[*trials, ({"lr": "1", "variant": "1"}, {})])["mlflow.sharedViewState.s"]["state"]["compareRunCharts"]
+    assert charts[0]["selectedParams"] == ["lr"]
+
+
+def test_every_chart_is_in_a_section_of_the_view():
+    state = views()["mlflow.sharedViewState.s"]["state"]
+    sections = {section["uuid"] for section in state["compareRunSections"]}
+    assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == sections
 
 
 def test_a_sweep_without_trials_yet_has_its_views():
