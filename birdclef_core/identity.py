@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 _CODE_PACKAGES = ("audio", "data", "evaluation", "models", "stages")
+_CODE_WITHOUT_RESULT = (
+    "data/findings.py",
+    "evaluation/pictures.py",
+    "stages/recipes.py",
+    "stages/store.py",
+)
+"""Files that keep, list or show results, or (recipes.py) make configs, which are hashed themselves: editing one retrains nothing."""
 _INSIGNIFICANT = {token.COMMENT, token.NL, token.NEWLINE, token.INDENT, token.DEDENT, token.ENCODING, token.ENDMARKER}
 
 
 def canonical(value: Any) -> Any:
     """`value` as plain JSON types: dataclasses without their runtime fields, tuples as lists. Raises TypeError otherwise."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: canonical(getattr(value, item.name)) for item in fields(value) if not item.metadata.get("runtime")}
+        return {name: canonical(getattr(value, name)) for name in _identity_fields(type(value))}
     if isinstance(value, dict):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -25,6 +32,11 @@ def canonical(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
+
+
+@cache
+def _identity_fields(dataclass_type: type) -> tuple[str, ...]:
+    return tuple(item.name for item in fields(dataclass_type) if not item.metadata.get("runtime"))
 
 
 def fingerprint(value: Any) -> str:
@@ -46,7 +58,10 @@ def code_version() -> str:
     digest = hashlib.sha256()
     for package in _CODE_PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
-            digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
+            name = path.relative_to(root).as_posix()
+            if name in _CODE_WITHOUT_RESULT:
+                continue
+            digest.update(f"\0{name}\0".encode())
             digest.update(significant_code(path.read_text(encoding="utf-8")).encode())
     return digest.hexdigest()[:16]
 
