@@ -1,5 +1,6 @@
 """Runs a sweep from its options to its result: data, plan of trials, Ray, records, tracking, the ranked table."""
 
+import json
 import platform
 import re
 import signal
@@ -314,8 +315,11 @@ class _Sweep:
         checkpoint = self.store.location(best.stage_ids[-1]) if best else None
         status = "interrupted" if interrupted else "finished" if best else "failed"
         table = ranked_markdown(trials)
-        (self.local_dir / "ranking.md").write_text(table + "\n")
-        tracker.record(SweepFinished(status=status, table_markdown=table))
+        result = self.local_dir / "result"
+        result.mkdir(exist_ok=True)
+        (result / "ranking.md").write_text(table + "\n")
+        (result / "trials.json").write_text(json.dumps([asdict(record) for record in ranking(trials)], indent=1))
+        tracker.record(SweepFinished(status=status, table_markdown=table, artifacts=result.name))
         self.console.print(ranked_table(trials))
         if best:
             cmap, chance = best.metrics.get("val/cmap", float("nan")), best.metrics.get("val/cmap_chance", float("nan"))
