@@ -27,7 +27,7 @@ _SCHEMA = pa.schema(
         ("year", pa.float64()),  # of recording, NaN when unknown
         ("scientific_name", pa.string()),
         ("common_name", pa.string()),
-        ("sources", pa.list_(pa.string())),  # which collections it came in, the one that decided its labels first
+        ("sources", pa.list_(pa.string())),  # which collections it came in, that of its audio first
         ("duration_s", pa.float64()),
         ("sample_rate_hz", pa.int32()),
         ("channels", pa.int16()),

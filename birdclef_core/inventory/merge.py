@@ -105,8 +105,10 @@ def _table(ranked: pd.DataFrame) -> pd.DataFrame:
     table[list(_FIRST_KNOWN)] = known.groupby("recording").first()
     table["author"] = table["author"].fillna("")
     table["secondary_labels"] = _secondary_labels(ranked, table["primary_label"])
-    table["sources"] = _joined(ranked.drop_duplicates(["recording", "source_name"]), "source_name")
-    table[list(_AUDIO)] = _best_audio(ranked)[list(_AUDIO)]
+    audio = _best_audio(ranked)
+    table[list(_AUDIO)] = audio[list(_AUDIO)]
+    by_audio = pd.concat([audio.reset_index(), ranked])
+    table["sources"] = _joined(by_audio.drop_duplicates(["recording", "source_name"]), "source_name")
     return table
 
 

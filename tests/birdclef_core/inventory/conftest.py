@@ -59,3 +59,9 @@ class CollectionMaker:
 @pytest.fixture
 def collections(tmp_path: Path) -> CollectionMaker:
     return CollectionMaker(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_collections(tmp_path_factory: pytest.TempPathFactory) -> CollectionMaker:
+    """The same for all tests of a file: to be read only."""
+    return CollectionMaker(tmp_path_factory.mktemp("collections"))

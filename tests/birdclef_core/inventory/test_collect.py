@@ -55,7 +55,7 @@ def test_several_sources_make_one_recording(collections: Any, out: Path) -> None
     collections.audio("more/A/b/XC1_part2.wav", pitch=99)
     report = collect([old, new, collections.parent / "more"], out)
     row = rows_by_id(out).loc["XC1"]
-    assert row["sources"] == ("old", "new", "more") and row["secondary_labels"] == ("x", "y")
+    assert row["sources"] == ("more", "old", "new") and row["secondary_labels"] == ("x", "y")
     assert row["author"] == "bob" and row["rating"] == 4 and row["duration_s"] == 2.5 and row["path"].endswith("una.wav")
     assert labels(out) == {"XC1": "a", "XC2": "a", "XC3": "b", "XC1_part2": "b"}
     assert report.num_repeated == 2
