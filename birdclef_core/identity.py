@@ -22,9 +22,9 @@ _INSIGNIFICANT = {token.COMMENT, token.NL, token.NEWLINE, token.INDENT, token.DE
 
 
 def canonical(value: Any) -> Any:
-    """`value` as plain JSON types: dataclasses without their runtime fields, tuples as lists. Raises TypeError otherwise."""
+    """`value` as plain JSON types: dataclasses without their runtime fields, tuples as lists. Raises TypeError for other types."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: canonical(getattr(value, name)) for name in _identity_fields(type(value))}
+        return {name: _canonical_field(getattr(value, name), kind) for name, kind in _identity_fields(type(value))}
     if isinstance(value, dict):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -35,8 +35,13 @@ def canonical(value: Any) -> Any:
 
 
 @cache
-def _identity_fields(dataclass_type: type) -> tuple[str, ...]:
-    return tuple(item.name for item in fields(dataclass_type) if not item.metadata.get("runtime"))
+def _identity_fields(dataclass_type: type) -> tuple[tuple[str, Any], ...]:
+    return tuple((item.name, item.type) for item in fields(dataclass_type) if not item.metadata.get("runtime"))
+
+
+def _canonical_field(value: Any, kind: Any) -> Any:
+    # A float field that was given as 5 must not differ from 5.0, which it equals.
+    return float(value) if kind is float and isinstance(value, int) else canonical(value)
 
 
 def fingerprint(value: Any) -> str:

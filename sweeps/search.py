@@ -1,14 +1,19 @@
 """What a search is: recipes, the space around them, and how many variants of each early stage may exist."""
 
 import importlib.util
+import itertools
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, StageName, evolve
 from birdclef_core.errors import InputError
+from birdclef_core.identity import fingerprint
+
+SamplerName = Literal["tpe", "random"]
 
 SEARCHES_DIR = Path(__file__).parent / "searches"
 
@@ -70,9 +75,14 @@ class Search:
     """Replaces entries of `space` under the small budget."""
     pools: Mapping[str, int] = field(default_factory=dict)
     """For a group of early stages, how many variants of it (for each recipe) a sweep may train: variant 0 is the recipe's
-    own, the others are drawn once from the space. Trials that use the same variant share its stages."""
+    own, the others are drawn once from the space. Trials that use the same variant share its stages. What variant 3 is follows
+    from the pool's own space alone, so that later sweeps, with whatever seed, share it too."""
+    sampler: SamplerName = "tpe"
+    """`tpe`: Optuna's TPE, which learns from the scores; `random`: independent draws, which shows the space evenly."""
 
     def __post_init__(self) -> None:
+        if self.sampler not in get_args(SamplerName):
+            raise InputError(f"sampler must be one of {', '.join(get_args(SamplerName))}, but got {self.sampler!r}.")
         if not self.recipes:
             raise InputError(f"Search {self.name!r} must have at least one recipe.")
         for key in (*self.space, *self.small_space):
@@ -110,20 +120,28 @@ class Search:
         own = {key: 0 if key.endswith(f".{VARIANT}") else value_of(recipe.stages, key) for key in self.sampled_space(recipe)}
         return {key: _nearest(parameter, own[key]) for key, parameter in self.sampled_space(recipe).items()}
 
-    def stages(self, recipe: Recipe, params: Mapping[str, Any], seed: int) -> tuple[StageConfig, ...]:
-        """The recipe's stages with sampled parameters put in; `seed` fixes what the pools' variants are."""
+    def grid(self, recipe: Recipe) -> Iterator[dict[str, Any]] | None:
+        """Every point of the sampled space, the late stages' parameters changing fastest; None where there are no end of them."""
+        space = self.sampled_space(recipe)
+        if any(isinstance(parameter, Range) and parameter.low < parameter.high for parameter in space.values()):
+            return None
+        values = [parameter.values if isinstance(parameter, Choice) else (parameter.low,) for parameter in space.values()]
+        return (dict(zip(space, point, strict=True)) for point in itertools.product(*values))
+
+    def stages(self, recipe: Recipe, params: Mapping[str, Any]) -> tuple[StageConfig, ...]:
+        """The recipe's stages with sampled parameters put in."""
         changes: dict[str, Any] = {}
         for pool in self.pools:
-            changes |= self._variant(recipe, pool, int(params.get(f"{pool}.{VARIANT}", 0)), seed)
+            changes |= self._variant(recipe, pool, int(params.get(f"{pool}.{VARIANT}", 0)))
         changes |= {key: value for key, value in params.items() if not key.endswith(f".{VARIANT}")}
-        return tuple(evolve(stage, _for_stage(changes, stage.name)) for stage in recipe.stages)
+        return tuple(_evolved(stage, tuple(_for_stage(changes, stage.name).items())) for stage in recipe.stages)
 
-    def _variant(self, recipe: Recipe, pool: str, number: int, seed: int) -> dict[str, Any]:
+    def _variant(self, recipe: Recipe, pool: str, number: int) -> dict[str, Any]:
         if number == 0:
             return {}
-        generator = random.Random(f"{self.name}/{recipe.name}/{pool}/{number}/{seed}")
-        keys = [key for key in self._space_of(recipe) if self.pool_of(key) == pool]
-        return {key: self.space[key].draw(generator) for key in keys}
+        space = {key: parameter for key, parameter in self._space_of(recipe).items() if self.pool_of(key) == pool}
+        generator = random.Random(f"{recipe.name}/{number}/{_space_fingerprint(tuple(space.items()))}")
+        return {key: parameter.draw(generator) for key, parameter in space.items()}
 
     def _space_of(self, recipe: Recipe) -> dict[str, Parameter]:
         names = {stage.name for stage in recipe.stages}
@@ -137,6 +155,17 @@ def value_of(stages: Iterable[StageConfig], key: str) -> Any:
     for name in path.split(".") if value is not None else ():
         value = getattr(value, name)
     return value
+
+
+@lru_cache(maxsize=4096)
+def _evolved(stage: StageConfig, changes: tuple[tuple[str, Any], ...]) -> StageConfig:
+    # Kept because ten thousand trials ask for the same few prefixes.
+    return evolve(stage, dict(changes))
+
+
+@lru_cache(maxsize=256)
+def _space_fingerprint(space: tuple[tuple[str, Parameter], ...]) -> str:
+    return fingerprint(dict(space))
 
 
 def _for_stage(changes: Mapping[str, Any], stage: StageName) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.identity import canonical, fingerprint
 from birdclef_core.models.detector import check_clip_s
 from birdclef_core.models.encoders import PretrainedWeights
@@ -20,7 +22,7 @@ class StageTree:
 
     search: Search
     seed: int
-    """Fixes what the variants of the search's pools are."""
+    """Of the sampler."""
     pretrained: Mapping[str, PretrainedWeights]
     """By encoder."""
     all_species: LabelSpace
@@ -34,26 +36,43 @@ class StageTree:
         pretrained = self.pretrained[recipe.model.encoder]
         tasks: list[StageTask] = []
         parent_id: str | None = None
-        for config in self.search.stages(recipe, params, self.seed):
-            check_clip_s(recipe.model, config.clip_s)
+        for config in self.search.stages(recipe, params):
             space = self.all_species if config.label_space == "all" else self.target_species
-            identity = {
-                "model": canonical(recipe.model),
-                "stage": canonical(config),
-                "label_space": space.fingerprint,
-                "data": self.data_fingerprint,
-                "parent": parent_id or pretrained.name,
-                "code": self.code_version,
-            }
-            task = StageTask(
-                stage_id=fingerprint(identity),
-                parent_id=parent_id,
-                recipe=recipe.name,
-                model=recipe.model,
-                config=config,
-                pretrained=pretrained,
-                identity=identity,
+            stage_id, identity = _identify(
+                recipe.model, config, parent_id or pretrained.name, space.fingerprint, self.data_fingerprint, self.code_version
             )
-            tasks.append(task)
-            parent_id = task.stage_id
+            tasks.append(
+                StageTask(
+                    stage_id=stage_id,
+                    parent_id=parent_id,
+                    recipe=recipe.name,
+                    model=recipe.model,
+                    config=config,
+                    pretrained=pretrained,
+                    identity=identity,
+                )
+            )
+            parent_id = stage_id
         return tuple(tasks)
+
+
+@lru_cache(maxsize=8192)
+def _identify(
+    model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str
+) -> tuple[str, dict[str, Any]]:
+    """A stage's id and what it is the hash of. Kept because ten thousand trials ask for the same few prefixes."""
+    check_clip_s(model, config.clip_s)
+    identity = {
+        "model": _canonical_model(model),
+        "stage": canonical(config),
+        "label_space": label_space,
+        "data": data,
+        "parent": parent,
+        "code": code,
+    }
+    return fingerprint(identity), identity
+
+
+@lru_cache(maxsize=64)
+def _canonical_model(model: ModelConfig) -> Any:
+    return canonical(model)

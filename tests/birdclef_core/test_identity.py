@@ -31,6 +31,11 @@ def test_runtime_fields_do_not_count_and_others_do():
     assert fingerprint(replace(stage, label_smoothing=0.05)) != fingerprint(stage)
 
 
+def test_a_whole_number_in_a_float_field_is_that_float():
+    stage = RECIPES["sed_v2s"]().stages[0]
+    assert fingerprint(replace(stage, clip_s=10)) == fingerprint(replace(stage, clip_s=10.0))
+
+
 def test_nan_and_unknown_types_have_no_fingerprint():
     with pytest.raises(ValueError, match="JSON"):
         fingerprint(float("nan"))

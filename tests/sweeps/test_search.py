@@ -1,5 +1,7 @@
 """Searches: the space of a recipe, pools of variants, settings by hand, files of one's own."""
 
+from dataclasses import replace
+
 import pytest
 
 from birdclef_core.errors import InputError
@@ -28,20 +30,48 @@ def test_the_baseline_is_the_recipe_itself():
     recipe = search.recipe("sed_v2s")
     baseline = search.baseline(recipe)
     assert baseline == {"pretrain.variant": 0, "train_ce.learning_rate": 3e-4, "train.mixing.wave_prob": 0.7}
-    assert search.stages(recipe, baseline, seed=0) == recipe.stages
+    assert search.stages(recipe, baseline) == recipe.stages
 
 
 def test_a_pool_has_so_many_variants_and_no_more():
     search = make({"pretrain": 3})
     recipe = search.recipe("sed_v2s")
-    prefixes = {search.stages(recipe, {"pretrain.variant": number}, seed=0)[:2] for number in range(3)}
+    prefixes = {search.stages(recipe, {"pretrain.variant": number})[:2] for number in range(3)}
     assert len(prefixes) == 3
-    assert search.stages(recipe, {"pretrain.variant": 1}, seed=0) == search.stages(recipe, {"pretrain.variant": 1}, seed=0)
-    assert search.stages(recipe, {"pretrain.variant": 1}, seed=1) != search.stages(recipe, {"pretrain.variant": 1}, seed=0)
+
+
+def test_what_a_variant_is_follows_from_the_pools_space_alone():
+    recipe = sed_v2s()
+
+    def prefix(**changes):
+        return replace(make({"pretrain": 3}), **changes).stages(recipe, {"pretrain.variant": 1})[:2]
+
+    assert prefix() == prefix(name="other", pools={"pretrain": 9}, space={**SPACE, "train_ce.learning_rate": Choice((1e-3,))})
+    assert prefix() != prefix(space={**SPACE, "pretrain_ce.learning_rate": Range(1e-4, 2e-3, log=True)})
+
+
+def test_a_grid_has_every_point_of_a_finite_space_and_no_other_space_has_one():
+    recipe = cnn_b0ns()
+    search = Search(
+        name="x",
+        recipes=(recipe,),
+        space={
+            "pretrain.clip_s": Choice((5.0, 10.0)),
+            "train_ce.learning_rate": Choice((1e-3, 2e-3)),
+            "train.clip_s": Range(5.0, 5.0),
+        },
+    )
+    assert list(search.grid(recipe)) == [{"train_ce.learning_rate": rate, "train.clip_s": 5.0} for rate in (1e-3, 2e-3)]
+    assert make().grid(recipe) is None
+
+
+def test_an_unknown_sampler_is_refused():
+    with pytest.raises(InputError, match="tpe, random, but got 'grid'"):
+        replace(make(), sampler="grid")
 
 
 def test_parameters_reach_their_stages_only():
-    stages = {stage.name: stage for stage in make().stages(sed_v2s(), {"train.mixing.wave_prob": 0.123}, seed=0)}
+    stages = {stage.name: stage for stage in make().stages(sed_v2s(), {"train.mixing.wave_prob": 0.123})}
     assert stages["train_bce"].mixing.wave_prob == 0.123
     assert stages["finetune"].mixing.wave_prob == 0.7
 
@@ -58,7 +88,7 @@ def test_every_search_that_comes_with_the_project_is_whole(name, small):
             pools=search.pools,
         )
     for recipe in search.recipes:
-        assert search.stages(recipe, search.baseline(recipe), seed=0)
+        assert search.stages(recipe, search.baseline(recipe))
     assert {recipe.name for recipe in search.recipes} <= set(RECIPES)
 
 
