@@ -5,8 +5,9 @@ import io
 import json
 import token
 import tokenize
+from collections.abc import Hashable
 from dataclasses import fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ _INSIGNIFICANT = {token.COMMENT, token.NL, token.NEWLINE, token.INDENT, token.DE
 
 def canonical(value: Any) -> Any:
     """`value` as plain JSON types: dataclasses without their runtime fields, tuples as lists. Raises TypeError for other types."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {name: _canonical_field(getattr(value, name), kind) for name, kind in _identity_fields(type(value))}
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
     if isinstance(value, dict):
         return {str(key): canonical(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [canonical(item) for item in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return {name: _canonical_field(getattr(value, name), kind) for name, kind in _identity_fields(type(value))}
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
 
 
@@ -40,8 +41,15 @@ def _identity_fields(dataclass_type: type) -> tuple[tuple[str, Any], ...]:
 
 
 def _canonical_field(value: Any, kind: Any) -> Any:
-    # A float field that was given as 5 must not differ from 5.0, which it equals.
-    return float(value) if kind is float and isinstance(value, int) else canonical(value)
+    if kind is float and isinstance(value, int):
+        return float(value)  # given as 5, it must not differ from 5.0, which it equals
+    return _canonical_part(value) if is_dataclass(value) and isinstance(value, Hashable) else canonical(value)
+
+
+@lru_cache(maxsize=1024)
+def _canonical_part(value: Any) -> Any:
+    # Most stages of a sweep have the same augmentation and noise.
+    return canonical(value)
 
 
 def fingerprint(value: Any) -> str:
