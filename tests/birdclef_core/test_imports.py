@@ -9,8 +9,14 @@ FORBIDDEN = {"ray", "optuna", "mlflow", "sweeps"}
 
 
 def imported_roots(path: Path) -> set[str]:
+    """Packages that a file imports when it runs: what stands under `if TYPE_CHECKING` does not count."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    left_out = {id(inside) for block in for_types for inside in ast.walk(block)}
     roots: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree):
+        if id(node) in left_out:
+            continue
         if isinstance(node, ast.Import):
             roots |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
