@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from birdclef_core.errors import BirdclefError, InputError
+from sweeps.options import DEFAULT_STORAGE, SweepOptions
 
 EXIT_INTERRUPTED = 130
 
@@ -97,16 +98,19 @@ def _tune_parser() -> argparse.ArgumentParser:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
+    storage = arguments.storage or DEFAULT_STORAGE
+    values = {
+        key: value for key, value in vars(arguments).items() if key not in ("resume", "set", "storage") and value is not None
+    }
+    options = None if arguments.resume else SweepOptions(**values, storage=storage, settings=parse_settings(arguments.set))
+
     # Ray, torch and Optuna take seconds to import: not before the arguments are known to be good.
     from sweeps import runner
 
     console = Console(file=sys.stdout)
-    storage = arguments.storage or runner.DEFAULT_STORAGE
-    if arguments.resume:
+    if options is None:
         result = runner.resume_sweep(arguments.resume, storage, console)
     else:
-        values = {key: value for key, value in vars(arguments).items() if key not in ("resume", "set") and value is not None}
-        options = runner.SweepOptions(**{**values, "storage": storage, "settings": parse_settings(arguments.set)})
         result = runner.start_sweep(options, console)
     return EXIT_INTERRUPTED if result.interrupted else 0
 

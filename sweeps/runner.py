@@ -2,16 +2,14 @@
 
 import json
 import platform
-import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from ray import tune
 from rich.console import Console
@@ -28,6 +26,7 @@ from birdclef_core.storage import Storage
 from sweeps.cluster_resources import Slots, connect, plan_slots, ray_log
 from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
 from sweeps.coordinator import Coordinator
+from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.records import SweepRecords, TrialRecord
 from sweeps.search import Search, load_search, override
 from sweeps.tracking import SweepFinished, SweepStarted, Tracker, make_tracker
@@ -37,70 +36,8 @@ from sweeps.tree import StageTree
 from sweeps.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
 
 DEMO_DATA = "demo-data"
-DEFAULT_STORAGE = "sweeps-output"
-DEFAULT_CACHE = "~/.cache/birdclef-sweeps"
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
 MAX_WORKER_LOSSES = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepOptions:
-    """What the command line says; kept in the sweep's record so that a resume needs its name only."""
-
-    search: str
-    data: str | None = None
-    """A BirdCLEF-shaped folder; None: the synthetic demo set."""
-    samples: int | None = None
-    budget: str | None = None
-    seed: int = 0
-    name: str | None = None
-    storage: str = DEFAULT_STORAGE
-    address: str | None = None
-    gpus_per_trial: float | None = None
-    cpus_per_trial: int | None = None
-    max_concurrent: int | None = None
-    pretrained: str = "auto"
-    target_species: str | None = None
-    max_bad_share: float = 0.05
-    tracking_uri: str | None = None
-    cache_dir: str = DEFAULT_CACHE
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        rules = (
-            ("--samples >= 1", self.samples, self.samples is None or self.samples >= 1),
-            ("--seed >= 0", self.seed, self.seed >= 0),
-            ("--gpus-per-trial >= 0", self.gpus_per_trial, self.gpus_per_trial is None or self.gpus_per_trial >= 0),
-            ("--cpus-per-trial >= 1", self.cpus_per_trial, self.cpus_per_trial is None or self.cpus_per_trial >= 1),
-            ("--max-concurrent >= 1", self.max_concurrent, self.max_concurrent is None or self.max_concurrent >= 1),
-            ("0 <= --max-bad-share <= 1", self.max_bad_share, 0 <= self.max_bad_share <= 1),
-            ("--name made of letters, digits, '.', '_' and '-'", self.name, re.fullmatch(r"[\w.-]+", self.name or "-")),
-        )
-        for rule, value, holds in rules:
-            if not holds:
-                raise InputError(f"{rule} must hold, but got {value!r}.")
-
-    def with_whole_paths(self) -> "SweepOptions":
-        """The same with absolute paths, so that a resume may start anywhere."""
-
-        def whole(path: str | None) -> str | None:
-            return str(Path(path).expanduser().resolve()) if path and "://" not in path else path
-
-        search = whole(self.search) if self.search.endswith(".py") else self.search
-        pretrained = self.pretrained if self.pretrained in ("auto", "require", "off") else whole(self.pretrained)
-        return replace(
-            self,
-            search=str(search),
-            data=whole(self.data),
-            target_species=whole(self.target_species),
-            pretrained=str(pretrained),
-            cache_dir=str(whole(self.cache_dir)),
-        )
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "SweepOptions":
-        known = {item.name for item in fields(cls)}
-        return cls(**{key: value for key, value in record["options"].items() if key in known})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ def cluster(monkeypatch):
 
 def test_trials_run_on_both_nodes(cluster, tmp_path, tone_data, monkeypatch):
     from sweeps import runner
+    from sweeps.options import SweepOptions
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.py").write_text(SEARCH)
@@ -57,7 +58,7 @@ def test_trials_run_on_both_nodes(cluster, tmp_path, tone_data, monkeypatch):
         return original(self, trial, report)
 
     monkeypatch.setattr(runner.Coordinator, "report", report)
-    options = runner.SweepOptions(
+    options = SweepOptions(
         search="tiny.py",
         data=str(tone_data.dataset.root),
         budget="full",
