@@ -62,6 +62,13 @@ def test_a_file_that_was_cut(tmp_path: Path, suffix: str) -> None:
     assert seen["error"].startswith("breaks off after") == (suffix == "flac")
 
 
+def test_an_ogg_that_ends_with_a_whole_page_which_is_not_the_last(tmp_path: Path) -> None:
+    path = written(tmp_path, np.random.default_rng(0).normal(0, 0.1, 4 * RATE_HZ).astype(np.float32), "a.ogg")
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rfind(b"OggS")])
+    assert measure_file(path)["is_cut"]
+
+
 def test_a_wav_of_a_streaming_writer_is_whole(tmp_path: Path) -> None:
     path = written(tmp_path, TONE_T)
     content = bytearray(path.read_bytes())
