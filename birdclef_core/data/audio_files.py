@@ -39,9 +39,10 @@ def list_audio(root: Path, folder: str) -> list[str]:
 def locate(filenames: pd.Series, primary_labels: pd.Series, paths: Sequence[str]) -> pd.Series:
     """The path of each recording among `paths` (audio folder, then the path inside of it), or None.
 
-    `filename` may be the path under the audio folder, a name in the species' folder (2021), with or without its extension; a file
-    that lies at the top of the audio folder, or whose name is a Xeno-canto number, is found wherever the table says it is. Other
-    names are not looked for in other folders: `1.wav` of one species is not `1.wav` of another.
+    `filename` may be the path under the audio folder, a name in the species' folder (2021), without its extension or with that of
+    another format (`XC1.mp3` that was converted to `XC1.ogg`); a file that lies at the top of the audio folder, or whose name is
+    a Xeno-canto number, is found wherever the table says it is. Other names are not looked for in other folders: `1.wav` of one
+    species is not `1.wav` of another.
     """
     exact: dict[str, str] = {}
     anywhere: dict[str, str] = {}
@@ -51,11 +52,18 @@ def locate(filenames: pd.Series, primary_labels: pd.Series, paths: Sequence[str]
         _remember(exact, inside, path)
         if "/" not in inside or _XENO_CANTO.match(name):
             _remember(anywhere, name, path)
-    found = [
-        exact.get(filename) or exact.get(f"{species}/{filename}") or anywhere.get(filename.rsplit("/", 1)[-1])
-        for filename, species in zip(filenames, primary_labels, strict=True)
-    ]
+    found = []
+    for filename, species in zip(filenames, primary_labels, strict=True):
+        located = _find(exact, anywhere, filename, species)
+        stem, _, suffix = filename.rpartition(".")
+        if located is None and suffix.lower() in AUDIO_SUFFIXES:
+            located = _find(exact, anywhere, stem, species)
+        found.append(located)
     return pd.Series(found, index=filenames.index, dtype=object)
+
+
+def _find(exact: dict[str, str], anywhere: dict[str, str], filename: str, species: str) -> str | None:
+    return exact.get(filename) or exact.get(f"{species}/{filename}") or anywhere.get(filename.rsplit("/", 1)[-1])
 
 
 def xeno_canto_ids(names: pd.Series) -> pd.Series:

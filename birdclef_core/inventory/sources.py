@@ -91,13 +91,13 @@ def noise_source(path: Path) -> Source:
 
 
 def _look(path: Path, *, nested: bool) -> list[Source]:
-    if (path / MANIFEST_NAME).is_file():
+    if _is_collection(path):
         raise DataError(f"{path} is a collection already. Give the sources that it was collected from.")
     table, folders = _table_of(path), _audio_folders(path)
     if table is None and not folders:
         if _is_noise(path.name):
             return [noise_source(path)] if list_audio(path, ".") else []
-        inner = [item for item in _folders(path) if not _SOUNDSCAPES.search(item.name)]
+        inner = [item for item in _folders(path) if not _SOUNDSCAPES.search(item.name) and not _is_collection(item)]
         if not nested and any(_table_of(item) or _audio_folders(item) for item in inner):
             return [source for item in inner for source in _look(item, nested=True)]
     source = _source(path, table, folders or ["."])
@@ -147,15 +147,18 @@ def _with_unlabelled(claims: pd.DataFrame, paths: Sequence[str]) -> pd.DataFrame
 
 
 def _recordings(path: Path, folder: str) -> list[str]:
-    """Audio of an audio folder as `folder/inside`; of the source itself, without noise and soundscapes."""
+    """Audio of an audio folder as `folder/inside`; of the source itself, without noise, soundscapes and what was
+    collected into it."""
     if folder != ".":
         return list_audio(path, folder)
-    kept = [name for name in list_audio(path, ".") if not _is_aside(name.split("/")[0])]
-    return [f"./{name}" for name in kept]
+    aside = {
+        item.name for item in _folders(path) if _is_noise(item.name) or _SOUNDSCAPES.search(item.name) or _is_collection(item)
+    }
+    return [f"./{name}" for name in list_audio(path, ".") if name.split("/")[0] not in aside]
 
 
-def _is_aside(folder: str) -> bool:
-    return _is_noise(folder) or bool(_SOUNDSCAPES.search(folder))
+def _is_collection(path: Path) -> bool:
+    return (path / MANIFEST_NAME).is_file()
 
 
 def _is_noise(name: str) -> bool:

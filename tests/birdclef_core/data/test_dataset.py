@@ -58,6 +58,15 @@ def test_a_name_of_another_species_is_not_taken(maker: Any) -> None:
     assert [finding.examples for finding in dataset.findings] == [("b/1.wav: missing",)]
 
 
+def test_audio_that_was_converted_is_found(maker: Any) -> None:
+    """The table of 2020 says XC1.mp3; a name with a dot in it is no extension."""
+    root = maker.make([*maker.many("a", 4), maker.row("a", "1.5 s")])
+    table = pd.read_csv(root / "train.csv")
+    table["filename"] = table["filename"].str.replace(".wav", ".mp3")
+    table.to_csv(root / "train.csv", index=False)
+    assert list(load_dataset(root).recordings["recording_id"]) == ["a0", "a1", "a2", "a3", "1.5 s"]
+
+
 def test_names_that_come_twice_are_told_apart(maker: Any) -> None:
     root = maker.make([maker.row("a", "1"), maker.row("b", "1"), maker.row("b", "1-2"), maker.row("c", "1"), *maker.many("a", 3)])
     assert list(load_dataset(root).recordings["recording_id"][:4]) == ["1", "1-3", "1-2", "1-4"]

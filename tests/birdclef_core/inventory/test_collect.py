@@ -219,6 +219,15 @@ def test_links_and_copies_make_a_folder_that_can_be_moved(collections: Any, out:
     assert (placed.stat().st_mtime_ns, placed.stat().st_ino) == was
 
 
+def test_the_collection_may_lie_among_its_sources(collections: Any) -> None:
+    """What was collected is no source: a second run finds the same."""
+    collections.year_2023("all/d", {"a": [1]})
+    collections.audio("plain/b/2.wav")
+    for root in (collections.parent / "all", collections.parent / "plain"):
+        found = [collect([root], root / "collected", mode="link").num_recordings for _ in range(2)]
+        assert found == [1, 1] and len(labels(root / "collected")) == 1
+
+
 def test_audio_that_changed_after_collecting_is_read_again(collections: Any, out: Path) -> None:
     root = collections.year_2023("d", {"a": range(40), "b": range(50, 60)})
     collect([root], out)
