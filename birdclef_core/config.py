@@ -6,6 +6,7 @@ defaults too (see `identity.py`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args
 
 from birdclef_core.errors import InputError
@@ -16,7 +17,7 @@ LabelSpaceName = Literal["all", "target"]
 StageName = Literal["pretrain_ce", "pretrain_bce", "train_ce", "train_bce", "finetune"]
 DbScale = Literal["unit", "over_255"]
 HeadTransfer = Literal["by_species", "drop"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 SAMPLE_RATE_HZ = 32_000
@@ -198,12 +199,29 @@ class StageConfig:
     min_learning_rate: float = 1e-6
     """Where the cosine schedule ends."""
     precision: Precision = "float32"
-    """Arithmetic of the encoder; spectrogram and loss are always float32."""
+    """Arithmetic of the encoder; spectrogram and loss are always float32. `tf32` is float32 where the device has no TF32."""
+    micro_batch_size: int | None = None
+    """Clips that go through the model at once, their gradients added up over the batch; None: all of it. It is in the identity:
+    BatchNorm takes its statistics from a micro-batch, and dropout is drawn for each."""
+    clip_gradient_norm: float | None = None
+    """Gradients are scaled down to this norm where theirs is larger; None: never."""
+    ema_decay: float = 0.0
+    """The weights scored and published are an exponential moving average over steps; 0: the weights themselves."""
+    average_epochs: int = 1
+    """The weights published are the mean of those at the ends of this many last epochs."""
+    early_stop_epochs: int | None = None
+    """The stage ends when its score has not risen for so many epochs, and the best epoch's weights are published; None: it runs to
+    its end, and the last weights are published."""
     mixing: MixingConfig = MixingConfig()
     noise: tuple[NoiseGroup, ...] = (NoiseGroup(),)
     augment: AugmentConfig = AugmentConfig()
     evaluation_batch_size: int = runtime(64)
     """Windows scored at once."""
+    checkpoint_every_s: float = runtime(600.0)
+    """Within a longer epoch, a checkpoint is written this often."""
+    compile_encoder: bool = runtime(False)
+    """Try torch.compile when the stage starts and keep it where it is measured to pay. Equal within rounding, hence not in the
+    identity."""
 
     def __post_init__(self) -> None:
         _require_choice("stage name", self.name, STAGE_NAMES)
@@ -230,6 +248,35 @@ class StageConfig:
                 clips_per_epoch=self.clips_per_epoch,
                 batch_size=self.batch_size,
             )
+        _require(self.checkpoint_every_s >= 0, "checkpoint_every_s >= 0", checkpoint_every_s=self.checkpoint_every_s)
+        self._check_optional()
+
+    def _check_optional(self) -> None:
+        if self.micro_batch_size is not None:
+            _require(
+                1 <= self.micro_batch_size <= self.batch_size,
+                "1 <= micro_batch_size <= batch_size",
+                micro_batch_size=self.micro_batch_size,
+                batch_size=self.batch_size,
+            )
+        if self.clip_gradient_norm is not None:
+            _require(self.clip_gradient_norm > 0, "clip_gradient_norm > 0", clip_gradient_norm=self.clip_gradient_norm)
+        if self.early_stop_epochs is not None:
+            _require(self.early_stop_epochs >= 1, "early_stop_epochs >= 1", early_stop_epochs=self.early_stop_epochs)
+        _require(0 <= self.ema_decay < 1, "0 <= ema_decay < 1", ema_decay=self.ema_decay)
+        _require(
+            1 <= self.average_epochs <= self.epochs,
+            "1 <= average_epochs <= epochs",
+            average_epochs=self.average_epochs,
+            epochs=self.epochs,
+        )
+        _require(
+            self.average_epochs == 1 or (not self.ema_decay and self.early_stop_epochs is None),
+            "average_epochs == 1, or neither ema_decay nor early_stop_epochs,",
+            average_epochs=self.average_epochs,
+            ema_decay=self.ema_decay,
+            early_stop_epochs=self.early_stop_epochs,
+        )
 
     @property
     def clip_samples(self) -> int:
@@ -238,7 +285,7 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model and the chain of stages that trains it."""
+    """A model and the chain of stages that trains it: any of them, in any order, each once."""
 
     name: str
     model: ModelConfig
@@ -248,9 +295,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
-        order = sorted(set(names), key=STAGE_NAMES.index)
-        if not names or names != order:
-            raise InputError(f"Stages must be unique and in the order {', '.join(STAGE_NAMES)}, but {self.name} has {names}.")
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"A recipe must have at least one stage and none twice, but {self.name} has {names}.")
 
 
 def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
@@ -269,17 +315,19 @@ def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
                 raise InputError(f"{head!r} of {type(config).__name__} has no fields inside, but got {key!r}.")
             value = evolve(old, {rest: value})
         else:
-            value = _coerce(f"{type(config).__name__}.{head}", old, value)
+            value = _coerce(f"{type(config).__name__}.{head}", known[head].type, old, value)
         config = replace(config, **{head: value})  # type: ignore[type-var]
     return config
 
 
-def _coerce(name: str, old: Any, value: Any) -> Any:
-    """`value` in the type of the field's present value: an int may stand for a float, nothing else is converted."""
-    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+def _coerce(name: str, hint: Any, old: Any, value: Any) -> Any:
+    """`value` in a type of the field: an int may stand for a float and a list for a tuple, nothing else is converted."""
+    kinds = get_args(hint) if isinstance(hint, UnionType) else (type(old),)
+    if float in kinds and type(value) is int:
         return float(value)
-    if old is None or value is None or type(old) is type(value):
-        return value
-    if isinstance(old, tuple) and isinstance(value, list):
+    if tuple in kinds and isinstance(value, list):
         return tuple(value)
-    raise InputError(f"{name} takes a {type(old).__name__}, but got {value!r}.")
+    if type(value) in kinds:
+        return value
+    names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
+    raise InputError(f"{name} takes a {names}, but got {value!r}.")

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import torch
 
 from birdclef_core.errors import BirdclefError
+from birdclef_core.stages.interruption import Stop, never
+from birdclef_core.stages.progress import EpochMetrics
 from birdclef_core.stages.store import StageStore
-from birdclef_core.stages.training import EpochMetrics, StageTask, TrainingData, environment, train_stage
+from birdclef_core.stages.training import StageTask, TrainingData, environment, train_stage
 from sweeps.tree import Chain
 
 SCORE = "cmap_pad5"
@@ -62,14 +64,16 @@ def tracked_name(label_space: str, name: str) -> str:
 
 
 def run_trial(
-    chain: Chain, data: TrainingData, store: StageStore, device: torch.device, notes: list[str]
+    chain: Chain, data: TrainingData, store: StageStore, device: torch.device, notes: list[str], stop: Stop = never
 ) -> Iterator[TrialReport]:
     """Takes a chain to its end: published stages are reused, the others trained, an interrupted one goes on.
 
     Everything that a trial needs to go on is in the store, so running it again after a crash is the same call. `notes` is
-    where the store tells of damaged entries; they go out with the next report.
+    where store and training tell what the user should know (damaged entries, memory that did not suffice); they go out with
+    the next report.
 
-    A BirdclefError (such as a loss that is not a number) ends the trial with a report of kind `failed`.
+    A BirdclefError (such as a loss that is not a number) ends the trial with a report of kind `failed`. When `stop` gives a
+    reason, StageInterrupted is raised once a checkpoint is written: whoever runs the trial again goes on from there.
     """
     first = _first_to_train(chain, store)
     for index, task in enumerate(chain[:first]):
@@ -77,7 +81,7 @@ def run_trial(
     for index, task in enumerate(chain[first:], start=first):
         spent_s = 0.0
         try:
-            for epoch in train_stage(task, data, store, device):
+            for epoch in train_stage(task, data, store, device, stop=stop, on_note=notes.append):
                 report = _trained(task, index, epoch)
                 report.cost_s, spent_s = epoch.epoch_s, spent_s + epoch.epoch_s
                 yield _finish(report, chain, device, notes)
@@ -104,9 +108,17 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics) -> TrialReport:
         "train/learning_rate": epoch.learning_rate,
         "train/clips_per_s": epoch.clips_per_s,
         "train/waited_s": epoch.waited_s,
+        "train/device_s": epoch.device_s,
+        "train/evaluate_s": epoch.evaluate_s,
         "train/epoch_s": epoch.epoch_s,
+        "train/memory_gib": epoch.memory_bytes / 2**30,
     }
-    return _report("epoch", task, index, epoch=epoch.epoch, score=epoch.scores[SCORE], metrics=metrics)
+    report = _report("epoch", task, index, epoch=epoch.epoch, score=epoch.scores[SCORE], metrics=metrics)
+    if epoch.is_last:
+        report.epochs = epoch.epoch  # an early stop is an end too
+    if epoch.waits_for_data and epoch.epoch == 1:
+        report.message = f"Stage {task.config.name}: {epoch.bottleneck}"
+    return report
 
 
 def _reused(task: StageTask, index: int, store: StageStore) -> TrialReport:

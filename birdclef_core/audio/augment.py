@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from birdclef_core.audio.float32 import exact_float32
 from birdclef_core.config import AugmentConfig, SpectrogramConfig
 
 _TINY = 1e-6
@@ -163,7 +164,8 @@ def shift_pitch(db_MFN: Tensor, semitones_M: Tensor, config: SpectrogramConfig) 
     bin_MF = ((_hz_to_mel(source_MF) - float(edges[0])) / width - 1).clamp(0, config.num_mels - 1)
     # Linear interpolation as a matrix with two entries a row: one batched product, where a gather would need an index a frame.
     weight_MFF = (1 - (bin_MF[:, :, None] - torch.arange(config.num_mels, device=db_MFN.device)).abs()).clamp(min=0)
-    return weight_MFF @ db_MFN
+    with exact_float32(db_MFN.device):
+        return weight_MFF @ db_MFN
 
 
 def _hz_to_mel(hz: Tensor) -> Tensor:

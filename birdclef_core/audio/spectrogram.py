@@ -7,6 +7,7 @@ import torch
 import torchaudio.functional as AF
 from torch import Tensor, nn
 
+from birdclef_core.audio.float32 import exact_float32
 from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
 
 TOP_DB = 80.0
@@ -14,7 +15,7 @@ _POWER_FLOOR = 1e-10
 
 
 class MelSpectrogram(nn.Module):
-    """wave_BT -> mel_BKFN, float32 also under autocast; silence gives finite values.
+    """wave_BT -> mel_BKFN, float32 also under autocast and TF32; silence gives finite values.
 
     Slaney mel scale and norm, power 2, decibels to 1, cut `TOP_DB` below each clip's own maximum, centred frames with zero
     padding (source: the seed's recipes). A clip's result does not depend on the batch it is in.
@@ -47,7 +48,7 @@ class MelSpectrogram(nn.Module):
 
     def mel_db(self, wave_BT: Tensor) -> Tensor:
         """db_BFN: decibels, neither scaled nor with deltas."""
-        with torch.autocast(wave_BT.device.type, enabled=False):
+        with exact_float32(wave_BT.device):
             # Not torchaudio's spectrogram, whose power goes through a square root and back: 1.1 to 1.4 times the CPU time.
             spectrum_BFN = torch.stft(
                 wave_BT.float(),
@@ -65,7 +66,7 @@ class MelSpectrogram(nn.Module):
 
     def to_channels(self, db_BFN: Tensor) -> Tensor:
         """mel_BKFN: decibels scaled, with their first and second deltas along frequency where the config has them."""
-        with torch.autocast(db_BFN.device.type, enabled=False):
+        with exact_float32(db_BFN.device):
             db_BFN = db_BFN.float()
             scaled_BFN = (db_BFN + TOP_DB) / TOP_DB if self.config.db_scale == "unit" else db_BFN / 255.0
             if not self.config.deltas:

@@ -4,8 +4,10 @@ Shapes: B clips, T samples, P five-second pieces of a clip, K channels, F mel bi
 H and W the feature map (frequency, time), C species.
 """
 
+from collections.abc import Callable
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
@@ -55,6 +57,7 @@ class Detector(nn.Module):
         self.input_norm = MelNorm(config.spectrogram.num_mels) if is_sed else nn.Identity()
         self.head = (SedHead if is_sed else CnnHead)(num_features, num_classes, config.head_dropout)
         self._frozen: list[nn.Module] = []
+        self._compiled: list[Callable[[Tensor], Tensor]] = []
 
     def wave_to_db(self, wave_BT: Tensor) -> Tensor:
         """db_BFN in float32; for a CNN the spectrograms of the pieces, joined along time. Raises InputError as `check_clip_s`."""
@@ -76,14 +79,20 @@ class Detector(nn.Module):
     def forward(self, mel_BKFN: Tensor) -> Output:
         """Scores of clips. A SED takes any number of frames, a CNN those of whole pieces (else InputError)."""
         mel_BKFN = self.input_norm(mel_BKFN)
+        # Evaluation has other shapes and would compile again for each of them.
+        encode = self._compiled[0] if self._compiled and self.training else self.encoder
         if self.config.head == "sed":
-            return self.head(self.encoder(mel_BKFN))
+            return self.head(encode(mel_BKFN))
         frames = self.spectrogram.num_frames(PIECE_SAMPLES)
         pieces, rest = divmod(mel_BKFN.shape[3], frames)
         if rest or not pieces:
             raise InputError(f"The head 'cnn' takes spectrograms of a multiple of {frames} frames, but got {mel_BKFN.shape[3]}.")
-        features_XDHW = self.encoder(_cut_pieces(mel_BKFN, pieces))
+        features_XDHW = encode(_cut_pieces(mel_BKFN, pieces))
         return self.head(_join_pieces(features_XDHW, pieces))
+
+    def compile_encoder(self, wanted: bool) -> None:
+        """Whether the encoder runs compiled in training; it is compiled at its next call. The state stays as it is."""
+        self._compiled = [torch.compile(self.encoder)] if wanted else []
 
     def freeze(self) -> None:
         """Leave out of training what finetuning leaves: SED encoder, linear layer and input BatchNorm; CNN encoder and GeM.

@@ -1,4 +1,4 @@
-"""Where an interrupted stage goes on: weights, optimiser and progress, in safetensors and JSON (nothing is unpickled)."""
+"""Where an interrupted stage goes on: groups of tensors and progress, in safetensors and JSON (nothing is unpickled)."""
 
 import json
 from collections.abc import Mapping
@@ -7,31 +7,46 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 _TENSORS = "state.safetensors"
 _PROGRESS = "progress.json"
 
+State = dict[str, Tensor]
 
-def save_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Mapping[str, Any]) -> None:
-    """Writes model, optimiser and `progress` (plain JSON: epoch, history, cost) into `folder`."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in slots.items()}
+
+def save_training_state(folder: Path, groups: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
+    """Writes groups of named tensors (a group's name has no dot) and `progress` (plain JSON) into `folder`."""
+    tensors = {f"{group}.{name}": tensor for group, part in groups.items() for name, tensor in part.items()}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
     (folder / _PROGRESS).write_text(json.dumps(progress))
 
 
-def load_training_state(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Puts the state written by `save_training_state` into model and optimiser; gives back the progress."""
-    tensors = load_file(folder / _TENSORS)
-    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".", 2)
-            slots.setdefault(int(index), {})[slot] = tensor
-    state = optimizer.state_dict()
-    state["state"] = slots
-    optimizer.load_state_dict(state)
-    return json.loads((folder / _PROGRESS).read_text())
+def load_training_state(folder: Path) -> tuple[dict[str, State], dict[str, Any]]:
+    """The groups (on the CPU) and the progress that `save_training_state` wrote; a group without tensors is not there."""
+    groups: dict[str, State] = {}
+    for key, tensor in load_file(folder / _TENSORS).items():
+        group, _, name = key.partition(".")
+        groups.setdefault(group, {})[name] = tensor
+    return groups, json.loads((folder / _PROGRESS).read_text())
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
+    """The optimiser's tensors as `<index of the parameter>.<slot>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{slot}": torch.as_tensor(value) for index, slots in state.items() for slot, value in slots.items()}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
+    """Puts what `optimizer_state` gave into an optimiser over the same parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    slots: dict[int, State] = {}
+    for key, tensor in state.items():
+        index, _, slot = key.partition(".")
+        parameter = parameters[int(index)]
+        # In the parameter's memory layout: fused kernels pair both element by element as they lie.
+        laid_out = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        slots.setdefault(int(index), {})[slot] = laid_out
+    whole = optimizer.state_dict()
+    whole["state"] = slots
+    optimizer.load_state_dict(whole)

@@ -2,17 +2,13 @@
 
 Every random number comes from (stage seed, epoch, step), so a stage that goes on after an interruption computes what it
 would have computed without one.
-
-Shapes: B clips, T samples, F mel bins, N frames, K channels, C species, R recordings.
 """
 
-import math
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +18,38 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from birdclef_core.audio.augment import add_noise, augment_mel_db, augment_wave
-from birdclef_core.audio.mixing import mix_spectrograms, mix_waves
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.feed import EvaluationWindows, TrainBatch, TrainFeed
-from birdclef_core.errors import StoreError, TrainingError
+from birdclef_core.data.feed import READER_THREADS, EvaluationWindows, TrainFeed
+from birdclef_core.errors import StoreError
 from birdclef_core.evaluation.metrics import per_class_ap, summarise
 from birdclef_core.evaluation.pictures import save_curves, save_predictions
 from birdclef_core.models.detector import Detector
-from birdclef_core.models.encoders import RANDOM, PretrainedWeights
-from birdclef_core.models.losses import bce_loss, ce_loss
-from birdclef_core.stages.checkpoint import load_training_state, save_training_state
-from birdclef_core.stages.store import WEIGHTS, StageEntry, StageRecord, StageStore
-from birdclef_core.stages.surgery import SurgeryReport, label_axes, transfer
+from birdclef_core.models.encoders import PretrainedWeights
+from birdclef_core.stages.averaging import load_state
+from birdclef_core.stages.candidate import CandidateWeights
+from birdclef_core.stages.checkpoint import (
+    State,
+    load_optimizer_state,
+    load_training_state,
+    optimizer_state,
+    save_training_state,
+)
+from birdclef_core.stages.compilation import compile_if_faster
+from birdclef_core.stages.interruption import StageInterrupted, Stop, never
+from birdclef_core.stages.precision import Arithmetic
+from birdclef_core.stages.progress import EpochMetrics, LossLog, Progress
+from birdclef_core.stages.schedule import cosine_learning_rate, step_seed
+from birdclef_core.stages.scoring import Scorer
+from birdclef_core.stages.start import initial_model
+from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
+from birdclef_core.stages.training_step import TrainingStep, to_float
 from birdclef_core.taxonomy import LabelSpace
+
+SCORE = "cmap_pad5"
+"""What an early stop goes by, in the stage's own label space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,210 +77,193 @@ class TrainingData:
         return self.dataset.all_species if config.label_space == "all" else self.dataset.target_species
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpochMetrics:
-    """What one epoch did. Scores are of the stage's own label space."""
-
-    epoch: int
-    """From 1 to the stage's number of epochs."""
-    train_loss: float
-    learning_rate: float
-    clips_per_s: float
-    waited_s: float
-    """Time that training stood still for data."""
-    epoch_s: float
-    """Training, evaluation and checkpoint together."""
-    scores: dict[str, float]
-
-
-@dataclass
-class _Progress:
-    """What a stage has behind it; saved at the end of every epoch."""
-
-    epoch: int = 0
-    cost_s: float = 0.0
-    surgery: str = ""
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-def derive_seed(*parts: int) -> int:
-    """A 63-bit seed from any non-negative integers, independent for different parts."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def cosine_learning_rate(config: StageConfig, epoch: int) -> float:
-    """Learning rate of an epoch counted from 0: cosine from learning_rate down to min_learning_rate over the stage."""
-    share = 0.5 * (1 + math.cos(math.pi * epoch / config.epochs))
-    return config.min_learning_rate + (config.learning_rate - config.min_learning_rate) * share
+def _say_nothing(note: str) -> None:
+    return None
 
 
 def train_stage(
-    task: StageTask, data: TrainingData, store: StageStore, device: torch.device, *, parent_space: LabelSpace | None = None
+    task: StageTask,
+    data: TrainingData,
+    store: StageStore,
+    device: torch.device,
+    *,
+    stop: Stop = never,
+    on_note: Callable[[str], None] = _say_nothing,
 ) -> Iterator[EpochMetrics]:
     """Trains the stage, yields after every epoch, and publishes it after the last.
 
-    An epoch checkpoint is written before each yield; if one is there at the start, the stage goes on from it. The weights
-    published are those of the last epoch: the cosine schedule ends there, and choosing an epoch by its validation score
-    would flatter the score.
+    A checkpoint is written before each yield and on a timer within long epochs; if one is there at the start, the stage goes
+    on from it. The weights published are those of the last epoch, unless the config asks for an average or an early stop: the
+    cosine schedule ends there, and choosing an epoch by its validation score would flatter the score.
 
-    Raises TrainingError on a loss that is not finite and StoreError when the parent is not in the store.
+    `stop` is asked after every step. `on_note` is told what the user should know (memory that did not suffice, for one).
+
+    Raises TrainingError on a loss that is not finite, StoreError when the parent is not in the store, and StageInterrupted
+    when `stop` gave a reason: the checkpoint is written then.
     """
-    return _StageTraining(task, data, store, device, parent_space).run()
+    return _StageTraining(task, data, store, device, stop, on_note).run()
 
 
 class _StageTraining:
     """The state of one stage in training."""
 
     def __init__(
-        self, task: StageTask, data: TrainingData, store: StageStore, device: torch.device, parent_space: LabelSpace | None
+        self,
+        task: StageTask,
+        data: TrainingData,
+        store: StageStore,
+        device: torch.device,
+        stop: Stop,
+        on_note: Callable[[str], None],
     ) -> None:
         self.task, self.data, self.store, self.device = task, data, store, device
+        self.stop, self.on_note = stop, on_note
         self.config = task.config
         self.space = data.label_space(task.config)
-        self.parent_space = parent_space
-        self.progress = _Progress()
-        self.model = self._initial_model()
+        self.arithmetic = Arithmetic(self.config.precision, device)
+        checkpoint = store.latest_progress(task.stage_id)
+        groups: dict[str, State] = {}
+        if checkpoint is None:
+            self.model, origin = self._start()
+            self.progress = Progress(origin=origin)
+        else:
+            self.model, _ = initial_model(task.model, self.config, self.space, device)
+            groups, progress = load_training_state(checkpoint)
+            load_state(self.model, groups["model"])
+            self.progress = Progress.from_json(progress)
         self.optimizer = torch.optim.Adam(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=self.config.learning_rate,
             weight_decay=self.config.weight_decay,
-            fused=device.type == "cuda",
+            fused=True,
         )
-        folder = store.latest_progress(task.stage_id)
-        if folder is not None:
-            self.progress = _Progress(**load_training_state(folder, self.model, self.optimizer))
+        load_optimizer_state(self.optimizer, groups.get("optimizer", {}))
+        self.step = TrainingStep(self.model, self.optimizer, self.config, self.arithmetic, device, on_note=on_note)
+        self.step.micro_batch_size = self.progress.micro_batch_size or self.step.micro_batch_size
+        self.model.compile_encoder(bool(self.progress.compiled))
+        self.candidate = CandidateWeights(self.model, self.config, self.progress, groups)
+        self.losses: LossLog | None = None
+        self.earlier_losses = groups.get("epoch", {}).get("losses")
+        self.saved_at = time.monotonic()
 
-    def _initial_model(self) -> Detector:
-        torch.manual_seed(derive_seed(self.config.seed, 0))
-        pretrained = self.task.pretrained if self.task.parent_id is None else RANDOM
-        model = Detector(self.task.model, len(self.space), pretrained)
-        if self.task.parent_id is not None:
-            self.progress.surgery = self._transfer(model, self.task.parent_id).summary()
-        else:
-            self.progress.surgery = f"started from {pretrained.name} weights"
-        model.to(self.device)
-        if self.config.freeze_encoder:
-            model.freeze()
-        return model
-
-    def _transfer(self, model: Detector, parent_id: str) -> SurgeryReport:
-        entry: StageEntry | None = self.store.open(parent_id)
-        if entry is None:
-            raise StoreError(f"Stage {self.config.name} starts from {parent_id[:12]}, which is not in the store.")
-        return transfer(
-            entry.weights(),
-            model,
-            axes=label_axes(partial(Detector, self.task.model)),
-            parent_space=LabelSpace.of("parent", entry.record.species),
-            space=self.space,
-            head_transfer=self.config.head_transfer,
-        )
+    def _start(self) -> tuple[Detector, str]:
+        task, parent = self.task, None
+        if task.parent_id is not None:
+            parent = self.store.open(task.parent_id)
+            if parent is None:
+                raise StoreError(f"Stage {self.config.name} starts from {task.parent_id[:12]}, which is not in the store.")
+        return initial_model(task.model, self.config, self.space, self.device, pretrained=task.pretrained, parent=parent)
 
     def run(self) -> Iterator[EpochMetrics]:
-        dataset, cache = self.data.dataset, self.data.cache
-        windows = EvaluationWindows(dataset, cache, self.space, self.config.clip_s, batch_size=self.config.evaluation_batch_size)
-        with TrainFeed(dataset, cache, self.space, self.config) as feed:
-            for epoch in range(self.progress.epoch, self.config.epochs):
-                started = time.perf_counter()
-                loss, train_s, waited_s = self._train_epoch(feed, epoch)
-                scores_RC = self._evaluate(windows)
-                metrics = EpochMetrics(
-                    epoch=epoch + 1,
-                    train_loss=loss,
-                    learning_rate=cosine_learning_rate(self.config, epoch),
-                    clips_per_s=feed.num_batches * self.config.batch_size / train_s,
-                    waited_s=waited_s,
-                    epoch_s=time.perf_counter() - started,
-                    scores=summarise(windows.truth_RC, scores_RC),
-                )
-                self.progress.epoch = epoch + 1
-                self.progress.cost_s += metrics.epoch_s
-                self.progress.history.append(asdict(metrics))
-                if metrics.epoch < self.config.epochs:
-                    self._save_progress()
-                else:
+        dataset, cache, config = self.data.dataset, self.data.cache, self.config
+        windows = EvaluationWindows(dataset, cache, self.space, config.clip_s, batch_size=config.evaluation_batch_size)
+        scorer = Scorer(self.model, windows, self.arithmetic, self.device)
+        with TrainFeed(dataset, cache, self.space, config) as feed:
+            for epoch in range(self.progress.epoch, config.epochs):
+                metrics, scores_RC = self._epoch(feed, scorer, windows, epoch)
+                if metrics.is_last:
                     self._publish(windows, scores_RC)
+                else:
+                    self._save_progress()
                 yield metrics
+                if metrics.is_last:
+                    return
 
-    def _train_epoch(self, feed: TrainFeed, epoch: int) -> tuple[float, float, float]:
-        """Mean loss, seconds, and seconds of those spent waiting for data."""
+    def _epoch(self, feed: TrainFeed, scorer: Scorer, windows: EvaluationWindows, epoch: int) -> tuple[EpochMetrics, np.ndarray]:
+        """Trains and scores an epoch, and counts it as done."""
+        progress, config = self.progress, self.config
+        spent_before_s, started = progress.under_way.train_s, time.perf_counter()
+        reset_peak_memory(self.device)
+        loss, throughput = self._train(feed, epoch)
+        self.candidate.after_epoch(epoch)
+        evaluate_from = time.perf_counter()
+        scores_RC = self._score(scorer, epoch)
+        scores = summarise(windows.truth_RC, scores_RC)
+        is_last = self.candidate.judge(epoch, scores[SCORE]) or epoch + 1 == config.epochs
+        if is_last and self.candidate.take_best(epoch):
+            scores_RC = scorer.scores(f"epoch {progress.best_epoch} of stage {config.name}")
+            scores = summarise(windows.truth_RC, scores_RC)
+        metrics = EpochMetrics(
+            epoch=epoch + 1,
+            is_last=is_last,
+            train_loss=loss,
+            learning_rate=cosine_learning_rate(config, epoch),
+            clips_per_s=throughput.clips_per_s,
+            waited_s=throughput.waited_s,
+            device_s=throughput.device_s,
+            evaluate_s=time.perf_counter() - evaluate_from,
+            epoch_s=spent_before_s + time.perf_counter() - started,
+            memory_bytes=peak_memory_bytes(self.device),
+            bottleneck=throughput.verdict(self.device, READER_THREADS),
+            waits_for_data=throughput.waits_for_data,
+            scores=scores,
+        )
+        progress.epoch, progress.step, progress.under_way = epoch + 1, 0, Throughput()
+        progress.cost_s += metrics.epoch_s
+        progress.history.append(metrics.as_json())
+        self.losses = None
+        return metrics, scores_RC
+
+    def _train(self, feed: TrainFeed, epoch: int) -> tuple[float, Throughput]:
+        """Trains an epoch from where it is; its mean loss, and how it went by."""
+        config, progress = self.config, self.progress
         for group in self.optimizer.param_groups:
-            group["lr"] = cosine_learning_rate(self.config, epoch)
+            group["lr"] = cosine_learning_rate(config, epoch)
+        recording_ids = self.data.dataset.recordings["recording_id"].to_numpy()
+        where = f"stage {config.name}, epoch {epoch + 1}"
+        self.losses, self.earlier_losses = LossLog(recording_ids, where, feed.num_batches, self.earlier_losses), None
         self.model.train()
-        losses: list[Tensor] = []
-        batch_rows: list[Tensor] = []
-        waited_before, started = feed.waited_s, time.perf_counter()
-        for step, batch in enumerate(feed.epoch(epoch)):
-            seed = derive_seed(self.config.seed, 1, epoch, step)
-            torch.manual_seed(seed)
-            loss = self._loss(batch, torch.Generator().manual_seed(seed))
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            losses.append(loss.detach())
-            batch_rows.append(batch.rows_B)
+        first_step = progress.step
+        meter = EpochMeter(feed, self.device, progress.under_way)
+
+        def so_far() -> Throughput:
+            return meter.so_far((progress.step - first_step) * config.batch_size)
+
+        for batch in feed.epoch(epoch, first_step):
+            if config.compile_encoder and progress.compiled is None:
+                progress.compiled = compile_if_faster(self.model, self.step, batch, self.on_note)
+            with meter.clock.step():
+                loss = self.step(batch, step_seed(config, epoch, progress.step))
+                self.candidate.after_step(epoch * feed.num_batches + progress.step)
+            self.losses.add(loss, batch.rows_B)
+            progress.step += 1
+            reason = self.stop()
+            if reason or time.monotonic() - self.saved_at >= config.checkpoint_every_s:
+                progress.under_way = so_far()
+                self._save_progress()
+            if reason:
+                raise StageInterrupted(
+                    f"Stage {config.name} was interrupted in epoch {epoch + 1}, step {progress.step}: {reason}"
+                )
         # One synchronisation an epoch: losses stay on the device until here.
-        losses_S = torch.stack(losses).cpu()
-        self._require_finite(losses_S, batch_rows, epoch)
-        return float(losses_S.mean()), time.perf_counter() - started, feed.waited_s - waited_before
+        mean_loss = float(self.losses.all().mean())
+        progress.under_way = so_far()
+        return mean_loss, progress.under_way
 
-    def _loss(self, batch: TrainBatch, generator: torch.Generator) -> Tensor:
-        config = self.config
-        wave_BT = _to_float(batch.wave_BT, self.device)
-        target_BC = batch.target_BC.to(self.device, non_blocking=True)
-        weight_B = batch.weight_B.to(self.device, non_blocking=True)
-        wave_BT = add_noise(
-            wave_BT,
-            batch.noise_clip_M.to(self.device, non_blocking=True),
-            _to_float(batch.noise_wave_MT, self.device),
-            batch.noise_snr_db_M.to(self.device, non_blocking=True),
-        )
-        wave_BT = augment_wave(wave_BT, config.augment, generator)
-        wave_BT, target_BC, weight_B = mix_waves(wave_BT, target_BC, weight_B, config.mixing, generator)
-        mel_db = augment_mel_db(self.model.wave_to_db(wave_BT), config.augment, self.task.model.spectrogram, generator)
-        mel_BKFN, target_BC, weight_B = mix_spectrograms(
-            self.model.db_to_channels(mel_db), target_BC, weight_B, config.mixing, generator
-        )
-        with self._autocast():
-            output = self.model(mel_BKFN)
-        if config.loss == "ce":
-            return ce_loss(output, target_BC, weight_B, config.label_smoothing)
-        return bce_loss(output, target_BC, weight_B)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
-
-    def _require_finite(self, losses_S: Tensor, batch_rows: list[Tensor], epoch: int) -> None:
-        bad = torch.nonzero(~torch.isfinite(losses_S))
-        if len(bad):
-            step = int(bad[0])
-            names = self.data.dataset.recordings["recording_id"].to_numpy()[batch_rows[step].numpy()]
-            raise TrainingError(
-                f"The loss must be finite, but is {float(losses_S[step])} in stage {self.config.name}, epoch {epoch + 1}, "
-                f"step {step + 1} of {len(losses_S)}; a lower learning rate than {self.config.learning_rate:g} may help. "
-                f"Recordings of the batch: {', '.join(names)}."
-            )
-
-    @torch.inference_mode()
-    def _evaluate(self, windows: EvaluationWindows) -> np.ndarray:
-        """Probabilities (R, C): the maximum over the windows of each validation recording."""
-        self.model.eval()
-        logits_RC = torch.full(windows.truth_RC.shape, -torch.inf, device=self.device)
-        for batch in windows:
-            mel_BKFN = self.model.spectrograms(_to_float(batch.wave_BT, self.device))
-            with self._autocast():
-                logits_BC = self.model(mel_BKFN).logits_BC.float()
-            index_BC = batch.recording_B.to(self.device)[:, None].expand_as(logits_BC)
-            logits_RC.scatter_reduce_(0, index_BC, logits_BC, "amax")
-        # In float64, where a sigmoid keeps the order of logits up to 36 (in float32 they tie from 17 on).
-        return logits_RC.double().sigmoid().cpu().numpy()
+    def _score(self, scorer: Scorer, epoch: int) -> np.ndarray:
+        """Probabilities by the weights as they would be published now."""
+        try:
+            with self.candidate.in_model():
+                return scorer.scores(f"epoch {epoch + 1} of stage {self.config.name}", self.stop)
+        except StageInterrupted:
+            self._save_progress()
+            raise
 
     def _save_progress(self) -> None:
-        with self.store.save_progress(self.task.stage_id, self.progress.epoch) as folder:
-            save_training_state(folder, self.model, self.optimizer, asdict(self.progress))
+        """Writes a checkpoint. Raises TrainingError, and writes none, when a loss was not finite."""
+        progress = self.progress
+        progress.checkpoints += 1
+        progress.micro_batch_size = self.step.micro_batch_size
+        groups: dict[str, State] = {"model": self.model.state_dict(), "optimizer": optimizer_state(self.optimizer)}
+        groups |= self.candidate.groups()
+        if self.losses is not None:
+            groups["epoch"] = {"losses": self.losses.all()}
+        with self.store.save_progress(self.task.stage_id, progress.checkpoints) as folder:
+            save_training_state(folder, groups, asdict(progress))
+        self.saved_at = time.monotonic()
 
     def _publish(self, windows: EvaluationWindows, scores_RC: np.ndarray) -> None:
-        with self.store.publish(self._record, self.task.stage_id) as folder:
+        with self.candidate.in_model(), self.store.publish(self._record, self.task.stage_id) as folder:
             save_file({name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}, folder / WEIGHTS)
             self._write_reports(folder, windows, scores_RC)
 
@@ -285,9 +280,11 @@ class _StageTraining:
 
     @torch.inference_mode()
     def _db_of(self, wave_T: Tensor) -> np.ndarray:
-        return self.model.wave_to_db(_to_float(wave_T[None], self.device))[0].cpu().numpy()
+        return self.model.wave_to_db(to_float(wave_T[None], self.device))[0].cpu().numpy()
 
     def _record(self) -> StageRecord:
+        progress = self.progress
+        computed_with = {"micro_batch_size": str(self.step.micro_batch_size), "torch_compile": str(bool(progress.compiled))}
         return StageRecord(
             stage_id=self.task.stage_id,
             parent_id=self.task.parent_id,
@@ -295,18 +292,13 @@ class _StageTraining:
             stage=self.config.name,
             identity=self.task.identity,
             species=list(self.space.species),
-            metrics=self.progress.history[-1]["scores"],
-            history=self.progress.history,
-            cost_s=self.progress.cost_s,
-            surgery=self.progress.surgery,
-            environment=environment(self.device),
+            metrics=progress.history[-1]["scores"],
+            history=progress.history,
+            cost_s=progress.cost_s,
+            surgery=progress.origin,
+            environment=environment(self.device) | computed_with,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-
-def _to_float(wave: Tensor, device: torch.device) -> Tensor:
-    """int16 samples as float32 in [-1, 1) on the device."""
-    return wave.to(device, non_blocking=True).float().div_(32768)
 
 
 def environment(device: torch.device) -> dict[str, str]:

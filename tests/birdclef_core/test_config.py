@@ -2,7 +2,7 @@
 
 import pytest
 
-from birdclef_core.config import MixingConfig, SpectrogramConfig, evolve
+from birdclef_core.config import MixingConfig, Recipe, SpectrogramConfig, evolve
 from birdclef_core.errors import InputError
 from birdclef_core.stages.recipes import sed_v2s
 
@@ -28,6 +28,41 @@ def test_evolve_takes_an_int_for_a_float_and_nothing_else():
         evolve(stage, {"clip_s": "long"})
     with pytest.raises(InputError, match="takes a int"):
         evolve(stage, {"epochs": 2.5})
+
+
+def test_evolve_checks_the_type_of_a_field_that_is_none_by_default():
+    stage = sed_v2s().stages[0]
+    assert evolve(stage, {"clip_gradient_norm": 1}).clip_gradient_norm == 1.0
+    assert evolve(stage, {"clips_per_epoch": None}).clips_per_epoch is None
+    with pytest.raises(InputError, match="clip_gradient_norm takes a float or None, but got 'much'"):
+        evolve(stage, {"clip_gradient_norm": "much"})
+    with pytest.raises(InputError, match="epochs takes a int, but got None"):
+        evolve(stage, {"epochs": None})
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"micro_batch_size": 97}, "1 <= micro_batch_size <= batch_size must hold, but got micro_batch_size=97, batch_size=96"),
+        ({"clip_gradient_norm": 0.0}, "clip_gradient_norm > 0"),
+        ({"ema_decay": 1.0}, "0 <= ema_decay < 1"),
+        ({"average_epochs": 71}, "1 <= average_epochs <= epochs"),
+        ({"early_stop_epochs": 0}, "early_stop_epochs >= 1"),
+        ({"average_epochs": 2, "ema_decay": 0.9}, "or neither ema_decay nor early_stop_epochs"),
+        ({"average_epochs": 2, "early_stop_epochs": 3}, "or neither ema_decay nor early_stop_epochs"),
+        ({"precision": "half"}, "precision must be one of float32, tf32, bfloat16"),
+    ],
+)
+def test_optional_parts_of_a_stage_are_refused_where_they_cannot_be(changes, rule):
+    with pytest.raises(InputError, match=rule):
+        evolve(sed_v2s().stages[0], changes)
+
+
+def test_stages_may_come_in_any_order_but_each_once():
+    recipe = sed_v2s()
+    assert Recipe(name="odd", model=recipe.model, stages=recipe.stages[::-1]).stages[0].name == "finetune"
+    with pytest.raises(InputError, match="none twice"):
+        Recipe(name="odd", model=recipe.model, stages=recipe.stages[:1] * 2)
 
 
 def test_evolve_names_the_fields_there_are():

@@ -10,13 +10,13 @@ from birdclef_core.identity import canonical, fingerprint, significant_code
 from birdclef_core.stages.recipes import RECIPES, small_budget
 
 GOLDEN = {
-    "sed_v2s": "674cc410071a1f3c",
-    "sed_b3ns": "ab77649be9e96e42",
-    "sed_seresnext26t": "4e8c6e77c9d4e679",
-    "cnn_v2s": "1e81746c8fd2f0bf",
-    "cnn_b3ns": "f9d4d817225263d9",
-    "cnn_resnet34d": "ed00fe4bdc814829",
-    "cnn_b0ns": "e4c183e4652f52b2",
+    "sed_v2s": "50e4de9c1255c454",
+    "sed_b3ns": "4a1e426d6aac845b",
+    "sed_seresnext26t": "90b9bc1fd53668bc",
+    "cnn_v2s": "e34bc678c6e596a9",
+    "cnn_b3ns": "c97eff8dfd3aecd6",
+    "cnn_resnet34d": "b20a229143d2a2c0",
+    "cnn_b0ns": "ec9a103d6ec010a2",
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from birdclef_core.errors import StoreError, TrainingError
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.store import StageStore
-from birdclef_core.stages.training import StageTask, cosine_learning_rate, derive_seed, train_stage
+from birdclef_core.stages.training import StageTask, train_stage
 from birdclef_core.storage import Storage
 
 CPU = torch.device("cpu")
@@ -105,19 +105,3 @@ def test_a_loss_that_is_not_finite_names_epoch_step_and_recordings(tiny_recipe, 
 def test_a_parent_that_is_not_there_is_an_error(tiny_recipe, tone_data, store):
     with pytest.raises(StoreError, match="which is not in the store"):
         list(train_stage(task(tiny_recipe, 1, "nowhere"), tone_data, store, CPU))
-
-
-def test_the_cosine_starts_at_the_rate_and_nears_its_end(tiny_recipe):
-    config = replace(tiny_recipe.stages[0], epochs=10, learning_rate=1e-3, min_learning_rate=1e-6)
-    rates = [cosine_learning_rate(config, epoch) for epoch in range(11)]
-    assert rates[0] == 1e-3
-    assert rates[5] == pytest.approx((1e-3 + 1e-6) / 2)
-    assert rates[10] == pytest.approx(1e-6)
-    assert rates == sorted(rates, reverse=True)
-
-
-def test_seeds_are_derived_from_every_part_and_may_be_large():
-    seeds = {derive_seed(2**40, 1, 0), derive_seed(2**40, 0, 1), derive_seed(2**40 + 1, 1, 0), derive_seed(2**40)}
-    assert len(seeds) == 4
-    assert derive_seed(7, 1) == derive_seed(7, 1)
-    assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,0 +1,66 @@
+"""Weights that are published instead of those of the last step: a moving average over steps, or a mean over last epochs."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """An average of a model's state beside the model: weights and BatchNorm statistics; counters are the latest.
+
+    BatchNorm statistics are averaged like weights and not taken anew over the training set, as stochastic weight averaging
+    does: at the small learning rates at the end of a cosine the difference is small, and it would cost an epoch.
+    """
+
+    def __init__(self, model: nn.Module, state: Mapping[str, Tensor] | None = None) -> None:
+        """Starts from `state`, or from the model as it is."""
+        self._model = model
+        self.state = copy_state(model)
+        if state is not None:
+            _fill(self.state, state)
+
+    @torch.no_grad()
+    def update(self, share: float) -> None:
+        """Moves the average by `share` of its distance to the model. Does not wait for the device."""
+        current = self._model.state_dict()
+        real = [name for name, tensor in self.state.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.state[name] for name in real], [current[name] for name in real], share)
+        for name in self.state.keys() - set(real):
+            self.state[name].copy_(current[name])
+
+    @contextmanager
+    def in_model(self) -> Iterator[None]:
+        """Within the block, the model has the averaged state."""
+        own = copy_state(self._model)
+        _fill(self._model.state_dict(), self.state)
+        try:
+            yield
+        finally:
+            _fill(self._model.state_dict(), own)
+
+
+def ema_share(decay: float, step: int) -> float:
+    """How far the average moves at a step (from 0): 1 - decay, more at the beginning so that early weights are forgotten.
+
+    The ramp is that of TensorFlow's ExponentialMovingAverage: decay_t = min(decay, (1 + t) / (10 + t)).
+    """
+    return 1 - min(decay, (1 + step) / (10 + step))
+
+
+def copy_state(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the model's state, on its device and in its memory layout."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+@torch.no_grad()
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Puts a state into the model; every entry must be there."""
+    _fill(model.state_dict(), state)
+
+
+def _fill(target: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, tensor in target.items():
+            tensor.copy_(source[name])

@@ -1,0 +1,65 @@
+"""The weights that a stage would publish if it ended now: the latest, an average of them, or the best epoch's."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import nn
+
+from birdclef_core.config import StageConfig
+from birdclef_core.stages.averaging import WeightAverage, copy_state, ema_share, load_state
+from birdclef_core.stages.checkpoint import State
+from birdclef_core.stages.progress import Progress
+
+
+class CandidateWeights:
+    """Follows a model through a stage. Its counters are in `progress`, its tensors in the checkpoint's groups."""
+
+    def __init__(self, model: nn.Module, config: StageConfig, progress: Progress, groups: dict[str, State]) -> None:
+        """`groups` are those of the checkpoint that the stage goes on from; none at its start."""
+        self._model, self._config, self._progress = model, config, progress
+        self._average: WeightAverage | None = None
+        if "average" in groups or config.ema_decay:
+            self._average = WeightAverage(model, groups.get("average"))
+        self._best = groups.get("best")
+
+    def after_step(self, step: int) -> None:
+        """To be called when step `step` of the stage, counted from 0, is done."""
+        if self._config.ema_decay and self._average is not None:
+            self._average.update(ema_share(self._config.ema_decay, step))
+
+    def after_epoch(self, epoch: int) -> None:
+        """Adds the weights at the end of an epoch (from 0) to the mean over the last epochs; a second time does nothing."""
+        number = epoch - (self._config.epochs - self._config.average_epochs) + 1
+        if self._config.average_epochs == 1 or number <= self._progress.averaged:
+            return
+        if self._average is None:
+            self._average = WeightAverage(self._model)
+        self._average.update(1 / number)
+        self._progress.averaged = number
+
+    def in_model(self) -> AbstractContextManager[None]:
+        """Within the block, the model has these weights."""
+        return nullcontext() if self._average is None else self._average.in_model()
+
+    def judge(self, epoch: int, score: float) -> bool:
+        """Takes the score of an epoch (from 0); whether it has not risen for so long that the stage ends."""
+        patience, progress = self._config.early_stop_epochs, self._progress
+        if patience is None:
+            return False
+        if not progress.best_epoch or score > progress.best_score:
+            progress.best_epoch, progress.best_score = epoch + 1, score
+            with self.in_model():
+                self._best = copy_state(self._model)
+        return epoch + 1 - progress.best_epoch >= patience
+
+    def take_best(self, epoch: int) -> bool:
+        """Puts the best epoch's weights into the model for good; False when `epoch` (from 0) is the best, or none is kept."""
+        if self._best is None or self._progress.best_epoch == epoch + 1:
+            return False
+        load_state(self._model, self._best)
+        self._average = None
+        return True
+
+    def groups(self) -> dict[str, State]:
+        """What a checkpoint must hold."""
+        groups = {} if self._average is None else {"average": self._average.state}
+        return groups if self._best is None else groups | {"best": self._best}

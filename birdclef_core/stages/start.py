@@ -1,0 +1,53 @@
+"""The model that a stage begins with: its parent's weights, an encoder's, or random ones."""
+
+from functools import cache, partial
+
+import torch
+
+from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.models.detector import Detector
+from birdclef_core.models.encoders import RANDOM, PretrainedWeights
+from birdclef_core.stages.schedule import initial_seed
+from birdclef_core.stages.store import StageEntry
+from birdclef_core.stages.surgery import label_axes, transfer
+from birdclef_core.taxonomy import LabelSpace
+
+
+def initial_model(
+    config: ModelConfig,
+    stage: StageConfig,
+    space: LabelSpace,
+    device: torch.device,
+    *,
+    pretrained: PretrainedWeights = RANDOM,
+    parent: StageEntry | None = None,
+) -> tuple[Detector, str]:
+    """The model on its device, frozen where the stage wants it, and one line on where its weights come from.
+
+    Raises StoreError where the parent is another model, and as `Detector` does.
+    """
+    torch.manual_seed(initial_seed(stage))
+    model = Detector(config, len(space), pretrained if parent is None else RANDOM)
+    origin = f"started from {pretrained.name} weights"
+    if parent is not None:
+        report = transfer(
+            parent.weights(),
+            model,
+            axes=_label_axes(config),
+            parent_space=LabelSpace.of("parent", parent.record.species),
+            space=space,
+            head_transfer=stage.head_transfer,
+        )
+        origin = report.summary()
+    model.to(device)
+    # Convolutions are faster in this layout, on CPUs as on GPUs: docs/benchmarks/train.md.
+    model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if stage.freeze_encoder:
+        model.freeze()
+    return model, origin
+
+
+@cache
+def _label_axes(config: ModelConfig) -> dict[str, int]:
+    """Kept for a process's life: a trial needs it for every stage, and all trials of a recipe have the same."""
+    return label_axes(partial(Detector, config))

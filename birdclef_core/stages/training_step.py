@@ -1,0 +1,173 @@
+"""One step of training: a batch from the feed, through augmentation, spectrogram, model and loss, to new weights.
+
+Nothing in it waits for the device. Mixing works on the whole batch; the model may take it in micro-batches, whose gradients
+add up to those of the batch's loss.
+
+Shapes: B clips, T samples, F mel bins, N frames, K channels, C species.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from birdclef_core.audio.augment import add_noise, augment_mel_db, augment_wave
+from birdclef_core.audio.mixing import mix_spectrograms, mix_waves
+from birdclef_core.config import StageConfig
+from birdclef_core.data.feed import TrainBatch
+from birdclef_core.errors import TrainingError
+from birdclef_core.models.detector import Detector
+from birdclef_core.models.losses import bce_loss, ce_loss
+from birdclef_core.stages.precision import Arithmetic
+
+
+@dataclass(frozen=True)
+class ReadyBatch:
+    """What the model learns from, on its device, all float32."""
+
+    mel_BKFN: Tensor
+    target_BC: Tensor
+    weight_B: Tensor
+
+
+class TrainingStep:
+    """Takes steps with a model and its optimiser. When memory does not suffice, it goes on with smaller micro-batches."""
+
+    def __init__(
+        self,
+        model: Detector,
+        optimizer: torch.optim.Optimizer,
+        config: StageConfig,
+        arithmetic: Arithmetic,
+        device: torch.device,
+        *,
+        on_note: Callable[[str], None],
+    ) -> None:
+        self.micro_batch_size = config.micro_batch_size or config.batch_size
+        self._model, self._optimizer, self._config = model, optimizer, config
+        self._arithmetic, self._device, self._on_note = arithmetic, device, on_note
+        parameters = dict(model.named_parameters())
+        self._trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
+        self._statistics = _Snapshot([tensor for name, tensor in model.state_dict().items() if name not in parameters])
+
+    def __call__(self, batch: TrainBatch, seed: int) -> Tensor:
+        """The loss of the batch, a scalar on the device. All that is drawn comes from `seed`.
+
+        Raises TrainingError when a single clip does not fit into memory.
+        """
+        loss = self._accumulate_within_memory(batch, seed)
+        if self._config.clip_gradient_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._trained, self._config.clip_gradient_norm)
+        self._optimizer.step()
+        return loss
+
+    def rehearse(self, batch: TrainBatch) -> float:
+        """Seconds that a step without the optimiser takes; leaves no trace. Waits for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        started = time.perf_counter()
+        float(self._accumulate_within_memory(batch, seed=0))
+        seconds = time.perf_counter() - started
+        self._statistics.restore()
+        self._optimizer.zero_grad(set_to_none=True)
+        return seconds
+
+    def _accumulate_within_memory(self, batch: TrainBatch, seed: int) -> Tensor:
+        """`_accumulate`, with smaller micro-batches until they fit; what did not fit leaves no trace."""
+        self._statistics.take()
+        while True:
+            # The handler is left before the next try: it holds on to the failed one's tensors.
+            try:
+                return self._accumulate(batch, seed)
+            except torch.OutOfMemoryError:
+                pass
+            self._statistics.restore()
+            self._halve(len(batch.wave_BT))
+
+    def _accumulate(self, batch: TrainBatch, seed: int) -> Tensor:
+        """Gradients of the batch's loss in the parameters; the loss."""
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(seed)
+        ready = self.prepare(batch, torch.Generator().manual_seed(seed))
+        total_weight = ready.weight_B.sum()
+        losses = []
+        for mel_BKFN, target_BC, weight_B in zip(
+            ready.mel_BKFN.split(self.micro_batch_size),
+            ready.target_BC.split(self.micro_batch_size),
+            ready.weight_B.split(self.micro_batch_size),
+            strict=True,
+        ):
+            loss = self._loss(mel_BKFN, target_BC, weight_B, total_weight)
+            loss.backward()
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def prepare(self, batch: TrainBatch, generator: torch.Generator) -> ReadyBatch:
+        """The batch with noise, augmentation and mixing, as spectrograms."""
+        config = self._config
+        wave_BT = to_float(batch.wave_BT, self._device)
+        target_BC = batch.target_BC.to(self._device, non_blocking=True)
+        weight_B = batch.weight_B.to(self._device, non_blocking=True)
+        if len(batch.noise_clip_M):
+            wave_BT = add_noise(
+                wave_BT,
+                batch.noise_clip_M.to(self._device, non_blocking=True),
+                to_float(batch.noise_wave_MT, self._device),
+                batch.noise_snr_db_M.to(self._device, non_blocking=True),
+            )
+        wave_BT = augment_wave(wave_BT, config.augment, generator)
+        wave_BT, target_BC, weight_B = mix_waves(wave_BT, target_BC, weight_B, config.mixing, generator)
+        # In micro-batches too: a spectrum takes several times the memory of its waves.
+        db_BFN = torch.cat([self._model.wave_to_db(part) for part in wave_BT.split(self.micro_batch_size)])
+        db_BFN = augment_mel_db(db_BFN, config.augment, self._model.config.spectrogram, generator)
+        mixed = mix_spectrograms(self._model.db_to_channels(db_BFN), target_BC, weight_B, config.mixing, generator)
+        return ReadyBatch(*mixed)
+
+    def _loss(self, mel_BKFN: Tensor, target_BC: Tensor, weight_B: Tensor, total_weight: Tensor) -> Tensor:
+        """What a micro-batch contributes to the loss of the batch."""
+        with self._arithmetic.autocast():
+            output = self._model(mel_BKFN)
+        if self._config.loss == "bce":
+            return bce_loss(output, target_BC, weight_B)
+        return ce_loss(output, target_BC, weight_B, self._config.label_smoothing) * (weight_B.sum() / total_weight)
+
+    def _halve(self, batch_size: int) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        size = min(self.micro_batch_size, batch_size)
+        if size == 1:
+            raise TrainingError(
+                f"One clip of {self._config.clip_s:g} s must fit into the device's memory, but does not in stage "
+                f"{self._config.name}: use shorter clips, a smaller encoder, or a larger share of the GPU (--gpus-per-trial)."
+            )
+        self.micro_batch_size = -(-size // 2)
+        self._on_note(
+            f"Stage {self._config.name}: out of memory with {size} clips at once; it goes on with {self.micro_batch_size}, and the "
+            f"same batch of {batch_size}. BatchNorm sees the smaller number: --set {self._config.name}.micro_batch_size="
+            f"{self.micro_batch_size} says so from the start."
+        )
+
+
+class _Snapshot:
+    """BatchNorm statistics as they were before a step, so that one that ran out of memory leaves no trace."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        # A list of one type is copied in one go on a GPU.
+        real, counters = ([t for t in tensors if t.is_floating_point() == is_real] for is_real in (True, False))
+        self._pairs = [([torch.empty_like(t) for t in part], part) for part in (real, counters) if part]
+
+    def take(self) -> None:
+        for saved, tensors in self._pairs:
+            torch._foreach_copy_(saved, tensors)
+
+    def restore(self) -> None:
+        for saved, tensors in self._pairs:
+            torch._foreach_copy_(tensors, saved)
+
+
+def to_float(wave: Tensor, device: torch.device) -> Tensor:
+    """int16 samples as float32 in [-1, 1) on the device."""
+    return wave.to(device, non_blocking=True).float().div_(32768)

@@ -1,0 +1,164 @@
+"""A stage that is stopped, killed or damaged goes on to the same bits."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.interruption import StageInterrupted, Termination, TimeLimit, any_of, never
+from birdclef_core.stages.store import StageStore
+from birdclef_core.stages.training import StageTask, train_stage
+from birdclef_core.storage import Storage
+
+CPU = torch.device("cpu")
+STEPS = 4
+"""An epoch's."""
+
+KILLED_IN_ITS_SIXTH_STEP = """
+import os, pickle, signal, sys, torch
+torch.set_num_threads(1)
+from birdclef_core.stages.training import train_stage
+task, data, store = pickle.load(open(sys.argv[1], "rb"))
+steps = 0
+def stop():
+    global steps
+    steps += 1
+    if steps == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+list(train_stage(task, data, store, torch.device("cpu"), stop=stop))
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def notes():
+    return []
+
+
+@pytest.fixture
+def store(tmp_path, notes):
+    return StageStore(Storage.parse(str(tmp_path / "store")), notes.append)
+
+
+@pytest.fixture
+def other(tmp_path, notes):
+    return StageStore(Storage.parse(str(tmp_path / "other")), notes.append)
+
+
+def task(recipe, **changes) -> StageTask:
+    config = replace(recipe.stages[0], epochs=2, clips_per_epoch=4 * STEPS, **changes)
+    return StageTask(
+        stage_id="s", parent_id=None, recipe=recipe.name, model=recipe.model, config=config, pretrained=RANDOM, identity={}
+    )
+
+
+def at_call(number: int):
+    """Stops when asked for the so-manieth time: after each step, and after each batch of evaluation."""
+    calls = iter(range(1, 1000))
+    return lambda: "told to" if next(calls) == number else ""
+
+
+def assert_same_outcome(first, second, *, store, other):
+    assert second[-1].train_loss == first[-1].train_loss
+    assert second[-1].scores == first[-1].scores
+    expected, got = store.open("s").weights(), other.open("s").weights()
+    assert expected.keys() == got.keys()
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    history, resumed = store.record("s").history, other.record("s").history
+    assert [entry["train_loss"] for entry in resumed] == [entry["train_loss"] for entry in history]
+    assert other.latest_progress("s") is None
+
+
+def unfinished(store) -> list[str]:
+    return store.storage.at("unfinished", "s").names()
+
+
+@pytest.mark.parametrize(
+    ("call", "changes"),
+    [
+        (2, {}),
+        (STEPS + 1, {}),
+        (STEPS + 4, {"ema_decay": 0.9, "clip_gradient_norm": 1.0, "micro_batch_size": 3}),
+        (2 * STEPS + 2, {"average_epochs": 2}),
+        (STEPS + 3, {"early_stop_epochs": 1, "loss": "bce"}),
+    ],
+    ids=["first epoch", "scoring", "with an average over steps", "scoring an average over epochs", "with an early stop"],
+)
+def test_stopped_and_gone_on_ends_with_the_same_bits(tiny_recipe, tone_data, store, other, call, changes):
+    chosen = task(tiny_recipe, **changes)
+    whole = list(train_stage(chosen, tone_data, store, CPU))
+    with pytest.raises(StageInterrupted, match="told to"):
+        list(train_stage(chosen, tone_data, other, CPU, stop=at_call(call)))
+    assert unfinished(other)
+    torch.rand(3)
+    rest = list(train_stage(chosen, tone_data, other, CPU))
+    assert_same_outcome(whole, rest, store=store, other=other)
+
+
+def test_a_process_killed_within_an_epoch_goes_on_to_the_same_bits(tiny_recipe, tone_data, store, other, tmp_path):
+    chosen = task(tiny_recipe, checkpoint_every_s=0.0)
+    whole = list(train_stage(chosen, tone_data, store, CPU))
+    (tmp_path / "work.pickle").write_bytes(pickle.dumps((chosen, tone_data, StageStore(other.storage))))
+    command = [sys.executable, "-c", KILLED_IN_ITS_SIXTH_STEP, str(tmp_path / "work.pickle")]
+    done = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    rest = list(train_stage(chosen, tone_data, other, CPU))
+    assert [epoch.epoch for epoch in rest] == [2], "the first epoch is not trained again"
+    assert_same_outcome(whole, rest, store=store, other=other)
+
+
+def test_a_damaged_checkpoint_costs_no_more_than_the_one_before(tiny_recipe, tone_data, store, other, notes):
+    chosen = task(tiny_recipe, checkpoint_every_s=0.0)
+    whole = list(train_stage(chosen, tone_data, store, CPU))
+    with pytest.raises(StageInterrupted):
+        list(train_stage(chosen, tone_data, other, CPU, stop=at_call(3)))
+    newest = unfinished(other)[-1]
+    other.storage.write_text(f"unfinished/s/{newest}/state.safetensors", "rubbish")
+    rest = list(train_stage(chosen, tone_data, other, CPU))
+    assert len(notes) == 1 and "left out" in notes[0]
+    assert_same_outcome(whole, rest, store=store, other=other)
+
+
+def test_within_an_epoch_a_checkpoint_is_written_when_its_time_has_come(tiny_recipe, tone_data, store, other):
+    for where, every_s, expected in ((store, 0.0, ["e0002", "e0003"]), (other, 600.0, ["e0001"])):
+        with pytest.raises(StageInterrupted):
+            list(train_stage(task(tiny_recipe, checkpoint_every_s=every_s), tone_data, where, CPU, stop=at_call(3)))
+        assert unfinished(where) == expected
+
+
+def test_sigterm_ends_a_stage_at_its_next_step_with_its_checkpoint(tiny_recipe, tone_data, store):
+    steps = []
+
+    def terminate_in_the_second_step() -> str:
+        steps.append(1)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return ""
+
+    before = signal.getsignal(signal.SIGTERM)
+    with Termination() as termination, pytest.raises(StageInterrupted, match="epoch 1, step 2: SIGTERM was received"):
+        stop = any_of(terminate_in_the_second_step, termination)
+        list(train_stage(task(tiny_recipe), tone_data, store, CPU, stop=stop))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert unfinished(store) == ["e0001"]
+
+
+def test_the_time_limit_gives_its_reason_once_it_has_passed():
+    assert TimeLimit(60)() == ""
+    assert TimeLimit(0)() == "the time limit of 0 s has passed"
+    assert any_of(never, TimeLimit(60))() == ""
+    assert any_of(never, TimeLimit(0))().startswith("the time limit")
