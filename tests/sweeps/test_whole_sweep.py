@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,16 +165,19 @@ def test_after_kill_9_of_the_driver_a_resume_ends_the_sweep(place):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_loses_one_epoch_at_most(place):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_worker_is_replaced_and_loses_one_epoch_at_most(place, number):
     process = place.start(*place.start_arguments("--samples", "1", "--set", "clips_per_epoch=400"))
     read_until(process, r"t0000 .*pretrain_ce epoch 1/2")
     for pid in place.workers():
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     rest, _ = process.communicate(timeout=200)
     assert process.returncode == 0, rest
     assert place.trials()["t0000"]["status"] == "finished"
     assert "pretrain_ce epoch 1/2" not in rest
     assert "pretrain_ce epoch 2/2" in rest
+    if number == signal.SIGTERM:
+        assert re.search(r"t0000: worker lost: .*interrupted in epoch 2, step \d+: SIGTERM was received", rest), rest
 
 
 @pytest.mark.slow
@@ -211,3 +215,13 @@ def test_wrong_input_is_one_message_and_exit_code_2(tmp_path, arguments, message
     assert output.startswith("Error: ") and "Traceback" not in output
     assert not (tmp_path / "sweeps-output").exists()
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+def test_a_sweep_keeps_everything_on_s3_and_is_resumed_from_there(place, s3_uri):
+    place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1", "--storage", s3_uri))
+    shutil.rmtree(place.output, ignore_errors=True)
+    output = place.run("--resume", "s", "--storage", s3_uri)
+    assert "Best: t000" in output
+    assert "epoch" not in output, "nothing was trained again"
+    assert not (place.output / "store").exists()
