@@ -38,6 +38,7 @@ from sweeps.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearch
 DEMO_DATA = "demo-data"
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
 MAX_WORKER_LOSSES = 3
+DELIVERY_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +275,9 @@ class _Sweep:
         return "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
 
     def _close(self, tracker: Tracker) -> None:
-        delivery = tracker.close()
+        if self.options.tracking_uri != "off":
+            self._say(f"Delivering the last records to MLflow (at most {DELIVERY_TIMEOUT_S:.0f} s).")
+        delivery = tracker.close(DELIVERY_TIMEOUT_S)
         if delivery.kept:
             self._say(
                 f"[yellow]The tracker is away ({delivery.problem}); {delivery.kept} records wait in {self.local_dir}. "
