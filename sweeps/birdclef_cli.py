@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.cli import guarded
+from sweeps.data_commands import add_data_commands
 
 
 def birdclef(arguments: Sequence[str] | None = None) -> int:
@@ -29,11 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--tracking-uri", metavar="URI|DIR", help="default: where the last delivery went")
     sync.set_defaults(run=_sync)
 
-    data = commands.add_parser("data", help="recordings").add_subparsers(required=True, metavar="COMMAND")
-    demo = data.add_parser("demo", help="make the synthetic demo set")
-    demo.add_argument("--out", type=Path, default=Path("demo-data"), metavar="DIR")
-    demo.add_argument("--seed", type=int, default=0)
-    demo.set_defaults(run=_demo)
+    add_data_commands(commands.add_parser("data", help="recordings").add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
@@ -54,10 +51,3 @@ def _sync(arguments: argparse.Namespace) -> int:
     refused = f", {report.rejected} were refused (see {arguments.sweep_dir})" if report.rejected else ""
     print(f"{report.delivered} records of this sweep are delivered{waiting}{refused}.")
     return 1 if report.kept or report.rejected else 0
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    from birdclef_core.demo.demo_set import make_demo
-
-    print(f"The synthetic demo set is in {make_demo(arguments.out, seed=arguments.seed)}.")
-    return 0

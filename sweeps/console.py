@@ -21,7 +21,8 @@ class SweepConsole:
         self._rows: dict[str, tuple[PlannedTrial, TrialReport | None]] = {}
         self._started = time.monotonic()
         self._epoch_s: list[float] = []
-        self._epochs_of_a_trial = 0
+        self._epochs: dict[str, int] = {}
+        """Of all stages together, for each trial."""
 
     def __enter__(self) -> "SweepConsole":
         if self._console.is_terminal:
@@ -45,7 +46,7 @@ class SweepConsole:
 
     def trial_started(self, planned: PlannedTrial) -> None:
         self._rows[planned.record.trial] = (planned, None)
-        self._epochs_of_a_trial = sum(task.config.epochs for task in planned.chain)
+        self._epochs[planned.record.trial] = sum(task.config.epochs for task in planned.chain)
         self._say(planned.record, f"started with {describe_params(planned.record.params)}")
 
     def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
@@ -80,10 +81,13 @@ class SweepConsole:
         if self._coordinator is None or not self._epoch_s:
             return ""
         trials = self._coordinator.trials.values()
-        open_epochs = (self._coordinator.samples - len(self._coordinator.trials)) * self._epochs_of_a_trial
-        open_epochs += sum(self._epochs_of_a_trial - record.epochs_done for record in trials if not record.ended)
-        running = max(1, sum(not record.ended for record in trials))
-        left_s = open_epochs * sum(self._epoch_s) / len(self._epoch_s) / running
+        mean_epochs = sum(self._epochs.values()) / len(self._epochs)
+        open_epochs = (self._coordinator.samples - len(self._coordinator.trials)) * mean_epochs
+        open_epochs += sum(
+            self._epochs.get(record.trial, mean_epochs) - record.epochs_done for record in trials if not record.ended
+        )
+        running = max(1, sum(record.status == "running" for record in trials))
+        left_s = max(0, open_epochs) * sum(self._epoch_s) / len(self._epoch_s) / running
         return f"at most about {format_duration(left_s)} left"
 
     def _table(self) -> Table:
