@@ -11,6 +11,7 @@ from ray import tune
 
 from birdclef_core.data.cache import build_cache
 from birdclef_core.data.dataset import Dataset
+from birdclef_core.stages.interruption import Termination
 from birdclef_core.stages.store import StageStore
 from birdclef_core.stages.training import TrainingData
 from birdclef_core.storage import Storage
@@ -41,15 +42,24 @@ class TrialActor(tune.Trainable):
         self._tree = context.tree
         self._data = TrainingData(dataset=context.dataset, cache=build_cache(context.dataset, context.cache_dir))
         self._notes: list[str] = []
+        self._termination = Termination()
         self._store = StageStore(context.store, on_damage=self._notes.append)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         chain = self._tree.chain(new_config["recipe"], new_config["params"])
-        self._reports: Iterator[TrialReport] = run_trial(chain, self._data, self._store, self._device, self._notes)
+        self._reports: Iterator[TrialReport] = run_trial(
+            chain, self._data, self._store, self._device, self._notes, stop=self._termination
+        )
         return True
 
     def step(self) -> dict[str, Any]:
+        # SIGTERM, sent some time before a machine is taken away, ends the step with a checkpoint and an error; Tune then has another
+        # worker take the trial up. Between steps it ends the process, as Ray has it.
+        with self._termination:
+            return self._next_report()
+
+    def _next_report(self) -> dict[str, Any]:
         return next(self._reports).to_result() | {"node": self._node}
 
     def cleanup(self) -> None:
