@@ -9,7 +9,7 @@ import os
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,8 @@ class Storage:
     def write_text(self, name: str, text: str) -> None:
         """Writes a file so that a reader sees the old text or the new one, never a part."""
         path = self.path(name)
-        self.filesystem.create_dir(path.rpartition("/")[0])
+        if self.is_local:
+            self.filesystem.create_dir(path.rpartition("/")[0])
         target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.is_local else path
         with self.filesystem.open_output_stream(target) as stream:
             stream.write(text.encode())
@@ -81,10 +82,11 @@ class Storage:
     def delete(self, name: str) -> None:
         """Removes a file or a folder with what is in it; nothing happens when it is not there."""
         info = self.filesystem.get_file_info(self.path(name))
-        if info.type == pafs.FileType.Directory:
-            self.filesystem.delete_dir(info.path)
-        elif info.type == pafs.FileType.File:
-            self.filesystem.delete_file(info.path)
+        with suppress(FileNotFoundError):  # somebody else was quicker
+            if info.type == pafs.FileType.Directory:
+                self.filesystem.delete_dir(info.path)
+            elif info.type == pafs.FileType.File:
+                self.filesystem.delete_file(info.path)
 
     @contextmanager
     def write_bundle(self, name: str) -> Iterator[Path]:

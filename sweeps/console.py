@@ -20,9 +20,9 @@ class SweepConsole:
         self._coordinator: Coordinator | None = None
         self._rows: dict[str, tuple[PlannedTrial, TrialReport | None]] = {}
         self._started = time.monotonic()
-        self._epoch_s: list[float] = []
-        self._epochs: dict[str, int] = {}
-        """Of all stages together, for each trial."""
+        self._epochs, self._epochs_s = 0, 0.0
+        """Trained so far, and how long they took."""
+        self._started_trials, self._their_epochs = 0, 0
 
     def __enter__(self) -> "SweepConsole":
         if self._console.is_terminal:
@@ -46,13 +46,13 @@ class SweepConsole:
 
     def trial_started(self, planned: PlannedTrial) -> None:
         self._rows[planned.record.trial] = (planned, None)
-        self._epochs[planned.record.trial] = sum(task.config.epochs for task in planned.chain)
+        self._started_trials, self._their_epochs = self._started_trials + 1, self._their_epochs + _epochs_of(planned)
         self._say(planned.record, f"started with {describe_params(planned.record.params)}")
 
     def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
         self._rows[planned.record.trial] = (planned, report)
         if report.kind == "epoch":
-            self._epoch_s.append(report.cost_s)
+            self._epochs, self._epochs_s = self._epochs + 1, self._epochs_s + report.cost_s
         if report.message and report.kind != "failed":
             self._console.print(f"[yellow]{report.message}[/yellow]", highlight=False)
         if report.kind != "failed":
@@ -78,16 +78,14 @@ class SweepConsole:
 
     def _left(self) -> str:
         """How long the sweep may still take, from the mean epoch so far; reuse and pruning make it shorter."""
-        if self._coordinator is None or not self._epoch_s:
+        if self._coordinator is None or not self._epochs:
             return ""
-        trials = self._coordinator.trials.values()
-        mean_epochs = sum(self._epochs.values()) / len(self._epochs)
-        open_epochs = (self._coordinator.samples - len(self._coordinator.trials)) * mean_epochs
-        open_epochs += sum(
-            self._epochs.get(record.trial, mean_epochs) - record.epochs_done for record in trials if not record.ended
-        )
-        running = max(1, sum(record.status == "running" for record in trials))
-        left_s = max(0, open_epochs) * sum(self._epoch_s) / len(self._epoch_s) / running
+        open_trials = self._coordinator.open_trials
+        undrawn = self._coordinator.samples - len(self._coordinator.trials)
+        open_epochs = undrawn * self._their_epochs / self._started_trials
+        open_epochs += sum(_epochs_of(planned) - planned.record.epochs_done for planned in open_trials)
+        running = max(1, sum(planned.record.status == "running" for planned in open_trials))
+        left_s = max(0, open_epochs) * self._epochs_s / self._epochs / running
         return f"at most about {format_duration(left_s)} left"
 
     def _table(self) -> Table:
@@ -98,6 +96,10 @@ class SweepConsole:
         for planned, report in list(self._rows.values())[-20:]:
             table.add_row(*_cells(planned.record, report))
         return table
+
+
+def _epochs_of(planned: PlannedTrial) -> int:
+    return sum(task.config.epochs for task in planned.chain)
 
 
 def _cells(record: TrialRecord, report: TrialReport | None) -> tuple[str, ...]:

@@ -1,38 +1,31 @@
 """The driver's mind, without Ray: which trial comes next, what a report means, which trials stop, what is remembered.
 
-A trial whose prefix another trial is training is held back until the prefix is published, so that no stage is trained
-twice; only the searcher can do that, because Tune starts whatever it has been given.
+A trial whose prefix another trial is training is held back until the prefix is published (`gate.py`), so that no stage is
+trained twice; only the searcher can do that, because Tune starts whatever it has been given.
 """
 
 import math
-from collections import deque
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Protocol
 
-from birdclef_core.stages.store import StageStore
-from sweeps.pruning import StageHalving
-from sweeps.records import Status, SweepRecords, TrialRecord
-from sweeps.sampler import Outcome, Sampler
-from sweeps.tree import Chain, StageTree
+from sweeps.gate import Gate, StoreView
+from sweeps.pruning import StageHalving, rung_at
+from sweeps.records import Records, Status, TrialRecord
+from sweeps.tree import StageTree
 from sweeps.trial import SCORE, TrialReport, tracked_name
+from sweeps.trial_source import PlannedTrial, TrialSource
+
+__all__ = ["OBJECTIVE", "Coordinator", "Observer", "PlannedTrial"]
 
 OBJECTIVE = tracked_name("target", SCORE)
-MAX_DUPLICATES_IN_A_ROW = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedTrial:
-    """A trial with its chain of stages."""
-
-    record: TrialRecord
-    chain: Chain
-    ticket: int
 
 
 class Observer(Protocol):
     """Is told what happens, on the driver, in order; must return at once."""
 
-    def trial_started(self, planned: PlannedTrial) -> None: ...
+    def trial_started(self, planned: PlannedTrial) -> None:
+        """It runs, or goes on: after an interruption, or because it was pruned and later ones were worse."""
 
     def reported(self, planned: PlannedTrial, report: TrialReport) -> None: ...
 
@@ -47,82 +40,86 @@ class Coordinator:
     def __init__(
         self,
         tree: StageTree,
-        store: StageStore,
-        records: SweepRecords,
+        view: StoreView,
+        records: Records,
         *,
         samples: int,
         max_running: int,
         observers: tuple[Observer, ...] = (),
+        pruning: StageHalving | None = None,
     ) -> None:
-        self._tree, self._store, self._records, self._observers = tree, store, records, observers
+        self._view, self._records, self._observers = view, records, observers
         self.samples, self._max_running = samples, max_running
         known = records.load_trials()
-        ended = [record for record in known if record.ended]
-        self._unfinished = deque(record for record in known if not record.ended)
-        self._sampler = Sampler(
-            tree.search,
-            tree.seed,
-            history=[(record.recipe, record.params, _outcome(record)) for record in ended],
-            unfinished=[(record.recipe, record.params) for record in self._unfinished],
-        )
-        self._pruning = StageHalving()
-        for record in ended:
-            for (stage, score), stage_id in zip(record.stage_scores.items(), record.stage_ids, strict=False):
-                self._pruning.add(stage, stage_id, score)
         self.trials: dict[str, TrialRecord] = {record.trial: record for record in known}
+        self._source = TrialSource(tree, known)
+        self._gate = Gate(view)
+        self._waiting: dict[str, PlannedTrial] = {}
         self._running: dict[str, PlannedTrial] = {}
-        self._held: list[PlannedTrial] = []
-        self._published: set[str] = set()
+        self._unsaved: dict[str, TrialRecord] = {}
+        self._pruning = pruning or StageHalving()
+        self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
+        """Trials that were pruned because a stage was stopped, by the stage's id."""
         self._failed_stages: dict[str, str] = {}
-        self._by_last_stage = {record.stage_ids[-1]: record for record in known}
-        self._exhausted = False
+        """Reasons by stage id."""
+        self._recall([record for record in known if record.ended])
+        for record in known:
+            if not record.ended:
+                self._wait(self._source.take_up(record), urgent=True)
 
     @property
     def finished(self) -> bool:
-        """Whether every trial of the sweep has been handed out."""
-        enough = len(self.trials) >= self.samples or self._exhausted
-        return enough and not self._held and not self._unfinished
+        """Whether no trial runs and none will be handed out any more."""
+        enough = len(self.trials) >= self.samples or self._source.exhausted
+        return enough and not self._waiting and not self._running
+
+    @property
+    def open_trials(self) -> list[PlannedTrial]:
+        """Those that run, then those that wait."""
+        return [*self._running.values(), *self._waiting.values()]
 
     def next_trial(self) -> PlannedTrial | None:
         """The next trial to start; None when nothing can start now."""
         if len(self._running) >= self._max_running:
             return None
-        for planned in list(self._held):
-            failed = self._failed_stage(planned.chain)
-            if failed or not self._waits(planned.chain):
-                self._held.remove(planned)
-                if not failed:
-                    return self._start(planned)
-                self._end(planned, "failed", failed)
-        # No more are held than could start at once, or the sampler would choose too far ahead of what it knows.
-        while len(self._held) < self._max_running and (planned_new := self._ask()) is not None:
-            if not self._waits(planned_new.chain):
-                return self._start(planned_new)
-            self._held.append(planned_new)
-        return None
+        self._take_up_risen()
+        # Waiting trials are drawn early where that costs nothing, so that the prefix that most of them need can go first.
+        while self._source.free_draws(len(self._waiting), self._max_running) > 0 and self._ask():
+            pass
+        planned = self._startable()
+        # Otherwise no more wait than could start at once, or the sampler would choose too far ahead of what it knows.
+        while planned is None and len(self._waiting) < self._max_running and self._ask():
+            planned = self._startable()
+        if planned is not None:
+            self._start(planned)
+        for record in list(self._unsaved.values()):
+            self._save(record)
+        return planned
 
     def report(self, trial: str, report: TrialReport) -> bool:
         """Takes a report; True when the trial is to go on."""
         planned = self._running.get(trial)
         if planned is None:
             return False
-        record = planned.record
-        self._note(record, report)
+        if str(report.kind) == "held":
+            self._hold(planned, report.stage_id)
+            return False
+        self._note(planned.record, report)
         for observer in self._observers:
             observer.reported(planned, report)
         if report.kind == "failed":
             self._failed_stages[report.stage_id] = report.message
             self._end(planned, "failed", report.message)
-        elif report.done:
-            record.score = report.metrics.get(OBJECTIVE)
-            usable = record.score is not None and math.isfinite(record.score)
-            self._end(planned, "finished" if usable else "failed", "" if usable else f"{OBJECTIVE} is {record.score}")
+            return False
+        verdict = self._judge(planned, report)
+        if report.done:
+            planned.record.score = score = report.metrics.get(OBJECTIVE)
+            usable = score is not None and math.isfinite(score)
+            self._end(planned, "finished" if usable else "failed", "" if usable else f"{OBJECTIVE} is {score}")
+        elif verdict:
+            self._prune(planned, report.stage_id)
         elif report.stage_done:
-            verdict = self._pruning.judge(report.stage, report.stage_id, report.score)
-            if verdict:
-                self._end(planned, "pruned", verdict)
-            else:
-                self._records.save_trial(record)
+            self._save(planned.record)
         return trial in self._running
 
     def worker_lost(self, trial: str, reason: str) -> None:
@@ -148,87 +145,123 @@ class Coordinator:
         if report.kind == "failed":
             return
         if report.kind == "reused":
-            record.saved_s += report.cost_s
+            record.saved_s += report.cost_s if report.stage_id not in record.trained_ids else 0.0
             record.epochs_done += report.epochs
         else:
             record.cost_s += report.cost_s
             record.epochs_done += 1
             record.epochs_trained += 1
+            self._gate.in_training(record.trial, report.stage_id)
         record.stage, record.epoch, record.metrics = report.stage, report.epoch, report.metrics
         if report.stage_done:
-            self._published.add(report.stage_id)
+            self._gate.published(report.stage_id)
             record.stage_scores[report.stage] = report.score
+            if report.kind == "epoch":
+                record.trained_ids.append(report.stage_id)
 
-    def _ask(self) -> PlannedTrial | None:
-        if self._unfinished:
-            record = self._unfinished.popleft()
-            ticket, _, _ = self._sampler.ask()
-            again = TrialRecord(
-                trial=record.trial,
-                recipe=record.recipe,
-                params=record.params,
-                stage_ids=record.stage_ids,
-                cost_s=record.cost_s,
-                epochs_trained=record.epochs_trained,
-            )
-            self.trials[record.trial] = again
-            return self._plan(again, ticket)
-        for _ in range(MAX_DUPLICATES_IN_A_ROW):
-            if len(self.trials) >= self.samples:
-                return None
-            ticket, recipe, params = self._sampler.ask()
-            record = TrialRecord(trial=f"t{len(self.trials):04d}", recipe=recipe, params=params, stage_ids=[])
-            planned = self._plan(record, ticket)
-            twin = self._by_last_stage.get(record.stage_ids[-1])
-            if twin is None and not self._failed_stage(planned.chain):
-                self.trials[record.trial] = self._by_last_stage[record.stage_ids[-1]] = record
-                self._records.save_trial(record)
+    def _judge(self, planned: PlannedTrial, report: TrialReport) -> str:
+        rung = rung_at(report.stage, report.epoch, report.epochs)
+        if rung is None:
+            return ""
+        if rung.epoch:
+            planned.record.middle_scores[report.stage] = [report.epoch, report.epochs, report.score]
+        return self._pruning.judge(rung, report.stage_id, report.score)
+
+    def _hold(self, planned: PlannedTrial, stage_id: str) -> None:
+        """Takes back a trial whose next stage is being trained elsewhere, or by a trial here that had not said so."""
+        record = planned.record
+        del self._running[record.trial]
+        trainer = next((other for other in self._running.values() if stage_id in other.record.stage_ids), None)
+        if trainer is not None:
+            self._gate.in_training(trainer.record.trial, stage_id)
+        else:
+            self._view.mark_leased(stage_id)
+        self._gate.release(record.trial)
+        self._wait(planned)
+
+    def _ask(self) -> bool:
+        """Draws a new trial and lets it wait; False when there is none."""
+        if len(self.trials) >= self.samples or self._source.exhausted:
+            return False
+        planned = self._source.draw(f"t{len(self.trials):04d}", lambda stage_ids: bool(self._failed_stage(stage_ids)))
+        if planned is None:
+            return False
+        self.trials[planned.record.trial] = planned.record
+        self._wait(planned)
+        return True
+
+    def _take_up_risen(self) -> None:
+        """Lets the trials wait again that were pruned at a stage which is now among those to go on."""
+        for stage_id in self._pruning.take_risen():
+            for record in self._pruned_at.pop(stage_id, ()):
+                self._wait(self._source.take_up(record), urgent=True)
+
+    def _wait(self, planned: PlannedTrial, *, urgent: bool = False) -> None:
+        record = planned.record
+        record.status = "waiting"
+        self._waiting[record.trial] = planned
+        self._unsaved[record.trial] = record
+        self._gate.add(record.trial, record.stage_ids, urgent=urgent)
+
+    def _startable(self) -> PlannedTrial | None:
+        """The waiting trial that is to start; those that a failed or stopped stage has settled meanwhile are told so."""
+        while (trial := self._gate.pop()) is not None:
+            planned = self._waiting.pop(trial)
+            failed = self._failed_stage(planned.record.stage_ids)
+            stopped = self._stopped_stage(planned.record.stage_ids)
+            if not failed and not stopped:
                 return planned
-            self._sampler.tell(ticket, _outcome(twin) if twin and twin.ended else Outcome(kind="failed"))
-        self._exhausted = True
+            for observer in self._observers:
+                observer.trial_started(planned)
+            if failed:
+                self._end(planned, "failed", failed)
+            else:
+                self._prune(planned, stopped)
         return None
 
-    def _plan(self, record: TrialRecord, ticket: int) -> PlannedTrial:
-        chain = self._tree.chain(record.recipe, record.params)
-        record.stage_ids = [task.stage_id for task in chain]
-        return PlannedTrial(record=record, chain=chain, ticket=ticket)
-
-    def _failed_stage(self, chain: Chain) -> str:
+    def _failed_stage(self, stage_ids: Sequence[str]) -> str:
         """Why a stage of the chain is known to fail; empty when none is."""
-        return next((self._failed_stages[task.stage_id] for task in chain if task.stage_id in self._failed_stages), "")
+        return next((self._failed_stages[stage_id] for stage_id in stage_ids if stage_id in self._failed_stages), "")
 
-    def _waits(self, chain: Chain) -> bool:
-        """Whether a running trial is going to publish a stage that this chain needs."""
-        missing = {task.stage_id for task in chain if not self._is_published(task.stage_id)}
-        return any(task.stage_id in missing for planned in self._running.values() for task in planned.chain)
+    def _stopped_stage(self, stage_ids: Sequence[str]) -> str:
+        """A stage of the chain that does not go on for now; empty when none is."""
+        return next((stage_id for stage_id in stage_ids if stage_id in self._pruning.stopped), "")
 
-    def _is_published(self, stage_id: str) -> bool:
-        if stage_id not in self._published and self._store.is_published(stage_id):
-            self._published.add(stage_id)
-        return stage_id in self._published
-
-    def _start(self, planned: PlannedTrial) -> PlannedTrial:
-        planned.record.status = "running"
-        self._running[planned.record.trial] = planned
-        self._records.save_trial(planned.record)
+    def _start(self, planned: PlannedTrial) -> None:
+        record = planned.record
+        record.status = "running"
+        self._running[record.trial] = planned
+        self._gate.claim(record.trial, record.stage_ids)
+        self._save(record)
         for observer in self._observers:
             observer.trial_started(planned)
-        return planned
+
+    def _prune(self, planned: PlannedTrial, stage_id: str) -> None:
+        planned.record.stopped = stopped = self._pruning.stopped[stage_id]
+        self._pruned_at[stage_id].append(planned.record)
+        self._end(planned, "pruned", stopped.reason)
 
     def _end(self, planned: PlannedTrial, status: Status, reason: str) -> None:
         record = planned.record
         record.status, record.reason = status, reason
         self._running.pop(record.trial, None)
-        self._records.save_trial(record)
+        self._gate.release(record.trial)
+        self._save(record)
         if record.ended:
-            self._sampler.tell(planned.ticket, _outcome(record))
+            self._source.tell(planned)
         for observer in self._observers:
             observer.trial_ended(planned)
 
+    def _save(self, record: TrialRecord) -> None:
+        self._unsaved.pop(record.trial, None)
+        self._records.save_trial(record)
 
-def _outcome(record: TrialRecord) -> Outcome:
-    if record.status == "finished":
-        return Outcome(kind="score", value=record.score)
-    if record.status == "pruned":
-        return Outcome(kind="pruned", value=record.stage_scores.get(record.stage), step=len(record.stage_scores))
-    return Outcome(kind="failed")
+    def _recall(self, ended: Sequence[TrialRecord]) -> None:
+        """What an earlier driver knew of scores and of the trials that were pruned by them."""
+        for record in ended:
+            for rung, stage_id, score in record.rung_scores():
+                self._pruning.add(rung, stage_id, score)
+        for record in ended:
+            if record.stopped is not None:
+                self._pruning.recall(record.stopped)
+                self._pruned_at[record.stopped.stage_id].append(record)

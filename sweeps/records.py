@@ -1,12 +1,14 @@
 """What a sweep remembers: its own description and one small file a trial, so that any driver can take it up again."""
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from birdclef_core.errors import InputError
 from birdclef_core.storage import Storage
+from sweeps.pruning import Rung, Stopped
 
 Status = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 SWEEP_FILE = "sweep.json"
@@ -20,6 +22,10 @@ class TrialRecord:
     recipe: str
     params: dict[str, Any]
     stage_ids: list[str]
+    stages: list[str] = field(default_factory=list)
+    """Names of the stages of its chain."""
+    config_id: str = ""
+    """Hash of model and stages as they were configured: whether parameters still mean the same in a changed search."""
     status: Status = "waiting"
     """`waiting`: for a slot, or for a prefix that another trial is training."""
     stage: str = ""
@@ -30,6 +36,10 @@ class TrialRecord:
     """Without those of reused stages."""
     stage_scores: dict[str, float] = field(default_factory=dict)
     """Score at the end of each stage, in the stage's own label space."""
+    middle_scores: dict[str, list[float]] = field(default_factory=dict)
+    """By stage, where it was looked at halfway: epoch, epochs, score."""
+    trained_ids: list[str] = field(default_factory=list)
+    """Stages that this trial itself has trained to their end."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The latest; of a finished trial those of its last stage."""
     score: float | None = None
@@ -39,10 +49,48 @@ class TrialRecord:
     saved_s: float = 0.0
     """Device seconds that reused stages would have cost."""
     reason: str = ""
+    stopped: Stopped | None = None
+    """Of a pruned trial: the stage at which it was, and the score."""
 
     @property
     def ended(self) -> bool:
         return self.status in ("finished", "pruned", "failed")
+
+    def begin_again(self, stage_ids: list[str]) -> None:
+        """Forgets what it will be told anew when it goes on from the store; what it has cost stays."""
+        self.stage_ids, self.status, self.stage, self.epoch, self.epochs_done = stage_ids, "waiting", "", 0, 0
+        self.stage_scores, self.middle_scores, self.metrics = {}, {}, {}
+        self.score, self.saved_s, self.reason, self.stopped = None, 0.0, "", None
+
+    def rung_scores(self) -> Iterator[tuple[Rung, str, float]]:
+        """Rung, stage id and score wherever it was compared with others."""
+        ids = dict(zip(self.stages, self.stage_ids, strict=True))
+        for stage, (epoch, epochs, score) in self.middle_scores.items():
+            yield Rung(stage, int(epoch), int(epochs)), ids[stage], score
+        for stage, score in self.stage_scores.items():
+            yield Rung(stage), ids[stage], score
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "TrialRecord":
+        values = json.loads(text)
+        stopped = values.pop("stopped", None)
+        record = cls(**values)
+        if stopped:
+            record.stopped = Stopped(**{**stopped, "rung": Rung(**stopped["rung"])})
+        return record
+
+
+class Records(Protocol):
+    """Where a coordinator keeps its trials."""
+
+    def load_trials(self) -> list[TrialRecord]:
+        """Every trial, in the order in which they were drawn."""
+
+    def save_trial(self, record: TrialRecord) -> None:
+        """Keeps the trial as it is now; it is safe from a kill -9 of this process afterwards."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +116,12 @@ class SweepRecords:
         return json.loads(text)
 
     def save_trial(self, record: TrialRecord) -> None:
-        self.storage.write_text(f"trials/{record.trial}.json", json.dumps(asdict(record), indent=1))
+        self.storage.write_text(f"trials/{record.trial}.json", record.to_json())
 
     def load_trials(self) -> list[TrialRecord]:
-        """Every trial in the order of their names."""
+        """Every trial, in the order in which they were drawn."""
         trials = self.storage.at("trials")
-        names = [name for name in trials.names() if name.endswith(".json")]
+        names = sorted((name for name in trials.names() if name.endswith(".json")), key=lambda name: (len(name), name))
         with ThreadPoolExecutor(16) as pool:
             texts = list(pool.map(trials.read_text, names))
-        return [TrialRecord(**json.loads(text)) for text in texts if text]
+        return [TrialRecord.from_json(text) for text in texts if text]

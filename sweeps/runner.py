@@ -7,7 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import BirdclefError, InputError
 from birdclef_core.identity import code_version
 from birdclef_core.models.encoders import resolve_pretrained
+from birdclef_core.stages.leases import Leases
 from birdclef_core.stages.recipes import small_budget
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
@@ -29,6 +30,7 @@ from sweeps.coordinator import Coordinator
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.records import SweepRecords, TrialRecord
 from sweeps.search import Search, load_search, override
+from sweeps.store_view import DriverStoreView
 from sweeps.tracking import SweepFinished, SweepStarted, Tracker, make_tracker
 from sweeps.tracking_observer import TrackingObserver
 from sweeps.trainable import TrialActor, WorkerContext
@@ -124,8 +126,7 @@ class _Sweep:
     def _search(self, search: Search, budget: str) -> Search:
         if budget == "small":
             small = tuple(small_budget(recipe) for recipe in search.recipes)
-            search = search.with_small_space()
-            search = Search(name=search.name, recipes=small, space=search.space, pools=search.pools)
+            search = replace(search.with_small_space(), recipes=small)
         return override(search, self.options.settings)
 
     def _tree(self, search: Search, dataset: Dataset) -> StageTree:
@@ -197,7 +198,7 @@ class _Sweep:
             with SweepConsole(self.console) as terminal:
                 coordinator = Coordinator(
                     tree,
-                    self.store,
+                    DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name),
                     self.records,
                     samples=samples,
                     max_running=slots.max_concurrent,

@@ -1,8 +1,9 @@
 """The only file that knows Optuna: asks for parameters, tells what became of them."""
 
 import warnings
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import optuna
@@ -13,6 +14,10 @@ from sweeps.search import Choice, Parameter, Search
 
 RECIPE = "recipe"
 STARTUP_TRIALS = 10
+REMEMBERED_TRIALS = 500
+"""TPE's time for one draw grows with the trials it sees; it sees no more than twice this many."""
+RANDOM_LOOKAHEAD = 16
+"""How many waiting trials for each that may run are worth having, where draws do not depend on scores."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -28,73 +33,152 @@ class Outcome:
     """For a pruned trial, how many stages it had finished."""
 
 
-class Sampler:
-    """Optuna's TPE over a search's space; the objective is maximised.
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What is to be tried next."""
 
-    The first trials are each recipe at its own values. Of an earlier driver of this sweep, `history` holds the trials that
-    ended and `unfinished` (recipe and parameters) those that did not: they are asked for first, in their order.
+    ticket: int
+    """To tell the outcome by, once."""
+    recipe: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A trial that has ended, as it is remembered."""
+
+    recipe: str
+    params: Mapping[str, Any]
+    outcome: Outcome
+
+
+@dataclass
+class _Study:
+    """An Optuna study and its trials that have not ended."""
+
+    study: optuna.Study
+    open: dict[int, tuple[optuna.Trial, Draw]] = field(default_factory=dict)
+    told: list[Told] = field(default_factory=list)
+
+
+class Sampler:
+    """Draws from a search's space by Optuna's TPE (or at random, if the search says so); the objective is maximised.
+
+    The first trials are each recipe at its own values. `history` holds the trials of an earlier driver that ended.
     """
 
-    def __init__(
-        self,
-        search: Search,
-        seed: int,
-        *,
-        history: Sequence[tuple[str, Mapping[str, Any], Outcome]] = (),
-        unfinished: Sequence[tuple[str, Mapping[str, Any]]] = (),
-    ) -> None:
-        self._search = search
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # group: a recipe that skips a stage has fewer parameters than the others.
-            sampler = optuna.samplers.TPESampler(
-                seed=(seed + len(history)) % 2**32,
-                group=True,
-                multivariate=True,
-                constant_liar=True,
-                n_startup_trials=STARTUP_TRIALS,
-            )
-        self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._asked: dict[int, optuna.Trial] = {}
-        for recipe, params, outcome in history:
-            self._study.add_trial(self._frozen(recipe, params, outcome))
-        known = [(recipe, dict(params)) for recipe, params in (*unfinished, *(item[:2] for item in history))]
-        baselines = [(item.name, search.baseline(item)) for item in search.recipes]
-        for recipe, params in (*unfinished, *(item for item in baselines if item not in known)):
-            self._study.enqueue_trial({RECIPE: recipe, **params})
+    def __init__(self, search: Search, seed: int, *, history: Sequence[Told] = ()) -> None:
+        self._search, self._seed = search, seed
+        self._drawn = len(history)
+        """Also the next ticket."""
+        self._study = self._new_study(_worth_remembering(history))
+        known = [(item.recipe, dict(item.params)) for item in history]
+        baselines = [(recipe.name, search.baseline(recipe)) for recipe in search.recipes]
+        self._first = deque(item for item in baselines if item not in known)
 
-    def ask(self) -> tuple[int, str, dict[str, Any]]:
-        """A ticket to tell the outcome by, a recipe's name and values for its sampled space."""
-        trial = self._study.ask()
+    def ask(self) -> Draw:
+        """The next point to try."""
+        if self._first:
+            recipe, params = self._first.popleft()
+            return self.take(recipe, params)
+        return self._draw()
+
+    def take(self, recipe: str, params: Mapping[str, Any]) -> Draw:
+        """A draw of given parameters: of a trial that goes on after an interruption, for one."""
+        if (recipe, dict(params)) in self._first:
+            self._first.remove((recipe, dict(params)))
+        self._study.study.enqueue_trial({RECIPE: recipe, **params})
+        return self._draw()
+
+    def tell(self, ticket: int, outcome: Outcome) -> None:
+        """Tells the outcome of a draw; each ticket once."""
+        trial, draw = self._study.open.pop(ticket)
+        study = self._study.study
+        if outcome.kind == "score":
+            study.tell(trial, outcome.value)
+        elif outcome.kind == "pruned":
+            trial.report(outcome.value or 0.0, outcome.step)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+        self._study.told.append(Told(recipe=draw.recipe, params=draw.params, outcome=outcome))
+        if len(self._study.told) >= 2 * REMEMBERED_TRIALS:
+            self._forget()
+
+    def free_draws(self, waiting: int, max_running: int) -> int:
+        """How many more draws may be made before their time without making any of them worse.
+
+        `waiting` counts the trials that are drawn and do not run. TPE's first draws are random, as all of a random search's.
+        """
+        if self._search.sampler == "random":
+            return RANDOM_LOOKAHEAD * max_running - waiting
+        return STARTUP_TRIALS - self._drawn
+
+    def _draw(self) -> Draw:
+        ticket = self._drawn
+        self._drawn += 1
+        return self._open(self._study.study.ask(), ticket)
+
+    def _open(self, trial: optuna.Trial, ticket: int) -> Draw:
         recipe = trial.suggest_categorical(RECIPE, [item.name for item in self._search.recipes])
         space = self._search.sampled_space(self._search.recipe(recipe))
         params = {key: _suggest(trial, key, parameter) for key, parameter in space.items()}
-        self._asked[trial.number] = trial
-        return trial.number, recipe, params
+        draw = Draw(ticket=ticket, recipe=recipe, params=params)
+        self._study.open[ticket] = (trial, draw)
+        return draw
 
-    def tell(self, ticket: int, outcome: Outcome) -> None:
-        """Tells the outcome of a trial that was asked for; each ticket once."""
-        trial = self._asked.pop(ticket)
-        if outcome.kind == "score":
-            self._study.tell(trial, outcome.value)
-        elif outcome.kind == "pruned":
-            trial.report(outcome.value or 0.0, outcome.step)
-            self._study.tell(trial, state=TrialState.PRUNED)
-        else:
-            self._study.tell(trial, state=TrialState.FAIL)
+    def _new_study(self, history: Sequence[Told]) -> _Study:
+        seed = (self._seed + self._drawn) % 2**32
+        study = optuna.create_study(direction="maximize", sampler=_optuna_sampler(self._search.sampler, seed))
+        study.add_trials([self._frozen(item) for item in history])
+        return _Study(study, told=list(history))
 
-    def _frozen(self, recipe: str, params: Mapping[str, Any], outcome: Outcome) -> optuna.trial.FrozenTrial:
-        space = self._search.sampled_space(self._search.recipe(recipe))
-        distributions: dict[str, BaseDistribution] = {key: _distribution(space[key]) for key in params}
-        distributions[RECIPE] = CategoricalDistribution([item.name for item in self._search.recipes])
+    def _forget(self) -> None:
+        """Goes on with a new study that has only the trials worth remembering, and those that are open."""
+        before = self._study
+        self._study = self._new_study(_worth_remembering(before.told))
+        for ticket, (_, draw) in before.open.items():
+            self._study.study.enqueue_trial({RECIPE: draw.recipe, **draw.params})
+            self._open(self._study.study.ask(), ticket)
+
+    def _frozen(self, item: Told) -> optuna.trial.FrozenTrial:
+        space = self._search.sampled_space(self._search.recipe(item.recipe))
+        distributions: dict[str, BaseDistribution] = {key: _distribution(space[key]) for key in item.params}
+        distributions[RECIPE] = CategoricalDistribution([recipe.name for recipe in self._search.recipes])
         states = {"score": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        outcome = item.outcome
         return optuna.trial.create_trial(
             state=states[outcome.kind],
-            params={RECIPE: recipe, **params},
+            params={RECIPE: item.recipe, **item.params},
             distributions=distributions,
             value=outcome.value if outcome.kind == "score" else None,
             intermediate_values={outcome.step: outcome.value or 0.0} if outcome.kind == "pruned" else None,
         )
+
+
+def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # group: a recipe that skips a stage has fewer parameters than the others.
+        return optuna.samplers.TPESampler(
+            seed=seed, group=True, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+        )
+
+
+def _worth_remembering(history: Sequence[Told]) -> list[Told]:
+    """At most REMEMBERED_TRIALS in their order: the best half, and of the others the newest.
+
+    TPE takes at most 25 trials for good ones; all that it needs of the others is how they lie in the space.
+    """
+    if len(history) <= REMEMBERED_TRIALS:
+        return list(history)
+    scored = [index for index, item in enumerate(history) if item.outcome.kind == "score"]
+    best = sorted(scored, key=lambda index: -(history[index].outcome.value or 0.0))[: REMEMBERED_TRIALS // 2]
+    others = sorted(set(range(len(history))) - set(best))
+    newest = others[-(REMEMBERED_TRIALS - len(best)) :]
+    return [history[index] for index in sorted((*best, *newest))]
 
 
 def _distribution(parameter: Parameter) -> BaseDistribution:

@@ -128,6 +128,13 @@ class Search:
         values = [parameter.values if isinstance(parameter, Choice) else (parameter.low,) for parameter in space.values()]
         return (dict(zip(space, point, strict=True)) for point in itertools.product(*values))
 
+    def points(self) -> Iterator[tuple[str, dict[str, Any]]] | None:
+        """Every point of every recipe's space; None where there are no end of them."""
+        grids = [(recipe.name, self.grid(recipe)) for recipe in self.recipes]
+        if any(grid is None for _, grid in grids):
+            return None
+        return ((name, params) for name, grid in grids if grid is not None for params in grid)
+
     def stages(self, recipe: Recipe, params: Mapping[str, Any]) -> tuple[StageConfig, ...]:
         """The recipe's stages with sampled parameters put in."""
         changes: dict[str, Any] = {}

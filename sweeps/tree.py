@@ -76,3 +76,8 @@ def _identify(
 @lru_cache(maxsize=64)
 def _canonical_model(model: ModelConfig) -> Any:
     return canonical(model)
+
+
+def config_fingerprint(chain: Chain) -> str:
+    """Hash of what a chain was configured as, whatever data, code and first weights it meets."""
+    return fingerprint([[task.identity["model"], task.identity["stage"]] for task in chain])

@@ -108,6 +108,10 @@ class StageStore:
             if name not in (WEIGHTS, MANIFEST):
                 pafs.copy_files(bundle.path(name), str(folder / name), source_filesystem=bundle.filesystem)
 
+    def known_ids(self) -> list[str]:
+        """Every stage id that something has been written for, published or not."""
+        return self.storage.at("stages").names()
+
     def is_published(self, stage_id: str) -> bool:
         return self._published_attempt(stage_id) is not None
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.recipes import sed_b3ns, sed_v2s, small_budget
-from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.coordinator import OBJECTIVE, Coordinator, PlannedTrial
 from sweeps.records import SweepRecords
 from sweeps.search import Choice, Range, Search
+from sweeps.simulate import SimulatedStore, SimulatedView, even_score
 from sweeps.tree import StageTree
 from sweeps.trial import TrialReport
 
@@ -42,18 +42,18 @@ def make_tree(search: Search | None = None, **changes) -> StageTree:
     return replace(tree, **changes)
 
 
-def make_coordinator(folder, tree=None, *, samples=12, max_running=2, observers=()) -> Coordinator:
-    storage = Storage.parse(str(folder))
-    store, records = StageStore(storage.at("store")), SweepRecords(storage.at("sweep"))
-    return Coordinator(tree or make_tree(), store, records, samples=samples, max_running=max_running, observers=observers)
+def make_coordinator(folder, tree=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=()) -> Coordinator:
+    records = SweepRecords(Storage.parse(str(folder)).at(sweep))
+    view = SimulatedView(SimulatedStore() if store is None else store, sweep)
+    return Coordinator(tree or make_tree(), view, records, samples=samples, max_running=max_running, observers=observers)
 
 
 class MadeUpWorkers:
     """Runs what a coordinator hands out, one epoch of one random worker at a time, and counts what was executed."""
 
-    def __init__(self, coordinator: Coordinator, published: set[str] | None = None, seed: int = 0) -> None:
+    def __init__(self, coordinator: Coordinator, seed: int = 0) -> None:
         self.coordinator = coordinator
-        self.published = set() if published is None else published
+        self.published = coordinator._view.store.published
         self.random = random.Random(seed)
         self.executed: list[str] = []
         """stage_id of every stage that was trained to its end."""
@@ -73,7 +73,7 @@ class MadeUpWorkers:
             epochs = task.config.epochs
             reused = task.stage_id in self.published
             for epoch in [epochs] if reused else range(1, epochs + 1):
-                score = self.random.random()
+                score = even_score(task, epoch)
                 reports.append(
                     TrialReport(
                         kind="reused" if reused else "epoch",

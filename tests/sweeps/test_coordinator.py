@@ -1,6 +1,7 @@
 """The driver's decisions, with made-up scores: every prefix once, every trial remembered, no duplicate run."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
 
-from sweeps.search import Choice, Search
+from sweeps.search import Choice, Range, Search
 
 
 def run(folder, **options) -> MadeUpWorkers:
@@ -43,18 +44,35 @@ def test_a_trial_waits_for_a_prefix_in_training_and_starts_once_it_is_published(
     assert len(workers.running) == 2
 
 
-def test_exact_duplicates_are_not_run_and_an_exhausted_space_ends_the_sweep(tmp_path):
-    search = Search(name="few", recipes=make_search().recipes, space={"train.clip_s": Choice((3.0, 5.0))})
+def test_exact_duplicates_are_not_run_and_a_finite_space_is_tried_to_its_last_point(tmp_path):
+    space = {"train_ce.clip_s": Choice((3.0, 4.0, 5.0)), "train_bce.clip_s": Choice((3.0, 4.0, 5.0))}
+    search = Search(name="few", recipes=make_search().recipes, space=space)
     workers = run(tmp_path, tree=make_tree(search), samples=50)
-    assert len(workers.coordinator.trials) == 4
+    records = workers.coordinator.trials.values()
+    assert len({record.stage_ids[-1] for record in records}) == len(records) == 18
     assert workers.coordinator.finished
+
+
+def test_a_duplicate_of_a_running_trial_is_told_its_score_when_it_ends(tmp_path):
+    search = Search(name="few", recipes=make_search().recipes[:1], space={"train.clip_s": Choice((3.0, 5.0))})
+    coordinator = make_coordinator(tmp_path, make_tree(search), samples=50, max_running=1)
+    source = coordinator._source
+    told = []
+    source._sampler.tell = lambda ticket, outcome, tell=source._sampler.tell: (told.append(outcome), tell(ticket, outcome))
+    workers = MadeUpWorkers(coordinator)
+    workers.fill()
+    waiting = sum(len(tickets) for tickets in source._duplicates.values())
+    assert waiting and not told
+    workers.run()
+    assert {outcome.kind for outcome in told} <= {"score", "pruned"}
+    assert len(told) >= 2 + waiting
 
 
 def test_poor_trials_stop_at_stage_ends_and_say_why(tmp_path):
     records = run(tmp_path, samples=30).coordinator.trials.values()
     pruned = [record for record in records if record.status == "pruned"]
     assert pruned
-    assert all("below" in record.reason and record.score is None for record in pruned)
+    assert all("below" in record.reason and record.score is None and record.stopped for record in pruned)
     assert any(record.status == "finished" for record in records)
 
 
@@ -64,6 +82,50 @@ def test_what_a_trial_cost_and_saved_is_kept_apart(tmp_path):
     assert sum(record.cost_s for record in records) == workers.epochs
     assert any(record.saved_s for record in records)
     assert sum(record.epochs_trained for record in records) == workers.epochs
+
+
+def test_a_pruned_trial_goes_on_when_later_ones_are_worse(tmp_path):
+    """The first four set the bar at .9; .7 is stopped there, and is among the better half of nine: it goes on to the next bar."""
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Range(1e-4, 1e-2, log=True)})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=9, max_running=1))
+    scores = dict(zip((f"t{index:04d}" for index in range(9)), (0.9, 0.9, 0.9, 0.9, 0.7, 0.1, 0.2, 0.1, 0.1), strict=True))
+    started, pruned = [], []
+    while True:
+        workers.fill()
+        for trial in workers.running:
+            started.append(trial) if started[-1:] != [trial] else None
+            workers.running[trial] = [replace(report, score=scores[trial]) for report in workers.running[trial]]
+        if not workers.step():
+            break
+        pruned += [
+            name for name, record in workers.coordinator.trials.items() if record.status == "pruned" and name not in pruned
+        ]
+    assert pruned[0] == "t0004"
+    assert started.count("t0004") == 2
+    assert workers.coordinator.trials["t0004"].stopped.rung.stage == "train_bce"
+    assert len(workers.executed) == len(set(workers.executed)), "it went on from the store"
+
+
+def test_trials_on_a_stopped_prefix_are_pruned_without_a_worker(tmp_path):
+    """Four prefixes for each of two recipes; once one is stopped, so is every trial that would start from it."""
+    workers = run(tmp_path, tree=make_tree(make_search(pools={"pretrain": 4})), samples=40)
+    records = workers.coordinator.trials.values()
+    stopped = {record.stopped.stage_id for record in records if record.stopped and record.stopped.rung.stage == "pretrain_ce"}
+    assert stopped
+    for record in records:
+        if record.stopped and record.stopped.stage_id in stopped:
+            assert record.trained_ids in ([], [record.stopped.stage_id])
+    assert any(record.status == "pruned" and not record.stage for record in records), "some never ran"
+
+
+def test_what_a_driver_knew_of_scores_its_successor_knows(tmp_path):
+    first = run(tmp_path, samples=20)
+    before = first.coordinator._pruning
+    after = make_coordinator(tmp_path, samples=20, store=first.coordinator._view.store)._pruning
+    assert set(after.stopped) <= set(before.stopped)
+    assert {rung: scores.known for rung, scores in after._scores.items()} == {
+        rung: scores.known for rung, scores in before._scores.items()
+    }
 
 
 def test_a_failed_stage_fails_those_that_need_it_and_the_sweep_goes_on(tmp_path):
@@ -83,16 +145,15 @@ def test_a_driver_killed_at_any_moment_is_taken_up_by_the_next(tmp_path, kill_af
     for _ in range(kill_after):
         first.step()
     known = {name: (record.recipe, record.params, record.stage_ids) for name, record in first.coordinator.trials.items()}
-    ended = {name: record.score for name, record in first.coordinator.trials.items() if record.ended}
+    finished = {name: record.score for name, record in first.coordinator.trials.items() if record.status == "finished"}
 
-    second = MadeUpWorkers(make_coordinator(tmp_path, samples=12), published=first.published)
-    second.coordinator._published |= first.published
+    second = MadeUpWorkers(make_coordinator(tmp_path, samples=12, store=first.coordinator._view.store))
     taken_up = {name: (record.recipe, record.params, record.stage_ids) for name, record in second.coordinator.trials.items()}
     assert taken_up == known
     second.run()
     trials = second.coordinator.trials
     assert len(trials) == 12
-    assert all(trials[name].score == score for name, score in ended.items())
+    assert all(trials[name].score == score for name, score in finished.items())
     executed = first.executed + second.executed
     assert len(executed) == len(set(executed))
 

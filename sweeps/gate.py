@@ -1,0 +1,151 @@
+"""Which of the waiting trials may start: none that needs a stage that another is training, and the one that unblocks most first.
+
+Everything here costs the logarithm of the number of waiting trials, or the length of a chain.
+"""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+class StoreView(Protocol):
+    """What the driver knows of the stage store, without asking it anew each time."""
+
+    def is_published(self, stage_id: str) -> bool:
+        """Whether the stage is in the store."""
+
+    def is_leased(self, stage_id: str) -> bool:
+        """Whether another sweep is training the stage, as of a moment ago."""
+
+    def mark_published(self, stage_id: str) -> None:
+        """The driver has been told that the stage is in the store."""
+
+    def mark_missing(self, stage_id: str) -> None:
+        """The driver has been told that the stage is not in the store after all: damaged, or removed."""
+
+    def mark_leased(self, stage_id: str) -> None:
+        """The driver has been told that another sweep is training the stage."""
+
+
+@dataclass(frozen=True, order=True)
+class _Place:
+    """A trial's place in the queue: those that were under way before come first, then the older ones."""
+
+    is_new: bool
+    age: int
+    trial: str = field(compare=False)
+
+
+class Gate:
+    """Waiting trials, and the stages that running trials have claimed."""
+
+    def __init__(self, view: StoreView) -> None:
+        self._view = view
+        self._waiting: dict[str, tuple[_Place, Sequence[str]]] = {}
+        """Place and stage ids by trial."""
+        self._added = 0
+        self._groups: dict[str, list[_Place]] = {}
+        """Trials that could start, by the first stage that they would train: one of a group starts, the others wait for it.
+        Each is a heap."""
+        self._order: list[tuple[bool, int, int, str]] = []
+        """Heap over the groups: urgent, then large, then early ones. An entry whose group has changed since is passed over."""
+        self._blocked: defaultdict[str, list[str]] = defaultdict(list)
+        """Trials that wait for a stage that a running trial will train."""
+        self._elsewhere: defaultdict[str, list[str]] = defaultdict(list)
+        """Trials that wait for a stage that another sweep is training."""
+        self._claims: dict[str, str] = {}
+        """The running trial that will train a stage."""
+        self._claimed: dict[str, list[str]] = {}
+        """By running trial."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, trial: str, stage_ids: Sequence[str], *, urgent: bool = False) -> None:
+        """Takes a trial in; an urgent one, which was under way before, goes before those that are new."""
+        self._added += 1
+        self._waiting[trial] = (_Place(not urgent, self._added, trial), stage_ids)
+        self._file(trial)
+
+    def pop(self) -> str | None:
+        """The trial that is to start next, taken out; None when all that wait have to wait."""
+        self._look_elsewhere()
+        while self._order:
+            _, minus_size, _, first = heapq.heappop(self._order)
+            group = self._groups.get(first, [])
+            if len(group) != -minus_size:
+                continue
+            if self._view.is_leased(first):
+                self._elsewhere[first] += [place.trial for place in self._groups.pop(first)]
+                continue
+            trial = heapq.heappop(group).trial
+            if group:
+                self._push(first)
+            else:
+                del self._groups[first]
+            del self._waiting[trial]
+            return trial
+        return None
+
+    def claim(self, trial: str, stage_ids: Sequence[str]) -> None:
+        """The trial has been started and will train what is missing of its chain."""
+        missing = self._missing(stage_ids)
+        self._claimed[trial] = missing
+        self._claims |= dict.fromkeys(missing, trial)
+        for stage_id in missing:
+            self._refile(place.trial for place in self._groups.pop(stage_id, ()))
+
+    def published(self, stage_id: str) -> None:
+        """The stage is in the store: those that wait for it are looked at again."""
+        self._view.mark_published(stage_id)
+        self._free(stage_id)
+
+    def in_training(self, trial: str, stage_id: str) -> None:
+        """A running trial trains the stage, which it had not claimed if the store's copy turned out to be damaged."""
+        if stage_id not in self._claims:
+            self._view.mark_missing(stage_id)
+            self._claims[stage_id] = trial
+            self._claimed[trial].append(stage_id)
+
+    def release(self, trial: str) -> None:
+        """The trial runs no longer: what it had claimed and not published is free again."""
+        for stage_id in self._claimed.pop(trial, ()):
+            if self._claims.get(stage_id) == trial:
+                self._free(stage_id)
+
+    def _free(self, stage_id: str) -> None:
+        self._claims.pop(stage_id, None)
+        self._refile(self._blocked.pop(stage_id, ()))
+
+    def _missing(self, stage_ids: Sequence[str]) -> list[str]:
+        """The stages after the deepest one that is in the store."""
+        for index in range(len(stage_ids) - 1, -1, -1):
+            if self._view.is_published(stage_ids[index]):
+                return list(stage_ids[index + 1 :])
+        return list(stage_ids)
+
+    def _refile(self, trials: Iterable[str]) -> None:
+        for trial in trials:
+            self._file(trial)
+
+    def _file(self, trial: str) -> None:
+        place, stage_ids = self._waiting[trial]
+        missing = self._missing(stage_ids)
+        claimed = next((stage_id for stage_id in reversed(missing) if stage_id in self._claims), None)
+        if claimed is not None:
+            self._blocked[claimed].append(trial)
+            return
+        first = missing[0] if missing else stage_ids[-1]
+        heapq.heappush(self._groups.setdefault(first, []), place)
+        self._push(first)
+
+    def _push(self, first: str) -> None:
+        group = self._groups[first]
+        heapq.heappush(self._order, (group[0].is_new, -len(group), group[0].age, first))
+
+    def _look_elsewhere(self) -> None:
+        """Takes up those that waited for another sweep, when it has published the stage or given it up."""
+        for stage_id in [stage_id for stage_id in self._elsewhere if not self._view.is_leased(stage_id)]:
+            self._refile(self._elsewhere.pop(stage_id))

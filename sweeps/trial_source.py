@@ -1,0 +1,112 @@
+"""Where a sweep's trials come from: draws that nobody has drawn before, and trials that go on; and where their outcomes go."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sweeps.records import TrialRecord
+from sweeps.sampler import Draw, Outcome, Sampler, Told
+from sweeps.tree import Chain, StageTree, config_fingerprint
+
+DUPLICATES_BEFORE_THE_GRID = 10
+DUPLICATES_BEFORE_THE_END = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """A trial with its chain of stages."""
+
+    record: TrialRecord
+    chain: Chain
+    ticket: int
+    """The sampler's, to tell it the outcome by."""
+
+
+class TrialSource:
+    """Draws trials and tells the sampler what became of them. A configuration is drawn once; its duplicates are told its score."""
+
+    def __init__(self, tree: StageTree, known: Sequence[TrialRecord]) -> None:
+        """`known`: the trials of earlier drivers; those that ended are told to the sampler."""
+        self._tree = tree
+        self._sampler = Sampler(tree.search, tree.seed, history=[_told(record) for record in known if record.ended])
+        self._by_last_stage = {record.stage_ids[-1]: record for record in known}
+        self._duplicates: defaultdict[str, list[int]] = defaultdict(list)
+        """Tickets of draws that are the same as a trial that has not ended, by its name."""
+        self._grid = tree.search.points()
+        self.exhausted = False
+        """Whether there is nothing new to draw."""
+
+    def free_draws(self, waiting: int, max_running: int) -> int:
+        """See Sampler.free_draws."""
+        return self._sampler.free_draws(waiting, max_running)
+
+    def draw(self, name: str, is_known_to_fail: Callable[[Sequence[str]], bool]) -> PlannedTrial | None:
+        """A new trial of that name; None when there is none. Draws that are known to fail are told so, and not returned."""
+        for attempt in range(DUPLICATES_BEFORE_THE_END):
+            draw = self._sampler.ask() if attempt < DUPLICATES_BEFORE_THE_GRID else self._draw_from_grid()
+            if draw is None:
+                break
+            chain = self._tree.chain(draw.recipe, draw.params)
+            twin = self._by_last_stage.get(chain[-1].stage_id)
+            if twin is not None:
+                self._tell_as(draw.ticket, twin)
+            elif is_known_to_fail([task.stage_id for task in chain]):
+                self._sampler.tell(draw.ticket, Outcome(kind="failed"))
+            else:
+                return self._plan_new(name, draw, chain)
+        self.exhausted = True
+        return None
+
+    def take_up(self, record: TrialRecord) -> PlannedTrial:
+        """A trial that was under way before, or was pruned, from its first stage on: what is in the store is reused."""
+        chain = self._tree.chain(record.recipe, record.params)
+        self._by_last_stage.pop(record.stage_ids[-1])
+        record.begin_again([task.stage_id for task in chain])
+        self._by_last_stage[record.stage_ids[-1]] = record
+        return PlannedTrial(record=record, chain=chain, ticket=self._sampler.take(record.recipe, record.params).ticket)
+
+    def tell(self, planned: PlannedTrial) -> None:
+        """The trial has ended."""
+        for ticket in (planned.ticket, *self._duplicates.pop(planned.record.trial, ())):
+            self._sampler.tell(ticket, _outcome(planned.record))
+
+    def _draw_from_grid(self) -> Draw | None:
+        """A point of a finite space that has not been tried; where there are no end of points, another draw."""
+        if self._grid is None:
+            return self._sampler.ask()
+        for recipe, params in self._grid:
+            if self._tree.chain(recipe, params)[-1].stage_id not in self._by_last_stage:
+                return self._sampler.take(recipe, params)
+        return None
+
+    def _tell_as(self, ticket: int, twin: TrialRecord) -> None:
+        if twin.ended:
+            self._sampler.tell(ticket, _outcome(twin))
+        else:
+            self._duplicates[twin.trial].append(ticket)
+
+    def _plan_new(self, name: str, draw: Draw, chain: Chain) -> PlannedTrial:
+        record = TrialRecord(
+            trial=name,
+            recipe=draw.recipe,
+            params=draw.params,
+            stages=[task.config.name for task in chain],
+            stage_ids=[task.stage_id for task in chain],
+            config_id=config_fingerprint(chain),
+        )
+        self._by_last_stage[record.stage_ids[-1]] = record
+        return PlannedTrial(record=record, chain=chain, ticket=draw.ticket)
+
+
+def _told(record: TrialRecord) -> Told:
+    return Told(recipe=record.recipe, params=record.params, outcome=_outcome(record))
+
+
+def _outcome(record: TrialRecord) -> Outcome:
+    if record.status == "finished":
+        return Outcome(kind="score", value=record.score)
+    if record.status == "pruned" and record.stopped is not None:
+        # Optuna ranks pruned trials by how far they came: a middle is one step, an end is two.
+        index = record.stages.index(record.stopped.rung.stage)
+        return Outcome(kind="pruned", value=record.stopped.score, step=2 * index + (1 if record.stopped.rung.epoch else 2))
+    return Outcome(kind="failed")
