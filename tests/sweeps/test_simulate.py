@@ -15,10 +15,13 @@ from sweeps.pruning import StageHalving
 from sweeps.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, SimulationResult, simulate
 
 
-def sweep(store: SimulatedStore, name: str = "a", *, samples: int, workers: int = 4, seed: int = 0, pools=None) -> SimulatedSweep:
-    tree = make_tree(replace(make_search(pools), sampler="random"), seed=seed)
-    view = SimulatedView(store, name)
-    return SimulatedSweep(name=name, coordinator=Coordinator(tree, view, MemoryRecords(), samples=samples, max_running=workers))
+def sweep(
+    store: SimulatedStore, name: str = "a", *, samples: int, workers: int = 4, seed: int = 0, prunes=True
+) -> SimulatedSweep:
+    tree = make_tree(replace(make_search(), sampler="random"), seed=seed)
+    view, pruning = SimulatedView(store, name), StageHalving() if prunes else StageHalving(grace=math.inf)
+    coordinator = Coordinator(tree, view, MemoryRecords(), samples=samples, max_running=workers, pruning=pruning)
+    return SimulatedSweep(name=name, coordinator=coordinator)
 
 
 def run(*sweeps: SimulatedSweep) -> SimulationResult:
