@@ -6,14 +6,15 @@ whole. One builder works at a time; it uses all cores.
 """
 
 import errno
+import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from birdclef_core.data.cache_entries import write_entry
@@ -45,6 +46,7 @@ _ORPHAN_S = 3600.0
 """What a killed builder left in `tmp/` is removed after this time."""
 _AHEAD = 32
 """Files handed to each thread ahead, so that one long recording does not hold up the others."""
+_log = logging.getLogger(__name__)
 
 
 def open_cache(directory: Path) -> WaveCache:
@@ -98,7 +100,7 @@ def build_list(
         return finished
     for folder in (directory, cache_dir / "audio", cache_dir / "tmp"):
         folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir / "lock"):
+    with _only_builder(cache_dir):
         finished = _finished(directory)
         if finished and not len(finished.direct_rows):
             return finished
@@ -108,6 +110,20 @@ def build_list(
         _remove_orphans(cache_dir / "tmp")
         _Build(sources, plan, cache_dir).run(directory, max_bad_share, progress)
     return WaveCache(directory)
+
+
+@contextmanager
+def _only_builder(cache_dir: Path) -> Iterator[None]:
+    lock = FileLock(cache_dir / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("Another process decodes into %s: waiting for it.", cache_dir)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _finished(directory: Path) -> WaveCache | None:

@@ -117,7 +117,8 @@ class WaveCache:
     @functools.cached_property
     def _sources(self) -> list[str]:
         """Paths of the audio files, read when the first one is needed."""
-        return json.loads((self.directory / "sources.json").read_text(encoding="utf-8"))
+        with np.load(self.directory / "index.npz") as index:
+            return json.loads(index["sources"].tobytes())
 
     def _decode(self, entry: int) -> NDArray[np.int16]:
         """The whole of a source, as long as the index says."""
@@ -168,12 +169,18 @@ def write_index(
     max_s: float | None,
     findings: Sequence[Finding],
 ) -> None:
-    """Makes a list of entries readable by WaveCache; the index comes last and at once."""
-    (directory / "sources.json").write_text(json.dumps(list(sources)), encoding="utf-8")
+    """Makes a list of entries readable by WaveCache, at once."""
     notes = {"num_recordings": num_recordings, "max_s": max_s, "findings": [vars(finding) for finding in findings]}
     aside = directory / f"index.{os.getpid()}.tmp"
     with aside.open("wb") as file:
-        np.savez(file, keys=np.array(keys, dtype="S32"), num_samples=num_samples, is_direct=is_direct, notes=json.dumps(notes))
+        np.savez(
+            file,
+            keys=np.array(keys, dtype="S32"),
+            num_samples=num_samples,
+            is_direct=is_direct,
+            sources=np.frombuffer(json.dumps(list(sources)).encode(), dtype=np.uint8),
+            notes=json.dumps(notes),
+        )
     aside.replace(directory / "index.npz")
 
 
