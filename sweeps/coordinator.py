@@ -101,7 +101,7 @@ class Coordinator:
         planned = self._running.get(trial)
         if planned is None:
             return False
-        if str(report.kind) == "held":
+        if report.kind == "held":
             self._hold(planned, report.stage_id)
             return False
         self._note(planned.record, report)

@@ -5,6 +5,7 @@ import platform
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import BirdclefError, InputError
 from birdclef_core.identity import code_version
 from birdclef_core.models.encoders import resolve_pretrained
-from birdclef_core.stages.leases import Leases
+from birdclef_core.stages.leases import Holder, Leases
 from birdclef_core.stages.recipes import small_budget
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
@@ -77,13 +78,14 @@ class _Sweep:
         self.storage = Storage.parse(options.storage)
         self.local_dir = Path(self.storage.path(name)) if self.storage.is_local else Path(DEFAULT_STORAGE).resolve() / name
         self.store = StageStore(self.storage.at("store"))
+        self.run_id = uuid.uuid4().hex[:8]
 
     def run(self) -> SweepResult:
         search = load_search(self.options.search)
         override(search, self.options.settings)  # a wrong --set is said before anything is made
         dataset = self._dataset()
         self.local_dir.mkdir(parents=True, exist_ok=True)
-        with ray_log(self.local_dir / "ray.log"), connect(self.options.address):
+        with self._only_driver(), ray_log(self.local_dir / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
             search = self._search(search, budget)
@@ -92,6 +94,18 @@ class _Sweep:
             self._describe(search, slots, budget, samples, dataset)
             self._build_cache(dataset)
             return self._search_trials(tree, dataset, slots, samples)
+
+    @contextmanager
+    def _only_driver(self) -> Iterator[None]:
+        """Two drivers of one sweep would each overwrite what the other remembers."""
+        leases = Leases(self.records.storage)
+        with leases.hold("driver", Holder(sweep=self.run_id, run=self.run_id, trial="driver")) as lease:
+            if lease is None:
+                raise InputError(
+                    f"A sweep must have one driver, but another process runs {self.name!r}. Stop it first; "
+                    f"if it was killed on another machine, wait {leases.duration_s:.0f} s."
+                )
+            yield
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
@@ -214,7 +228,13 @@ class _Sweep:
     def _fit(self, coordinator: Coordinator, tree: StageTree, dataset: Dataset, slots: Slots) -> bool:
         """Runs the trials; True when it was interrupted."""
         context = WorkerContext(
-            tree=tree, dataset=dataset, cache_dir=self._cache_dir, store=self.store.storage, threads=slots.threads_per_trial
+            tree=tree,
+            dataset=dataset,
+            cache_dir=self._cache_dir,
+            store=self.store.storage,
+            threads=slots.threads_per_trial,
+            sweep=self.name,
+            run=self.run_id,
         )
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(TrialActor, context=context), slots.resources()),

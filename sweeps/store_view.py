@@ -51,7 +51,7 @@ class DriverStoreView:
         if others and self._clock_offset_s is None:
             self._clock_offset_s = self._leases.clock_offset_s()
         now_s = time.time() + (self._clock_offset_s or 0.0)
-        leased = {entry.stage_id for entry in others if now_s - entry.beat_at_s <= self._leases.duration_s}
+        leased = {entry.stage_id for entry in others if not self._leases.is_dead(entry, now_s)}
         self._doubtful |= self._leased - leased  # those that other sweeps were training may be there now
         self._leased = leased
         self._refreshed = time.monotonic()

@@ -12,6 +12,7 @@ from ray import tune
 from birdclef_core.data.cache import build_cache
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.stages.interruption import Termination
+from birdclef_core.stages.leases import Holder, Leases
 from birdclef_core.stages.store import StageStore
 from birdclef_core.stages.training import TrainingData
 from birdclef_core.storage import Storage
@@ -28,6 +29,9 @@ class WorkerContext:
     cache_dir: Path
     """On the worker's own machine."""
     store: Storage
+    sweep: str
+    run: str
+    """One run of the sweep's driver, for the leases."""
     threads: int
     """CPU threads of one trial."""
 
@@ -44,12 +48,21 @@ class TrialActor(tune.Trainable):
         self._notes: list[str] = []
         self._termination = Termination()
         self._store = StageStore(context.store, on_damage=self._notes.append)
+        self._leases = Leases(context.store)
+        self._context = context
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         chain = self._tree.chain(new_config["recipe"], new_config["params"])
+        holder = Holder(sweep=self._context.sweep, run=self._context.run, trial=new_config["trial"])
         self._reports: Iterator[TrialReport] = run_trial(
-            chain, self._data, self._store, self._device, self._notes, stop=self._termination
+            chain,
+            self._data,
+            self._store,
+            self._device,
+            self._notes,
+            stop=self._termination,
+            hold=lambda stage_id: self._leases.hold(stage_id, holder),
         )
         return True
 

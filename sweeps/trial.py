@@ -8,20 +8,23 @@ from typing import Any, Literal
 import torch
 
 from birdclef_core.errors import BirdclefError
-from birdclef_core.stages.interruption import Stop, never
+from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, never
+from birdclef_core.stages.leases import Hold, alone
 from birdclef_core.stages.progress import EpochMetrics
 from birdclef_core.stages.store import StageStore
 from birdclef_core.stages.training import StageTask, TrainingData, environment, train_stage
 from sweeps.tree import Chain
 
 SCORE = "cmap_pad5"
+ReportKind = Literal["epoch", "reused", "failed", "held"]
 
 
 @dataclass(kw_only=True)
 class TrialReport:
-    """What a trial tells its driver: after each epoch, for each reused stage, and when it fails. Plain JSON types."""
+    """What a trial tells its driver: after each epoch, for each reused stage, when it fails, and when its next stage is being
+    trained by another sweep (`held`: the trial is to be run again later). Plain JSON types."""
 
-    kind: Literal["epoch", "reused", "failed"]
+    kind: ReportKind
     stage: str
     stage_index: int
     stage_id: str
@@ -44,7 +47,7 @@ class TrialReport:
 
     @property
     def stage_done(self) -> bool:
-        return self.kind != "failed" and self.epoch == self.epochs
+        return self.kind in ("epoch", "reused") and self.epoch == self.epochs
 
     def to_result(self) -> dict[str, Any]:
         return asdict(self)
@@ -64,7 +67,13 @@ def tracked_name(label_space: str, name: str) -> str:
 
 
 def run_trial(
-    chain: Chain, data: TrainingData, store: StageStore, device: torch.device, notes: list[str], stop: Stop = never
+    chain: Chain,
+    data: TrainingData,
+    store: StageStore,
+    device: torch.device,
+    notes: list[str],
+    stop: Stop = never,
+    hold: Hold = alone,
 ) -> Iterator[TrialReport]:
     """Takes a chain to its end: published stages are reused, the others trained, an interrupted one goes on.
 
@@ -73,23 +82,39 @@ def run_trial(
     the next report.
 
     A BirdclefError (such as a loss that is not a number) ends the trial with a report of kind `failed`. When `stop` gives a
-    reason, StageInterrupted is raised once a checkpoint is written: whoever runs the trial again goes on from there.
+    reason, StageInterrupted is raised once a checkpoint is written: whoever runs the trial again goes on from there. A stage is
+    trained under a lease; when another sweep has it, or has taken it over, the trial ends with a report of kind `held`.
     """
     first = _first_to_train(chain, store)
     for index, task in enumerate(chain[:first]):
         yield _finish(_reused(task, index, store), chain, device, notes)
     for index, task in enumerate(chain[first:], start=first):
-        spent_s = 0.0
-        try:
-            for epoch in train_stage(task, data, store, device, stop=stop, on_note=notes.append):
-                report = _trained(task, index, epoch)
-                report.cost_s, spent_s = epoch.epoch_s, spent_s + epoch.epoch_s
-                yield _finish(report, chain, device, notes)
-        except BirdclefError as error:
-            failed = _report("failed", task, index, epoch=0, score=float("nan"), metrics={})
-            failed.message, failed.done = str(error), True
-            yield _finish(failed, chain, device, notes)
-            return
+        with hold(task.stage_id) as lease:
+            if lease is None:
+                yield _finish(_held(task, index), chain, device, notes)
+                return
+            if store.open(task.stage_id) is not None:  # whoever had the lease before has trained it
+                yield _finish(_reused(task, index, store), chain, device, notes)
+                continue
+            try:
+                stops = any_of(stop, lease.reason_to_stop)
+                for epoch in train_stage(task, data, store, device, stop=stops, on_note=notes.append):
+                    report = _trained(task, index, epoch)
+                    report.cost_s = epoch.epoch_s
+                    if report.stage_done:
+                        lease.release()
+                    with lease.suspended():
+                        yield _finish(report, chain, device, notes)
+            except StageInterrupted:
+                if not lease.lost or stop():
+                    raise
+                yield _finish(_held(task, index), chain, device, notes)
+                return
+            except BirdclefError as error:
+                failed = _report("failed", task, index, epoch=0, score=float("nan"), metrics={})
+                failed.message, failed.done = str(error), True
+                yield _finish(failed, chain, device, notes)
+                return
 
 
 def _first_to_train(chain: Chain, store: StageStore) -> int:
@@ -130,7 +155,11 @@ def _reused(task: StageTask, index: int, store: StageStore) -> TrialReport:
     return report
 
 
-def _report(kind: Literal["epoch", "reused", "failed"], task: StageTask, index: int, **values: Any) -> TrialReport:
+def _held(task: StageTask, index: int) -> TrialReport:
+    return _report("held", task, index, epoch=0, score=float("nan"), metrics={})
+
+
+def _report(kind: ReportKind, task: StageTask, index: int, **values: Any) -> TrialReport:
     return TrialReport(
         kind=kind, stage=task.config.name, stage_index=index, stage_id=task.stage_id, epochs=task.config.epochs, **values
     )

@@ -17,8 +17,8 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,6 +103,10 @@ class Lease:
         finally:
             self._suspended = False
 
+    def reason_to_stop(self) -> str:
+        """A `Stop` for the training that is done under it."""
+        return "its lease was lost" if self.lost else ""
+
     def release(self) -> None:
         """Gives it back; once is enough."""
         if self._ended.is_set():
@@ -130,6 +134,30 @@ class Lease:
             return
         self._leases.write(self._entry)
         self._beaten = started
+
+
+class NoLease:
+    """Stands for a lease where nobody else could want it."""
+
+    lost = False
+
+    def suspended(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def reason_to_stop(self) -> str:
+        return ""
+
+    def release(self) -> None:
+        pass
+
+
+Hold = Callable[[str], AbstractContextManager[Lease | NoLease | None]]
+"""Holds the lease of a stage id for a block; None when somebody else has it."""
+
+
+def alone(stage_id: str) -> AbstractContextManager[Lease | NoLease | None]:
+    """A `Hold` for a store that nobody else uses."""
+    return nullcontext(NoLease())
 
 
 @dataclass(frozen=True)
@@ -169,6 +197,10 @@ class Leases:
         parsed = (LeaseEntry.parse(info) for info in self.storage.filesystem.get_file_info(selector))
         return [entry for entry in parsed if entry is not None]
 
+    def is_dead(self, entry: LeaseEntry, now_s: float) -> bool:
+        """Whether an entry counts no more at a time by the store's clock."""
+        return now_s - entry.beat_at_s > self.duration_s or self._process_is_gone(entry)
+
     def clock_offset_s(self) -> float:
         """Seconds by which the store's clock is ahead of this machine's."""
         probe = LeaseEntry(stage_id="clock", holder=Holder(sweep="", run="", trial=""), token=uuid.uuid4().hex[:8], beat_at_s=0.0)
@@ -188,14 +220,11 @@ class Leases:
         now_s = max((entry.beat_at_s for entry in entries if entry == mine), default=0.0)
         alive = []
         for entry in entries:
-            if entry == mine or not (mine.holder.succeeds(entry.holder) or self._is_dead(entry, now_s)):
+            if entry == mine or not (mine.holder.succeeds(entry.holder) or self.is_dead(entry, now_s)):
                 alive.append(entry)
             else:
                 self.storage.delete(f"{FOLDER}/{entry.name}")
         return alive
-
-    def _is_dead(self, entry: LeaseEntry, now_s: float) -> bool:
-        return now_s - entry.beat_at_s > self.duration_s or self._process_is_gone(entry)
 
     def _process_is_gone(self, entry: LeaseEntry) -> bool:
         """Whether the holder was a process of this machine that has ended; then there is no need to wait."""

@@ -1,11 +1,13 @@
 """A trial trains what the store lacks, reuses what it has, and mends what is damaged."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
 from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.leases import Holder, Leases, NoLease, alone
 from birdclef_core.stages.store import WEIGHTS, StageStore
 from birdclef_core.storage import Storage
 from sweeps.search import Search
@@ -81,6 +83,50 @@ def test_a_failure_ends_the_trial_with_its_reason(chain, tone_data, store, notes
     got = reports((chain[0], bad, chain[2]), tone_data, store, notes)
     assert [report.kind for report in got] == ["epoch", "failed"]
     assert got[1].done and "must be finite" in got[1].message
+
+
+def test_a_stage_that_another_sweep_trains_is_held_and_reused_once_it_is_there(chain, tone_data, store, notes):
+    leases = Leases(store.storage)
+    mine, other = (Holder(sweep=name, run="1", trial="t0") for name in ("mine", "other"))
+
+    def run() -> list[TrialReport]:
+        return list(run_trial(chain, tone_data, store, CPU, notes, hold=lambda stage_id: leases.hold(stage_id, mine)))
+
+    with leases.hold(chain[0].stage_id, other):
+        got = run()
+        assert [(report.kind, report.stage, report.stage_done) for report in got] == [("held", "pretrain_ce", False)]
+        list(run_trial(chain[:1], tone_data, store, CPU, notes))
+    assert [report.kind for report in run()] == ["reused", "epoch", "epoch"]
+    assert leases.entries() == []
+
+
+def test_a_stage_published_while_its_lease_was_waited_for_is_reused(chain, tone_data, store, notes):
+    def hold(stage_id: str):
+        list(run_trial(chain[:1], tone_data, store, CPU, notes))
+        return alone(stage_id)
+
+    got = list(run_trial(chain[:1], tone_data, store, CPU, notes, hold=hold))
+    assert [report.kind for report in got] == ["reused"]
+
+
+def test_a_trial_whose_lease_was_taken_over_stops_and_is_held(chain, tone_data, store, notes):
+    class Lost(NoLease):
+        lost = True
+
+        def reason_to_stop(self) -> str:
+            return "lost"
+
+    got = list(run_trial(chain, tone_data, store, CPU, notes, hold=lambda stage_id: nullcontext(Lost())))
+    assert [report.kind for report in got] == ["held"]
+    assert store.record(chain[0].stage_id) is None
+
+
+def test_the_lease_is_given_back_with_the_stages_end_not_with_the_next_call(chain, tone_data, store, notes):
+    leases = Leases(store.storage)
+    holder = Holder(sweep="mine", run="1", trial="t0")
+    reports = run_trial(chain[:1], tone_data, store, CPU, notes, hold=lambda stage_id: leases.hold(stage_id, holder))
+    assert next(reports).done
+    assert leases.entries() == []
 
 
 def test_reports_survive_tunes_flattening():
