@@ -91,6 +91,7 @@ def draw_wave_augment(config: AugmentConfig, batch_size: int, generator: torch.G
 
 def apply_wave_augment(wave_BT: Tensor, drawn: WaveAugment) -> Tensor:
     """wave_BT with gain, then noise at its signal-to-noise ratio, then the shift."""
+    shifts = zip(drawn.shift_clip_M.tolist(), drawn.shift_share_M.tolist(), strict=True)  # while they are on the host
     drawn = _on_device(drawn, wave_BT.device)
     wave_BT = wave_BT * _db_to_factor(drawn.gain_db_B)[:, None]
     if len(drawn.transition_clip_M):
@@ -98,8 +99,8 @@ def apply_wave_augment(wave_BT: Tensor, drawn: WaveAugment) -> Tensor:
     if len(drawn.noise_clip_M):
         noise_MT = _coloured_noise(drawn, wave_BT)
         wave_BT = add_noise(wave_BT, drawn.noise_clip_M, noise_MT, drawn.noise_snr_db_M)
-    if len(drawn.shift_clip_M):
-        _roll_(wave_BT, drawn.shift_clip_M, drawn.shift_share_M)
+    for clip, share in shifts:
+        wave_BT[clip] = torch.roll(wave_BT[clip], int(share * wave_BT.shape[1]))
     return wave_BT
 
 
@@ -177,6 +178,7 @@ def _mel_to_hz(mel: Tensor) -> Tensor:
 
 
 _LOG_6_4 = 1.8562979903656263
+_LN_10_OVER_20 = 0.11512925464970229
 
 
 def _fade_(wave_BT: Tensor, drawn: WaveAugment) -> None:
@@ -203,13 +205,6 @@ def _coloured_noise(drawn: WaveAugment, wave_BT: Tensor) -> Tensor:
     return torch.cat((white_MT, torch.fft.irfft(torch.view_as_complex(spectrum), n=num_samples)))
 
 
-def _roll_(wave_BT: Tensor, clip_M: Tensor, share_M: Tensor) -> None:
-    num_samples = wave_BT.shape[1]
-    shift_M1 = (share_M * num_samples).long()[:, None]
-    source_MT = (torch.arange(num_samples, device=wave_BT.device) - shift_M1) % num_samples
-    wave_BT.index_copy_(0, clip_M, wave_BT.index_select(0, clip_M).gather(1, source_MT))
-
-
 def _masked(size: int, start_BJ: Tensor, length_BJ: Tensor) -> Tensor:
     """Whether each of `size` places lies in one of a spectrogram's masks: shape (B, size)."""
     length_BJ1 = length_BJ.clamp(max=size // 2)[:, :, None]
@@ -219,7 +214,7 @@ def _masked(size: int, start_BJ: Tensor, length_BJ: Tensor) -> Tensor:
 
 
 def _db_to_factor(db: Tensor) -> Tensor:
-    return torch.pow(10.0, db / 20)
+    return torch.exp(db * _LN_10_OVER_20)
 
 
 def _chosen(prob: float, batch_size: int, generator: torch.Generator) -> Tensor:

@@ -49,20 +49,25 @@ class MelSpectrogram(nn.Module):
     def mel_db(self, wave_BT: Tensor) -> Tensor:
         """db_BFN: decibels, neither scaled nor with deltas."""
         with exact_float32(wave_BT.device):
-            # Not torchaudio's spectrogram, whose power goes through a square root and back: 1.1 to 1.4 times the CPU time.
-            spectrum_BFN = torch.stft(
-                wave_BT.float(),
-                n_fft=self.config.n_fft,
-                hop_length=self.config.hop_length,
-                window=self.window,
-                center=True,
-                pad_mode="constant",
-                return_complex=True,
-            )
-            power_BFN = spectrum_BFN.real.square() + spectrum_BFN.imag.square()
-            mel_B1FN = (self.filters @ power_BFN).unsqueeze(1)
-            # torchaudio cuts per item only where there is a channel dimension; without it the loudest clip cuts the others.
-            return AF.amplitude_to_DB(mel_B1FN, multiplier=10.0, amin=_POWER_FLOOR, db_multiplier=0.0, top_db=TOP_DB).squeeze(1)
+            # A processor is twice as fast clip by clip: one clip's spectrum stays in its cache.
+            parts = wave_BT.float().split(1) if wave_BT.device.type == "cpu" else (wave_BT.float(),)
+            return torch.cat([self._mel_db(part) for part in parts])
+
+    def _mel_db(self, wave_BT: Tensor) -> Tensor:
+        # Not torchaudio's spectrogram, whose power goes through a square root and back: 1.1 to 1.4 times the CPU time.
+        spectrum_BFN = torch.stft(
+            wave_BT,
+            n_fft=self.config.n_fft,
+            hop_length=self.config.hop_length,
+            window=self.window,
+            center=True,
+            pad_mode="constant",
+            return_complex=True,
+        )
+        power_BFN = spectrum_BFN.real.square() + spectrum_BFN.imag.square()
+        mel_B1FN = (self.filters @ power_BFN).unsqueeze(1)
+        # torchaudio cuts per item only where there is a channel dimension; without it the loudest clip cuts the others.
+        return AF.amplitude_to_DB(mel_B1FN, multiplier=10.0, amin=_POWER_FLOOR, db_multiplier=0.0, top_db=TOP_DB).squeeze(1)
 
     def to_channels(self, db_BFN: Tensor) -> Tensor:
         """mel_BKFN: decibels scaled, with their first and second deltas along frequency where the config has them."""
