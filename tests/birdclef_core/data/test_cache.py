@@ -238,7 +238,9 @@ def test_what_has_no_room_is_decoded_directly(dataset: Dataset, tmp_path: Path, 
         assert same(whole(cache), expected)
         assert cache.direct_rows.tolist() == [1, 2, 3, 4, 5]
         assert "5 files do not fit" in estimate_cache(dataset, tmp_path / "small", max_bytes=limit).describe()
+        written = (cache.directory / "index.npz").stat().st_ino
         assert count_decodes(dataset, tmp_path / "small", max_bytes=limit) == 0
+        assert (cache.directory / "index.npz").stat().st_ino == written
     assert cache.findings[0].count == 5 and "decoded anew for every clip" in cache.findings[0].meaning
     assert count_decodes(dataset, tmp_path / "small") == 5
     cache = build_cache(dataset, tmp_path / "small")

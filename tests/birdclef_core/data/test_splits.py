@@ -81,6 +81,17 @@ def test_an_earlier_split_gives_way_where_a_species_would_be_lost() -> None:
     assert sorted(found.is_validation[-2:]) == [False, True] and found.num_moved == 1
 
 
+def test_an_earlier_split_stays_where_a_species_only_gives_much() -> None:
+    """Two of three recordings of `new` are by an author in validation: more than a new author could hold back."""
+    table = made_up()
+    before = split(table)
+    insider, outsider = table["author"][before.is_validation].iloc[0], table["author"][~before.is_validation].iloc[0]
+    added = pd.DataFrame({"species": "new", "author": [insider, insider, outsider], "path": ["n0", "n1", "n2"]})
+    table = pd.concat([table, added], ignore_index=True)
+    found = split(table, previous=pd.Series([*before.is_validation, None, None, None], dtype=object))
+    assert found.is_validation[-3:].tolist() == [True, True, False] and found.num_moved == 0
+
+
 def test_rare_species_stay_in_training_and_are_unscored() -> None:
     """One recording, and many of one author: neither may be lost to validation, whatever the seed."""
     table = table_of(["common"] * 20 + ["single"] + ["lonely"] * 5, [f"a{number}" for number in range(20)] + ["x"] + ["one"] * 5)
