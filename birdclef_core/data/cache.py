@@ -76,7 +76,7 @@ def build_cache(
     Of two processes that build at once, the second waits and finds the work done; a build that was killed goes on where it was; a
     file whose size or time has changed is decoded anew, and so is a missing or cut entry. What has no room, on the disk or within
     `max_bytes`, is decoded whenever it is read: a finding says how much that is and what it costs, and the next call tries again.
-    Samples are the same either way, but for the end of an mp3, whose header may be .1 s out.
+    The samples are the same either way.
 
     Raises DataError when more than `max_bad_share` of the files cannot be decoded, InputError when `max_s_per_recording` is less
     than what scoring reads. `max_s_per_recording` changes which clips are drawn: it belongs to the identity of a stage.
@@ -148,13 +148,14 @@ def _remove_orphans(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What became of one file: one of the three."""
+    """What became of one file."""
 
     row: int
     num_samples: int = 0
     reason: str = ""
     """Why it cannot be decoded."""
-    no_room: bool = False
+    is_direct: bool = False
+    """It has no room."""
 
 
 class _Build:
@@ -162,6 +163,7 @@ class _Build:
 
     def __init__(self, sources: SourceList, plan: CachePlan, cache_dir: Path) -> None:
         self._sources, self._plan, self._cache_dir = sources, plan, cache_dir
+        self._has_room = np.isin(np.arange(len(sources.keys)), plan.direct, invert=True)
         self._disk_full = False
 
     def run(self, directory: Path, max_bad_share: float, progress: Progress | None) -> None:
@@ -169,15 +171,11 @@ class _Build:
         sources = self._sources
         num_samples = np.maximum(self._plan.stored_samples, 0)
         is_direct = np.zeros(len(sources.keys), dtype=bool)
-        is_direct[self._plan.direct] = True
         reasons: dict[str, str] = {}
         for done in self._decode_all(progress):
-            num_samples[done.row] = done.num_samples
-            is_direct[done.row] = done.no_room
+            num_samples[done.row], is_direct[done.row] = done.num_samples, done.is_direct
             if done.reason:
                 reasons[sources.paths[done.row]] = done.reason
-        for row in np.flatnonzero(is_direct):
-            num_samples[row] = num_samples_at(sources.duration_s[row])
         findings = settle_unusable(
             reasons,
             total=len(sources.keys),
@@ -199,30 +197,36 @@ class _Build:
 
     def _decode_all(self, progress: Progress | None) -> Iterator[_Decoded]:
         duration_s = self._sources.duration_s
-        total_s, done_s = float(duration_s[self._plan.to_decode].sum()), 0.0
+        rows = np.concatenate([self._plan.to_decode, self._plan.direct])
+        total_s, done_s = float(duration_s[rows].sum()), 0.0
         threads = num_cores()
         with closing(Prefetcher(self._decode_one, threads=threads, depth=threads * _AHEAD)) as pool:
-            for done in pool.batches(self._plan.to_decode.tolist()):
+            for done in pool.batches(rows.tolist()):
                 done_s += float(duration_s[done.row])
                 if progress:
                     progress(done_s, total_s)
                 yield done
 
     def _decode_one(self, row: int) -> _Decoded:
-        if self._disk_full:
-            return _Decoded(row, no_room=True)
-        try:
-            samples_T = to_int16(decode(Path(self._sources.paths[row]), max_s=self._sources.max_s))
+        path = self._sources.paths[row]
+        has_room = bool(self._has_room[row]) and not self._disk_full
+        if not has_room and not path.lower().endswith(".mp3"):
+            return _Decoded(row, num_samples_at(self._sources.duration_s[row]), is_direct=True)
+        try:  # An mp3 without room too: its header may be .1 s out, and clips must not depend on what has room.
+            samples_T = to_int16(decode(Path(path), max_s=self._sources.max_s))
         except DataError as error:
             return _Decoded(row, reason=str(error))
+        return _Decoded(row, len(samples_T), is_direct=not (has_room and self._write(row, samples_T)))
+
+    def _write(self, row: int, samples_T: NDArray[np.int16]) -> bool:
+        """Whether there was room."""
         try:
             write_entry(entry_path(f"{self._cache_dir}/audio", self._sources.keys[row]), samples_T, self._cache_dir / "tmp")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             self._disk_full = True
-            return _Decoded(row, no_room=True)
-        return _Decoded(row, num_samples=len(samples_T))
+        return not self._disk_full
 
     def _no_room(self, is_direct: NDArray[np.bool_]) -> tuple[Finding, ...]:
         rows = np.flatnonzero(is_direct)

@@ -53,7 +53,7 @@ def to_int16(wave_T: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def num_samples_at(duration_s: float) -> int:
-    """Samples that `decode` gives of a file whose header says `duration_s`; an mp3's header may be up to .1 s out."""
+    """Samples that `decode` gives of a file whose header says `duration_s`. An mp3 may have up to .1 s less."""
     return max(1, round(duration_s * SAMPLE_RATE_HZ))
 
 

@@ -3,6 +3,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from birdclef_core.data import cache as cache_module
@@ -20,6 +22,8 @@ from birdclef_core.data.cache import WaveCache, build_cache, estimate_cache, ope
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.decode import decode, to_int16
 from birdclef_core.errors import DataError, InputError
+
+ORIGINALS = Path(__file__).parents[2] / "data" / "originals"
 
 
 @pytest.fixture
@@ -245,6 +249,17 @@ def test_what_has_no_room_is_decoded_directly(dataset: Dataset, tmp_path: Path, 
     assert count_decodes(dataset, tmp_path / "small") == 5
     cache = build_cache(dataset, tmp_path / "small")
     assert not len(cache.direct_rows) and not cache.findings and same(whole(cache), expected)
+
+
+def test_direct_clips_of_real_files_are_the_same(tmp_path: Path) -> None:
+    """mp3 too, whose headers say up to .1 s more than there is."""
+    root = tmp_path / "data"
+    shutil.copytree(ORIGINALS, root / "train_audio", ignore=shutil.ignore_patterns("*.csv"))
+    names = sorted(path.name for path in (root / "train_audio").iterdir())
+    pd.DataFrame({"primary_label": "a", "filename": names, "author": names}).to_csv(root / "train.csv", index=False)
+    dataset = load_dataset(root)
+    cached, direct = build_cache(dataset, tmp_path / "large"), build_cache(dataset, tmp_path / "none", max_bytes=0)
+    assert len(direct.direct_rows) == len(names) == 9 and same(whole(cached), whole(direct))
 
 
 def test_a_disk_that_fills_up_while_building(dataset: Dataset, tmp_path: Path) -> None:
