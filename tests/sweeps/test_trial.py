@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.stages.leases import Holder, Leases, NoLease, alone
 from birdclef_core.stages.store import WEIGHTS, StageStore
 from birdclef_core.storage import Storage
@@ -127,6 +128,32 @@ def test_the_lease_is_given_back_with_the_stages_end_not_with_the_next_call(chai
     reports = run_trial(chain[:1], tone_data, store, CPU, notes, hold=lambda stage_id: leases.hold(stage_id, holder))
     assert next(reports).done
     assert leases.entries() == []
+
+
+def test_a_stage_that_stops_early_is_done_and_the_next_one_follows(chain, tone_data, store, notes, monkeypatch):
+    monkeypatch.setattr("birdclef_core.stages.training.summarise", lambda truth, score: {"cmap_pad5": 0.5})
+    early = replace(chain[0], config=replace(chain[0].config, epochs=9, early_stop_epochs=1))
+    got = reports((early, chain[1]), tone_data, store, notes)
+    assert [(report.stage, report.epoch, report.stage_done, report.done) for report in got] == [
+        ("pretrain_ce", 1, False, False),
+        ("pretrain_ce", 2, True, False),
+        ("train_bce", 1, True, True),
+    ]
+
+
+def test_a_stop_ends_a_trial_without_a_report_and_it_goes_on_where_it_was(chain, tone_data, store, notes):
+    calls = iter(("", "", "enough"))
+    with pytest.raises(StageInterrupted, match="enough"):
+        list(run_trial(chain, tone_data, store, CPU, notes, stop=lambda: next(calls)))
+    got = reports(chain, tone_data, store, notes)
+    assert [report.kind for report in got] == ["epoch"] * 3
+
+
+def test_what_an_epoch_cost_is_tracked(chain, tone_data, store, notes):
+    metrics = reports(chain[:1], tone_data, store, notes)[0].metrics
+    assert {"train/loss", "train/learning_rate", "train/clips_per_s", "train/waited_s"} <= metrics.keys()
+    assert 0 < metrics["train/device_s"] + metrics["train/evaluate_s"] < metrics["train/epoch_s"]
+    assert metrics["train/memory_gib"] > 0.05
 
 
 def test_reports_survive_tunes_flattening():
