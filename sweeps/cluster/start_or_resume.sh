@@ -17,4 +17,12 @@ status=$?
 if [[ $status -ne 2 ]]; then
     exit $status
 fi
-exec python tune_main.py --name "$name" --storage "$storage" "$@"
+python tune_main.py --name "$name" --storage "$storage" "$@"
+status=$?
+if [[ $status -ne 2 ]]; then
+    exit $status
+fi
+# Twice wrong: the input is, or the machine of the last driver was lost a moment ago and its lease on the sweep has not ended yet.
+echo "Trying to resume once more in 75 s, when the lease of a lost driver has ended." >&2
+sleep 75
+exec python tune_main.py --resume "$name" --storage "$storage"
