@@ -74,6 +74,10 @@ class Coordinator:
         return enough and not self._waiting and not self._running
 
     @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
     def open_trials(self) -> list[PlannedTrial]:
         """Those that run, then those that wait."""
         return [*self._running.values(), *self._waiting.values()]

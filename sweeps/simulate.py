@@ -92,15 +92,18 @@ def even_score(task: StageTask, epoch: int) -> float:
 
 
 def simulate(
-    sweeps: Sequence[SimulatedSweep], store: SimulatedStore, epoch_s: EpochSeconds, score: Score = even_score
+    sweeps: Sequence[SimulatedSweep], store: SimulatedStore, workers: int, epoch_s: EpochSeconds, score: Score = even_score
 ) -> SimulationResult:
-    """Runs sweeps on one store to their end, each with as many workers as its coordinator lets run."""
-    return _Simulation(sweeps, store, epoch_s, score).run()
+    """Runs sweeps on one store to their end. A worker that is free goes to the sweep that has the fewest, as on a shared cluster."""
+    return _Simulation(sweeps, store, workers, epoch_s, score).run()
 
 
 class _Simulation:
-    def __init__(self, sweeps: Sequence[SimulatedSweep], store: SimulatedStore, epoch_s: EpochSeconds, score: Score) -> None:
+    def __init__(
+        self, sweeps: Sequence[SimulatedSweep], store: SimulatedStore, workers: int, epoch_s: EpochSeconds, score: Score
+    ) -> None:
         self._sweeps, self._store, self._epoch_s, self._score = sweeps, store, epoch_s, score
+        self._free = workers
         self._result = SimulationResult()
         self._events: list[tuple[float, int, Iterator[float]]] = []
         """When, a tie-breaker, and the worker that goes on then."""
@@ -118,13 +121,21 @@ class _Simulation:
 
     def _fill(self, now_s: float) -> None:
         """Starts whatever may start now."""
-        for sweep in self._sweeps:
-            while (planned := sweep.coordinator.next_trial()) is not None:
+        hungry = list(self._sweeps)
+        while hungry and self._free:
+            sweep = min(hungry, key=lambda sweep: sweep.coordinator.num_running)
+            planned = sweep.coordinator.next_trial()
+            if planned is None:
+                hungry.remove(sweep)
+            else:
+                self._free -= 1
                 self._advance(now_s, self._worker(sweep, planned))
 
     def _advance(self, now_s: float, worker: Iterator[float]) -> None:
         wait_s = next(worker, None)
-        if wait_s is not None:
+        if wait_s is None:
+            self._free += 1
+        else:
             heapq.heappush(self._events, (now_s + wait_s, next(self._order), worker))
 
     def _worker(self, sweep: SimulatedSweep, planned: PlannedTrial) -> Iterator[float]:

@@ -25,7 +25,7 @@ def sweep(
 
 
 def run(*sweeps: SimulatedSweep) -> SimulationResult:
-    return simulate(sweeps, sweeps[0].coordinator._view.store, lambda task: 2.0)
+    return simulate(sweeps, sweeps[0].coordinator._view.store, 4 * len(sweeps), lambda task: 2.0)
 
 
 def test_executed_epochs_are_the_unique_epochs():
@@ -58,10 +58,18 @@ def test_a_stage_stopped_in_the_middle_goes_on_from_there():
     tree = make_tree(replace(make_search(), recipes=recipes, sampler="random"))
     store = SimulatedStore()
     coordinator = Coordinator(tree, SimulatedView(store, "a"), MemoryRecords(), samples=60, max_running=3)
-    result = simulate([SimulatedSweep(name="a", coordinator=coordinator)], store, lambda task: 1.0)
+    result = simulate([SimulatedSweep(name="a", coordinator=coordinator)], store, 3, lambda task: 1.0)
     assert set(result.executed.values()) == {1}
     assert result.epochs == 10 * len(result.executed) + sum(store.unfinished.values())
     assert any(record.stopped and record.stopped.rung.epoch == 5 for record in coordinator.trials.values())
+
+
+def test_no_more_work_at_once_than_there_are_workers_and_a_free_one_goes_to_any_sweep():
+    store = SimulatedStore()
+    sweeps = [sweep(store, name, samples=10, seed=seed, workers=9, prunes=False) for seed, name in enumerate("abc")]
+    result = simulate(sweeps, store, 2, lambda task: 1.0)
+    assert result.worker_s > 1.8 * result.elapsed_s
+    assert result.worker_s <= 2 * result.elapsed_s
 
 
 class _Counting:
