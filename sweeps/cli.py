@@ -53,6 +53,18 @@ def _tune_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--cache-dir", metavar="DIR", help="where decoded audio is kept, on each machine (default ~/.cache/birdclef-sweeps)"
     )
+    data.add_argument(
+        "--max-seconds-per-recording",
+        type=float,
+        metavar="S",
+        help="use and cache only so much of each recording (default: all of it)",
+    )
+    data.add_argument(
+        "--max-bytes",
+        type=int,
+        metavar="N",
+        help="of the cache; what has no room is decoded whenever it is read (default: the free disk)",
+    )
     size = parser.add_argument_group("size")
     size.add_argument(
         "--samples", type=int, metavar="N", help="number of trials (default 6 with the small budget, 32 with the full)"

@@ -15,7 +15,6 @@ from pathlib import Path
 from ray import tune
 from rich.console import Console
 
-from birdclef_core.data.cache import build_cache
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import BirdclefError, InputError
@@ -25,6 +24,7 @@ from birdclef_core.stages.leases import Holder, Leases
 from birdclef_core.stages.recipes import small_budget
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
+from sweeps.audio_cache import AudioCache
 from sweeps.cluster_resources import Slots, connect, plan_slots, ray_log
 from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
 from sweeps.coordinator import Coordinator
@@ -79,6 +79,12 @@ class _Sweep:
         self.local_dir = Path(self.storage.path(name)) if self.storage.is_local else Path(DEFAULT_STORAGE).resolve() / name
         self.store = StageStore(self.storage.at("store"))
         self.run_id = uuid.uuid4().hex[:8]
+        self.cache = AudioCache(
+            folder=Path(options.cache_dir).expanduser().resolve(),
+            max_s_per_recording=options.max_seconds_per_recording,
+            max_bytes=options.max_bytes,
+            max_bad_share=options.max_bad_share,
+        )
 
     def run(self) -> SweepResult:
         search = load_search(self.options.search)
@@ -92,7 +98,7 @@ class _Sweep:
             tree = self._tree(search, dataset)
             samples = self.options.samples or DEFAULT_SAMPLES[budget]
             self._describe(search, slots, budget, samples, dataset)
-            self._build_cache(dataset)
+            self.cache.build_aloud(dataset, self.console)
             return self._search_trials(tree, dataset, slots, samples)
 
     @contextmanager
@@ -155,7 +161,7 @@ class _Sweep:
             pretrained=pretrained,
             all_species=dataset.all_species,
             target_species=dataset.target_species,
-            data_fingerprint=dataset.fingerprint,
+            data_fingerprint=self.cache.data_fingerprint(dataset),
             code_version=code_version(),
         )
 
@@ -175,7 +181,7 @@ class _Sweep:
                     "name": self.name,
                     "search": search.name,
                     "options": asdict(self.options) | {"budget": budget, "samples": samples, "name": self.name},
-                    "data_fingerprint": dataset.fingerprint,
+                    "data_fingerprint": self.cache.data_fingerprint(dataset),
                     "code_version": code_version(),
                     "versions": versions(),
                     "git_commit": git_commit(),
@@ -187,21 +193,11 @@ class _Sweep:
         """Since the sweep was started; stages made before then have other ids and are trained again."""
         record = self.records.load_sweep()
         for what, before, now in (
-            ("data", record["data_fingerprint"], dataset.fingerprint),
+            ("data", record["data_fingerprint"], self.cache.data_fingerprint(dataset)),
             ("code", record["code_version"], code_version()),
         ):
             if before != now:
                 self._say(f"[yellow]The {what} have changed since the sweep was started: unfinished trials begin anew.[/yellow]")
-
-    def _build_cache(self, dataset: Dataset) -> None:
-        started = time.monotonic()
-        with self.console.status("Decoding recordings into the cache"):
-            build_cache(dataset, self._cache_dir, max_bad_share=self.options.max_bad_share)
-        self._say(f"Cache: decoded audio in {self._cache_dir} ({time.monotonic() - started:.1f} s).")
-
-    @property
-    def _cache_dir(self) -> Path:
-        return Path(self.options.cache_dir).expanduser().resolve()
 
     def _search_trials(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:
         tracker = make_tracker(self.options.tracking_uri, self.local_dir)
@@ -230,7 +226,7 @@ class _Sweep:
         context = WorkerContext(
             tree=tree,
             dataset=dataset,
-            cache_dir=self._cache_dir,
+            cache=self.cache,
             store=self.store.storage,
             threads=slots.threads_per_trial,
             sweep=self.name,

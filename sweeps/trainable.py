@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray import tune
 
-from birdclef_core.data.cache import build_cache
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.stages.interruption import Termination
 from birdclef_core.stages.leases import Holder, Leases
 from birdclef_core.stages.store import StageStore
 from birdclef_core.stages.training import TrainingData
 from birdclef_core.storage import Storage
+from sweeps.audio_cache import AudioCache
 from sweeps.tree import StageTree
 from sweeps.trial import TrialReport, run_trial
 
@@ -26,7 +25,7 @@ class WorkerContext:
 
     tree: StageTree
     dataset: Dataset
-    cache_dir: Path
+    cache: AudioCache
     """On the worker's own machine."""
     store: Storage
     sweep: str
@@ -44,7 +43,7 @@ class TrialActor(tune.Trainable):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._node = ray.get_runtime_context().get_node_id()[:6]
         self._tree = context.tree
-        self._data = TrainingData(dataset=context.dataset, cache=build_cache(context.dataset, context.cache_dir))
+        self._data = TrainingData(dataset=context.dataset, cache=context.cache.build(context.dataset))
         self._notes: list[str] = []
         self._termination = Termination()
         self._store = StageStore(context.store, on_damage=self._notes.append)

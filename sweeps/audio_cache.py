@@ -1,0 +1,55 @@
+"""The cache of decoded audio as a sweep uses it: the same settings on the driver and on every worker."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from birdclef_core.data.cache import build_cache, estimate_cache
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.wave_cache import WaveCache
+from birdclef_core.identity import fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioCache:
+    """Where decoded audio is kept, on each machine, and how much of it."""
+
+    folder: Path
+    max_s_per_recording: float | None = None
+    """Seconds of each recording that are used; None: all."""
+    max_bytes: int | None = None
+    """Of the folder; what has no room is decoded whenever it is read."""
+    max_bad_share: float = 0.05
+
+    def data_fingerprint(self, dataset: Dataset) -> str:
+        """The dataset's, and what this leaves of each recording: both change what is trained on."""
+        if self.max_s_per_recording is None:
+            return dataset.fingerprint
+        return fingerprint([dataset.fingerprint, self.max_s_per_recording])
+
+    def build(self, dataset: Dataset) -> WaveCache:
+        """The cache of a dataset on this machine; raises as `build_cache` does."""
+        return self._build(dataset, None)
+
+    def build_aloud(self, dataset: Dataset, console: Console) -> None:
+        """The same with an estimate first, a progress bar on a terminal, and what was found afterwards."""
+        estimate = estimate_cache(dataset, self.folder, max_s_per_recording=self.max_s_per_recording, max_bytes=self.max_bytes)
+        console.print(f"Cache in {self.folder}: {estimate.describe()}.", highlight=False, soft_wrap=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("Decoding", total=None)
+            cache = self._build(dataset, lambda done, total: bar.update(task, completed=done, total=total))
+        for finding in cache.findings:
+            console.print(f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning}", soft_wrap=True)
+
+    def _build(self, dataset: Dataset, progress: Callable[[float, float], None] | None) -> WaveCache:
+        return build_cache(
+            dataset,
+            self.folder,
+            max_s_per_recording=self.max_s_per_recording,
+            max_bytes=self.max_bytes,
+            max_bad_share=self.max_bad_share,
+            progress=progress,
+        )
