@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from birdclef_core.audio.float32 import exact_float32
+from birdclef_core.audio.mel_scale import bin_centres_hz, hz_to_bin
 from birdclef_core.config import AugmentConfig, SpectrogramConfig
 
 _TINY = 1e-6
@@ -158,26 +159,14 @@ def shift_pitch(db_MFN: Tensor, semitones_M: Tensor, config: SpectrogramConfig) 
     below. A bin is (mel(f_max) - mel(f_min)) / (num_mels + 1) wide: 4 semitones are 7.8 of 128 bins from 0 to 16 kHz, 8.2 of 128
     and 4.1 of 64 bins from 50 Hz to 14 kHz. What would come from beyond the edge is the outermost bin, repeated.
     """
-    edges = _hz_to_mel(torch.tensor([config.f_min_hz, config.f_max_hz], dtype=torch.float64))
-    width = float(edges[1] - edges[0]) / (config.num_mels + 1)
-    centre_F = _mel_to_hz(edges[0] + width * torch.arange(1, config.num_mels + 1)).to(db_MFN)
-    source_MF = centre_F * torch.exp2(-semitones_M[:, None] / 12)
-    bin_MF = ((_hz_to_mel(source_MF) - float(edges[0])) / width - 1).clamp(0, config.num_mels - 1)
+    source_MF = bin_centres_hz(config, db_MFN.device).to(db_MFN.dtype) * torch.exp2(-semitones_M[:, None] / 12)
+    bin_MF = hz_to_bin(source_MF, config).clamp(0, config.num_mels - 1)
     # Linear interpolation as a matrix with two entries a row: one batched product, where a gather would need an index a frame.
     weight_MFF = (1 - (bin_MF[:, :, None] - torch.arange(config.num_mels, device=db_MFN.device)).abs()).clamp(min=0)
     with exact_float32(db_MFN.device):
         return weight_MFF @ db_MFN
 
 
-def _hz_to_mel(hz: Tensor) -> Tensor:
-    return torch.where(hz < 1000, hz * 3 / 200, 15 + 27 * torch.log(hz.clamp(min=1) / 1000) / _LOG_6_4)
-
-
-def _mel_to_hz(mel: Tensor) -> Tensor:
-    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * _LOG_6_4 / 27))
-
-
-_LOG_6_4 = 1.8562979903656263
 _LN_10_OVER_20 = 0.11512925464970229
 
 

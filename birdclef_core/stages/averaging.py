@@ -26,9 +26,10 @@ class WeightAverage:
         """Moves the average by `share` of its distance to the model. Does not wait for the device."""
         current = self._model.state_dict()
         real = [name for name, tensor in self.state.items() if tensor.is_floating_point()]
+        counters = [name for name, tensor in self.state.items() if not tensor.is_floating_point()]
         torch._foreach_lerp_([self.state[name] for name in real], [current[name] for name in real], share)
-        for name in self.state.keys() - set(real):
-            self.state[name].copy_(current[name])
+        if counters:
+            torch._foreach_copy_([self.state[name] for name in counters], [current[name] for name in counters])
 
     @contextmanager
     def in_model(self) -> Iterator[None]:

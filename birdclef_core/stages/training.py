@@ -9,24 +9,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
-from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig, StageConfig
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.feed import READER_THREADS, EvaluationWindows, TrainFeed
 from birdclef_core.errors import StoreError
-from birdclef_core.evaluation.metrics import per_class_ap, summarise
-from birdclef_core.evaluation.pictures import save_curves, save_predictions
+from birdclef_core.evaluation.bootstrap import cmap_errors
+from birdclef_core.evaluation.metrics import summarise
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.encoders import PretrainedWeights
+from birdclef_core.reports.outcome import StageOutcome
+from birdclef_core.reports.stage_report import write_stage_report
 from birdclef_core.stages.averaging import load_state
 from birdclef_core.stages.candidate import CandidateWeights
 from birdclef_core.stages.checkpoint import (
@@ -40,7 +39,7 @@ from birdclef_core.stages.compilation import compile_if_faster
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.progress import EpochMetrics, LossLog, Progress
-from birdclef_core.stages.schedule import cosine_learning_rate, step_seed
+from birdclef_core.stages.schedule import cosine_learning_rate, initial_seed, step_seed
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.start import initial_model
 from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
@@ -50,6 +49,8 @@ from birdclef_core.taxonomy import LabelSpace
 
 SCORE = "cmap_pad5"
 """What an early stop goes by, in the stage's own label space."""
+SHOWN_S = 30.0
+"""As much of a recording is shown in a report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +184,9 @@ class _StageTraining:
         if is_last and self.candidate.take_best(epoch):
             scores_RC = scorer.scores(f"epoch {progress.best_epoch} of stage {config.name}")
             scores = summarise(windows.truth_RC, scores_RC)
+        if is_last:
+            errors = cmap_errors(windows.truth_RC, scores_RC, seed=initial_seed(config))
+            scores |= {f"{name}_se": error for name, error in errors.items()}
         metrics = EpochMetrics(
             epoch=epoch + 1,
             is_last=is_last,
@@ -194,7 +198,7 @@ class _StageTraining:
             evaluate_s=time.perf_counter() - evaluate_from,
             epoch_s=spent_before_s + time.perf_counter() - started,
             memory_bytes=peak_memory_bytes(self.device),
-            bottleneck=throughput.verdict(self.device, READER_THREADS),
+            bottleneck=throughput.verdict(self.device, config.precision, READER_THREADS),
             waits_for_data=throughput.waits_for_data,
             scores=scores,
         )
@@ -263,24 +267,30 @@ class _StageTraining:
         self.saved_at = time.monotonic()
 
     def _publish(self, windows: EvaluationWindows, scores_RC: np.ndarray) -> None:
+        recordings = self.data.dataset.recordings.iloc[windows.rows_R]
         with self.candidate.in_model(), self.store.publish(self._record, self.task.stage_id) as folder:
             save_file({name: tensor.contiguous() for name, tensor in self.model.state_dict().items()}, folder / WEIGHTS)
-            self._write_reports(folder, windows, scores_RC)
-
-    def _write_reports(self, folder: Path, windows: EvaluationWindows, scores_RC: np.ndarray) -> None:
-        recording_ids = self.data.dataset.recordings["recording_id"].iloc[windows.rows_R]
-        predictions = pd.DataFrame(scores_RC.astype(np.float32), columns=list(self.space.species), index=recording_ids)
-        predictions.to_parquet(folder / "predictions.parquet")
-        average_precision_C, support_C = per_class_ap(windows.truth_RC, scores_RC)
-        table = pd.DataFrame({"species": self.space.species, "average_precision": average_precision_C, "support": support_C})
-        table.to_csv(folder / "species.csv", index=False)
-        save_curves(self.progress.history, folder / "curves.png")
-        wave_T = next(iter(windows)).wave_BT[0]
-        save_predictions(self._db_of(wave_T), windows.truth_RC[0], scores_RC[0], self.space.species, folder / "predictions.png")
+            outcome = StageOutcome(
+                record=self._record(),
+                model=self.task.model,
+                config=self.config,
+                recordings=recordings,
+                truth_RC=windows.truth_RC,
+                score_RC=scores_RC,
+                spectrogram=lambda row: self._spectrogram(int(windows.rows_R[row])),
+            )
+            write_stage_report(folder, outcome, self.on_note)
 
     @torch.inference_mode()
-    def _db_of(self, wave_T: Tensor) -> np.ndarray:
-        return self.model.wave_to_db(to_float(wave_T[None], self.device))[0].cpu().numpy()
+    def _spectrogram(self, row: int) -> tuple[np.ndarray, float]:
+        """(db_FN, seconds) of the beginning of a recording."""
+        cache = self.data.cache
+        num_samples = min(cache.num_samples(row), round(SHOWN_S * SAMPLE_RATE_HZ)) or self.config.clip_samples
+        wave_T = np.zeros(num_samples, np.int16)
+        samples = cache.read(row, 0, min(num_samples, cache.num_samples(row)))
+        wave_T[: len(samples)] = samples
+        db_BFN = self.model.spectrogram.mel_db(to_float(torch.from_numpy(wave_T)[None], self.device))
+        return db_BFN[0].cpu().numpy(), num_samples / SAMPLE_RATE_HZ
 
     def _record(self) -> StageRecord:
         progress = self.progress

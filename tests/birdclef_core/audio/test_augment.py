@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from birdclef_core.audio import augment
 from birdclef_core.audio.augment import (
     add_noise,
     apply_mel_augment,
@@ -236,7 +235,3 @@ def test_drawing_does_not_touch_the_global_generator() -> None:
     augment_wave(waves(4, 3200), AugmentConfig(**dict.fromkeys(WAVE_EFFECTS, 1.0)), generator())
     augment_mel_db(torch.randn(4, 64, 50, generator=generator()), AugmentConfig(), SPECTROGRAM, generator())
     assert torch.equal(torch.rand(3), expected)
-
-
-def test_scale_constant() -> None:
-    assert pytest.approx(float(torch.log(torch.tensor(6.4, dtype=torch.float64)))) == augment._LOG_6_4

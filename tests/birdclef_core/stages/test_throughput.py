@@ -23,9 +23,13 @@ def passed(**changes) -> Throughput:
     ],
 )
 def test_the_verdict_names_what_held_training_up_and_what_helps(throughput, device, said, flag):
-    verdict = throughput.verdict(device, readers=2)
+    verdict = throughput.verdict(device, "float32", readers=2)
     assert said in verdict and flag in verdict
     assert throughput.waits_for_data == (throughput.waited_s == 40)
+
+
+def test_what_is_already_done_is_not_advised():
+    assert "bfloat16" not in passed().verdict(GPU, "bfloat16", readers=2)
 
 
 def test_parts_of_an_epoch_add_up():

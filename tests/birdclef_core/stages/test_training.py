@@ -53,7 +53,8 @@ def test_a_chain_of_stages_learns_and_publishes_what_it_did(tiny_recipe, tone_da
     assert entry.record.cost_s > 0
     assert len(entry.record.history) == 3
     files = {path.name for path in entry.folder.iterdir()}
-    assert {"predictions.parquet", "species.csv", "curves.png", "predictions.png"} <= files
+    assert {"predictions.parquet", "species.csv", "curves.png", "predictions.png", "card.html"} <= files
+    assert "report-error.txt" not in files
     predictions = pd.read_parquet(entry.folder / "predictions.parquet")
     assert list(predictions.columns) == ["low", "top"]
     assert predictions.to_numpy().min() >= 0 and predictions.to_numpy().max() <= 1

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from birdclef_core.evaluation import pictures
-from birdclef_core.evaluation.pictures import save_curves, save_predictions
+from birdclef_core.reports import pictures
+from birdclef_core.reports.pictures import save_curves, save_predictions
 
 PNG = b"\x89PNG"
 

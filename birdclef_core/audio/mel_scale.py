@@ -1,0 +1,37 @@
+"""The Slaney mel scale, and where a frequency lies among a spectrogram's bins.
+
+Linear up to 1 kHz (15 mel), then 27 mel for each factor of 6.4 (Slaney 1998, as in librosa and torchaudio).
+"""
+
+import torch
+from torch import Tensor
+
+from birdclef_core.config import SpectrogramConfig
+
+_LOG_6_4 = 1.8562979903656263
+
+
+def hz_to_mel(hz: Tensor) -> Tensor:
+    return torch.where(hz < 1000, hz * 3 / 200, 15 + 27 * torch.log(hz.clamp(min=1) / 1000) / _LOG_6_4)
+
+
+def mel_to_hz(mel: Tensor) -> Tensor:
+    return torch.where(mel < 15, mel * 200 / 3, 1000 * torch.exp((mel - 15) * _LOG_6_4 / 27))
+
+
+def hz_to_bin(hz: Tensor, config: SpectrogramConfig) -> Tensor:
+    """Which bin has its centre there, from 0, between two bins as a fraction; outside the spectrogram beyond the outermost."""
+    low, width = _bins(config)
+    return (hz_to_mel(hz) - low) / width - 1
+
+
+def bin_centres_hz(config: SpectrogramConfig, device: torch.device | None = None) -> Tensor:
+    """Centre frequency of each bin (F,), float64, made on the device without waiting for it."""
+    low, width = _bins(config)
+    return mel_to_hz(low + width * torch.arange(1, config.num_mels + 1, dtype=torch.float64, device=device))
+
+
+def _bins(config: SpectrogramConfig) -> tuple[float, float]:
+    """The lowest mel and the distance between two bins."""
+    low, high = hz_to_mel(torch.tensor([config.f_min_hz, config.f_max_hz], dtype=torch.float64)).tolist()
+    return low, (high - low) / (config.num_mels + 1)

@@ -1,0 +1,87 @@
+"""The card is one page that asks nothing of the network and says what the numbers mean."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+
+from birdclef_core.reports.card import stage_card
+from birdclef_core.reports.outcome import worst_recordings
+
+VOID = {"meta", "link", "br", "img", "hr"}
+
+
+class Balance(HTMLParser):
+    """Every tag that is opened is closed, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def text_of(page: str) -> str:
+    return " ".join(re.sub(r"<(style|script).*?</\1>|<[^>]+>", " ", page, flags=re.S).split())
+
+
+def test_the_page_is_whole_and_needs_no_network(outcome):
+    page = stage_card(outcome)
+    parser = Balance()
+    parser.feed(page)
+    assert not parser.open
+    addresses = re.findall(r"(?:src|href)=\"([^\"#]+)", page)
+    assert addresses and all(address.startswith("data:") for address in addresses)
+    assert "<carwre>" not in page and "&lt;carwre&gt;" in page
+    assert "nan" not in text_of(page).lower()
+
+
+def test_it_says_the_score_its_interval_and_what_chance_would_reach(outcome):
+    scores = outcome.record.metrics
+    text = text_of(stage_card(outcome))
+    assert f"what trials are compared by: {scores['cmap_pad5']:.3f}".replace(" 0.", " .") in text
+    low = scores["cmap_pad5"] - 1.96 * scores["cmap_pad5_se"]
+    assert f"between {low:.3f}".replace(" 0.", " .") in text
+    assert f"{scores['cmap'] / scores['cmap_chance']:.1f} times what a random" in text
+    assert "4 of 5 species with one" in text
+
+
+def test_it_shows_each_part_and_where_the_stage_comes_from(outcome):
+    text = text_of(stage_card(outcome))
+    for part in ("All is well.", "Found worst", "1 species without a validation recording", "a1" * 32, "1 h 02 min on a GPU"):
+        assert part in text, part
+    assert "starts from stage " + "b2" * 32 in text
+    assert "augment.gain_prob" in text and "model.spectrogram.num_mels" in text
+    assert "cross-entropy" not in text
+    by_ce = replace(outcome, config=replace(outcome.config, loss="ce"))
+    assert "cross-entropy" in text_of(stage_card(by_ce))
+
+
+def test_the_worst_recordings_come_one_a_species_with_their_ranks(outcome):
+    worst = worst_recordings(outcome, 3)
+    assert (worst[0].row, worst[0].species, worst[0].rank, worst[0].probability) == (0, "aldfly", 5, 0.01)
+    assert len({item.species for item in worst}) == len(worst)
+    assert [item.rank for item in worst] == sorted((item.rank for item in worst), reverse=True)
+    assert "XC0: aldfly ranks 5 of 5, probability 0.01; recorded by nobody named, 42 s, of which 30 s are shown." in text_of(
+        stage_card(outcome)
+    )
+
+
+def test_where_nothing_is_wrong_it_says_so(outcome):
+    perfect = replace(outcome, score_RC=0.1 + 0.8 * outcome.truth_RC.astype(np.float64))
+    assert worst_recordings(perfect, 6) == []
+    assert "its own species ranks first" in text_of(stage_card(perfect))
+
+
+def test_scores_that_are_not_defined_are_a_dash(outcome):
+    metrics = {**outcome.record.metrics, "auroc": float("nan")}
+    page = stage_card(replace(outcome, record=replace(outcome.record, metrics=metrics)))
+    assert "- AUROC" in text_of(page)

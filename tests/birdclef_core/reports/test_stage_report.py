@@ -1,0 +1,34 @@
+"""Files of a stage's report; a picture that fails costs no stage."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from birdclef_core.reports import stage_report
+from birdclef_core.reports.stage_report import write_stage_report
+
+
+def test_tables_pictures_and_card_are_written(outcome, tmp_path):
+    notes: list[str] = []
+    write_stage_report(tmp_path, outcome, notes.append)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"predictions.parquet", "species.csv", "curves.png", "predictions.png", "card.html"}
+    assert not notes
+    predictions = pd.read_parquet(tmp_path / "predictions.parquet")
+    assert predictions.index[0] == "XC0" and list(predictions.columns) == outcome.record.species
+    assert np.allclose(predictions.to_numpy(), outcome.score_RC, atol=1e-7)
+    table = pd.read_csv(tmp_path / "species.csv")
+    assert table["support"].tolist() == [10, 10, 10, 10, 0]
+    assert table["average_precision"].isna().tolist() == [False] * 4 + [True]
+
+
+def test_a_report_that_fails_is_said_and_kept_and_the_tables_are_there(outcome, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    def fail(outcome):
+        raise ZeroDivisionError("no such picture")
+
+    monkeypatch.setattr(stage_report, "stage_card", fail)
+    notes: list[str] = []
+    write_stage_report(tmp_path, outcome, notes.append)
+    assert "not whole (ZeroDivisionError: no such picture)" in notes[0]
+    assert "no such picture" in (tmp_path / "report-error.txt").read_text()
+    assert (tmp_path / "predictions.parquet").exists()
