@@ -6,7 +6,9 @@ sha256 of every file, so a reader knows a damaged bundle from a good one.
 
 import json
 import os
+import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +21,8 @@ from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import file_sha256
 
 MANIFEST = "bundle.json"
+SCRATCH_BYTES = 20 * 2**30
+SCRATCH_USE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -118,16 +122,36 @@ class Storage:
             files = json.loads(text)["files"]
         except (ValueError, KeyError):
             raise StoreError(f"{self.path(name)}/{MANIFEST} is damaged.") from None
-        folder = Path(self.path(name))
-        if not self.is_local:
-            folder = scratch / uuid.uuid4().hex
-            folder.mkdir(parents=True)
+        folder = Path(self.path(name)) if self.is_local else scratch / self.path(name).replace("/", "~")
         for file, facts in files.items():
-            if not self.is_local and self.exists(f"{name}/{file}"):
-                pafs.copy_files(self.path(f"{name}/{file}"), str(folder / file), source_filesystem=self.filesystem)
+            if not self.is_local:
+                self._bring(f"{name}/{file}", folder / file, facts["sha256"])
             if not (folder / file).is_file() or file_sha256(folder / file) != facts["sha256"]:
                 raise StoreError(f"{self.path(name)}/{file} is missing or is not what was written (sha256 differs).")
         return folder
+
+    def _bring(self, name: str, target: Path, sha256: str) -> None:
+        """Copies a remote file, unless an earlier call or another process of this machine has."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.utime(target.parent)
+        if (target.is_file() and file_sha256(target) == sha256) or not self.exists(name):
+            return
+        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        pafs.copy_files(self.path(name), str(partial), source_filesystem=self.filesystem)
+        partial.replace(target)
+
+
+def scratch_folder(max_bytes: int = SCRATCH_BYTES) -> Path:
+    """Where this machine keeps copies of remote bundles; those used last stay, up to `max_bytes`."""
+    root = Path(tempfile.gettempdir()) / "birdclef-store"
+    root.mkdir(parents=True, exist_ok=True)
+    kept = 0
+    for used_at_s, folder in sorted(((folder.stat().st_mtime, folder) for folder in root.iterdir()), reverse=True):
+        kept += sum(file.stat().st_size for file in folder.iterdir())
+        # A younger one may just be in use by another process.
+        if kept > max_bytes and time.time() - used_at_s > SCRATCH_USE_S:
+            shutil.rmtree(folder, ignore_errors=True)
+    return root
 
 
 def free_bytes(path: Path) -> int:

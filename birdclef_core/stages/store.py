@@ -1,15 +1,15 @@
 """The stage store: what a stage id stands for, kept once and shared by every trial and sweep that needs it.
 
 Layout under the storage's root:
-    stages/<stage_id>/published.json      which attempt is valid; written last
+    stages/<stage_id>/published.json      which attempt is valid, and the stage's summary; written last
     stages/<stage_id>/<attempt>/          a bundle: weights.safetensors, stage.json, predictions, tables, pictures
     unfinished/<stage_id>/e0004/          a bundle: where an interrupted stage goes on
 """
 
 import json
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from birdclef_core.errors import StoreError
-from birdclef_core.storage import MANIFEST, Storage
+from birdclef_core.stages.catalogue import StageSummary, summarise_record
+from birdclef_core.storage import MANIFEST, Storage, scratch_folder
 
 PUBLISHED = "published.json"
 WEIGHTS = "weights.safetensors"
@@ -60,6 +61,19 @@ class StageEntry:
         return load_file(self.folder / WEIGHTS)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Pointer:
+    """What `published.json` says."""
+
+    attempt: str
+    summary: StageSummary
+
+    @classmethod
+    def from_json(cls, text: str) -> "_Pointer":
+        values = json.loads(text)
+        return cls(attempt=values["attempt"], summary=StageSummary.from_json(values["summary"]))
+
+
 def _ignore(message: str) -> None:
     return None
 
@@ -86,9 +100,8 @@ class StageStore:
         attempt = self._published_attempt(stage_id)
         if attempt is None:
             return None
-        scratch = Path(tempfile.gettempdir()) / "birdclef-store"
         try:
-            folder = self.storage.read_bundle(f"stages/{stage_id}/{attempt}", scratch)
+            folder = self.storage.read_bundle(f"stages/{stage_id}/{attempt}", scratch_folder())
             record = StageRecord(**json.loads((folder / RECORD).read_text()))
         except (StoreError, ValueError, TypeError) as error:
             self._set_aside(stage_id, str(error))
@@ -112,6 +125,23 @@ class StageStore:
         """Every stage id that something has been written for, published or not."""
         return self.storage.at("stages").names()
 
+    def summaries(self) -> dict[str, StageSummary]:
+        """Every published stage, by id."""
+        with ThreadPoolExecutor(16) as pool:
+            found = pool.map(self.summary, self.known_ids())
+            return {summary.stage_id: summary for summary in found if summary is not None}
+
+    def summary(self, stage_id: str) -> StageSummary | None:
+        """A published stage at a glance."""
+        pointer = self._pointer(stage_id)
+        return pointer.summary if pointer else None
+
+    def remove(self, stage_id: str) -> None:
+        """Takes a stage out of the store: first the pointer, so that nobody finds a half of it."""
+        self.storage.delete(f"stages/{stage_id}/{PUBLISHED}")
+        self.storage.delete(f"stages/{stage_id}")
+        self.drop_progress(stage_id)
+
     def is_published(self, stage_id: str) -> bool:
         return self._published_attempt(stage_id) is not None
 
@@ -121,8 +151,11 @@ class StageStore:
         attempt = uuid.uuid4().hex[:12]
         with self.storage.write_bundle(f"stages/{stage_id}/{attempt}") as folder:
             yield folder
-            (folder / RECORD).write_text(json.dumps(asdict(record()), indent=1))
-        self.storage.write_text(f"stages/{stage_id}/{PUBLISHED}", json.dumps({"attempt": attempt}))
+            known = record()
+            (folder / RECORD).write_text(json.dumps(asdict(known), indent=1))
+            summary = summarise_record(known, sum(path.stat().st_size for path in folder.iterdir()))
+        pointer = _Pointer(attempt=attempt, summary=summary)
+        self.storage.write_text(f"stages/{stage_id}/{PUBLISHED}", json.dumps(asdict(pointer)))
         self.drop_progress(stage_id)
 
     @contextmanager
@@ -138,10 +171,9 @@ class StageStore:
     def latest_progress(self, stage_id: str) -> Path | None:
         """The verified folder of the newest epoch from which the stage can go on; damaged ones are removed, aloud."""
         progress = self.storage.at("unfinished", stage_id)
-        scratch = Path(tempfile.gettempdir()) / "birdclef-store"
         for name in reversed(progress.names()):
             try:
-                return progress.read_bundle(name, scratch)
+                return progress.read_bundle(name, scratch_folder())
             except StoreError as error:
                 self.on_damage(f"Epoch checkpoint left out: {error}")
                 progress.delete(name)
@@ -151,12 +183,16 @@ class StageStore:
         self.storage.delete(f"unfinished/{stage_id}")
 
     def _published_attempt(self, stage_id: str) -> str | None:
+        pointer = self._pointer(stage_id)
+        return pointer.attempt if pointer else None
+
+    def _pointer(self, stage_id: str) -> "_Pointer | None":
         text = self.storage.read_text(f"stages/{stage_id}/{PUBLISHED}")
         if text is None:
             return None
         try:
-            return str(json.loads(text)["attempt"])
-        except (ValueError, KeyError):
+            return _Pointer.from_json(text)
+        except (ValueError, KeyError, TypeError):
             self._set_aside(stage_id, f"{PUBLISHED} is damaged")
             return None
 

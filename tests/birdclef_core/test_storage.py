@@ -1,11 +1,13 @@
 """Bundles are whole or not there, and a changed byte is noticed; on a local folder and on S3 alike."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from birdclef_core.errors import InputError, StoreError
-from birdclef_core.storage import MANIFEST, Storage
+from birdclef_core.storage import MANIFEST, Storage, scratch_folder
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
@@ -49,6 +51,29 @@ def test_a_damaged_manifest_is_noticed(storage, tmp_path):
     storage.write_text(f"b/{MANIFEST}", "{")
     with pytest.raises(StoreError, match="is damaged"):
         storage.read_bundle("b", tmp_path / "scratch")
+
+
+@pytest.mark.slow
+def test_a_remote_bundle_is_brought_once_and_again_when_the_copy_is_damaged(s3_uri, tmp_path):
+    storage = Storage.parse(s3_uri)
+    write(storage, "b", "song")
+    first = storage.read_bundle("b", tmp_path)
+    brought = (first / "a.txt").stat().st_ino
+    assert storage.read_bundle("b", tmp_path) == first
+    assert (first / "a.txt").stat().st_ino == brought
+    (first / "a.txt").write_text("sonG")
+    assert (storage.read_bundle("b", tmp_path) / "a.txt").read_text() == "song"
+
+
+def test_scratch_copies_that_were_used_last_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for age_s, name in ((0, "new"), (4000, "old"), (8000, "older")):
+        folder = tmp_path / "birdclef-store" / name
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(bytes(1000))
+        os.utime(folder, (time.time() - age_s,) * 2)
+    assert sorted(path.name for path in scratch_folder(max_bytes=2500).iterdir()) == ["new", "old"]
+    assert sorted(path.name for path in scratch_folder(max_bytes=500).iterdir()) == ["new"], "the new one may be in use"
 
 
 def test_text_is_replaced_listed_and_deleted(storage):

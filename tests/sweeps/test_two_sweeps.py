@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "birdclef_core" / "stages"))
+from made_up_stages import publish
+
 from birdclef_core.stages.leases import FOLDER, Holder, LeaseEntry, Leases
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
@@ -125,8 +128,7 @@ def test_a_driver_sees_what_other_sweeps_train_until_their_leases_end(tmp_path, 
     assert view.is_leased("theirs")
     assert not view.is_leased("ours"), "an earlier run's lease is taken over"
     assert not view.is_published("theirs")
-    storage = store.storage
-    storage.write_text("stages/theirs/published.json", '{"attempt": "a"}')
+    publish(store, "theirs")
     time.sleep(0.7)
     assert not view.is_leased("theirs")
     assert view.is_published("theirs"), "looked up because its lease has ended"
@@ -134,7 +136,7 @@ def test_a_driver_sees_what_other_sweeps_train_until_their_leases_end(tmp_path, 
 
 def test_a_driver_lists_the_store_once_and_believes_what_it_is_told(tmp_path):
     store = StageStore(Storage.parse(str(tmp_path)))
-    store.storage.write_text("stages/old/published.json", '{"attempt": "a"}')
+    publish(store, "old")
     store.storage.write_text("stages/begun/x/weights", "")
     view = DriverStoreView(store, Leases(store.storage), sweep="mine")
     assert view.is_published("old") and not view.is_published("begun") and not view.is_published("new")

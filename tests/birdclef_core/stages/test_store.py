@@ -1,9 +1,16 @@
 """The store gives back what was published, whole or not at all, and sets damage aside aloud."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
+sys.path.insert(0, str(Path(__file__).parent))
+import made_up_stages
+
+from birdclef_core.stages.catalogue import Spread
 from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.storage import Storage
 
@@ -87,14 +94,43 @@ def test_reports_are_copied_without_the_weights(store, tmp_path):
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == ["species.csv", "stage.json"]
 
 
-def test_the_newest_good_epoch_is_where_a_stage_goes_on(store, damage):
+def test_a_summary_says_at_a_glance_what_a_stage_is(store):
+    history = [{"clips_per_s": rate, "evaluate_s": 2.0} for rate in (1.0, 10.0, 12.0, 14.0)]
+    known = made_up_stages.publish(store, "a", parent_id="p", history=history, num_floats=1000)
+    made_up_stages.publish(store, "b")
+    summaries = store.summaries()
+    assert sorted(summaries) == ["a", "b"]
+    summary = summaries["a"]
+    assert summary == store.summary("a") and store.summary("c") is None
+    assert (summary.parent_id, summary.cost_s, summary.epochs, summary.score) == ("p", known.cost_s, 4, 0.5)
+    assert summary.num_bytes > 4000
+    assert summary.clips_per_s == Spread(low=10.0, middle=12.0, high=14.0), "without the first epoch, which warms up"
+
+
+def test_a_removed_stage_is_gone(store):
+    made_up_stages.publish(store, "a")
+    store.remove("a")
+    assert store.open("a") is None and store.summaries() == {}
+    made_up_stages.publish(store, "a")
+    assert store.open("a") is not None
+
+
+def save_epochs(store: StageStore, stage_id: str) -> None:
     for epoch in (1, 2, 3):
-        with store.save_progress("id", epoch) as folder:
+        with store.save_progress(stage_id, epoch) as folder:
             (folder / "epoch.txt").write_text(str(epoch))
+
+
+def test_the_newest_epoch_is_where_a_stage_goes_on(store):
+    save_epochs(store, "id")
     assert (store.latest_progress("id") / "epoch.txt").read_text() == "3"
     assert store.storage.at("unfinished", "id").names() == ["e0002", "e0003"]
+    publish(store)
+    assert store.latest_progress("id") is None
+
+
+def test_a_damaged_epoch_is_left_out_aloud_for_the_one_before(store, damage):
+    save_epochs(store, "id")
     store.storage.write_text("unfinished/id/e0003/epoch.txt", "9")
     assert (store.latest_progress("id") / "epoch.txt").read_text() == "2"
     assert "Epoch checkpoint left out" in damage[0]
-    publish(store)
-    assert store.latest_progress("id") is None
