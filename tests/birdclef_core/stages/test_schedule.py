@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from birdclef_core.stages.schedule import cosine_learning_rate, derive_seed
+from birdclef_core.stages.schedule import cosine_learning_rate, derive_seed, initial_seed, step_seed
 
 
 def test_the_cosine_starts_at_the_rate_and_nears_its_end(tiny_recipe):
@@ -21,3 +21,9 @@ def test_seeds_are_derived_from_every_part_and_may_be_large():
     assert len(seeds) == 4
     assert derive_seed(7, 1) == derive_seed(7, 1)
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_every_step_of_every_epoch_of_every_stage_has_a_seed_of_its_own(tiny_recipe):
+    seeds = {step_seed(stage, epoch, step) for stage in tiny_recipe.stages for epoch in range(5) for step in range(7)}
+    assert len(seeds) == 3 * 5 * 7
+    assert not seeds & {initial_seed(stage) for stage in tiny_recipe.stages}

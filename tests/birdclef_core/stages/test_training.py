@@ -51,6 +51,8 @@ def test_a_chain_of_stages_learns_and_publishes_what_it_did(tiny_recipe, tone_da
     assert entry.record.parent_id == "train_bce"
     assert entry.record.species == ["low", "top"]
     assert entry.record.cost_s > 0
+    assert entry.record.environment["micro_batch_size"] == "4"
+    assert 0 < entry.record.metrics["cmap_pad5_se"] < 0.5
     assert len(entry.record.history) == 3
     files = {path.name for path in entry.folder.iterdir()}
     assert {"predictions.parquet", "species.csv", "curves.png", "predictions.png", "card.html"} <= files
