@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from birdclef_core.errors import StoreError, TrainingError
+from birdclef_core.identity import canonical
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.store import StageStore
 from birdclef_core.stages.training import StageTask, train_stage
@@ -37,7 +38,7 @@ def task(recipe, index: int = 0, parent: str | None = None, **changes) -> StageT
         model=recipe.model,
         config=config,
         pretrained=RANDOM,
-        identity={"stage": config.name},
+        identity={"model": canonical(recipe.model), "stage": canonical(config)},
     )
 
 
