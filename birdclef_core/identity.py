@@ -14,7 +14,6 @@ from typing import Any
 _CODE_PACKAGES = ("audio", "data", "evaluation", "models", "stages")
 _CODE_WITHOUT_RESULT = (
     "data/findings.py",
-    "evaluation/pictures.py",
     "stages/catalogue.py",
     "stages/leases.py",
     "stages/recipes.py",
