@@ -4,6 +4,9 @@ A step is what `TrainingStep` does with a batch from the feed: noise, gain, mixi
 optimiser. Two controls run in turn with it, in the same process: forward + backward + step of the same encoder as a plain script
 writes it (torch's default layout and Adam), and the same with the layout and the fused Adam that the stage uses. The time is the
 processor's without a GPU, as other work may run beside it, and the clock's with one.
+
+On a GPU: `--batch 0` takes each recipe's own batch size, and a run of steps without a pause between them tells clips per second,
+the share of the time in which the GPU was busy, and its peak memory; `--largest` finds the most clips that fit.
 """
 
 import argparse
@@ -23,8 +26,10 @@ from birdclef_core.config import Recipe, StageConfig
 from birdclef_core.data.clips import NoisePool, draw_plan
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.models.detector import PIECE_S, Detector
+from birdclef_core.stages.batch_fit import largest_batch
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.recipes import RECIPES
+from birdclef_core.stages.throughput import StepClock, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_step import TrainingStep
 
 NUM_SPECIES = 264
@@ -110,6 +115,42 @@ def bare(recipe: Recipe, mel_BKFN: Tensor, arithmetic: Arithmetic, *, tuned: boo
     return work
 
 
+def run_freely(recipe: Recipe, stage: StageConfig, device: torch.device, steps: int) -> str:
+    """Steps one after the other, as in an epoch: clips per second, busy share and peak memory."""
+    work = make_case(recipe, stage, device).step
+    for _ in range(3):
+        work()
+    torch.cuda.synchronize(device)
+    reset_peak_memory(device)
+    clock, started = StepClock(device), time.perf_counter()
+    for _ in range(steps):
+        with clock.step():
+            work()
+    busy_s = clock.total_s()
+    passed_s = time.perf_counter() - started
+    return (
+        f"{steps * stage.batch_size / passed_s:.0f} clips/s, busy {busy_s / passed_s:.0%}, "
+        f"peak {peak_memory_bytes(device) / 2**30:.1f} GiB"
+    )
+
+
+def largest(recipe: Recipe, stage: StageConfig, device: torch.device) -> int:
+    """The most clips that a step takes at once."""
+
+    def fits(clips: int) -> bool:
+        model = Detector(recipe.model, NUM_SPECIES).to(device).train()
+        model.encoder.to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(model.parameters(), fused=True)
+        tried = replace(stage, batch_size=clips)
+        step = TrainingStep(model, optimizer, tried, Arithmetic(stage.precision, device), device, on_note=lambda note: None)
+        batch = to_device_memory(make_batch(tried, 0), device)
+        for seed in (0, 1):
+            step(batch, seed)
+        return step.micro_batch_size == clips
+
+    return largest_batch(fits, limit=1024)
+
+
 def timed(work: Work, device: torch.device) -> float:
     """Seconds: of the processor, all threads together, or of the clock until a GPU is done."""
     if device.type == "cuda":
@@ -132,16 +173,14 @@ def compare(name: str, recipe: Recipe, stage: StageConfig, device: torch.device,
     case = make_case(recipe, stage, device)
     for work in (case.step, case.plain, case.tuned):
         work()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     rounds = [tuple(timed(work, device) for work in (case.plain, case.step, case.tuned)) for _ in range(repeats)]
     plain, step, tuned = zip(*rounds, strict=True)
-    memory = f"  {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
+    freely = f"  freely: {run_freely(recipe, stage, device, steps=20)}" if device.type == "cuda" else ""
     print(
         f"{name:<17} {stage.batch_size:>3} x {stage.clip_s:g} s  step {spread(step)} s  plain {spread(plain)} s  "
         f"tuned {spread(tuned)} s  to plain {spread([s / p for s, p in zip(step, plain, strict=True)])}  "
         f"to tuned {spread([s / t for s, t in zip(step, tuned, strict=True)])}  "
-        f"{stage.batch_size / statistics.median(step):.1f} clips/s{memory}",
+        f"{stage.batch_size / statistics.median(step):.1f} clips/s{freely}",
         flush=True,
     )
 
@@ -151,6 +190,7 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--batch", type=int, default=4, help="clips in a batch (default 4; 0: the recipe's own)")
     parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
+    parser.add_argument("--largest", action="store_true", help="find the most clips that fit on the GPU")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -167,7 +207,10 @@ def main() -> None:
         recipe = RECIPES[recipe_name]()
         stage = replace(recipe.stages[0], precision=options.precision, clips_per_epoch=None)
         stage = replace(stage, batch_size=options.batch or stage.batch_size)
-        compare(recipe_name, recipe, stage, device, options.repeats)
+        if options.largest and device.type == "cuda":
+            print(f"{recipe_name}: {largest(recipe, stage, device)} clips of {stage.clip_s:g} s fit at once", flush=True)
+        else:
+            compare(recipe_name, recipe, stage, device, options.repeats)
 
 
 if __name__ == "__main__":

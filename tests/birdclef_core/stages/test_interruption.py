@@ -109,6 +109,18 @@ def test_stopped_and_gone_on_ends_with_the_same_bits(tiny_recipe, tone_data, sto
     assert_same_outcome(whole, rest, store=store, other=other)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_on_a_gpu_it_ends_near_where_it_would_have(tiny_recipe, tone_data, store, other):
+    """Not to the bit: a GPU adds up in any order. The bound is a thousandth of the loss."""
+    gpu = torch.device("cuda")
+    whole = list(train_stage(task(tiny_recipe), tone_data, store, gpu))
+    with pytest.raises(StageInterrupted):
+        list(train_stage(task(tiny_recipe), tone_data, other, gpu, stop=at_call(STEPS + 3)))
+    rest = list(train_stage(task(tiny_recipe), tone_data, other, gpu))
+    assert rest[-1].train_loss == pytest.approx(whole[-1].train_loss, rel=1e-3)
+
+
 def test_a_process_killed_within_an_epoch_goes_on_to_the_same_bits(tiny_recipe, tone_data, store, other, tmp_path):
     chosen = task(tiny_recipe, checkpoint_every_s=0.0)
     whole = list(train_stage(chosen, tone_data, store, CPU))

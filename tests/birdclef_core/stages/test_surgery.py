@@ -56,6 +56,16 @@ def test_a_new_species_keeps_its_fresh_row():
     assert torch.equal(child.state_dict()[name][2], fresh[name][2])
 
 
+def test_stages_may_go_back_to_the_larger_label_space():
+    parent, child = Detector(config("sed"), len(TARGET)).eval(), Detector(config("sed"), len(ALL)).eval()
+    axes = label_axes(partial(Detector, config("sed")))
+    report = transfer(parent.state_dict(), child, axes=axes, parent_space=TARGET, space=ALL, head_transfer="by_species")
+    mel = torch.rand(2, 1, 32, 65)
+    before, after = parent(mel).logits_BC, child(mel).logits_BC
+    assert torch.allclose(after[:, [1, 3]], before[:, [0, 1]], atol=1e-6), "species b and d"
+    assert (report.species_carried, report.species_new) == (2, 3)
+
+
 def test_drop_does_as_the_seed_did():
     _, child, fresh, report = moved("sed", "drop")
     assert len(report.reinitialised) == 4
