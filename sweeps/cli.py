@@ -17,6 +17,7 @@ _EPILOG = """examples:
   python tune_main.py --search sed                        the synthetic demo set, a small budget, all of it real
   python tune_main.py --search sed --data inputs/ --samples 64 --gpus-per-trial 0.5
   python tune_main.py --search sed --data inputs/ --address auto --storage s3://bucket/sweeps
+  python tune_main.py --search sed --data inputs/ --plan  the tree of stages, GPU hours and bytes; trains nothing
   python tune_main.py --resume NAME                       go on with a sweep that was stopped or killed
 """
 
@@ -40,6 +41,9 @@ def _tune_parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--resume", metavar="NAME", help="go on with a sweep: ended trials stay, the others go on from their last epoch"
     )
+    plan = parser.add_argument_group("before it runs")
+    plan.add_argument("--plan", action="store_true", help="say what the sweep would do and cost, train nothing")
+    plan.add_argument("--price-per-hour", type=float, metavar="PRICE", help="of a GPU (of a worker without GPUs), for the plan")
     data = parser.add_argument_group("data")
     data.add_argument("--data", metavar="DIR", help="a BirdCLEF-shaped folder (default: make and use the synthetic demo set)")
     data.add_argument("--target-species", metavar="FILE", help="codes of the species to detect, one a line (default: all)")
@@ -111,10 +115,11 @@ def _tune_parser() -> argparse.ArgumentParser:
 
 def _tune(arguments: argparse.Namespace) -> int:
     storage = arguments.storage or DEFAULT_STORAGE
-    values = {
-        key: value for key, value in vars(arguments).items() if key not in ("resume", "set", "storage") and value is not None
-    }
+    own = ("resume", "set", "storage", "plan", "price_per_hour")
+    values = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
     options = None if arguments.resume else SweepOptions(**values, storage=storage, settings=parse_settings(arguments.set))
+    if arguments.plan and options is None:
+        raise InputError("--plan takes a new sweep (--search), but got --resume.")
 
     # Ray, torch and Optuna take seconds to import: not before the arguments are known to be good.
     from sweeps import runner
@@ -122,6 +127,9 @@ def _tune(arguments: argparse.Namespace) -> int:
     console = Console(file=sys.stdout)
     if options is None:
         result = runner.resume_sweep(arguments.resume, storage, console)
+    elif arguments.plan:
+        runner.plan_sweep(options, console, arguments.price_per_hour)
+        return 0
     else:
         result = runner.start_sweep(options, console)
     return EXIT_INTERRUPTED if result.interrupted else 0

@@ -1,15 +1,12 @@
 """Runs a sweep from its options to its result: data, plan of trials, Ray, records, tracking, the ranked table."""
 
 import json
-import platform
 import signal
-import subprocess
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 from ray import tune
@@ -29,6 +26,11 @@ from sweeps.cluster_resources import Slots, connect, plan_slots, ray_log
 from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
 from sweeps.coordinator import Coordinator
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
+from sweeps.plan import Plan
+from sweeps.plan_picture import plan_page
+from sweeps.plan_text import plan_lines
+from sweeps.planning import PLAN_FILE, Planner, against_actual, save_plan
+from sweeps.provenance import git_commit, versions
 from sweeps.records import SweepRecords, TrialRecord
 from sweeps.search import Search, load_search, override
 from sweeps.store_view import DriverStoreView
@@ -62,6 +64,13 @@ def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
     if records.exists():
         raise InputError(f"The sweep's name must be new, but {name!r} is in {options.storage}; go on with it by --resume {name}.")
     return _Sweep(options.with_whole_paths(), name, records, console).run()
+
+
+def plan_sweep(options: SweepOptions, console: Console, price_per_hour: float | None) -> Plan:
+    """Prints what a new sweep would do and cost, and writes it as a page; trains nothing and keeps nothing."""
+    name = options.name or Path(options.search).stem
+    sweep = _Sweep(options.with_whole_paths(), name, SweepRecords(Storage.parse(options.storage).at(name)), console)
+    return sweep.plan(price_per_hour)
 
 
 def resume_sweep(name: str, storage: str, console: Console) -> SweepResult:
@@ -100,6 +109,41 @@ class _Sweep:
             self._describe(search, slots, budget, samples, dataset)
             self.cache.build_aloud(dataset, self.console)
             return self._search_trials(tree, dataset, slots, samples)
+
+    def plan(self, price_per_hour: float | None) -> Plan:
+        search = load_search(self.options.search)
+        override(search, self.options.settings)
+        dataset = self._dataset()
+        folder = self.local_dir.parent / "plans"
+        folder.mkdir(parents=True, exist_ok=True)
+        with ray_log(folder / "ray.log"), connect(self.options.address):
+            slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
+            budget = self._budget(slots)
+            tree = self._tree(self._search(search, budget), dataset)
+            samples = self.options.samples or DEFAULT_SAMPLES[budget]
+            with self.console.status("Planning") as status:
+                plan = self._planner(tree, dataset, slots).plan(samples, calibrate=status.update)
+        page = folder / f"{self.name}.html"
+        page.write_text(plan_page(plan, self.name, price_per_hour))
+        for line in plan_lines(plan, price_per_hour):
+            self._say(line)
+        self._say(f"\nAs a picture: {page}")
+        return plan
+
+    def _planner(self, tree: StageTree, dataset: Dataset, slots: Slots) -> Planner:
+        return Planner(
+            tree=tree, dataset=dataset, store=self.store, workers=slots.max_concurrent, gpus_per_worker=slots.gpus_per_trial
+        )
+
+    def _plan_ahead(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> None:
+        """Keeps the plan of a new sweep, to be set against what it takes."""
+        plan = self._planner(tree, dataset, slots).plan(samples)
+        save_plan(self.records.storage, plan)
+        result = self.local_dir / "result"
+        result.mkdir(exist_ok=True)
+        (result / "plan.html").write_text(plan_page(plan, self.name))
+        for line in plan_lines(plan, with_tree=False):
+            self._say(line)
 
     @contextmanager
     def _only_driver(self) -> Iterator[None]:
@@ -200,6 +244,9 @@ class _Sweep:
                 self._say(f"[yellow]The {what} have changed since the sweep was started: unfinished trials begin anew.[/yellow]")
 
     def _search_trials(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:
+        started = time.monotonic()
+        if not self.records.storage.exists(PLAN_FILE):
+            self._plan_ahead(tree, dataset, slots, samples)
         tracker = make_tracker(self.options.tracking_uri, self.local_dir)
         tags = {"birdclef.sweep": self.name, "birdclef.data": dataset.fingerprint[:16], "birdclef.code": tree.code_version}
         observer = TrackingObserver(tracker, self.store, self.local_dir, space=tree.search.space, tags=tags)
@@ -217,7 +264,10 @@ class _Sweep:
                 terminal.follow(coordinator)
                 tracker.record(SweepStarted(sweep=self.name, search=tree.search.name, tags=tags, note=self._note(tree, samples)))
                 interrupted = self._fit(coordinator, tree, dataset, slots)
-            return self._conclude(coordinator, tracker, tree.search.name, interrupted)
+            result = self._conclude(coordinator, tracker, tree.search.name, interrupted)
+            for line in against_actual(self.records.storage, result.trials, time.monotonic() - started):
+                self._say(line)
+            return result
         finally:
             self._close(tracker)
 
@@ -305,24 +355,6 @@ class _Sweep:
             self._say(f"Compare the trials in MLflow: birdclef ui {self.name}{uri}")
         if delivery.rejected:
             self._say(f"[yellow]The tracker refused {delivery.rejected} records; see {self.local_dir}.[/yellow]")
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result may depend on."""
-    packages = ("torch", "torchaudio", "timm", "ray", "optuna", "mlflow", "numpy", "pandas")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def git_commit() -> str:
-    """The commit of the checkout that runs, with `+` when files differ from it; empty outside a checkout."""
-    run = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return run.stdout.strip()
 
 
 @contextmanager

@@ -113,6 +113,23 @@ def test_a_sweep_has_one_driver(tmp_path, tone_data):
     assert "A sweep must have one driver" in again.stderr and "Traceback" not in again.stderr
 
 
+@pytest.mark.slow
+def test_a_plan_says_what_a_sweep_would_do_and_the_sweep_says_what_it_took(tmp_path, tone_data):
+    place = Place(tmp_path, tone_data.dataset.root)
+    short = ("--samples", "2", "--set", "pretrain_ce.epochs=2", "--max-concurrent", "1")
+    assert place.start("planned", *short, "--plan").wait(timeout=120) == 0, place.said("planned")
+    said = place.said("planned")
+    assert "2 trials on 1 workers on CPU cores" in said and "4 stages asked for, 3 unique, 0 of them in the store" in said
+    assert [path.name for path in (tmp_path / "sweeps-output").iterdir()] == ["plans"]
+    assert (tmp_path / "sweeps-output" / "plans" / "planned.html").is_file()
+    assert place.start("first", *short).wait(timeout=120) == 0, place.said("first")
+    said = place.said("first")
+    assert "not known" in said, "nothing was measured before the first sweep"
+    assert [line.split()[-1] for line in said.splitlines() if line.startswith("  epochs trained")] == ["4"]
+    assert place.start("again", *short, "--plan").wait(timeout=120) == 0, place.said("again")
+    assert "3 unique, 3 of them in the store" in place.said("again")
+
+
 def entry(leases: Leases, stage_id: str, sweep: str) -> None:
     name = LeaseEntry(stage_id=stage_id, holder=Holder(sweep=sweep, run="1", trial="t"), token="x", beat_at_s=0.0).name
     leases.storage.write_text(f"{FOLDER}/{name}", "{}")
