@@ -5,17 +5,23 @@ import io
 import json
 import token
 import tokenize
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from birdclef_core.errors import InputError
+
+DataclassT = TypeVar("DataclassT")
 
 _CODE_PACKAGES = ("audio", "data", "evaluation", "models", "stages")
 _CODE_WITHOUT_RESULT = (
     "data/findings.py",
     "stages/calibration.py",
     "stages/catalogue.py",
+    "stages/gc.py",
+    "stages/import_checkpoint.py",
     "stages/leases.py",
     "stages/recipes.py",
     "stages/store.py",
@@ -52,6 +58,27 @@ def _canonical_field(value: Any, kind: Any) -> Any:
 def _canonical_part(value: Any) -> Any:
     # Most stages of a sweep have the same augmentation and noise.
     return canonical(value)
+
+
+def restore(dataclass_type: type[DataclassT], values: Mapping[str, Any]) -> DataclassT:
+    """The dataclass whose canonical form is `values`; runtime fields, which it lacks, have their defaults.
+
+    Raises InputError when `values` are of another version of the class.
+    """
+    kinds = get_type_hints(dataclass_type)
+    if unknown := [name for name in values if name not in kinds]:
+        raise InputError(
+            f"{dataclass_type.__name__} has no field {', '.join(unknown)}: it was written by another version of the code."
+        )
+    return dataclass_type(**{name: _restore_value(kinds[name], value) for name, value in values.items()})
+
+
+def _restore_value(kind: Any, value: Any) -> Any:
+    if is_dataclass(kind) and isinstance(kind, type):
+        return restore(kind, value)
+    if get_origin(kind) is tuple:
+        return tuple(_restore_value(get_args(kind)[0], item) for item in value)
+    return value
 
 
 def fingerprint(value: Any) -> str:

@@ -4,6 +4,7 @@ A bundle is a folder of files that is complete once its manifest, written last, 
 sha256 of every file, so a reader knows a damaged bundle from a good one.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import file_sha256
 
 MANIFEST = "bundle.json"
+READ_BYTES = 2**22
 SCRATCH_BYTES = 20 * 2**30
 SCRATCH_USE_S = 3600.0
 
@@ -63,6 +65,12 @@ class Storage:
         """Names of the files and folders directly inside, sorted; none when the folder is not there."""
         selector = pafs.FileSelector(self.root, allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def files(self) -> list[tuple[str, int]]:
+        """Every file inside, at any depth: its name from here and its bytes; none when the folder is not there."""
+        selector = pafs.FileSelector(self.root, allow_not_found=True, recursive=True)
+        found = self.filesystem.get_file_info(selector)
+        return [(info.path[len(self.root) + 1 :], info.size) for info in found if info.type == pafs.FileType.File]
 
     def read_text(self, name: str) -> str | None:
         """The text of a file, None when it is not there."""
@@ -115,20 +123,39 @@ class Storage:
 
         Raises StoreError when the bundle is incomplete or a file is not what was written.
         """
+        folder = Path(self.path(name)) if self.is_local else scratch / self.path(name).replace("/", "~")
+        for file, sha256 in self._manifest(name).items():
+            if not self.is_local:
+                self._bring(f"{name}/{file}", folder / file, sha256)
+            if not (folder / file).is_file() or file_sha256(folder / file) != sha256:
+                raise self._damage(name, file)
+        return folder
+
+    def verify_bundle(self, name: str) -> None:
+        """Reads every file of the bundle where it lies, whatever copies there are. Raises StoreError as `read_bundle` does."""
+        for file, sha256 in self._manifest(name).items():
+            digest = hashlib.sha256()
+            try:
+                with self.filesystem.open_input_stream(self.path(f"{name}/{file}")) as stream:
+                    while block := stream.read(READ_BYTES):
+                        digest.update(block)
+            except FileNotFoundError:
+                raise self._damage(name, file) from None
+            if digest.hexdigest() != sha256:
+                raise self._damage(name, file)
+
+    def _manifest(self, name: str) -> dict[str, str]:
+        """sha256 by file."""
         text = self.read_text(f"{name}/{MANIFEST}")
         if text is None:
             raise StoreError(f"{self.path(name)} has no {MANIFEST}: it was not written to its end.")
         try:
-            files = json.loads(text)["files"]
-        except (ValueError, KeyError):
+            return {file: facts["sha256"] for file, facts in json.loads(text)["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise StoreError(f"{self.path(name)}/{MANIFEST} is damaged.") from None
-        folder = Path(self.path(name)) if self.is_local else scratch / self.path(name).replace("/", "~")
-        for file, facts in files.items():
-            if not self.is_local:
-                self._bring(f"{name}/{file}", folder / file, facts["sha256"])
-            if not (folder / file).is_file() or file_sha256(folder / file) != facts["sha256"]:
-                raise StoreError(f"{self.path(name)}/{file} is missing or is not what was written (sha256 differs).")
-        return folder
+
+    def _damage(self, name: str, file: str) -> StoreError:
+        return StoreError(f"{self.path(name)}/{file} is missing or is not what was written (sha256 differs).")
 
     def _bring(self, name: str, target: Path, sha256: str) -> None:
         """Copies a remote file, unless an earlier call or another process of this machine has."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweeps.cli import guarded
 from sweeps.data_commands import add_data_commands
+from sweeps.stage_commands import add_stage_commands
 
 
 def birdclef(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--tracking-uri", metavar="URI|DIR", help="default: where the last delivery went")
     sync.set_defaults(run=_sync)
 
+    add_stage_commands(commands)
     add_data_commands(commands.add_parser("data", help="recordings").add_subparsers(required=True, metavar="COMMAND"))
     return parser
 

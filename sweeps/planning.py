@@ -40,7 +40,7 @@ class Planner:
         device = self._device()
         name = environment(device)["device"] if device is not None else _usual_gpu(stored.values())
         sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
-        costs = CostModel(measured(stored.values(), name), sizes, self.dataset.fingerprint)
+        costs = CostModel(measured(stored.values(), name), sizes, self.tree.data_fingerprint)
         if calibrate is not None and device is not None:
             self._calibrate(costs, device, calibrate)
         by_work = {summary.work: summary.num_bytes for summary in stored.values()}

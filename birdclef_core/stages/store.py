@@ -7,6 +7,7 @@ Layout under the storage's root:
 """
 
 import json
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,17 @@ class StageStore:
             return None
         return StageEntry(record, folder)
 
+    def check(self, stage_id: str) -> str:
+        """What is wrong with a published stage's files; empty when they are what was written. Nothing is set aside."""
+        attempt = self._published_attempt(stage_id)
+        if attempt is None:
+            return "it is not published"
+        try:
+            self.storage.verify_bundle(f"stages/{stage_id}/{attempt}")
+        except StoreError as error:
+            return str(error)
+        return ""
+
     def location(self, stage_id: str) -> str:
         """Where the weights of a published stage are, for the user."""
         return self.storage.path(f"stages/{stage_id}/{self._published_attempt(stage_id)}/{WEIGHTS}")
@@ -136,11 +148,22 @@ class StageStore:
         pointer = self._pointer(stage_id)
         return pointer.summary if pointer else None
 
+    def unpublish(self, stage_id: str) -> None:
+        """Takes a stage's pointer away, so that nobody finds the stage; `remove` takes its files."""
+        self.storage.delete(f"stages/{stage_id}/{PUBLISHED}")
+
     def remove(self, stage_id: str) -> None:
         """Takes a stage out of the store: first the pointer, so that nobody finds a half of it."""
-        self.storage.delete(f"stages/{stage_id}/{PUBLISHED}")
+        self.unpublish(stage_id)
         self.storage.delete(f"stages/{stage_id}")
-        self.drop_progress(stage_id)
+
+    def unfinished(self) -> dict[str, int]:
+        """Bytes of epoch checkpoints, by the stage that goes on from them."""
+        sizes: dict[str, int] = {}
+        for name, num_bytes in self.storage.at("unfinished").files():
+            stage_id = name.partition("/")[0]
+            sizes[stage_id] = sizes.get(stage_id, 0) + num_bytes
+        return sizes
 
     def is_published(self, stage_id: str) -> bool:
         return self._published_attempt(stage_id) is not None
@@ -157,6 +180,13 @@ class StageStore:
         pointer = _Pointer(attempt=attempt, summary=summary)
         self.storage.write_text(f"stages/{stage_id}/{PUBLISHED}", json.dumps(asdict(pointer)))
         self.drop_progress(stage_id)
+
+    def adopt(self, entry: StageEntry) -> None:
+        """Publishes a copy of a stage of another store."""
+        with self.publish(lambda: entry.record, entry.record.stage_id) as folder:
+            for path in entry.folder.iterdir():
+                if path.name not in (MANIFEST, RECORD):
+                    shutil.copyfile(path, folder / path.name)
 
     @contextmanager
     def save_progress(self, stage_id: str, epoch: int) -> Iterator[Path]:

@@ -1,12 +1,15 @@
 """A stage's identity holds what changes the result and nothing else."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from birdclef_core import identity
-from birdclef_core.identity import canonical, fingerprint, significant_code
+from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.errors import InputError
+from birdclef_core.identity import canonical, fingerprint, restore, significant_code
 from birdclef_core.stages.recipes import RECIPES, small_budget
 
 GOLDEN = {
@@ -41,6 +44,19 @@ def test_nan_and_unknown_types_have_no_fingerprint():
         fingerprint(float("nan"))
     with pytest.raises(TypeError, match="no canonical form"):
         fingerprint({"path": object()})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_config_comes_back_from_its_canonical_form(name):
+    recipe = RECIPES[name]()
+    assert restore(ModelConfig, json.loads(json.dumps(canonical(recipe.model)))) == recipe.model
+    for stage in recipe.stages:
+        assert restore(StageConfig, json.loads(json.dumps(canonical(stage)))) == stage
+
+
+def test_a_form_of_another_version_is_refused():
+    with pytest.raises(InputError, match="has no field warmup"):
+        restore(ModelConfig, {"warmup": 3})
 
 
 def test_comments_docstrings_and_layout_are_not_significant():
