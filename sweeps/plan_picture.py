@@ -7,11 +7,11 @@ from html import escape
 from birdclef_core.config import STAGE_NAMES
 from sweeps.pages import box, page, picture
 from sweeps.plan import Plan, StageNode
-from sweeps.plan_text import hours_text, plan_lines
+from sweeps.plan_text import counted, hours_text, plan_lines
 
 WIDTH = 1120.0
 LABEL_WIDTH = 130.0
-ROW_HEIGHT = 9.0
+ROW_HEIGHT = 24.0
 MAX_HEIGHT = 1600.0
 GAP = 10.0
 
@@ -33,10 +33,12 @@ def plan_svg(plan: Plan) -> str:
     parts = [f'<text class="muted" x="{column.x + 4:.1f}" y="14">{name}</text>' for name, column in columns.items()]
     y = 22.0
     for node in plan.recipes.values():
-        parts.append(box(0, y, LABEL_WIDTH - 6, node.trials * unit, fill="line", lines=(node.stage, f"{node.trials} trials")))
+        parts.append(
+            box(0, y, LABEL_WIDTH - 6, node.trials * unit, fill="line", lines=(node.stage, counted(node.trials, "trial")))
+        )
         parts += _boxes(node, y, unit, columns)
         y += node.trials * unit + GAP
-    return picture(WIDTH, y, parts, f"The stages of {plan.trials} trials")
+    return picture(WIDTH, y, parts, f"The stages of {counted(plan.trials, 'trial')}")
 
 
 @dataclass(frozen=True)

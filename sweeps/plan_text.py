@@ -11,7 +11,7 @@ MAX_TREE_LINES = 60
 def plan_lines(plan: Plan, price_per_hour: float | None = None, *, with_tree: bool = True) -> list[str]:
     """What to print before a sweep."""
     stages = f"{plan.stages_asked} stages asked for, {plan.stages_unique} unique, {plan.stages_stored} of them in the store"
-    lines = [f"Plan: {plan.trials} trials on {_workers(plan)}: {stages} (merge rate {plan.merge_rate:.2f})."]
+    lines = [f"Plan: {counted(plan.trials, 'trial')} on {_workers(plan)}: {stages} (merge rate {plan.merge_rate:.2f})."]
     rows = [
         ("each trial by itself", plan.alone),
         ("stages shared", plan.shared),
@@ -49,6 +49,11 @@ def figure(value: float) -> str:
     return (
         f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def bytes_text(num_bytes: int) -> str:
@@ -106,7 +111,7 @@ def _notes(plan: Plan) -> Iterator[str]:
 
 def _tree(plan: Plan) -> Iterator[str]:
     for node in plan.recipes.values():
-        yield f"{node.stage}: {node.trials} trials"
+        yield f"{node.stage}: {counted(node.trials, 'trial')}"
         yield from _branches(node, "")
 
 
@@ -124,7 +129,7 @@ def _branches(node: StageNode, indent: str) -> Iterator[str]:
 
 def _describe(node: StageNode) -> str:
     hours = f", {hours_text(node.hours)}" if node.hours else ""
-    return f"{node.stage} {node.stage_id[:8]}: {node.epochs} epochs{', in the store' if node.is_stored else hours}"
+    return f"{node.stage} {node.stage_id[:8]}: {counted(node.epochs, 'epoch')}{', in the store' if node.is_stored else hours}"
 
 
 def _describe_singles(nodes: list[StageNode]) -> str:
@@ -136,4 +141,4 @@ def _describe_singles(nodes: list[StageNode]) -> str:
         node = next(iter(node.children.values()), None)
     new = sum(not node.is_stored for node in nodes)
     stored = "" if new == len(nodes) else f", {len(nodes) - new} of them in the store"
-    return f"{len(nodes)} x {' → '.join(chain)}: {epochs} epochs each, shared with nobody{stored}"
+    return f"{len(nodes)} x {' → '.join(chain)}: {counted(epochs, 'epoch')} each, shared with nobody{stored}"

@@ -14,6 +14,7 @@ from birdclef_core.stages.catalogue import Spread, StageSummary
 from birdclef_core.stages.store import StageStore
 from birdclef_core.stages.training import StageTask, environment
 from birdclef_core.storage import Storage
+from sweeps.cluster_resources import Slots
 from sweeps.costs import CostModel, DataSize, Measurement, measured, work_of_task
 from sweeps.plan import Plan, make_plan
 from sweeps.plan_text import hours_text
@@ -31,8 +32,7 @@ class Planner:
     tree: StageTree
     dataset: Dataset
     store: StageStore
-    workers: int
-    gpus_per_worker: float
+    slots: Slots
 
     def plan(self, samples: int, *, calibrate: Callable[[str], None] | None = None) -> Plan:
         """`calibrate` is told what is being measured; None: nothing is, and what the store does not know stays unknown."""
@@ -54,8 +54,8 @@ class Planner:
         return make_plan(
             self.tree,
             samples=samples,
-            workers=self.workers,
-            gpus_per_worker=self.gpus_per_worker,
+            workers=self.slots.max_concurrent,
+            gpus_per_worker=self.slots.gpus_per_trial,
             device=name,
             stored=stored,
             costs=costs,
@@ -64,7 +64,7 @@ class Planner:
 
     def _device(self) -> torch.device | None:
         """What trials run on, when this machine has it; None when only other machines do."""
-        if not self.gpus_per_worker:
+        if not self.slots.gpus_per_trial:
             return torch.device("cpu")
         return torch.device("cuda") if torch.cuda.is_available() else None
 
@@ -77,7 +77,7 @@ class Planner:
                     continue
                 say(f"Measuring {recipe.name}, {task.config.name} ({task.config.clip_s:g} s clips)")
                 space = self.tree.all_species if task.config.label_space == "all" else self.tree.target_species
-                rate = measure_clips_per_s(task, space, device)
+                rate = measure_clips_per_s(task, space, device, threads=self.slots.threads_per_trial)
                 costs.add(Measurement(work=work_of_task(task), clip_s=task.config.clip_s, clips_per_s=rate, calibrated=True))
 
 

@@ -131,9 +131,7 @@ class _Sweep:
         return plan
 
     def _planner(self, tree: StageTree, dataset: Dataset, slots: Slots) -> Planner:
-        return Planner(
-            tree=tree, dataset=dataset, store=self.store, workers=slots.max_concurrent, gpus_per_worker=slots.gpus_per_trial
-        )
+        return Planner(tree=tree, dataset=dataset, store=self.store, slots=slots)
 
     def _plan_ahead(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> None:
         """Keeps the plan of a new sweep, to be set against what it takes."""

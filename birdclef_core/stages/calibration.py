@@ -1,5 +1,6 @@
 """How fast a stage would train on a device, measured in seconds on clips of noise: for plans, before anything has been trained."""
 
+import statistics
 import time
 
 import torch
@@ -16,11 +17,24 @@ CPU_BATCH_SIZE = 8
 """A whole batch of a full recipe takes a CPU minutes; the time for a clip depends little on it."""
 
 
-def measure_clips_per_s(task: StageTask, space: LabelSpace, device: torch.device, *, limit_s: float = 15.0) -> Spread:
+def measure_clips_per_s(
+    task: StageTask, space: LabelSpace, device: torch.device, *, threads: int, limit_s: float = 5.0
+) -> Spread:
     """Clips a second through augmentation, spectrogram, model and optimiser, from random weights, without waiting for data.
 
-    The first step is left out; at least one more is measured, and further ones for `limit_s`.
+    The first step is left out; at least one more is measured, and further ones for `limit_s`. `threads`: as many as a trial has.
     """
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        rates = _rates(task, space, device, limit_s)
+    finally:
+        torch.set_num_threads(threads_before)
+    return Spread(low=min(rates), middle=statistics.median(rates), high=max(rates))
+
+
+def _rates(task: StageTask, space: LabelSpace, device: torch.device, limit_s: float) -> list[float]:
+    """Clips a second of each step but the first."""
     model, _ = initial_model(task.model, task.config, space, device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=task.config.learning_rate, fused=True)
@@ -34,7 +48,7 @@ def measure_clips_per_s(task: StageTask, space: LabelSpace, device: torch.device
         begun = time.perf_counter()
         float(step(batch, seed=len(rates)))
         rates.append(len(batch.wave_BT) / (time.perf_counter() - begun))
-    return Spread(low=min(rates[1:]), middle=sorted(rates[1:])[(len(rates) - 1) // 2], high=max(rates[1:]))
+    return rates[1:]
 
 
 def _noise_batch(task: StageTask, space: LabelSpace, device: torch.device) -> TrainBatch:

@@ -15,6 +15,7 @@ from made_up_stages import publish
 from birdclef_core.stages.catalogue import Spread
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
+from sweeps.cluster_resources import Slots
 from sweeps.costs import CostModel, DataSize, Measurement, work_of_task
 from sweeps.plan import Plan, make_plan
 from sweeps.plan_picture import plan_page
@@ -109,7 +110,8 @@ def test_the_page_draws_every_shared_stage_and_is_small_for_large_sweeps():
 def test_a_planner_takes_costs_and_stages_from_the_store(tmp_path, tone_data):
     store = StageStore(Storage.parse(str(tmp_path)))
     tree = replace(grid_tree(), all_species=tone_data.dataset.all_species, target_species=tone_data.dataset.target_species)
-    planner = Planner(tree=tree, dataset=tone_data.dataset, store=store, workers=2, gpus_per_worker=0.0)
+    slots = Slots(gpus_per_trial=0.0, cpus_per_trial=1, max_concurrent=2, num_nodes=1)
+    planner = Planner(tree=tree, dataset=tone_data.dataset, store=store, slots=slots)
     assert planner.plan(samples=24).shared.worker_hours is None
     import torch
 
