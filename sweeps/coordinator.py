@@ -11,7 +11,7 @@ from typing import Protocol
 
 from sweeps.gate import Gate, StoreView
 from sweeps.pruning import StageHalving, rung_at
-from sweeps.records import Records, Status, TrialRecord
+from sweeps.records import Records, Status, TrialRecord, trial_name
 from sweeps.tree import StageTree
 from sweeps.trial import SCORE, TrialReport, tracked_name
 from sweeps.trial_source import PlannedTrial, TrialSource
@@ -52,17 +52,19 @@ class Coordinator:
         self.samples, self._max_running = samples, max_running
         known = records.load_trials()
         self.trials: dict[str, TrialRecord] = {record.trial: record for record in known}
-        self._source = TrialSource(tree, known)
         self._gate = Gate(view)
         self._waiting: dict[str, PlannedTrial] = {}
         self._running: dict[str, PlannedTrial] = {}
         self._unsaved: dict[str, TrialRecord] = {}
+        self._source = TrialSource(tree, known, changed=self._remember)
         self._pruning = pruning or StageHalving()
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
         """Trials that were pruned because a stage was stopped, by the stage's id."""
         self._failed_stages: dict[str, str] = {}
         """Reasons by stage id."""
-        self._recall([record for record in known if record.ended])
+        self.unlike = [record for record in known if record.ended and not self._source.means_the_same(record)]
+        """Ended trials of another search than this: neither the sampler nor pruning compares them with new ones."""
+        self._recall([record for record in known if record.ended and self._source.means_the_same(record)])
         for record in known:
             if not record.ended:
                 self._wait(self._source.take_up(record), urgent=True)
@@ -96,8 +98,7 @@ class Coordinator:
             planned = self._startable()
         if planned is not None:
             self._start(planned)
-        for record in list(self._unsaved.values()):
-            self._save(record)
+        self._save_all()
         return planned
 
     def report(self, trial: str, report: TrialReport) -> bool:
@@ -187,7 +188,7 @@ class Coordinator:
         """Draws a new trial and lets it wait; False when there is none."""
         if len(self.trials) >= self.samples or self._source.exhausted:
             return False
-        planned = self._source.draw(f"t{len(self.trials):04d}", lambda stage_ids: bool(self._failed_stage(stage_ids)))
+        planned = self._source.draw(trial_name(len(self.trials)), lambda stage_ids: bool(self._failed_stage(stage_ids)))
         if planned is None:
             return False
         self.trials[planned.record.trial] = planned.record
@@ -204,7 +205,7 @@ class Coordinator:
         record = planned.record
         record.status = "waiting"
         self._waiting[record.trial] = planned
-        self._unsaved[record.trial] = record
+        self._remember(record)
         self._gate.add(record.trial, record.stage_ids, urgent=urgent)
 
     def _startable(self) -> PlannedTrial | None:
@@ -250,15 +251,24 @@ class Coordinator:
         record.status, record.reason = status, reason
         self._running.pop(record.trial, None)
         self._gate.release(record.trial)
-        self._save(record)
         if record.ended:
             self._source.tell(planned)
+        self._save(record)
         for observer in self._observers:
             observer.trial_ended(planned)
 
+    def _remember(self, record: TrialRecord) -> None:
+        self._unsaved[record.trial] = record
+
     def _save(self, record: TrialRecord) -> None:
-        self._unsaved.pop(record.trial, None)
-        self._records.save_trial(record)
+        self._remember(record)
+        self._save_all()
+
+    def _save_all(self) -> None:
+        # In the order of their names, new ones at least: whenever this process is killed, the records have no gap.
+        for record in self._unsaved.values():
+            self._records.save_trial(record)
+        self._unsaved.clear()
 
     def _recall(self, ended: Sequence[TrialRecord]) -> None:
         """What an earlier driver knew of scores and of the trials that were pruned by them."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Protocol
 
 from birdclef_core.errors import InputError
@@ -12,6 +12,33 @@ from sweeps.pruning import Rung, Stopped
 
 Status = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 SWEEP_FILE = "sweep.json"
+VERSION = 2
+"""Of the files below. A sweep whose records are of another version is not taken up: what they mean would be guessed."""
+
+
+def trial_name(number: int) -> str:
+    """Trials are numbered from 0 in the order in which they were drawn."""
+    return f"t{number:04d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a trial ended, as the sampler is told."""
+
+    kind: Literal["score", "pruned", "failed"]
+    value: float | None = None
+    """The objective, or the last intermediate score of a pruned trial."""
+    step: int = 0
+    """For a pruned trial, how far it came."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToldDraw:
+    """One thing that the sampler was told of a configuration."""
+
+    draw: int
+    """Number of the sampler's draw. A configuration has several when it was drawn again, or went on after it was pruned."""
+    outcome: Outcome
 
 
 @dataclass(kw_only=True)
@@ -51,6 +78,8 @@ class TrialRecord:
     reason: str = ""
     stopped: Stopped | None = None
     """Of a pruned trial: the stage at which it was, and the score."""
+    told: list[ToldDraw] = field(default_factory=list)
+    """All that the sampler was told of this configuration, so that a later driver's sampler knows the same."""
 
     @property
     def ended(self) -> bool:
@@ -75,12 +104,19 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, text: str) -> "TrialRecord":
+        """Raises ValueError, saying what is wrong, for anything but the whole record of a trial."""
         values = json.loads(text)
-        stopped = values.pop("stopped", None)
-        record = cls(**values)
-        if stopped:
-            record.stopped = Stopped(**{**stopped, "rung": Rung(**stopped["rung"])})
-        return record
+        names = {item.name for item in fields(cls)}
+        if not isinstance(values, dict) or values.keys() != names:
+            odd = sorted(names ^ values.keys()) if isinstance(values, dict) else ["everything"]
+            raise ValueError(f"its fields are not those of a trial ({', '.join(odd)})")
+        try:
+            if stopped := values["stopped"]:
+                values["stopped"] = Stopped(**{**stopped, "rung": Rung(**stopped["rung"])})
+            values["told"] = [ToldDraw(draw=item["draw"], outcome=Outcome(**item["outcome"])) for item in values["told"]]
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"its fields are not those of a trial ({error})") from None
+        return cls(**values)
 
 
 class Records(Protocol):
@@ -103,25 +139,52 @@ class SweepRecords:
         return self.storage.exists(SWEEP_FILE)
 
     def save_sweep(self, description: dict[str, Any]) -> None:
-        self.storage.write_text(SWEEP_FILE, json.dumps(description, indent=1))
+        self.storage.write_text(SWEEP_FILE, json.dumps({"version": VERSION, **description}, indent=1))
 
     def load_sweep(self) -> dict[str, Any]:
-        """Raises InputError when there is no such sweep, naming those beside it."""
+        """Raises InputError when there is no such sweep, naming those beside it, or when its record cannot be read."""
         text = self.storage.read_text(SWEEP_FILE)
         if text is None:
             parent, _, name = self.storage.root.rpartition("/")
             beside = Storage(self.storage.filesystem, parent)
             known = [other for other in beside.names() if beside.exists(f"{other}/{SWEEP_FILE}")]
             raise InputError(f"There is no sweep {name!r} in {parent}; those that exist: {', '.join(known) or 'none'}.")
-        return json.loads(text)
+        try:
+            description = json.loads(text)
+            version = description.get("version", 1)
+        except (ValueError, AttributeError) as error:
+            raise self._refusal(SWEEP_FILE, f"cannot be read: {error}") from None
+        if version != VERSION:
+            raise self._refusal(
+                SWEEP_FILE, f"was written by another version of the code ({version}, and this one reads {VERSION})"
+            )
+        return description
 
     def save_trial(self, record: TrialRecord) -> None:
         self.storage.write_text(f"trials/{record.trial}.json", record.to_json())
 
     def load_trials(self) -> list[TrialRecord]:
-        """Every trial, in the order in which they were drawn."""
+        """Every trial, in the order in which they were drawn. Raises InputError when one is missing or cannot be read."""
         trials = self.storage.at("trials")
-        names = sorted((name for name in trials.names() if name.endswith(".json")), key=lambda name: (len(name), name))
+        names = {name.removesuffix(".json") for name in trials.names() if name.endswith(".json")}
+        expected = [trial_name(number) for number in range(len(names))]
+        if missing := sorted(set(expected) - names):
+            raise self._refusal(f"trials/{missing[0]}.json", f"is missing, though there are {len(names)} trials")
         with ThreadPoolExecutor(16) as pool:
-            texts = list(pool.map(trials.read_text, names))
-        return [TrialRecord.from_json(text) for text in texts if text]
+            return list(pool.map(self._load_trial, expected))
+
+    def _load_trial(self, name: str) -> TrialRecord:
+        text = self.storage.read_text(f"trials/{name}.json")
+        try:
+            record = TrialRecord.from_json(text or "")
+        except ValueError as error:
+            raise self._refusal(f"trials/{name}.json", f"cannot be read: {error}") from None
+        if record.trial != name:
+            raise self._refusal(f"trials/{name}.json", f"is the record of {record.trial}")
+        return record
+
+    def _refusal(self, file: str, problem: str) -> InputError:
+        return InputError(
+            f"A sweep's records must be whole to go on with it, but {self.storage.path(file)} {problem}. Nothing was changed. Put the "
+            "file back from a copy, or start a new sweep on this storage: what is trained is reused."
+        )

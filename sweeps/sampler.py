@@ -1,15 +1,17 @@
 """The only file that knows Optuna: asks for parameters, tells what became of them."""
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
+from sweeps.records import Outcome
 from sweeps.search import Choice, Parameter, Search
 
 RECIPE = "recipe"
@@ -20,17 +22,6 @@ RANDOM_LOOKAHEAD = 16
 """How many waiting trials for each that may run are worth having, where draws do not depend on scores."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a trial ended, as the sampler is told."""
-
-    kind: Literal["score", "pruned", "failed"]
-    value: float | None = None
-    """The objective, or the last intermediate score of a pruned trial."""
-    step: int = 0
-    """For a pruned trial, how many stages it had finished."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +58,11 @@ class Sampler:
     The first trials are each recipe at its own values. `history` holds the trials of an earlier driver that ended.
     """
 
-    def __init__(self, search: Search, seed: int, *, history: Sequence[Told] = ()) -> None:
+    def __init__(self, search: Search, seed: int, *, history: Sequence[Told] = (), first_ticket: int | None = None) -> None:
+        """`first_ticket`: of the next draw, past those of earlier drivers; by default the length of the history."""
         self._search, self._seed = search, seed
         self._drawn = len(history)
-        """Also the next ticket."""
+        self._next_ticket = len(history) if first_ticket is None else first_ticket
         self._study = self._new_study(_worth_remembering(history))
         known = [(item.recipe, dict(item.params)) for item in history]
         baselines = [(recipe.name, search.baseline(recipe)) for recipe in search.recipes]
@@ -115,8 +107,8 @@ class Sampler:
         return STARTUP_TRIALS - self._drawn
 
     def _draw(self) -> Draw:
-        ticket = self._drawn
-        self._drawn += 1
+        ticket = self._next_ticket
+        self._drawn, self._next_ticket = self._drawn + 1, ticket + 1
         return self._open(self._study.study.ask(), ticket)
 
     def _open(self, trial: optuna.Trial, ticket: int) -> Draw:
@@ -128,7 +120,7 @@ class Sampler:
         return draw
 
     def _new_study(self, history: Sequence[Told]) -> _Study:
-        seed = (self._seed + self._drawn) % 2**32
+        seed = (self._seed + self._next_ticket) % 2**32
         study = optuna.create_study(direction="maximize", sampler=_optuna_sampler(self._search.sampler, seed))
         study.add_trials([self._frozen(item) for item in history])
         return _Study(study, told=list(history))
@@ -151,7 +143,7 @@ class Sampler:
             state=states[outcome.kind],
             params={RECIPE: item.recipe, **item.params},
             distributions=distributions,
-            value=outcome.value if outcome.kind == "score" else None,
+            value=outcome.value if math.isfinite(outcome.value or 0.0) else None,  # as Optuna itself keeps a trial that is told
             intermediate_values={outcome.step: outcome.value or 0.0} if outcome.kind == "pruned" else None,
         )
 

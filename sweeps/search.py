@@ -37,6 +37,9 @@ class Choice:
     def draw(self, generator: random.Random) -> Any:
         return generator.choice(self.values)
 
+    def has(self, value: Any) -> bool:
+        return value in self.values
+
 
 @dataclass(frozen=True)
 class Range:
@@ -55,6 +58,9 @@ class Range:
         if self.log:
             return float(self.low * (self.high / self.low) ** share)
         return self.low + (self.high - self.low) * share
+
+    def has(self, value: Any) -> bool:
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
 
 
 Parameter = Choice | Range
@@ -119,6 +125,14 @@ class Search:
         """The point of the sampled space nearest to the recipe itself."""
         own = {key: 0 if key.endswith(f".{VARIANT}") else value_of(recipe.stages, key) for key in self.sampled_space(recipe)}
         return {key: _nearest(parameter, own[key]) for key, parameter in self.sampled_space(recipe).items()}
+
+    def point_of(self, recipe_name: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The point of the sampled space with the values in `params`; None where it has no such recipe or value, or lacks one."""
+        recipe = next((recipe for recipe in self.recipes if recipe.name == recipe_name), None)
+        space = self.sampled_space(recipe) if recipe else {}
+        if recipe is None or not all(key in params and parameter.has(params[key]) for key, parameter in space.items()):
+            return None
+        return {key: params[key] for key in space}
 
     def grid(self, recipe: Recipe) -> Iterator[dict[str, Any]] | None:
         """Every point of the sampled space, the late stages' parameters changing fastest; None where there are no end of them."""

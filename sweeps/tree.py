@@ -80,4 +80,9 @@ def _canonical_model(model: ModelConfig) -> Any:
 
 def config_fingerprint(chain: Chain) -> str:
     """Hash of what a chain was configured as, whatever data, code and first weights it meets."""
-    return fingerprint([[task.identity["model"], task.identity["stage"]] for task in chain])
+    return fingerprint([_config_fingerprint(task.model, task.config) for task in chain])
+
+
+@lru_cache(maxsize=8192)
+def _config_fingerprint(model: ModelConfig, config: StageConfig) -> str:
+    return fingerprint([_canonical_model(model), canonical(config)])

@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sweeps.records import TrialRecord
-from sweeps.sampler import Draw, Outcome, Sampler, Told
+from sweeps.records import Outcome, ToldDraw, TrialRecord
+from sweeps.sampler import Draw, Sampler, Told
 from sweeps.tree import Chain, StageTree, config_fingerprint
 
 DUPLICATES_BEFORE_THE_GRID = 10
@@ -25,16 +26,35 @@ class PlannedTrial:
 class TrialSource:
     """Draws trials and tells the sampler what became of them. A configuration is drawn once; its duplicates are told its score."""
 
-    def __init__(self, tree: StageTree, known: Sequence[TrialRecord]) -> None:
-        """`known`: the trials of earlier drivers; those that ended are told to the sampler."""
-        self._tree = tree
-        self._sampler = Sampler(tree.search, tree.seed, history=[_told(record) for record in known if record.ended])
+    def __init__(self, tree: StageTree, known: Sequence[TrialRecord], changed: Callable[[TrialRecord], None]) -> None:
+        """`known`: the trials of earlier drivers; what their samplers were told this one is told, where it means the same in this
+        search. `changed` is called with each trial whose record of what was told has grown.
+        """
+        self._tree, self._changed = tree, changed
+        self._points = {record.trial: _point_in(tree, record) for record in known}
+        draws = [draw.draw for record in known for draw in record.told]
+        history = [
+            (draw.draw, Told(recipe=record.recipe, params=point, outcome=draw.outcome))
+            for record in known
+            if (point := self._points[record.trial]) is not None
+            for draw in record.told
+        ]
+        self._sampler = Sampler(
+            tree.search,
+            tree.seed,
+            history=[told for _, told in sorted(history, key=lambda item: item[0])],
+            first_ticket=max(draws, default=-1) + 1,
+        )
         self._by_last_stage = {record.stage_ids[-1]: record for record in known}
         self._duplicates: defaultdict[str, list[int]] = defaultdict(list)
         """Tickets of draws that are the same as a trial that has not ended, by its name."""
         self._grid = tree.search.points()
         self.exhausted = False
         """Whether there is nothing new to draw."""
+
+    def means_the_same(self, record: TrialRecord) -> bool:
+        """Whether a known trial is a point of this search: only then are its scores compared with those of new ones."""
+        return self._points.get(record.trial) is not None
 
     def free_draws(self, waiting: int, max_running: int) -> int:
         """See Sampler.free_draws."""
@@ -59,16 +79,19 @@ class TrialSource:
 
     def take_up(self, record: TrialRecord) -> PlannedTrial:
         """A trial that was under way before, or was pruned, from its first stage on: what is in the store is reused."""
-        chain = self._tree.chain(record.recipe, record.params)
-        self._by_last_stage.pop(record.stage_ids[-1])
+        point = self._points.get(record.trial)
+        params = record.params if point is None else point
+        chain = self._tree.chain(record.recipe, params)
+        self._by_last_stage.pop(record.stage_ids[-1], None)
         record.begin_again([task.stage_id for task in chain])
+        record.config_id = config_fingerprint(chain)
         self._by_last_stage[record.stage_ids[-1]] = record
-        return PlannedTrial(record=record, chain=chain, ticket=self._sampler.take(record.recipe, record.params).ticket)
+        return PlannedTrial(record=record, chain=chain, ticket=self._sampler.take(record.recipe, params).ticket)
 
     def tell(self, planned: PlannedTrial) -> None:
         """The trial has ended."""
         for ticket in (planned.ticket, *self._duplicates.pop(planned.record.trial, ())):
-            self._sampler.tell(ticket, _outcome(planned.record))
+            self._tell(ticket, planned.record)
 
     def _draw_from_grid(self) -> Draw | None:
         """A point of a finite space that has not been tried; where there are no end of points, another draw."""
@@ -81,9 +104,15 @@ class TrialSource:
 
     def _tell_as(self, ticket: int, twin: TrialRecord) -> None:
         if twin.ended:
-            self._sampler.tell(ticket, _outcome(twin))
+            self._tell(ticket, twin)
         else:
             self._duplicates[twin.trial].append(ticket)
+
+    def _tell(self, ticket: int, record: TrialRecord) -> None:
+        outcome = _outcome(record)
+        self._sampler.tell(ticket, outcome)
+        record.told.append(ToldDraw(draw=ticket, outcome=outcome))
+        self._changed(record)
 
     def _plan_new(self, name: str, draw: Draw, chain: Chain) -> PlannedTrial:
         record = TrialRecord(
@@ -98,8 +127,11 @@ class TrialSource:
         return PlannedTrial(record=record, chain=chain, ticket=draw.ticket)
 
 
-def _told(record: TrialRecord) -> Told:
-    return Told(recipe=record.recipe, params=record.params, outcome=_outcome(record))
+def _point_in(tree: StageTree, record: TrialRecord) -> dict[str, Any] | None:
+    """A trial's parameters as a point of the tree's search; None where they would not make the same model and stages there."""
+    point = tree.search.point_of(record.recipe, record.params)
+    same = point is not None and config_fingerprint(tree.chain(record.recipe, point)) == record.config_id
+    return point if same else None
 
 
 def _outcome(record: TrialRecord) -> Outcome:
