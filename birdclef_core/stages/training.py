@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -313,5 +314,12 @@ class _StageTraining:
 
 def environment(device: torch.device) -> dict[str, str]:
     """What a result may depend on beyond its identity: versions and the device."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {"python": platform.python_version(), "torch": torch.__version__, "device": name, "host": platform.node()}
+
+
+def _cpu_name() -> str:
+    """As Linux knows it; elsewhere the architecture."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
