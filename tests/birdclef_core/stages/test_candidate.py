@@ -8,24 +8,9 @@ import torch
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages import training
 from birdclef_core.stages.checkpoint import load_training_state
-from birdclef_core.stages.store import StageStore
 from birdclef_core.stages.training import StageTask, train_stage
-from birdclef_core.storage import Storage
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return StageStore(Storage.parse(str(tmp_path / "store")))
 
 
 @pytest.fixture

@@ -36,14 +36,6 @@ list(train_stage(task, data, store, torch.device("cpu"), stop=stop))
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def notes():
     return []

@@ -16,19 +16,6 @@ from birdclef_core.storage import Storage
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return StageStore(Storage.parse(str(tmp_path / "store")))
-
-
 def task(recipe, index: int = 0, parent: str | None = None, **changes) -> StageTask:
     config = replace(recipe.stages[index], **changes)
     return StageTask(

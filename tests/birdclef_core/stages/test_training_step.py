@@ -26,14 +26,6 @@ QUIET = AugmentConfig(**{name: 0 for name in AugmentConfig.__dataclass_fields__ 
 PLAIN = replace(STAGE, augment=QUIET, noise=())
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def make_batch(clips: int = CLIPS, noises: int = 2) -> TrainBatch:
     generator = torch.Generator().manual_seed(7)
     waves = (torch.randn(clips + noises, 32_000, generator=generator) * 3000).to(torch.int16)
