@@ -178,7 +178,7 @@ def _hours(stage_ids: Iterable[str], tasks: Mapping[str, StageTask], known: Mapp
 
 
 def _scaled(hours: Spread | None, factor: float) -> Spread | None:
-    return hours and Spread(low=hours.low * factor, middle=hours.middle * factor, high=hours.high * factor)
+    return hours and hours.scaled(factor)
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -1,6 +1,6 @@
 """A plan as text for the terminal: a table of what sharing and pruning save, and the tree."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from birdclef_core.stages.catalogue import Spread
 from sweeps.plan import Amount, Plan, StageNode
@@ -17,9 +17,11 @@ def plan_lines(plan: Plan, price_per_hour: float | None = None, *, with_tree: bo
         ("stages shared", plan.shared),
         ("shared and pruned", plan.pruned),
     ]
-    money = "" if price_per_hour is None else f"{'money':>26}"
-    lines.append(f"  {'':<22}{'epochs':>9}{_unit(plan) + ' time':>26}{'wall time':>26}{money}")
-    lines += [f"  {title:<22}{_row(plan, amount, price_per_hour)}" for title, amount in rows]
+    titles = ["epochs"]
+    if plan.shared.worker_hours is not None:
+        titles += [f"{_unit(plan)} time", "wall time", *(["money"] if price_per_hour is not None else [])]
+    lines.append(f"  {'':<22}" + _columns(titles))
+    lines += [f"  {title:<22}" + _columns(_row(plan, amount, price_per_hour)[: len(titles)]) for title, amount in rows]
     lines += _notes(plan)
     if not with_tree:
         return lines
@@ -75,28 +77,24 @@ def _unit(plan: Plan) -> str:
 
 def device_hours(plan: Plan, amount: Amount) -> Spread | None:
     """Of GPUs; without any, of workers."""
-    share, hours = plan.gpus_per_worker or 1.0, amount.worker_hours
-    return hours and Spread(low=hours.low * share, middle=hours.middle * share, high=hours.high * share)
+    return amount.worker_hours and amount.worker_hours.scaled(plan.gpus_per_worker or 1.0)
 
 
-def _row(plan: Plan, amount: Amount, price: float | None) -> str:
+def _columns(cells: Sequence[str]) -> str:
+    return f"{cells[0]:>9}" + "".join(f"{cell:>26}" for cell in cells[1:])
+
+
+def _row(plan: Plan, amount: Amount, price: float | None) -> list[str]:
     hours = device_hours(plan, amount)
-    money = ""
-    if price is not None:
-        money = (
-            "-"
-            if hours is None
-            else spread_text(Spread(low=hours.low * price, middle=hours.middle * price, high=hours.high * price))
-        )
-        money = f"{money:>26}"
-    return f"{amount.epochs:>9,}{hours_text(hours):>26}{hours_text(amount.wall_hours):>26}{money}"
+    money = hours and hours.scaled(price or 0.0)
+    return [f"{amount.epochs:,}", hours_text(hours), hours_text(amount.wall_hours), spread_text(money)]
 
 
 def _notes(plan: Plan) -> Iterator[str]:
     if plan.unknown:
         yield (
-            f"  What an epoch of {', '.join(plan.unknown)} costs on {plan.device} is not known: nothing like it is in the store and "
-            "it was not calibrated."
+            f"  What an epoch of {', '.join(plan.unknown)} costs on {plan.device} is not known yet: nothing like it is in the store. "
+            "`--plan` measures it, on a machine that has the device."
         )
     if plan.bases:
         meaning = {"measured": "measured here", "scaled": "scaled from another clip length", "calibrated": "calibrated on noise"}

@@ -26,6 +26,10 @@ class Spread:
         values = values[1:] if len(values) > 2 else values
         return cls(low=min(values), middle=statistics.median(values), high=max(values)) if values else None
 
+    def scaled(self, factor: float) -> "Spread":
+        """In another unit."""
+        return Spread(low=self.low * factor, middle=self.middle * factor, high=self.high * factor)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageSummary:
