@@ -38,6 +38,8 @@ SEARCH = Search(
     space={"train_bce.learning_rate": Range(1e-3, 1e-2, log=True)},
 )
 """
+LONG_EPOCHS = ("--set", "train_bce.clips_per_epoch=120")
+"""So long that a sweep has not ended before it hears of a signal, however busy the machine is."""
 
 
 class Workplace:
@@ -132,7 +134,7 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
 
 @pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
-    process = place.start(*place.start_arguments("--samples", "2", "--max-concurrent", "1"))
+    process = place.start(*place.start_arguments("--samples", "2", "--max-concurrent", "1", *LONG_EPOCHS))
     read_until(process, r"t0001 .*train_bce epoch 1/3")
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=120)
@@ -150,7 +152,7 @@ def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
 
 @pytest.mark.slow
 def test_after_kill_9_of_the_driver_a_resume_ends_the_sweep(place):
-    process = place.start(*place.start_arguments("--samples", "3", "--max-concurrent", "1"))
+    process = place.start(*place.start_arguments("--samples", "3", "--max-concurrent", "1", *LONG_EPOCHS))
     read_until(process, r"t0001 .*train_bce epoch 1/3")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -224,5 +226,5 @@ def test_a_sweep_keeps_everything_on_s3_and_is_resumed_from_there(place, s3_uri)
     shutil.rmtree(place.output, ignore_errors=True)
     output = place.run("--resume", "s", "--storage", s3_uri)
     assert "Best: t000" in output
-    assert "epoch" not in output, "nothing was trained again"
+    assert not re.search(r"epoch \d+/", output), "nothing was trained again"
     assert not (place.output / "store").exists()
