@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -134,10 +135,11 @@ def clips(options: argparse.Namespace, scratch: Path) -> None:
     """One training clip into a float batch: the feed against decoding it from OGG, then with noise and gain."""
     import torch
 
-    from birdclef_core.audio.augment import add_noise, augment_wave
     from birdclef_core.config import AugmentConfig, NoiseGroup, StageConfig
+    from birdclef_core.data.buffers import WaveBuffers
     from birdclef_core.data.cache import build_cache
     from birdclef_core.data.feed import TrainFeed
+    from birdclef_core.stages.training_step import augmented_waves
 
     torch.set_num_threads(1)
     librosa, audiomentations = optional("librosa"), optional("audiomentations")
@@ -149,7 +151,7 @@ def clips(options: argparse.Namespace, scratch: Path) -> None:
     dataset = dataset_of(root, table, [f"noise/{name}" for name in noise], 10.0)
     cache = build_cache(dataset, scratch / "cache")
     every = batches * batch_size
-    float_BT, noise_MT = torch.zeros(batch_size, CLIP_S * RATE_HZ), torch.zeros(batch_size, CLIP_S * RATE_HZ)
+    float_BT, cpu, buffers = torch.zeros(batch_size, CLIP_S * RATE_HZ), torch.device("cpu"), WaveBuffers(1, "float32")
     augment = {name: 0.0 for name in AugmentConfig.__dataclass_fields__ if name.endswith("_prob")}
     gain_only = AugmentConfig(**augment | {"gain_prob": 1.0})
     rng = np.random.default_rng(0)
@@ -164,22 +166,16 @@ def clips(options: argparse.Namespace, scratch: Path) -> None:
         for number in range(every):
             start = int(rng.integers(0, (60 - CLIP_S) * RATE_HZ))
             clip_T = torch.from_numpy(cache.read(number % len(paths), start, CLIP_S * RATE_HZ))
-            float_BT[number % batch_size].copy_(clip_T).mul_(1 / 32_768)
+            float_BT[number % batch_size].copy_(clip_T)
 
-    def feed_floats(feed: TrainFeed) -> None:
-        for batch in feed.epoch(0):
-            float_BT.copy_(batch.wave_BT).mul_(1 / 32_768)
-
-    def feed_int16(feed: TrainFeed) -> None:
+    def feed_all(feed: TrainFeed) -> None:
         for _ in feed.epoch(0):
             pass
 
     def feed_noisy(feed: TrainFeed) -> None:
         generator = torch.Generator().manual_seed(0)
         for batch in feed.epoch(0):
-            float_BT.copy_(batch.wave_BT).mul_(1 / 32_768)
-            noise_MT.copy_(batch.noise_wave_MT).mul_(1 / 32_768)
-            augment_wave(add_noise(float_BT, batch.noise_clip_M, noise_MT, batch.noise_snr_db_M), gain_only, generator)
+            augmented_waves(batch, gain_only, cpu, generator, buffers)
 
     def decode_each(load: Callable[[Path, float], np.ndarray]) -> Work:
         def work() -> None:
@@ -201,11 +197,12 @@ def clips(options: argparse.Namespace, scratch: Path) -> None:
     header(f"one {CLIP_S} s clip from 60 s OGG, 32 kHz mono: CPU time, all threads together")
     setting = {"repeats": options.repeats, "clock": time.process_time, "per": every, "unit": "us"}
     controls = {"soundfile seek + read": by_soundfile} | ({"librosa.load(offset)": by_librosa} if librosa else {})
-    with TrainFeed(dataset, cache, dataset.all_species, stage(0.0), threads=1) as feed:
+    one_thread = partial(TrainFeed, dataset, cache, dataset.all_species, threads=1)
+    with one_thread(stage(0.0)) as feed, one_thread(stage(0.0), floats=True) as float_feed:
         for name, load in controls.items():
             compare(f"cache to a row of a float batch; {name}", read_floats, decode_each(load), **setting)
-            compare(f"feed to an int16 batch; {name}", lambda: feed_int16(feed), decode_each(load), **setting)
-            compare(f"feed, batch to float on the CPU; {name}", lambda: feed_floats(feed), decode_each(load), **setting)
+            compare(f"feed to a float batch; {name}", lambda: feed_all(float_feed), decode_each(load), **setting)
+            compare(f"feed to an int16 batch; {name}", lambda: feed_all(feed), decode_each(load), **setting)
     if librosa and audiomentations:
         chain = audiomentations.Compose(
             [
@@ -214,13 +211,13 @@ def clips(options: argparse.Namespace, scratch: Path) -> None:
             ]
         )
         control = decode_each(lambda path, offset_s: chain(by_librosa(path, offset_s), sample_rate=RATE_HZ))
-        with TrainFeed(dataset, cache, dataset.all_species, stage(1.0), threads=1) as feed:
-            compare("with noise + gain on a GPU; librosa + audiomentations", lambda: feed_int16(feed), control, **setting)
-            compare("with noise + gain on the CPU; librosa + audiomentations", lambda: feed_noisy(feed), control, **setting)
+        with one_thread(stage(1.0)) as feed, one_thread(stage(1.0), floats=True) as float_feed:
+            compare("with noise + gain on a GPU; librosa + audiomentations", lambda: feed_all(feed), control, **setting)
+            compare("with noise + gain on the CPU; librosa + audiomentations", lambda: feed_noisy(float_feed), control, **setting)
     print("\nclips/s of the feed as int16, by reader threads")
     for threads in (1, 2, 4):
         with TrainFeed(dataset, cache, dataset.all_species, stage(0.0), threads=threads) as feed:
-            rates = sorted(every / timed(lambda feed=feed: feed_int16(feed), time.perf_counter) for _ in range(options.repeats))
+            rates = sorted(every / timed(lambda feed=feed: feed_all(feed), time.perf_counter) for _ in range(options.repeats))
         print(f"  {threads} threads: {statistics.median(rates):,.0f} ({rates[0]:,.0f}-{rates[-1]:,.0f})")
 
 

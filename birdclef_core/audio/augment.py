@@ -1,11 +1,13 @@
 """What is done to single clips in training, for a whole batch at once on its device: gain, noise, shifts, masks, tilt.
 
 Parameters are drawn on the host by a CPU generator (`draw_*`) and applied on the device (`apply_*`): nothing waits
-for the device, and only clips that an effect has been drawn for are touched. Functions return new tensors.
+for the device, and only clips that an effect has been drawn for are touched. Waveforms are changed in place (`*_`): a batch of
+them is large, and on a CPU a second one costs more than what is done to it. Other functions return new tensors.
 
 Shapes: B clips, M clips an effect was drawn for, T samples, F mel bins, N frames, J masks.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -56,9 +58,9 @@ class MelAugment:
     frequency_mask_bins_BJ: Tensor
 
 
-def augment_wave(wave_BT: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def augment_wave_(wave_BT: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
     """Draw, then apply, what is done to waveforms."""
-    return apply_wave_augment(wave_BT, draw_wave_augment(config, len(wave_BT), generator))
+    return apply_wave_augment_(wave_BT, draw_wave_augment(config, len(wave_BT), generator))
 
 
 def augment_mel_db(db_BFN: Tensor, config: AugmentConfig, spectrogram: SpectrogramConfig, generator: torch.Generator) -> Tensor:
@@ -90,30 +92,57 @@ def draw_wave_augment(config: AugmentConfig, batch_size: int, generator: torch.G
     )
 
 
-def apply_wave_augment(wave_BT: Tensor, drawn: WaveAugment) -> Tensor:
-    """wave_BT with gain, then noise at its signal-to-noise ratio, then the shift."""
+def apply_wave_augment_(wave_BT: Tensor, drawn: WaveAugment) -> Tensor:
+    """wave_BT itself with gain, then noise at its signal-to-noise ratio, then the shift."""
     shifts = zip(drawn.shift_clip_M.tolist(), drawn.shift_share_M.tolist(), strict=True)  # while they are on the host
     drawn = _on_device(drawn, wave_BT.device)
-    wave_BT = wave_BT * _db_to_factor(drawn.gain_db_B)[:, None]
+    wave_BT *= _db_to_factor(drawn.gain_db_B)[:, None]
     if len(drawn.transition_clip_M):
         _fade_(wave_BT, drawn)
     if len(drawn.noise_clip_M):
         noise_MT = _coloured_noise(drawn, wave_BT)
-        wave_BT = add_noise(wave_BT, drawn.noise_clip_M, noise_MT, drawn.noise_snr_db_M)
+        add_noise_(wave_BT, drawn.noise_clip_M, noise_MT, drawn.noise_snr_db_M)
     for clip, share in shifts:
         wave_BT[clip] = torch.roll(wave_BT[clip], int(share * wave_BT.shape[1]))
     return wave_BT
 
 
-def add_noise(wave_BT: Tensor, clip_M: Tensor, noise_MT: Tensor, snr_db_M: Tensor) -> Tensor:
-    """wave_BT with noise m added to clip clip_M[m], snr_db_M[m] decibels (RMS) below that clip as it came in.
+def add_noise_(wave_BT: Tensor, clip_M: Tensor, noise_MT: Tensor, snr_db_M: Tensor) -> Tensor:
+    """wave_BT itself with noise m, at whatever level it comes, added to clip clip_M[m], snr_db_M[m] decibels (RMS) below that clip as it came in.
 
     A clip may get several. A silent clip gets none, and silent noise adds nothing.
     """
+    if wave_BT.device.type != "cpu":
+        return _add_noise_at_once_(wave_BT, clip_M, noise_MT, snr_db_M)
+    for wave_T, own in zip(wave_BT, noise_by_clip(len(wave_BT), clip_M), strict=True):
+        add_noise_to_clip_(wave_T, own, noise_MT, snr_db_M)
+    return wave_BT
+
+
+def _add_noise_at_once_(wave_BT: Tensor, clip_M: Tensor, noise_MT: Tensor, snr_db_M: Tensor) -> Tensor:
     level_M = torch.linalg.vector_norm(wave_BT, dim=1).index_select(0, clip_M)
     noise_level_M = torch.linalg.vector_norm(noise_MT, dim=1).clamp(min=_TINY)
     scale_M = level_M / noise_level_M * _db_to_factor(-snr_db_M)
-    return wave_BT.index_add(0, clip_M, noise_MT * scale_M[:, None])
+    return wave_BT.index_add_(0, clip_M, noise_MT * scale_M[:, None])
+
+
+def add_noise_to_clip_(wave_T: Tensor, own: Sequence[int], noise_MT: Tensor, snr_db_M: Tensor) -> Tensor:
+    """`add_noise_` of the noises `own` to one clip, on a CPU: by numbers, not tensors, and without a second batch."""
+    if own:
+        level = float(torch.linalg.vector_norm(wave_T))
+    for noise in own:
+        noise_T = noise_MT[noise].float()
+        noise_level = max(float(torch.linalg.vector_norm(noise_T)), _TINY)
+        wave_T.add_(noise_T, alpha=level / noise_level * 10 ** (-float(snr_db_M[noise]) / 20))
+    return wave_T
+
+
+def noise_by_clip(num_clips: int, clip_M: Tensor) -> list[list[int]]:
+    """The noises of each clip."""
+    own: list[list[int]] = [[] for _ in range(num_clips)]
+    for noise, clip in enumerate(clip_M.tolist()):
+        own[clip].append(noise)
+    return own
 
 
 def draw_mel_augment(config: AugmentConfig, batch_size: int, generator: torch.Generator) -> MelAugment:

@@ -6,7 +6,7 @@ Shapes: B clips, T samples, C species, M noise additions, R recordings that are 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -25,14 +25,19 @@ from birdclef_core.taxonomy import LabelSpace
 
 READER_THREADS = 2
 """Threads that read clips: see docs/benchmarks/data.md."""
+_WITH_CONSUMER = 2
+"""Batches in use that are not ahead any more: the one being consumed, and its successor as it is handed over."""
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Training clips as they leave the CPU; int16 is turned into float on the device."""
+    """Training clips as they leave the CPU; int16 is turned into float on the device.
+
+    Nothing changes them in place: a step that ran out of memory starts again from the same batch.
+    """
 
     wave_BT: Tensor
-    """int16."""
+    """int16; for a CPU float32, in the same steps."""
     target_BC: Tensor
     """float32."""
     weight_B: Tensor
@@ -42,7 +47,7 @@ class TrainBatch:
     noise_clip_M: Tensor
     """int64, the clip that each noise is added to; a clip may get several, M may be 0."""
     noise_wave_MT: Tensor
-    """int16."""
+    """As `wave_BT`."""
     noise_snr_db_M: Tensor
     """float32, ratio of the clip's power to the noise's."""
 
@@ -61,9 +66,19 @@ class TrainFeed:
     """Class-balanced training clips of one stage. A context manager: its threads start with it, and `close` ends them."""
 
     def __init__(
-        self, dataset: Dataset, cache: WaveCache, label_space: LabelSpace, stage: StageConfig, *, threads: int = READER_THREADS
+        self,
+        dataset: Dataset,
+        cache: WaveCache,
+        label_space: LabelSpace,
+        stage: StageConfig,
+        *,
+        floats: bool = False,
+        threads: int = READER_THREADS,
     ) -> None:
-        """Raises DataError when no training recording has a species of `label_space`. The number of threads changes no batch."""
+        """`floats` gives the waves as float32: for a CPU, where a clip is best converted while the processor's cache holds it.
+
+        Raises DataError when no training recording has a species of `label_space`. The number of threads changes no batch.
+        """
         table = training_table(dataset, label_space, secondary_target=stage.secondary_target)
         weights = np.where(cache.recording_samples[table.rows_R] > 0, table.sampling_weight_R, 0.0)
         if not weights.any():
@@ -76,7 +91,9 @@ class TrainFeed:
         self._cumulative_weights = np.cumsum(weights)
         self._noise = noise_pools(stage.noise, dataset.noise["group"].to_numpy(dtype=object), cache.noise_samples > 0)
         self._prefetcher = Prefetcher(self._make, threads=threads, depth=2 * threads)
-        self._waves, self._noise_waves = WaveBuffers(2 * threads), WaveBuffers(2 * threads)
+        dtype: Literal["int16", "float32"] = "float32" if floats else "int16"
+        keep = self._prefetcher.depth + _WITH_CONSUMER
+        self._waves, self._noise_waves = WaveBuffers(keep, dtype), WaveBuffers(keep, dtype)
 
     def __enter__(self) -> Self:
         return self
@@ -167,7 +184,7 @@ class EvaluationWindows:
         self._recording_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
         self._start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * self._clip_samples
         self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
-        self._waves = WaveBuffers(2 * READER_THREADS)
+        self._waves = WaveBuffers(self._prefetcher.depth + _WITH_CONSUMER)
 
     def __len__(self) -> int:
         """Batches."""

@@ -160,7 +160,7 @@ class _StageTraining:
         dataset, cache, config = self.data.dataset, self.data.cache, self.config
         windows = EvaluationWindows(dataset, cache, self.space, config.clip_s, batch_size=config.evaluation_batch_size)
         scorer = Scorer(self.model, windows, self.arithmetic, self.device)
-        with TrainFeed(dataset, cache, self.space, config) as feed:
+        with TrainFeed(dataset, cache, self.space, config, floats=self.device.type == "cpu") as feed:
             for epoch in range(self.progress.epoch, config.epochs):
                 metrics, scores_RC = self._epoch(feed, scorer, windows, epoch)
                 if metrics.is_last:

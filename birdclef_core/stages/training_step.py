@@ -13,9 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from birdclef_core.audio.augment import add_noise, augment_mel_db, augment_wave
+from birdclef_core.audio.augment import add_noise_, add_noise_to_clip_, augment_mel_db, augment_wave_, noise_by_clip
 from birdclef_core.audio.mixing import mix_spectrograms, mix_waves
-from birdclef_core.config import StageConfig
+from birdclef_core.config import AugmentConfig, StageConfig
+from birdclef_core.data.buffers import WaveBuffers
+from birdclef_core.data.decode import INT16_SCALE
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.errors import TrainingError
 from birdclef_core.models.detector import Detector
@@ -48,6 +50,7 @@ class TrainingStep:
         self.micro_batch_size = config.micro_batch_size or config.batch_size
         self._model, self._optimizer, self._config = model, optimizer, config
         self._arithmetic, self._device, self._on_note = arithmetic, device, on_note
+        self._waves = WaveBuffers(1, "float32")
         parameters = dict(model.named_parameters())
         self._trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
         self._statistics = _Snapshot([tensor for name, tensor in model.state_dict().items() if name not in parameters])
@@ -107,17 +110,9 @@ class TrainingStep:
     def prepare(self, batch: TrainBatch, generator: torch.Generator) -> ReadyBatch:
         """The batch with noise, augmentation and mixing, as spectrograms."""
         config = self._config
-        wave_BT = to_float(batch.wave_BT, self._device)
+        wave_BT = augmented_waves(batch, config.augment, self._device, generator, self._waves)
         target_BC = batch.target_BC.to(self._device, non_blocking=True)
         weight_B = batch.weight_B.to(self._device, non_blocking=True)
-        if len(batch.noise_clip_M):
-            wave_BT = add_noise(
-                wave_BT,
-                batch.noise_clip_M.to(self._device, non_blocking=True),
-                to_float(batch.noise_wave_MT, self._device),
-                batch.noise_snr_db_M.to(self._device, non_blocking=True),
-            )
-        wave_BT = augment_wave(wave_BT, config.augment, generator)
         wave_BT, target_BC, weight_B = mix_waves(wave_BT, target_BC, weight_B, config.mixing, generator)
         # In micro-batches too: a spectrum takes several times the memory of its waves.
         db_BFN = torch.cat([self._model.wave_to_db(part) for part in wave_BT.split(self.micro_batch_size)])
@@ -168,6 +163,31 @@ class _Snapshot:
             torch._foreach_copy_(tensors, saved)
 
 
-def to_float(wave: Tensor, device: torch.device) -> Tensor:
-    """int16 samples as float32 in [-1, 1) on the device."""
-    return wave.to(device, non_blocking=True).float().div_(32768)
+def augmented_waves(
+    batch: TrainBatch, config: AugmentConfig, device: torch.device, generator: torch.Generator, buffers: WaveBuffers
+) -> Tensor:
+    """wave_BT of a batch as float32 on the device, with its noise and what `config` asks for.
+
+    On a CPU it lies in memory from `buffers`: fresh memory would cost more than all that is done to it.
+    """
+    if device.type == "cpu":
+        wave_BT = _noisy_clip_by_clip(batch, buffers.take(*batch.wave_BT.shape))
+    else:
+        wave_BT = to_float(batch.wave_BT, device)
+        noise = (batch.noise_clip_M, batch.noise_wave_MT, batch.noise_snr_db_M)
+        clip_M, noise_MT, snr_db_M = (part.to(device, non_blocking=True) for part in noise)
+        add_noise_(wave_BT, clip_M, noise_MT.float(), snr_db_M)
+    return augment_wave_(wave_BT, config, generator)
+
+
+def _noisy_clip_by_clip(batch: TrainBatch, out_BT: Tensor) -> Tensor:
+    """The clips with their noise in `out_BT`; one after the other, as the processor's cache holds a clip and no batch."""
+    own_noise = noise_by_clip(len(out_BT), batch.noise_clip_M)
+    for wave_T, out_T, own in zip(batch.wave_BT, out_BT, own_noise, strict=True):
+        add_noise_to_clip_(to_float(wave_T, out_BT.device, out_T), own, batch.noise_wave_MT, batch.noise_snr_db_M)
+    return out_BT
+
+
+def to_float(wave: Tensor, device: torch.device, out: Tensor | None = None) -> Tensor:
+    """Samples in int16 steps as float32 in [-1, 1) on the device, in `out` if that is given."""
+    return torch.mul(wave.to(device, non_blocking=True), 1 / INT16_SCALE, out=out)

@@ -24,3 +24,7 @@ def test_what_is_kept_is_bounded_and_grows_to_what_is_needed() -> None:
     assert len(buffers._free) == 2
     assert buffers.take(4, 10).fill_(7).shape == (4, 10)
     assert buffers.take(0, 10).shape == (0, 10)
+
+
+def test_memory_for_floats() -> None:
+    assert WaveBuffers(1, "float32").take(2, 10).fill_(0.5).unique().tolist() == [0.5]

@@ -127,6 +127,17 @@ def test_trouble_with_the_cache_reaches_the_consumer(dataset: Dataset, cache: Wa
             list(feed.epoch(1))
 
 
+def test_floats_are_the_same_samples(dataset: Dataset, cache: WaveCache) -> None:
+    config = stage(noise=(NoiseGroup(prob=1.0),))
+    with (
+        TrainFeed(dataset, cache, dataset.target_species, config) as feed,
+        TrainFeed(dataset, cache, dataset.target_species, config, floats=True) as float_feed,
+    ):
+        whole, floats = next(feed.epoch(0)), next(float_feed.epoch(0))
+    assert floats.wave_BT.dtype == floats.noise_wave_MT.dtype == torch.float32
+    assert torch.equal(floats.wave_BT, whole.wave_BT.float()) and torch.equal(floats.noise_wave_MT, whole.noise_wave_MT.float())
+
+
 def test_batches_do_not_depend_on_the_threads(dataset: Dataset, cache: WaveCache) -> None:
     config = stage(clips_per_epoch=80, noise=(NoiseGroup(prob=0.5),))
     epochs = []

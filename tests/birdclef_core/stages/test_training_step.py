@@ -100,6 +100,15 @@ def test_noise_augmentation_and_mixing_all_reach_the_model():
         assert torch.equal(ready.target_BC, plain.target_BC) == ("augment" in changes)
 
 
+def test_waves_of_floats_equal_those_of_int16_and_the_batch_stays_as_it_was():
+    batch, stage = make_batch(), replace(STAGE, augment=replace(QUIET, gain_prob=1.0, time_shift_prob=1.0))
+    floats = replace(batch, wave_BT=batch.wave_BT.float(), noise_wave_MT=batch.noise_wave_MT.float())
+    before = floats.wave_BT.clone()
+    ready = [make_step(stage).prepare(each, torch.Generator().manual_seed(1)).mel_BKFN for each in (batch, floats, floats)]
+    assert torch.equal(ready[0], ready[1]) and torch.equal(ready[1], ready[2])
+    assert torch.equal(floats.wave_BT, before)
+
+
 def replace_noise(batch: TrainBatch) -> TrainBatch:
     empty = make_batch(noises=0)
     return replace(batch, noise_clip_M=empty.noise_clip_M, noise_wave_MT=empty.noise_wave_MT, noise_snr_db_M=empty.noise_snr_db_M)
