@@ -23,6 +23,7 @@ _CODE_WITHOUT_RESULT = (
     "stages/gc.py",
     "stages/import_checkpoint.py",
     "stages/leases.py",
+    "stages/leftovers.py",
     "stages/recipes.py",
     "stages/store.py",
 )

@@ -27,6 +27,17 @@ SCRATCH_BYTES = 20 * 2**30
 SCRATCH_USE_S = 3600.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A file of a storage."""
+
+    name: str
+    """From the storage's root."""
+    num_bytes: int
+    written_at_s: float
+    """Unix time by the storage's clock."""
+
+
 @dataclass(frozen=True)
 class Storage:
     """A file system and a folder on it. Picklable."""
@@ -66,11 +77,15 @@ class Storage:
         selector = pafs.FileSelector(self.root, allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
-    def files(self) -> list[tuple[str, int]]:
-        """Every file inside, at any depth: its name from here and its bytes; none when the folder is not there."""
+    def files(self) -> list[StoredFile]:
+        """Every file inside, at any depth; none when the folder is not there."""
         selector = pafs.FileSelector(self.root, allow_not_found=True, recursive=True)
         found = self.filesystem.get_file_info(selector)
-        return [(info.path[len(self.root) + 1 :], info.size) for info in found if info.type == pafs.FileType.File]
+        return [
+            StoredFile(name=info.path[len(self.root) + 1 :], num_bytes=info.size, written_at_s=info.mtime_ns / 1e9)
+            for info in found
+            if info.type == pafs.FileType.File
+        ]
 
     def read_text(self, name: str) -> str | None:
         """The text of a file, None when it is not there."""

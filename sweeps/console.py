@@ -9,6 +9,7 @@ from rich.table import Table
 from sweeps.coordinator import Coordinator, PlannedTrial
 from sweeps.records import TrialRecord
 from sweeps.trial import TrialReport
+from sweeps.wording import format_duration
 
 
 class SweepConsole:
@@ -121,12 +122,6 @@ def _cells(record: TrialRecord, report: TrialReport | None) -> tuple[str, ...]:
 def describe_params(params: dict[str, object]) -> str:
     """Parameters in one line, numbers with three digits."""
     return ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())
-
-
-def format_duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:

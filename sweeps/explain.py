@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from birdclef_core.errors import InputError
 from birdclef_core.stages.store import StageRecord, StageStore
+from sweeps.references import known_record
 
 _MEANING = {
     "data": "the recordings, their labels, the split or the noise files",
@@ -34,7 +34,7 @@ def explain(store: StageStore, first_id: str, second_id: str) -> list[str]:
 
     Raises InputError when one has no record.
     """
-    first, second = _record(store, first_id), _record(store, second_id)
+    first, second = known_record(store, first_id), known_record(store, second_id)
     lines = [f"{_title(first)} and {_title(second)}"]
     if first_id == second_id:
         return [*lines, "  are the same stage."]
@@ -66,13 +66,6 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(item, f"{name}.{index}")
     else:
         yield name, value
-
-
-def _record(store: StageStore, stage_id: str) -> StageRecord:
-    record = store.record(stage_id)
-    if record is None:
-        raise InputError(f"Stage {stage_id[:16]} must be in the store to be explained, but has no record there.")
-    return record
 
 
 def _title(record: StageRecord) -> str:

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
-from birdclef_core.errors import InputError
 from birdclef_core.stages.catalogue import SCORE
 from birdclef_core.stages.store import StageRecord, StageStore
-from sweeps.console import format_duration
 from sweeps.pages import box, page, picture
+from sweeps.references import known_record
+from sweeps.wording import format_duration
 
-NODE_WIDTH, NODE_HEIGHT, ARROW = 190.0, 92.0, 26.0
+NODE_WIDTH, NODE_HEIGHT, ARROW = 196.0, 100.0, 26.0
 _SHOWN = ("epochs", "learning_rate", "clip_s", "batch_size", "loss", "label_space", "seed", "precision")
 
 
@@ -23,50 +22,61 @@ class Ancestor:
     stage_id: str
     record: StageRecord | None
     """None when it is not in the store any more."""
-    is_whole: bool | None
-    """Whether its files have the hashes that they were written with; None: not looked at."""
+    problem: str | None
+    """What is wrong with its files; empty: every hash is as it was written; None: not looked at."""
 
 
 def lineage(store: StageStore, stage_id: str, *, verify: bool) -> list[Ancestor]:
     """From the first stage to `stage_id`. Raises InputError when that one has no record; ancestors may be gone."""
-    if store.record(stage_id) is None:
-        raise InputError(f"Stage {stage_id[:16]} must be in the store, but has no record there.")
+    known_record(store, stage_id)
     found: list[Ancestor] = []
     next_id: str | None = stage_id
     while next_id is not None:
         record = store.record(next_id)
-        is_whole = store.check(next_id) == "" if verify and record else None
-        found.append(Ancestor(stage_id=next_id, record=record, is_whole=is_whole))
+        problem = store.check(next_id) if verify and record else None
+        found.append(Ancestor(stage_id=next_id, record=record, problem=problem))
         next_id = record.parent_id if record else None
     return found[::-1]
 
 
+def is_sound(ancestors: Sequence[Ancestor]) -> bool:
+    """Whether every stage is there and none is known to be damaged."""
+    return all(ancestor.record is not None and not ancestor.problem for ancestor in ancestors)
+
+
 def lineage_lines(ancestors: Sequence[Ancestor]) -> list[str]:
     """What to print of a lineage."""
-    first = ancestors[0].record
-    lines = [f"starts from {first.identity.get('parent', '?')} weights" if first else "starts from a stage that is gone"]
+    lines = [f"starts from {_first_weights(ancestors)}"]
     for ancestor in ancestors:
         lines += _lines(ancestor)
     spent_s = sum(ancestor.record.cost_s for ancestor in ancestors if ancestor.record)
     return [*lines, f"in all {format_duration(spent_s)} of device time"]
 
 
+def _first_weights(ancestors: Sequence[Ancestor]) -> str:
+    first = ancestors[0].record
+    return f"{first.identity.get('parent', 'unknown')} weights" if first else "a stage that is no longer in the store"
+
+
 def _lines(ancestor: Ancestor) -> list[str]:
     record = ancestor.record
     if record is None:
-        return [f"{ancestor.stage_id[:16]}: no longer in the store"]
+        return [f"{ancestor.stage_id[:16]}: MISSING, no longer in the store"]
     config: dict[str, Any] = record.identity.get("stage", {})
     shown = ", ".join(f"{key}={config[key]}" for key in _SHOWN if key in config)
-    whole = {True: "hashes verified", False: "DAMAGED: hashes differ", None: "hashes not verified"}[ancestor.is_whole]
     scores = ", ".join(f"{name} {value:.4f}" for name, value in sorted(record.metrics.items()))
-    return [
+    made = f"{record.finished_at} on {record.environment.get('device', 'another machine')} in {format_duration(record.cost_s)}"
+    lines = [
         f"{record.stage} {record.stage_id[:16]} ({record.recipe}, {record.identity.get('model', {}).get('encoder', '')})",
-        f"    config  {shown}",
-        f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}, {record.surgery}",
-        f"    made    {record.finished_at} on {record.environment.get('device', '?')} in {format_duration(record.cost_s)}",
+        f"    config  {shown or 'unknown'}",
+        f"    start   {record.surgery}",
+        f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}",
+        f"    made    {made}",
         f"    scores  {scores or 'none'}",
-        f"    files   {whole}",
     ]
+    if ancestor.problem is not None:
+        lines.append(f"    files   {f'DAMAGED: {ancestor.problem}' if ancestor.problem else 'every hash verified'}")
+    return lines
 
 
 def lineage_page(ancestors: Sequence[Ancestor], title: str) -> str:
@@ -77,22 +87,11 @@ def lineage_page(ancestors: Sequence[Ancestor], title: str) -> str:
 
 def lineage_svg(ancestors: Sequence[Ancestor]) -> str:
     """Boxes from the first weights to the last stage, with score and cost."""
-    first = ancestors[0].record
-    weights = str(first.identity.get("parent", "?")) if first else "?"
-    nodes: list[tuple[str, tuple[str, ...], str]] = [("line", ("first weights", weights[:26]), weights)]
+    first = _first_weights(ancestors)
+    nodes: list[tuple[str, tuple[str, ...], str]] = [("line", ("starts from", *_wrapped(first, 28)), first)]
     for ancestor in ancestors:
-        record = ancestor.record
-        if record is None:
-            nodes.append(("line", (ancestor.stage_id[:12], "no longer in the store"), ancestor.stage_id))
-            continue
-        score = record.metrics.get(SCORE, float("nan"))
-        lines = (
-            record.stage,
-            f"{SCORE} {score:.3f}",
-            f"{len(record.history)} epochs, {format_duration(record.cost_s)}",
-            record.stage_id[:12],
-        )
-        nodes.append(("best" if ancestor is ancestors[-1] else "stored", lines, record.stage_id))
+        fill = "best" if ancestor is ancestors[-1] else "stored"
+        nodes.append(("line" if ancestor.record is None else fill, _node_text(ancestor), ancestor.stage_id))
     step = NODE_WIDTH + ARROW
     parts = []
     for index, (fill, text, tip) in enumerate(nodes):
@@ -104,7 +103,20 @@ def lineage_svg(ancestors: Sequence[Ancestor]) -> str:
     return picture(max(1120.0, len(nodes) * step), NODE_HEIGHT + 10, parts, "From the first weights to the last stage")
 
 
-def write_page(path: Path, ancestors: Sequence[Ancestor], title: str) -> None:
-    """`lineage_page` as a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(lineage_page(ancestors, title))
+def _node_text(ancestor: Ancestor) -> tuple[str, ...]:
+    record = ancestor.record
+    if record is None:
+        return ancestor.stage_id[:16], "no longer in the store"
+    score, space = record.metrics.get(SCORE), record.identity.get("stage", {}).get("label_space", "")
+    return (
+        record.stage,
+        "not scored" if score is None else f"{SCORE} {score:.3f}",
+        f"of {len(record.species)} species{f' ({space})' if space else ''}",
+        f"{len(record.history)} epochs in {format_duration(record.cost_s)}" if record.history else record.surgery,
+        record.stage_id[:16],
+        "DAMAGED" if ancestor.problem else "",
+    )
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return [text[start : start + width] for start in range(0, len(text), width)]

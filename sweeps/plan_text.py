@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from birdclef_core.stages.catalogue import Spread
 from sweeps.plan import Amount, Plan, StageNode
+from sweeps.wording import bytes_text
 
 MAX_TREE_LINES = 60
 
@@ -56,14 +57,6 @@ def figure(value: float) -> str:
 def counted(number: int, thing: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def bytes_text(num_bytes: int) -> str:
-    """In the largest unit that leaves a figure of one or more."""
-    for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes / 1024:.1f} KiB"
 
 
 def _workers(plan: Plan) -> str:

@@ -3,17 +3,28 @@
 import re
 
 from birdclef_core.errors import InputError
-from birdclef_core.stages.store import StageStore
+from birdclef_core.stages.store import StageRecord, StageStore
 from birdclef_core.storage import Storage
 from sweeps.records import SweepRecords, TrialRecord
+from sweeps.wording import REFERENCE
 
-MIN_ID_LENGTH = 4
-HELP = "the beginning of a stage id, SWEEP (its best trial), SWEEP/TRIAL (its last stage) or SWEEP/TRIAL/STAGE"
+MAX_NAMED = 12
 
 
 def store_of(storage: Storage) -> StageStore:
     """The stage store of a storage place."""
     return StageStore(storage.at("store"))
+
+
+def existing_storage(place: str) -> Storage:
+    """The storage of sweeps that exist. Raises InputError when it cannot be read or holds no store."""
+    storage = Storage.parse(place)
+    try:
+        if storage.exists("store"):
+            return storage
+    except OSError as error:  # no such bucket, no access, no network
+        raise InputError(f"The storage {place} must be readable, but is not: {str(error).splitlines()[0]}") from None
+    raise InputError(f"There is no store in {storage.root}: --storage must name the folder or URI that sweeps were given.")
 
 
 def resolve(storage: Storage, reference: str) -> str:
@@ -25,10 +36,12 @@ def resolve(storage: Storage, reference: str) -> str:
             return found[0]
         if found:
             raise InputError(
-                f"{reference!r} must be the beginning of one stage id, but is that of {', '.join(i[:16] for i in found)}."
+                f"{reference!r} must be the beginning of one stage id, but {len(found)} begin so: {_names([stage_id[:16] for stage_id in found])}."
             )
-    if not SweepRecords(storage.at(parts[0])).exists():
-        raise InputError(f"A reference must be {HELP}, but {storage.root} has no stage or sweep {reference!r}.")
+    if len(parts) > 3 or not parts[0] or not SweepRecords(storage.at(parts[0])).exists():
+        raise InputError(
+            f"{reference!r} must be {REFERENCE}, but {storage.root} has no such stage or sweep. Its sweeps: {_names(sweeps_in(storage))}."
+        )
     return _of_sweep(storage, *parts)
 
 
@@ -36,13 +49,29 @@ def _of_sweep(storage: Storage, sweep: str, trial: str = "", stage: str = "") ->
     trials = {record.trial: record for record in SweepRecords(storage.at(sweep)).load_trials()}
     record = trials.get(trial) if trial else best(list(trials.values()))
     if record is None:
-        what = f"no trial {trial!r}; it has {', '.join(trials)}" if trial else "no finished trial"
+        what = f"no trial {trial!r}; it has {_names(list(trials))}" if trial else "no finished trial"
         raise InputError(f"Sweep {sweep} has {what}.")
-    if not stage:
-        return record.stage_ids[max(0, len(record.stage_scores) - 1)]
-    if stage not in record.stages:
-        raise InputError(f"Trial {record.trial} has no stage {stage!r}; it has {', '.join(record.stages)}.")
-    return record.stage_ids[record.stages.index(stage)]
+    if stage:
+        if stage not in record.stages:
+            raise InputError(f"Trial {record.trial} has no stage {stage!r}; it has {', '.join(record.stages)}.")
+        return record.stage_ids[record.stages.index(stage)]
+    if not record.stage_scores:
+        raise InputError(f"Trial {record.trial} of {sweep} has finished no stage yet ({record.status}).")
+    return record.stage_ids[len(record.stage_scores) - 1]
+
+
+def known_record(store: StageStore, stage_id: str) -> StageRecord:
+    """The record of a stage. Raises InputError when the store has none."""
+    record = store.record(stage_id)
+    if record is None:
+        raise InputError(f"Stage {stage_id[:16]} must be in the store, but is not: not trained yet, or removed.")
+    return record
+
+
+def _names(names: list[str]) -> str:
+    """The first of them."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return (", ".join(names[:MAX_NAMED]) or "none") + more
 
 
 def best(trials: list[TrialRecord]) -> TrialRecord | None:

@@ -1,24 +1,20 @@
 """`birdclef store`: what is in a store, whether it is whole, what it takes, and what could go."""
 
+import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
-from birdclef_core.config import STAGE_NAMES, StageName
-from birdclef_core.data.dataset import read_target_list
+from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
 from birdclef_core.stages.catalogue import StageSummary
-from birdclef_core.stages.gc import GarbagePlan, plan_garbage
-from birdclef_core.stages.import_checkpoint import import_checkpoint
+from birdclef_core.stages.gc import MUST_STAY, GarbagePlan, Removal, collect, plan_garbage
 from birdclef_core.stages.leases import Leases
-from birdclef_core.stages.recipes import small_budget
+from birdclef_core.stages.leftovers import Leftover, find_leftovers
 from birdclef_core.storage import Storage
-from birdclef_core.taxonomy import LabelSpace
-from sweeps.console import format_duration
-from sweeps.plan_text import bytes_text
 from sweeps.records import SweepRecords
 from sweeps.references import best, store_of, sweeps_in
-from sweeps.search import load_search, override
+from sweeps.wording import bytes_text, format_duration
 
 MAX_LISTED = 40
 
@@ -27,30 +23,34 @@ def list_stages(storage: Storage) -> list[str]:
     """A line for each published stage, by recipe, stage and score."""
     summaries = store_of(storage).summaries()
     if not summaries:
-        return [f"The store in {storage.root} has no stages."]
-    uses, _ = stage_uses(storage)
+        return [f"The store in {storage.root} has no finished stages yet."]
+    uses, problems = stage_uses(storage)
+    width = max(8, *(len(item.recipe) for item in summaries.values())) + 2
     ordered = sorted(summaries.values(), key=lambda item: (item.recipe, STAGE_NAMES.index(item.stage), -item.score))
-    lines = [f"{'stage':<18}{'recipe':<20}{'of':<14}{'score':>7}{'epochs':>8}{'cost':>10}{'size':>11}{'uses':>6}  from"]
+    lines = [f"{'stage':<18}{'recipe':<{width}}{'of':<14}{'score':>7}{'epochs':>8}{'cost':>10}{'size':>11}{'trials':>8}  from"]
     for item in ordered:
-        start = item.parent_id[:12] if item.parent_id else "-"
+        score = "-" if item.score != item.score else f"{item.score:.3f}"
         lines.append(
-            f"{item.stage_id[:16]:<18}{item.recipe:<20}{item.stage:<14}{item.score:>7.3f}{item.epochs:>8}"
-            f"{format_duration(item.cost_s):>10}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>6}  {start}"
+            f"{item.stage_id[:16]:<18}{item.recipe:<{width}}{item.stage:<14}{score:>7}{item.epochs:>8}"
+            f"{format_duration(item.cost_s):>10}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>8}  {_start(item)}"
         )
-    total = sum(item.num_bytes for item in summaries.values())
-    return [
-        *lines,
-        f"{len(summaries)} stages, {bytes_text(total)}, {format_duration(sum(item.cost_s for item in summaries.values()))} of device time",
-    ]
+    total = bytes_text(sum(item.num_bytes for item in summaries.values()))
+    cost = format_duration(sum(item.cost_s for item in summaries.values()))
+    lines.append(f"{len(summaries)} stages, {total}, {cost} of device time. Scores are cmap_pad5 in each stage's label space.")
+    return [*lines, *problems]
+
+
+def _start(item: StageSummary) -> str:
+    return item.parent_id[:16] if item.parent_id else item.start[:24]
 
 
 def verify_stages(storage: Storage, on_done: Callable[[int, int], None]) -> list[str]:
     """A line for each stage whose files are not what was written; all files are read."""
     store = store_of(storage)
-    stage_ids = store.known_ids()
+    stage_ids = [stage_id for stage_id in store.known_ids() if store.is_published(stage_id)]
     damaged = []
     for index, stage_id in enumerate(stage_ids):
-        if store.is_published(stage_id) and (problem := store.check(stage_id)):
+        if problem := store.check(stage_id):
             damaged.append(f"{stage_id[:16]}: {problem}")
         on_done(index + 1, len(stage_ids))
     return damaged
@@ -62,83 +62,116 @@ def usage_lines(storage: Storage) -> list[str]:
     sizes: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for item in store.summaries().values():
         sizes[item.recipe, item.stage].append(item.num_bytes)
-    lines = [
-        f"{bytes_text(sum(found)):>11}  {len(found):>5} x {recipe} {stage}" for (recipe, stage), found in sorted(sizes.items())
-    ]
+    lines = [_amount(sum(found), len(found), f"{recipe} {stage}") for (recipe, stage), found in sorted(sizes.items())]
     unfinished = store.unfinished()
-    lines.append(f"{bytes_text(sum(unfinished.values())):>11}  {len(unfinished):>5} x epoch checkpoints of unfinished stages")
-    total = sum(num_bytes for _, num_bytes in store.storage.files())
-    return [*lines, f"{bytes_text(total):>11}  in all"]
+    total = sum(file.num_bytes for file in store.storage.files())
+    rest = total - sum(map(sum, sizes.values())) - sum(unfinished.values())
+    return [
+        *lines,
+        _amount(sum(unfinished.values()), len(unfinished), "epoch checkpoints of unfinished stages"),
+        f"{bytes_text(rest):>11}          pointers, leases, and attempts that were cut off or set aside",
+        f"{bytes_text(total):>11}          in all",
+    ]
 
 
-def stage_uses(storage: Storage) -> tuple[Counter[str], set[str]]:
-    """How many trials of all sweeps have each stage in their chain; and the stages that must stay.
+def _amount(num_bytes: int, number: int, what: str) -> str:
+    return f"{bytes_text(num_bytes):>11}  {number:>5} x {what}"
 
-    Those are the best trial's of each sweep, those of trials that have not ended, and those that are being trained now.
-    """
+
+def stage_uses(storage: Storage) -> tuple[Counter[str], list[str]]:
+    """How many trials of all sweeps have each stage in their chain; and what is wrong with sweeps that cannot be counted."""
     uses: Counter[str] = Counter()
-    keep = {entry.stage_id for entry in Leases(store_of(storage).storage).entries()}
+    problems = []
     for name in sweeps_in(storage):
+        try:
+            for record in SweepRecords(storage.at(name)).load_trials():
+                uses.update(record.stage_ids)
+        except InputError as error:
+            problems.append(f"Trials of {name} are not counted: {error}")
+    return uses, problems
+
+
+def stages_to_keep(storage: Storage, sweeps: Iterable[str]) -> set[str]:
+    """Stages of the sweeps' best and unended trials, and those that are being trained now.
+
+    Raises InputError when the records of a sweep cannot be read: then nobody knows what it still needs.
+    """
+    keep = {entry.stage_id for entry in Leases(store_of(storage).storage).entries()}
+    for name in sweeps:
         trials = SweepRecords(storage.at(name)).load_trials()
-        for record in trials:
-            uses.update(record.stage_ids)
-            if not record.ended:
-                keep.update(record.stage_ids)
         winner = best(trials)
-        if winner is not None:
-            keep.add(winner.stage_ids[-1])
-    return uses, keep
+        for record in [record for record in trials if not record.ended or record is winner]:
+            keep.update(record.stage_ids)
+    return keep
 
 
-def garbage_of(storage: Storage, budget_bytes: int) -> GarbagePlan:
-    """What would have to go for the store to take no more than `budget_bytes`."""
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """What collecting garbage would remove."""
+
+    leftovers: tuple[Leftover, ...]
+    plan: GarbagePlan | None
+    """None where no budget was given."""
+
+    @property
+    def is_some(self) -> bool:
+        return bool(self.leftovers or (self.plan and (self.plan.abandoned or self.plan.removals)))
+
+
+def find_garbage(storage: Storage, budget_bytes: int | None) -> Garbage:
+    """What nothing will read again and, for the store to take no more than `budget_bytes`, what is least worth keeping."""
     store = store_of(storage)
-    uses, keep = stage_uses(storage)
-    other = sum(store.unfinished().values())
-    return plan_garbage(store.summaries(), uses, keep, budget_bytes=budget_bytes, other_bytes=other)
+    keep = stages_to_keep(storage, sweeps_in(storage))
+    leftovers = find_leftovers(store, keep, time.time())
+    if budget_bytes is None:
+        return Garbage(leftovers=tuple(leftovers), plan=None)
+    gone = {item.place for item in leftovers}
+    unfinished = {stage_id: size for stage_id, size in store.unfinished().items() if f"unfinished/{stage_id}" not in gone}
+    uses, _ = stage_uses(storage)
+    plan = plan_garbage(store.summaries(), uses, keep, budget_bytes=budget_bytes, unfinished=unfinished)
+    return Garbage(leftovers=tuple(leftovers), plan=plan)
 
 
-def garbage_lines(plan: GarbagePlan) -> list[str]:
-    """What to print of a plan to remove stages."""
-    if not plan.removals and plan.fits:
-        return [f"Nothing has to go: the store takes {bytes_text(plan.bytes_before)} of {bytes_text(plan.budget_bytes)}."]
-    lines = [_removal(item.summary, item.worth, item.uses) for item in plan.removals[:MAX_LISTED]]
+def remove_garbage(storage: Storage, garbage: Garbage) -> None:
+    """Carries it out."""
+    store = store_of(storage)
+    for leftover in garbage.leftovers:
+        store.storage.delete(leftover.place)
+    if garbage.plan is not None:
+        collect(store, garbage.plan)
+
+
+def garbage_lines(garbage: Garbage) -> list[str]:
+    """What to print of it."""
+    lines = []
+    for kind, what in (
+        ("attempt", "attempts that were cut off or set aside"),
+        ("epochs", "epoch checkpoints that nothing needs"),
+    ):
+        found = [item.num_bytes for item in garbage.leftovers if item.kind == kind]
+        if found:
+            lines.append(f"{bytes_text(sum(found)):>11}  {len(found)} x {what}")
+    plan = garbage.plan
+    if plan is None:
+        return lines or ["Nothing is left over. To make the store smaller, say how much it may take: --max-bytes 200G."]
+    if plan.abandoned:
+        lines.append(f"{bytes_text(sum(plan.abandoned.values())):>11}  {len(plan.abandoned)} x epoch checkpoints of ended trials")
+    lines += [_removal(item) for item in plan.removals[:MAX_LISTED]]
     if len(plan.removals) > MAX_LISTED:
-        lines.append(f"  ... and {len(plan.removals) - MAX_LISTED} more")
-    lines.append(f"{len(plan.removals)} stages; from {bytes_text(plan.bytes_before)} to {bytes_text(plan.bytes_after)}")
+        lines.append(f"             ... and {len(plan.removals) - MAX_LISTED} stages more, each worth as much or more")
+    after, budget = bytes_text(plan.bytes_after), bytes_text(plan.budget_bytes)
+    if not lines:
+        lines.append(f"Nothing has to go: the store takes {after} of {budget}.")
+    elif plan.fits:
+        lines.append(f"From {bytes_text(plan.bytes_before)} to {after}, within {budget}.")
     if not plan.fits:
-        lines.append(
-            f"That is more than {bytes_text(plan.budget_bytes)}, but what is left must stay: best or unfinished trials use it."
-        )
+        lines.append(f"What is left takes {after}, more than {budget}, but must stay: {MUST_STAY}.")
     return lines
 
 
-def _removal(item: StageSummary, worth: float, uses: int) -> str:
+def _removal(removal: Removal) -> str:
+    item = removal.summary
     return (
-        f"  {item.stage_id[:16]}  {item.recipe} {item.stage}, {bytes_text(item.num_bytes)}, cost {format_duration(item.cost_s)}, "
-        f"used by {uses} trials, worth {worth:.3g} s/MiB"
+        f"{bytes_text(item.num_bytes):>11}  {item.stage_id[:16]} {item.recipe} {item.stage}, score {item.score:.3f}, took "
+        f"{format_duration(item.cost_s)}, in {removal.uses} trials, worth {removal.worth:.2g} s/MiB"
     )
-
-
-def import_stage(
-    storage: Storage,
-    path: Path,
-    *,
-    search: str,
-    recipe: str,
-    stage: StageName,
-    species: Path,
-    small: bool,
-    settings: Mapping[str, object],
-) -> str:
-    """Takes a checkpoint of one's own into the store; gives its stage id."""
-    found = override(load_search(search), settings)
-    known = [item.name for item in found.recipes]
-    if recipe not in known:
-        raise InputError(f"--recipe must be one of search {search}: {', '.join(known)}, but got {recipe!r}.")
-    chosen = found.recipe(recipe)
-    model = small_budget(chosen).model if small else chosen.model
-    space = LabelSpace.of("imported", read_target_list(species))
-    if not path.is_file():
-        raise InputError(f"The checkpoint must be a file, but {path} is none.")
-    return import_checkpoint(store_of(storage), path, recipe=recipe, model=model, stage=stage, species=space)

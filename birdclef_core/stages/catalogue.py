@@ -10,6 +10,8 @@ from typing import Any
 from birdclef_core.identity import fingerprint
 
 SCORE = "cmap_pad5"
+IMPORTED = "imported"
+"""Stands for the code, and in front of the first weights, of a stage that was not trained here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +51,14 @@ class StageSummary:
     work: str
     """Hash of all that the time for one clip depends on, device and clip length apart: model, precision, what is frozen."""
     clip_s: float
+    config: str
+    """Hash of model and stage as they were configured."""
+    label_space: str
     data: str
     """Fingerprint of the recordings."""
+    code: str
+    start: str
+    """First weights of a stage without a parent, else empty."""
     clips_per_s: Spread | None
     """Training alone."""
     evaluate_s: Spread | None
@@ -78,7 +86,11 @@ def summarise_record(record: Any, num_bytes: int) -> StageSummary:
         finished_at=record.finished_at,
         work=work_of(model, config),
         clip_s=config.get("clip_s", 0.0),
+        config=fingerprint([model, config])[:16],
+        label_space=record.identity.get("label_space", ""),
         data=record.identity.get("data", ""),
+        code=record.identity.get("code", ""),
+        start="" if record.parent_id else record.identity.get("parent", ""),
         clips_per_s=Spread.of([epoch["clips_per_s"] for epoch in record.history if "clips_per_s" in epoch]),
         evaluate_s=Spread.of([epoch["evaluate_s"] for epoch in record.history if "evaluate_s" in epoch]),
     )

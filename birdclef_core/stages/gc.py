@@ -7,19 +7,24 @@ Nothing is removed that something kept was trained from: a lineage that is kept 
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from birdclef_core.stages.catalogue import StageSummary
+from birdclef_core.stages.catalogue import IMPORTED, StageSummary
+from birdclef_core.stages.store import StageStore
 
 HALF_LIFE_DAYS = 30.0
 UNSEEN_USES = 0.1
 """What a stage that nobody has used yet is taken to be used for: a small part of a use."""
 
+MUST_STAY = "trials that are best or have not ended need it, or it was imported"
+DELETING_THREADS = 8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """A stage that is to go, and why it and not another."""
+    """A published stage that is to go, and why it and not another."""
 
     summary: StageSummary
     worth: float
@@ -31,6 +36,8 @@ class Removal:
 class GarbagePlan:
     """What collecting garbage would do."""
 
+    abandoned: Mapping[str, int]
+    """Bytes of epoch checkpoints that are to go, by the stage that could have gone on from them."""
     removals: tuple[Removal, ...]
     """In the order in which they are to go: no stage before those that were trained from it."""
     bytes_before: int
@@ -60,18 +67,25 @@ def plan_garbage(
     keep: Iterable[str],
     *,
     budget_bytes: int,
+    unfinished: Mapping[str, int] | None = None,
     other_bytes: int = 0,
     now: datetime | None = None,
 ) -> GarbagePlan:
     """What to remove so that the store fits its budget.
 
-    `uses`: how many trials have had a stage in their chain. `keep`: stages that must stay, as do all that they were trained from.
-    `other_bytes`: in the store beside the published stages. Costs n log n.
+    `uses`: how many trials have had a stage in their chain. `keep`: stages that must stay, as do all that they were trained from;
+    imported ones stay too, because nothing could make them again. `unfinished`: bytes of epoch checkpoints by stage; they go first,
+    those of stages to keep apart. `other_bytes`: in the store beside all that. Costs n log n.
     """
-    now = now or datetime.now(UTC)
-    protected = ancestry(keep, summaries)
+    now, unfinished, kept = now or datetime.now(UTC), unfinished or {}, set(keep)
+    protected = ancestry([*kept, *(stage_id for stage_id, item in summaries.items() if item.code == IMPORTED)], summaries)
+    total = before = sum(item.num_bytes for item in summaries.values()) + sum(unfinished.values()) + other_bytes
+    abandoned: dict[str, int] = {}
+    for stage_id in sorted(unfinished.keys() - kept, key=lambda stage_id: -unfinished[stage_id]):
+        if total > budget_bytes:
+            abandoned[stage_id] = unfinished[stage_id]
+            total -= unfinished[stage_id]
     children = Counter(item.parent_id for item in summaries.values() if item.parent_id is not None)
-    total = before = sum(item.num_bytes for item in summaries.values()) + other_bytes
     heap: list[tuple[float, str, str]] = []
 
     def offer(stage_id: str) -> None:
@@ -90,7 +104,18 @@ def plan_garbage(
         if item.parent_id is not None and item.parent_id in summaries:
             children[item.parent_id] -= 1
             offer(item.parent_id)
-    return GarbagePlan(removals=tuple(removals), bytes_before=before, bytes_after=total, budget_bytes=budget_bytes)
+    return GarbagePlan(
+        abandoned=abandoned, removals=tuple(removals), bytes_before=before, bytes_after=total, budget_bytes=budget_bytes
+    )
+
+
+def collect(store: StageStore, plan: GarbagePlan) -> None:
+    """Carries a plan out. Whenever it is cut off, no stage that is left lacks one that it was trained from."""
+    for removal in plan.removals:
+        store.unpublish(removal.summary.stage_id)
+    with ThreadPoolExecutor(DELETING_THREADS) as pool:
+        list(pool.map(store.remove, [removal.summary.stage_id for removal in plan.removals]))
+        list(pool.map(store.drop_progress, plan.abandoned))
 
 
 def worth(item: StageSummary, uses: int, now: datetime) -> float:

@@ -1,7 +1,8 @@
 """Takes a checkpoint that was trained elsewhere into the store, so that trials can start from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,27 +13,34 @@ from birdclef_core.config import ModelConfig, StageName
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, file_sha256, fingerprint
 from birdclef_core.models.detector import Detector
+from birdclef_core.stages.catalogue import IMPORTED
 from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.stages.surgery import label_axes
 from birdclef_core.taxonomy import LabelSpace
 
-IMPORTED = "imported"
-SHOWN_KEYS = 5
+SHOWN_KEYS = 4
 
 
 def import_checkpoint(
-    store: StageStore, path: Path, *, recipe: str, model: ModelConfig, stage: StageName, species: LabelSpace
+    store: StageStore, path: Path, *, recipe: str, model: ModelConfig, stage: StageName, classes: Sequence[str]
 ) -> str:
     """Publishes the weights in `path` (safetensors, or a state dict of torch) as the end of a stage; gives its id.
 
-    The id follows from the file's content, the model and the species: importing twice is importing once. Raises InputError when
-    the file is no state dict or its entries are not those of the model with so many species.
+    `classes`: species codes in the order of the head's classes; the head is put into the order of label spaces. The id follows from
+    the file's content, the model and the classes: importing twice is importing once. Raises InputError when the file is no state
+    dict, or its entries are not finite or not those of the model with so many classes.
     """
+    if len(set(classes)) != len(classes):
+        raise InputError(
+            f"The species of a checkpoint must be its classes, each once, but {len(classes)} lines name {len(set(classes))}."
+        )
+    species = LabelSpace.of("imported", classes)
     weights = _read(path)
-    _check(weights, model, species, path)
+    _check(weights, model, len(species), path)
     identity = {
         "model": canonical(model),
         "stage": {"name": stage},
-        "label_space": species.fingerprint,
+        "label_space": fingerprint(list(classes)),
         "data": IMPORTED,
         "parent": f"{IMPORTED}:{file_sha256(path)}",
         "code": IMPORTED,
@@ -53,7 +61,7 @@ def import_checkpoint(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     with store.publish(lambda: record, stage_id) as folder:
-        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+        save_file(_in_order(weights, model, classes, species), folder / WEIGHTS)
     return stage_id
 
 
@@ -64,8 +72,9 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each format has errors of its own
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise InputError(
-            f"A checkpoint must be safetensors or a state dict of torch, but {path} cannot be read: {error}"
+            f"A checkpoint must be safetensors or a state dict of torch, but {path} cannot be read as one ({reason})."
         ) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
@@ -74,17 +83,29 @@ def _read(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def _check(weights: Mapping[str, Tensor], model: ModelConfig, species: LabelSpace, path: Path) -> None:
-    expected = Detector(model, len(species)).state_dict()
+def _in_order(
+    weights: Mapping[str, Tensor], model: ModelConfig, classes: Sequence[str], species: LabelSpace
+) -> dict[str, Tensor]:
+    """With the head's rows in the order of the label space."""
+    axes = label_axes(partial(Detector, model))
+    rows = torch.tensor([list(classes).index(code) for code in species.species])
+    return {
+        name: (tensor.index_select(axes[name], rows) if name in axes else tensor).contiguous() for name, tensor in weights.items()
+    }
+
+
+def _check(weights: Mapping[str, Tensor], model: ModelConfig, num_classes: int, path: Path) -> None:
+    with torch.device("meta"):
+        expected = Detector(model, num_classes).state_dict()
     problems = [f"{name} is missing" for name in expected if name not in weights]
     problems += [f"{name} is not one of the model's" for name in weights if name not in expected]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)} and must be {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
+    for name, tensor in expected.items():
+        if name in weights and weights[name].shape != tensor.shape:
+            problems.append(f"{name} is {tuple(weights[name].shape)} and must be {tuple(tensor.shape)}")
+        elif name in weights and not bool(torch.isfinite(weights[name]).all()):
+            problems.append(f"{name} is not finite")
     if problems:
         raise InputError(
-            f"{path} must hold the weights of {model.head} on {model.encoder} for {len(species)} species, but {len(problems)} "
-            f"entries differ: {'; '.join(problems[:SHOWN_KEYS])}."
+            f"{path} must hold finite weights of {model.head} on {model.encoder} for {num_classes} species, but {len(problems)} "
+            f"entries do not fit: {'; '.join(problems[:SHOWN_KEYS])}."
         )

@@ -62,19 +62,6 @@ class StageEntry:
         return load_file(self.folder / WEIGHTS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pointer:
-    """What `published.json` says."""
-
-    attempt: str
-    summary: StageSummary
-
-    @classmethod
-    def from_json(cls, text: str) -> "_Pointer":
-        values = json.loads(text)
-        return cls(attempt=values["attempt"], summary=StageSummary.from_json(values["summary"]))
-
-
 def _ignore(message: str) -> None:
     return None
 
@@ -89,7 +76,7 @@ class StageStore:
 
     def record(self, stage_id: str) -> StageRecord | None:
         """The record of a published stage without verifying its weights; None when there is none that can be read."""
-        attempt = self._published_attempt(stage_id)
+        attempt = self.published_attempt(stage_id)
         text = attempt and self.storage.read_text(f"stages/{stage_id}/{attempt}/{RECORD}")
         try:
             return StageRecord(**json.loads(text)) if text else None
@@ -98,7 +85,7 @@ class StageStore:
 
     def open(self, stage_id: str) -> StageEntry | None:
         """The published stage with every file verified, or None. A damaged entry is set aside and None is returned."""
-        attempt = self._published_attempt(stage_id)
+        attempt = self.published_attempt(stage_id)
         if attempt is None:
             return None
         try:
@@ -111,7 +98,7 @@ class StageStore:
 
     def check(self, stage_id: str) -> str:
         """What is wrong with a published stage's files; empty when they are what was written. Nothing is set aside."""
-        attempt = self._published_attempt(stage_id)
+        attempt = self.published_attempt(stage_id)
         if attempt is None:
             return "it is not published"
         try:
@@ -122,11 +109,11 @@ class StageStore:
 
     def location(self, stage_id: str) -> str:
         """Where the weights of a published stage are, for the user."""
-        return self.storage.path(f"stages/{stage_id}/{self._published_attempt(stage_id)}/{WEIGHTS}")
+        return self.storage.path(f"stages/{stage_id}/{self.published_attempt(stage_id)}/{WEIGHTS}")
 
     def copy_reports(self, stage_id: str, folder: Path) -> None:
         """Copies all of a published stage but its weights into a local folder."""
-        attempt = self._published_attempt(stage_id)
+        attempt = self.published_attempt(stage_id)
         folder.mkdir(parents=True, exist_ok=True)
         bundle = self.storage.at("stages", stage_id, str(attempt))
         for name in bundle.names():
@@ -144,9 +131,18 @@ class StageStore:
             return {summary.stage_id: summary for summary in found if summary is not None}
 
     def summary(self, stage_id: str) -> StageSummary | None:
-        """A published stage at a glance."""
+        """A published stage at a glance; None when there is none, or no record of it can be read."""
         pointer = self._pointer(stage_id)
-        return pointer.summary if pointer else None
+        if pointer is None:
+            return None
+        try:
+            return StageSummary.from_json(pointer["summary"])
+        except (KeyError, TypeError):  # written by another version of the code
+            record = self.record(stage_id)
+            if record is None:
+                return None
+            files = self.storage.at("stages", stage_id, pointer["attempt"]).files()
+            return summarise_record(record, sum(file.num_bytes for file in files))
 
     def unpublish(self, stage_id: str) -> None:
         """Takes a stage's pointer away, so that nobody finds the stage; `remove` takes its files."""
@@ -160,13 +156,18 @@ class StageStore:
     def unfinished(self) -> dict[str, int]:
         """Bytes of epoch checkpoints, by the stage that goes on from them."""
         sizes: dict[str, int] = {}
-        for name, num_bytes in self.storage.at("unfinished").files():
-            stage_id = name.partition("/")[0]
-            sizes[stage_id] = sizes.get(stage_id, 0) + num_bytes
+        for file in self.storage.at("unfinished").files():
+            stage_id = file.name.partition("/")[0]
+            sizes[stage_id] = sizes.get(stage_id, 0) + file.num_bytes
         return sizes
 
+    def published_attempt(self, stage_id: str) -> str | None:
+        """Name of the folder that counts, None when the stage is not published."""
+        pointer = self._pointer(stage_id)
+        return pointer["attempt"] if pointer else None
+
     def is_published(self, stage_id: str) -> bool:
-        return self._published_attempt(stage_id) is not None
+        return self.published_attempt(stage_id) is not None
 
     @contextmanager
     def publish(self, record: Callable[[], StageRecord], stage_id: str) -> Iterator[Path]:
@@ -177,8 +178,8 @@ class StageStore:
             known = record()
             (folder / RECORD).write_text(json.dumps(asdict(known), indent=1))
             summary = summarise_record(known, sum(path.stat().st_size for path in folder.iterdir()))
-        pointer = _Pointer(attempt=attempt, summary=summary)
-        self.storage.write_text(f"stages/{stage_id}/{PUBLISHED}", json.dumps(asdict(pointer)))
+        pointer = {"attempt": attempt, "summary": asdict(summary)}
+        self.storage.write_text(f"stages/{stage_id}/{PUBLISHED}", json.dumps(pointer))
         self.drop_progress(stage_id)
 
     def adopt(self, entry: StageEntry) -> None:
@@ -212,16 +213,14 @@ class StageStore:
     def drop_progress(self, stage_id: str) -> None:
         self.storage.delete(f"unfinished/{stage_id}")
 
-    def _published_attempt(self, stage_id: str) -> str | None:
-        pointer = self._pointer(stage_id)
-        return pointer.attempt if pointer else None
-
-    def _pointer(self, stage_id: str) -> "_Pointer | None":
+    def _pointer(self, stage_id: str) -> dict[str, Any] | None:
+        """What `published.json` says."""
         text = self.storage.read_text(f"stages/{stage_id}/{PUBLISHED}")
         if text is None:
             return None
         try:
-            return _Pointer.from_json(text)
+            pointer = json.loads(text)
+            return {"attempt": str(pointer["attempt"]), "summary": pointer["summary"]}
         except (ValueError, KeyError, TypeError):
             self._set_aside(stage_id, f"{PUBLISHED} is damaged")
             return None

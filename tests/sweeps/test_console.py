@@ -4,13 +4,12 @@ import io
 import sys
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import MadeUpWorkers, make_coordinator
 
-from sweeps.console import SweepConsole, format_duration, ranked_markdown, ranked_table, ranking
+from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
 from sweeps.records import TrialRecord
 
 
@@ -55,8 +54,3 @@ def test_the_ranking_fits_eighty_columns():
     Console(file=out, width=80).print(ranked_table([record("t0000", 0.5, cost_s=12345.0, saved_s=54321.0)]))
     assert "…" not in out.getvalue()
     assert "54321" in out.getvalue()
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65, "1:05"), (3725, "1:02:05")])
-def test_durations_are_read_at_a_glance(seconds, text):
-    assert format_duration(seconds) == text

@@ -1,12 +1,19 @@
 """Garbage: the least worth keeping goes first, no lineage is torn, nothing goes that must stay, and no more than needed."""
 
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from birdclef_core.stages.catalogue import StageSummary
-from birdclef_core.stages.gc import ancestry, plan_garbage, worth
+sys.path.insert(0, str(Path(__file__).parent))
+import made_up_stages
+
+from birdclef_core.stages.catalogue import IMPORTED, StageSummary
+from birdclef_core.stages.gc import ancestry, collect, plan_garbage, worth
+from birdclef_core.stages.store import StageStore
+from birdclef_core.storage import Storage
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 MIB = 2**20
@@ -26,7 +33,11 @@ def summary(stage_id: str, parent: str | None = None, *, cost_s=100.0, mib=10, d
         finished_at=datetime.fromtimestamp(NOW.timestamp() - 86_400 * days, UTC).isoformat(),
         work="w",
         clip_s=5.0,
+        config="c",
+        label_space="l",
         data="d",
+        code="code",
+        start="" if parent else "random",
         clips_per_s=None,
         evaluate_s=None,
     )
@@ -80,3 +91,47 @@ def test_a_stage_of_thirty_days_is_worth_half():
 def test_an_ancestry_ends_where_the_store_does():
     assert ancestry(["a"], TREE) == {"a", "Q", "P"}
     assert ancestry(["a", "gone"], {"a": TREE["a"]}) == {"a"}
+
+
+def test_an_imported_stage_stays_because_nothing_could_make_it_again():
+    stages = TREE | {"own": replace(summary("own", cost_s=0.0), code=IMPORTED)}
+    assert gone(0, stages=stages) == ["a", "b", "c", "Q", "P"]
+
+
+def test_epoch_checkpoints_go_first_but_for_those_that_are_needed():
+    plan = plan_garbage(TREE, USES, ["b"], budget_bytes=55 * MIB, unfinished={"b": 9 * MIB, "x": MIB, "y": 3 * MIB}, now=NOW)
+    assert plan.bytes_before == 63 * MIB
+    assert plan.abandoned == {"y": 3 * MIB, "x": MIB}, "the largest first"
+    assert [removal.summary.stage_id for removal in plan.removals] == ["a"] and plan.fits
+    assert not plan_garbage(TREE, USES, [], budget_bytes=100 * MIB, unfinished={"x": MIB}, now=NOW).abandoned
+
+
+def test_collecting_removes_what_was_planned_and_nothing_else(tmp_path):
+    store = StageStore(Storage.parse(str(tmp_path)))
+    for stage_id, parent in (("p", None), ("a", "p"), ("b", "p")):
+        made_up_stages.publish(store, stage_id, parent_id=parent)
+    for stage_id in ("a", "x"):
+        with store.save_progress(stage_id, 1) as folder:
+            (folder / "state").write_text("12345")
+    plan = plan_garbage(store.summaries(), {}, ["b"], budget_bytes=0, unfinished=store.unfinished())
+    collect(store, plan)
+    assert sorted(store.summaries()) == ["b", "p"] and store.open("b") is not None
+    assert store.unfinished() == {} and store.known_ids() == ["b", "p"]
+
+
+def test_a_collection_that_is_cut_off_tears_no_lineage(tmp_path, monkeypatch):
+    store = StageStore(Storage.parse(str(tmp_path)))
+    for stage_id, parent in (("p", None), ("a", "p"), ("b", "a")):
+        made_up_stages.publish(store, stage_id, parent_id=parent)
+    taken = []
+
+    def cut_off_at_the_second(self, stage_id):
+        if taken:
+            raise OSError
+        taken.append(stage_id)
+        self.storage.delete(f"stages/{stage_id}/published.json")
+
+    monkeypatch.setattr(StageStore, "unpublish", cut_off_at_the_second)
+    with pytest.raises(OSError):
+        collect(store, plan_garbage(store.summaries(), {}, [], budget_bytes=0))
+    assert sorted(store.summaries()) == ["a", "p"], "the last of the chain went first"

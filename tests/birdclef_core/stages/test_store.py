@@ -1,5 +1,6 @@
 """The store gives back what was published, whole or not at all, and sets damage aside aloud."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -105,6 +106,33 @@ def test_a_summary_says_at_a_glance_what_a_stage_is(store):
     assert (summary.parent_id, summary.cost_s, summary.epochs, summary.score) == ("p", known.cost_s, 4, 0.5)
     assert summary.num_bytes > 4000
     assert summary.clips_per_s == Spread(low=10.0, middle=12.0, high=14.0), "without the first epoch, which warms up"
+
+
+def test_a_summary_of_another_version_of_the_code_is_made_anew(store, damage):
+    known = made_up_stages.publish(store, "a", num_floats=1000)
+    pointer = json.loads(store.storage.read_text("stages/a/published.json"))
+    now = store.summary("a")
+    for changes in ({"warmth": 3}, {"score": None}):
+        old = {name: value for name, value in {**pointer["summary"], **changes}.items() if value is not None}
+        store.storage.write_text("stages/a/published.json", json.dumps({**pointer, "summary": old}))
+        again = store.summary("a")
+        assert (again.score, again.cost_s) == (now.score, known.cost_s) and again.num_bytes >= now.num_bytes
+    assert store.open("a") is not None and not damage
+
+
+def test_looking_at_a_stage_says_what_is_wrong_and_changes_nothing(store, damage):
+    publish(store)
+    assert store.check("id") == ""
+    store.storage.write_text(weights_file(store), "rubbish")
+    assert "sha256 differs" in store.check("id") and "not published" in store.check("nothing")
+    assert store.is_published("id") and not damage
+
+
+def test_a_stage_of_another_store_is_taken_over_whole(store, tmp_path):
+    publish(store)
+    other = StageStore(Storage.parse(str(tmp_path / "other")))
+    other.adopt(store.open("id"))
+    assert other.check("id") == "" and other.open("id").weights()["w"].item() == 1.0
 
 
 def test_a_removed_stage_is_gone(store):
