@@ -3,7 +3,7 @@
 import argparse
 import ast
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -19,12 +19,23 @@ _EPILOG = """examples:
   python tune_main.py --search sed --data inputs/ --address auto --storage s3://bucket/sweeps
   python tune_main.py --search sed --data inputs/ --plan  the tree of stages, GPU hours and bytes; trains nothing
   python tune_main.py --resume NAME                       go on with a sweep that was stopped or killed
+  python tune_main.py --extend NAME --samples 32          more trials for a sweep that has ended
 """
 
 
 def tune_main(arguments: Sequence[str] | None = None) -> int:
     """`python tune_main.py`: 0 done, 1 no trial finished, 2 wrong input, 130 stopped by Ctrl-C."""
-    return guarded(lambda: _tune(_tune_parser().parse_args(arguments)))
+    return guarded(lambda: _tune(_parse(arguments)))
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _tune_parser()
+    parsed = parser.parse_args(arguments)
+    if not (parsed.search or parsed.resume or parsed.extend):
+        parser.error("one of --search, --resume and --extend is needed")
+    if parsed.resume and parsed.search:
+        parser.error("--resume goes on with the sweep's own search: --search is for a new sweep or with --extend")
+    return parsed
 
 
 def _tune_parser() -> argparse.ArgumentParser:
@@ -34,12 +45,18 @@ def _tune_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument(
+    parser.add_argument(
         "--search", metavar="NAME|FILE", help="a search in sweeps/searches/ (sed, cnn, all) or a .py file of your own"
     )
-    which.add_argument(
+    known = parser.add_argument_group("sweeps that there are").add_mutually_exclusive_group()
+    known.add_argument(
         "--resume", metavar="NAME", help="go on with a sweep: ended trials stay, the others go on from their last epoch"
+    )
+    known.add_argument(
+        "--extend",
+        metavar="NAME",
+        help="--samples N trials more for a sweep that has ended; what it was started with is kept but for the flags that you give: "
+        "--search for other backbones, ranges or stages, --set; only what is new is trained",
     )
     plan = parser.add_argument_group("before it runs")
     plan.add_argument("--plan", action="store_true", help="say what the sweep would do and cost, train nothing")
@@ -50,7 +67,6 @@ def _tune_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--max-bad-share",
         type=float,
-        default=0.05,
         metavar="SHARE",
         help="share of recordings that may be unusable (default 0.05)",
     )
@@ -71,14 +87,17 @@ def _tune_parser() -> argparse.ArgumentParser:
     )
     size = parser.add_argument_group("size")
     size.add_argument(
-        "--samples", type=int, metavar="N", help="number of trials (default 6 with the small budget, 32 with the full)"
+        "--samples",
+        type=int,
+        metavar="N",
+        help="number of trials (default 6 with the small budget, 32 with the full); with --extend, how many more",
     )
     size.add_argument(
         "--budget",
         choices=("small", "full"),
         help="small: tiny spectrograms and epochs, for CPUs; full: the recipes as they are (default: full with GPUs and --data)",
     )
-    size.add_argument("--seed", type=int, default=0, help="of the search (default 0)")
+    size.add_argument("--seed", type=int, help="of the search (default 0)")
     size.add_argument(
         "--set",
         action="append",
@@ -87,9 +106,7 @@ def _tune_parser() -> argparse.ArgumentParser:
         help="any configuration field, for all stages, one stage or the model: --set epochs=2 --set train_ce.clip_s=10 "
         "--set spectrogram.num_mels=64; what is set is not sampled (repeatable)",
     )
-    size.add_argument(
-        "--pretrained", default="auto", metavar="auto|require|off|PATH", help="encoder weights (default auto: if reachable)"
-    )
+    size.add_argument("--pretrained", metavar="auto|require|off|PATH", help="encoder weights (default auto: if reachable)")
     place = parser.add_argument_group("where it runs and what it leaves")
     place.add_argument("--name", help="of the sweep (default: search and time)")
     place.add_argument(
@@ -114,25 +131,46 @@ def _tune_parser() -> argparse.ArgumentParser:
 
 
 def _tune(arguments: argparse.Namespace) -> int:
-    storage = arguments.storage or DEFAULT_STORAGE
-    own = ("resume", "set", "storage", "plan", "price_per_hour")
-    values = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
-    options = None if arguments.resume else SweepOptions(**values, storage=storage, settings=parse_settings(arguments.set))
-    if arguments.plan and options is None:
-        raise InputError("--plan takes a new sweep (--search), but got --resume.")
+    given = _given(arguments)
+    storage = given.get("storage", DEFAULT_STORAGE)
+    if arguments.resume:
+        _refuse(given, "--resume goes on with what the sweep was started with", allowed=("storage",))
+        if arguments.plan:
+            raise InputError("--plan takes a new sweep (--search) or more of one (--extend), but got --resume.")
+    if arguments.extend and "name" in given:
+        raise InputError(f"--extend {arguments.extend} goes on under that name, but got --name {given['name']}.")
+    options = SweepOptions(**given) if not (arguments.resume or arguments.extend) else None
 
     # Ray, torch and Optuna take seconds to import: not before the arguments are known to be good.
     from sweeps import runner
 
     console = Console(file=sys.stdout)
-    if options is None:
-        result = runner.resume_sweep(arguments.resume, storage, console)
-    elif arguments.plan:
-        runner.plan_sweep(options, console, arguments.price_per_hour)
+    if arguments.plan:
+        if options is None:
+            runner.plan_extension(arguments.extend, storage, given, console, arguments.price_per_hour)
+        else:
+            runner.plan_sweep(options, console, arguments.price_per_hour)
         return 0
+    if arguments.resume:
+        result = runner.resume_sweep(arguments.resume, storage, console)
+    elif options is None:
+        result = runner.extend_sweep(arguments.extend, storage, given, console)
     else:
         result = runner.start_sweep(options, console)
     return EXIT_INTERRUPTED if result.interrupted else 0
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of a sweep that stand on the command line, by their names."""
+    own = ("resume", "extend", "set", "plan", "price_per_hour")
+    given = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
+    return given | ({"settings": parse_settings(arguments.set)} if arguments.set else {})
+
+
+def _refuse(given: Mapping[str, Any], rule: str, *, allowed: Sequence[str]) -> None:
+    flags = ["--set" if key == "settings" else f"--{key.replace('_', '-')}" for key in given if key not in allowed]
+    if flags:
+        raise InputError(f"{rule}, but got {', '.join(flags)}. Once it has ended, --extend takes them.")
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

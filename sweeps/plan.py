@@ -95,24 +95,25 @@ def make_plan(
     stored: Mapping[str, StageSummary],
     costs: CostModel,
     stage_bytes: Callable[[StageTask], int | None],
+    known: Sequence[TrialRecord] = (),
 ) -> Plan:
-    """The plan of a new sweep on a store that has the stages `stored`."""
+    """The plan of a sweep of `samples` trials, less those it has already (`known`), on a store that has the stages `stored`."""
     if samples > MAX_TRIALS_BY_MODEL:
         tree = replace(tree, search=replace(tree.search, sampler="random"))
-    known: dict[str, EpochCost | None] = {}
+    priced: dict[str, EpochCost | None] = {}
     tasks: dict[str, StageTask] = {}
 
     def epoch_s(task: StageTask) -> float:
         if task.stage_id not in tasks:
-            tasks[task.stage_id], known[task.stage_id] = task, costs.epoch(task)
-        cost = known[task.stage_id]
+            tasks[task.stage_id], priced[task.stage_id] = task, costs.epoch(task)
+        cost = priced[task.stage_id]
         return cost.middle_s if cost else 1.0
 
-    whole = _run(tree, samples, workers, stored, epoch_s, StageHalving(grace=math.inf))
-    pruned = _run(tree, samples, workers, stored, epoch_s, StageHalving())
+    whole = _run(tree, samples, workers, stored, epoch_s, StageHalving(grace=math.inf), known)
+    pruned = _run(tree, samples, workers, stored, epoch_s, StageHalving(), known)
     asked = [stage_id for record in whole.records for stage_id in record.stage_ids]
     new = [stage_id for stage_id in tasks if stage_id not in stored]
-    alone_hours, shared_hours = (_hours(ids, tasks, known) for ids in (asked, new))
+    alone_hours, shared_hours = (_hours(ids, tasks, priced) for ids in (asked, new))
     sizes = [stage_bytes(tasks[stage_id]) for stage_id in new]
     return Plan(
         trials=len(whole.records),
@@ -125,7 +126,7 @@ def make_plan(
         alone=Amount(
             epochs=sum(tasks[stage_id].config.epochs for stage_id in asked),
             worker_hours=alone_hours,
-            wall_hours=_scaled(alone_hours, 1 / min(workers, len(whole.records))),
+            wall_hours=_scaled(alone_hours, 1 / max(1, min(workers, len(whole.records)))),
         ),
         shared=Amount(
             epochs=whole.epochs,
@@ -139,9 +140,9 @@ def make_plan(
         ),
         stored_bytes=_total(sizes),
         working_bytes=_working_bytes(sizes, workers),
-        bases=Counter(cost.basis for cost in known.values() if cost),
-        unknown=tuple(sorted({tasks[stage_id].recipe for stage_id, cost in known.items() if cost is None})),
-        recipes=_tree(whole.records, tasks, known, stored),
+        bases=Counter(cost.basis for cost in priced.values() if cost),
+        unknown=tuple(sorted({tasks[stage_id].recipe for stage_id, cost in priced.items() if cost is None})),
+        recipes=_tree(whole.records, tasks, priced, stored),
     )
 
 
@@ -156,13 +157,21 @@ class _Run:
 
 
 def _run(
-    tree: StageTree, samples: int, workers: int, stored: Mapping[str, StageSummary], epoch_s: EpochSeconds, pruning: StageHalving
+    tree: StageTree,
+    samples: int,
+    workers: int,
+    stored: Mapping[str, StageSummary],
+    epoch_s: EpochSeconds,
+    pruning: StageHalving,
+    known: Sequence[TrialRecord],
 ) -> _Run:
     store = SimulatedStore(published=set(stored))
     view = SimulatedView(store, "plan")
-    coordinator = Coordinator(tree, view, MemoryRecords(), samples=samples, max_running=workers, pruning=pruning)
+    # Without their scores, which cannot be compared with made-up ones.
+    before = {item.trial: replace(item, stage_scores={}, middle_scores={}, stopped=None, told=list(item.told)) for item in known}
+    coordinator = Coordinator(tree, view, MemoryRecords(before), samples=samples, max_running=workers, pruning=pruning)
     result = simulate([SimulatedSweep(name="plan", coordinator=coordinator)], store, workers, epoch_s)
-    records = list(coordinator.trials.values())
+    records = list(coordinator.trials.values())[len(known) :]
     return _Run(records=records, epochs=result.epochs, worker_s=result.worker_s, elapsed_s=result.elapsed_s)
 
 

@@ -1,7 +1,7 @@
 """Gathers what a plan needs (the store, this device, a short calibration) and sets it against what a sweep really took."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +21,6 @@ from sweeps.plan_text import hours_text
 from sweeps.records import TrialRecord
 from sweeps.tree import StageTree
 
-PLAN_FILE = "plan.json"
 BYTES_A_FLOAT = 4
 
 
@@ -33,9 +32,12 @@ class Planner:
     dataset: Dataset
     store: StageStore
     slots: Slots
+    known: Sequence[TrialRecord] = ()
+    """Trials that the sweep has already."""
 
     def plan(self, samples: int, *, calibrate: Callable[[str], None] | None = None) -> Plan:
-        """`calibrate` is told what is being measured; None: nothing is, and what the store does not know stays unknown."""
+        """`samples`: trials in all, known ones included. `calibrate` is told what is being measured; None: nothing is, and what the
+        store does not know stays unknown."""
         stored = self.store.summaries()
         device = self._device()
         name = environment(device)["device"] if device is not None else _usual_gpu(stored.values())
@@ -60,6 +62,7 @@ class Planner:
             stored=stored,
             costs=costs,
             stage_bytes=stage_bytes,
+            known=self.known,
         )
 
     def _device(self) -> torch.device | None:
@@ -92,16 +95,16 @@ def _weight_bytes(task: StageTask, num_classes: int) -> int:
     return BYTES_A_FLOAT * sum(tensor.numel() for tensor in model.state_dict().values())
 
 
-def save_plan(storage: Storage, plan: Plan) -> None:
+def save_plan(storage: Storage, plan: Plan, file: str) -> None:
     """Keeps a plan's figures with the sweep, so that they can be set against what it took, by a later driver too."""
     figures = {name: asdict(amount) for name, amount in (("alone", plan.alone), ("shared", plan.shared), ("pruned", plan.pruned))}
     kept = {"trials": plan.trials, "stages_asked": plan.stages_asked, "stages_new": plan.stages_unique - plan.stages_stored}
-    storage.write_text(PLAN_FILE, json.dumps(kept | figures, indent=1))
+    storage.write_text(file, json.dumps(kept | figures, indent=1))
 
 
-def against_actual(storage: Storage, trials: Iterable[TrialRecord], wall_s: float) -> list[str]:
+def against_actual(storage: Storage, trials: Iterable[TrialRecord], wall_s: float, file: str) -> list[str]:
     """What was planned beside what the trials took; empty when no plan was kept. `wall_s`: of this run of the driver."""
-    text = storage.read_text(PLAN_FILE)
+    text = storage.read_text(file)
     if text is None:
         return []
     planned: Mapping[str, Any] = json.loads(text)

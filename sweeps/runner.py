@@ -4,10 +4,11 @@ import json
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from ray import tune
 from rich.console import Console
@@ -16,9 +17,8 @@ from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import BirdclefError, InputError
 from birdclef_core.identity import code_version
-from birdclef_core.models.encoders import resolve_pretrained
+from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from birdclef_core.stages.leases import Holder, Leases
-from birdclef_core.stages.recipes import small_budget
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
 from sweeps.audio_cache import AudioCache
@@ -26,13 +26,13 @@ from sweeps.cluster_resources import Slots, connect, plan_slots, ray_log
 from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
 from sweeps.coordinator import Coordinator
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
+from sweeps.orders import Order, extend_order, plan_order, resume_order, start_order
 from sweeps.plan import Plan
 from sweeps.plan_picture import plan_page
 from sweeps.plan_text import plan_lines
-from sweeps.planning import PLAN_FILE, Planner, against_actual, save_plan
-from sweeps.provenance import git_commit, versions
-from sweeps.records import SweepRecords, TrialRecord
-from sweeps.search import Search, load_search, override
+from sweeps.planning import Planner, against_actual, save_plan
+from sweeps.records import TrialRecord
+from sweeps.search import Search
 from sweeps.store_view import DriverStoreView
 from sweeps.tracking import SweepFinished, SweepStarted, Tracker, make_tracker
 from sweeps.tracking_observer import TrackingObserver
@@ -41,7 +41,6 @@ from sweeps.tree import StageTree
 from sweeps.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
 
 DEMO_DATA = "demo-data"
-DEFAULT_SAMPLES = {"small": 6, "full": 32}
 MAX_WORKER_LOSSES = 3
 DELIVERY_TIMEOUT_S = 30.0
 
@@ -59,31 +58,37 @@ class SweepResult:
 
 def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
     """A new sweep. Raises InputError when its name is taken."""
-    name = options.name or f"{Path(options.search).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    records = SweepRecords(Storage.parse(options.storage).at(name))
-    if records.exists():
-        raise InputError(f"The sweep's name must be new, but {name!r} is in {options.storage}; go on with it by --resume {name}.")
-    return _Sweep(options.with_whole_paths(), name, records, console).run()
-
-
-def plan_sweep(options: SweepOptions, console: Console, price_per_hour: float | None) -> Plan:
-    """Prints what a new sweep would do and cost, and writes it as a page; trains nothing and keeps nothing."""
-    name = options.name or Path(options.search).stem
-    sweep = _Sweep(options.with_whole_paths(), name, SweepRecords(Storage.parse(options.storage).at(name)), console)
-    return sweep.plan(price_per_hour)
+    return _Sweep(start_order(options), console).run()
 
 
 def resume_sweep(name: str, storage: str, console: Console) -> SweepResult:
     """Goes on with a sweep where it stopped: ended trials stay ended, the others go on from their last epoch."""
-    records = SweepRecords(Storage.parse(storage).at(name))
-    return _Sweep(SweepOptions.from_record(records.load_sweep()), name, records, console).run()
+    return _Sweep(resume_order(name, storage), console).run()
+
+
+def extend_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
+    """More trials for a sweep that has ended, of the same search or another; raises InputError as `extend_order` does."""
+    return _Sweep(extend_order(name, storage, given), console).run()
+
+
+def plan_sweep(options: SweepOptions, console: Console, price_per_hour: float | None) -> Plan:
+    """Prints what a new sweep would do and cost, and writes it as a page; trains nothing and keeps nothing."""
+    return _Sweep(plan_order(options), console).plan(price_per_hour)
+
+
+def plan_extension(name: str, storage: str, given: Mapping[str, Any], console: Console, price_per_hour: float | None) -> Plan:
+    """The same of what `extend_sweep` would do."""
+    return _Sweep(extend_order(name, storage, given), console).plan(price_per_hour)
 
 
 class _Sweep:
     """One run of one driver over one sweep."""
 
-    def __init__(self, options: SweepOptions, name: str, records: SweepRecords, console: Console) -> None:
-        self.options, self.name, self.records, self.console = options, name, records, console
+    def __init__(self, order: Order, console: Console) -> None:
+        self.order, self.console = order, console
+        self.options, self.name, self.records = options, name, _ = order.options, order.name, order.records
+        self.record: dict[str, Any] = {}
+        """The sweep's record, once it has been written."""
         self.storage = Storage.parse(options.storage)
         self.local_dir = Path(self.storage.path(name)) if self.storage.is_local else Path(DEFAULT_STORAGE).resolve() / name
         self.store = StageStore(self.storage.at("store"))
@@ -96,31 +101,27 @@ class _Sweep:
         )
 
     def run(self) -> SweepResult:
-        search = load_search(self.options.search)
-        override(search, self.options.settings)  # a wrong --set is said before anything is made
+        self.order.check_search()
         dataset = self._dataset()
         self.local_dir.mkdir(parents=True, exist_ok=True)
         with self._only_driver(), ray_log(self.local_dir / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
-            search = self._search(search, budget)
-            tree = self._tree(search, dataset)
-            samples = self.options.samples or DEFAULT_SAMPLES[budget]
-            self._describe(search, slots, budget, samples, dataset)
+            tree = self._tree(self.order.search(budget), dataset)
+            self._begin(tree, slots, budget)
             self.cache.build_aloud(dataset, self.console)
-            return self._search_trials(tree, dataset, slots, samples)
+            return self._search_trials(tree, dataset, slots, self.order.samples(budget))
 
     def plan(self, price_per_hour: float | None) -> Plan:
-        search = load_search(self.options.search)
-        override(search, self.options.settings)
+        self.order.check_search()
         dataset = self._dataset()
         folder = self.local_dir.parent / "plans"
         folder.mkdir(parents=True, exist_ok=True)
         with ray_log(folder / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
-            tree = self._tree(self._search(search, budget), dataset)
-            samples = self.options.samples or DEFAULT_SAMPLES[budget]
+            tree = self._tree(self.order.search(budget), dataset)
+            samples = self.order.samples(budget)
             with self.console.status("Planning") as status:
                 plan = self._planner(tree, dataset, slots).plan(samples, calibrate=status.update)
         page = folder / f"{self.name}.html"
@@ -131,15 +132,15 @@ class _Sweep:
         return plan
 
     def _planner(self, tree: StageTree, dataset: Dataset, slots: Slots) -> Planner:
-        return Planner(tree=tree, dataset=dataset, store=self.store, slots=slots)
+        return Planner(tree=tree, dataset=dataset, store=self.store, slots=slots, known=self.order.known)
 
     def _plan_ahead(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> None:
-        """Keeps the plan of a new sweep, to be set against what it takes."""
+        """Keeps the plan of a new sweep or extension, to be set against what it takes."""
         plan = self._planner(tree, dataset, slots).plan(samples)
-        save_plan(self.records.storage, plan)
+        save_plan(self.records.storage, plan, self.order.plan_file)
         result = self.local_dir / "result"
         result.mkdir(exist_ok=True)
-        (result / "plan.html").write_text(plan_page(plan, self.name))
+        (result / self.order.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
         for line in plan_lines(plan, with_tree=False):
             self._say(line)
 
@@ -185,16 +186,12 @@ class _Sweep:
     def _budget(self, slots: Slots) -> str:
         return self.options.budget or ("full" if slots.gpus_per_trial and self.options.data else "small")
 
-    def _search(self, search: Search, budget: str) -> Search:
-        if budget == "small":
-            small = tuple(small_budget(recipe) for recipe in search.recipes)
-            search = replace(search.with_small_space(), recipes=small)
-        return override(search, self.options.settings)
-
     def _tree(self, search: Search, dataset: Dataset) -> StageTree:
-        pretrained = {}
-        for encoder in sorted({recipe.model.encoder for recipe in search.recipes}):
-            pretrained[encoder] = resolve_pretrained(encoder, self.options.pretrained)
+        fingerprint = self.cache.data_fingerprint(dataset)
+        self.order.check_data(fingerprint)
+        pretrained = {
+            encoder: self._pretrained(encoder) for encoder in sorted({recipe.model.encoder for recipe in search.recipes})
+        }
         for line in dict.fromkeys(weights.found for weights in pretrained.values()):
             self._say(f"Encoders: {line}")
         return StageTree(
@@ -203,51 +200,53 @@ class _Sweep:
             pretrained=pretrained,
             all_species=dataset.all_species,
             target_species=dataset.target_species,
-            data_fingerprint=self.cache.data_fingerprint(dataset),
+            data_fingerprint=fingerprint,
             code_version=code_version(),
         )
 
-    def _describe(self, search: Search, slots: Slots, budget: str, samples: int, dataset: Dataset) -> None:
+    def _pretrained(self, encoder: str) -> PretrainedWeights:
+        """The weights that an encoder starts from: those that it has started from in this sweep before."""
+        before = self.order.encoders().get(encoder)
+        if before == RANDOM.name:
+            return RANDOM
+        weights = resolve_pretrained(encoder, self.options.pretrained)
+        if before is not None and weights.name != before:
+            raise InputError(
+                f"{encoder} must start from the same weights throughout a sweep, and has started from {before} in {self.name}, but these "
+                f"are {weights.name} ({weights.found}). Make them reachable again and repeat this."
+            )
+        return weights
+
+    def _begin(self, tree: StageTree, slots: Slots, budget: str) -> None:
+        """Says what is going to happen and keeps it in the sweep's record."""
+        order, samples, known = self.order, self.order.samples(budget), len(self.order.known)
         if budget == "small":
             self._say(
                 "Budget: small (48-bin spectrograms, a few short epochs, random encoders unless weights are found): it shows that "
                 "all works, not how good a recipe is. `--budget full` trains the recipes as they are."
             )
-        recipes = ", ".join(recipe.name for recipe in search.recipes)
-        self._say(f"Sweep {self.name}: {samples} trials over {recipes}; {slots.describe()}.")
-        if self.records.exists():
-            self._say_what_changed(dataset)
-        else:
-            self.records.save_sweep(
-                {
-                    "name": self.name,
-                    "search": search.name,
-                    "options": asdict(self.options) | {"budget": budget, "samples": samples, "name": self.name},
-                    "data_fingerprint": self.cache.data_fingerprint(dataset),
-                    "code_version": code_version(),
-                    "versions": versions(),
-                    "git_commit": git_commit(),
-                    "started_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-                }
+        recipes = ", ".join(recipe.name for recipe in tree.search.recipes)
+        trials = f"{samples - known} trials more after {known}" if order.kind == "extend" else f"{samples} trials"
+        self._say(f"Sweep {self.name}: {trials}, over {recipes}; {slots.describe()}.")
+        before = order.record.get("code_version", tree.code_version)
+        if before != tree.code_version:
+            self._say(
+                "[yellow]The code has changed since the sweep was started: stages that are not in its trials yet are trained anew.[/yellow]"
             )
-
-    def _say_what_changed(self, dataset: Dataset) -> None:
-        """Since the sweep was started; stages made before then have other ids and are trained again."""
-        record = self.records.load_sweep()
-        for what, before, now in (
-            ("data", record["data_fingerprint"], self.cache.data_fingerprint(dataset)),
-            ("code", record["code_version"], code_version()),
-        ):
-            if before != now:
-                self._say(f"[yellow]The {what} have changed since the sweep was started: unfinished trials begin anew.[/yellow]")
+        self.record = order.begin(
+            tree.search,
+            budget=budget,
+            data_fingerprint=tree.data_fingerprint,
+            pretrained={encoder: weights.name for encoder, weights in tree.pretrained.items()},
+        )
 
     def _search_trials(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:
         started = time.monotonic()
-        if not self.records.storage.exists(PLAN_FILE):
+        if not self.records.storage.exists(self.order.plan_file):
             self._plan_ahead(tree, dataset, slots, samples)
         tracker = make_tracker(self.options.tracking_uri, self.local_dir)
         tags = {"birdclef.sweep": self.name, "birdclef.data": dataset.fingerprint[:16], "birdclef.code": tree.code_version}
-        observer = TrackingObserver(tracker, self.store, self.local_dir, space=tree.search.space, tags=tags)
+        observer = TrackingObserver(tracker, self.store, self.local_dir, space=self.order.space(tree.search), tags=tags)
         interrupted = False
         try:
             with SweepConsole(self.console) as terminal:
@@ -260,10 +259,15 @@ class _Sweep:
                     observers=(observer, terminal),
                 )
                 terminal.follow(coordinator)
-                tracker.record(SweepStarted(sweep=self.name, search=tree.search.name, tags=tags, note=self._note(tree, samples)))
+                self._say_what_is_unlike(coordinator)
+                # Its first search names the experiment, whatever it is extended with: all its trials are found in one place.
+                tracker.record(
+                    SweepStarted(sweep=self.name, search=self.record["search"], tags=tags, note=self._note(tree, samples))
+                )
                 interrupted = self._fit(coordinator, tree, dataset, slots)
-            result = self._conclude(coordinator, tracker, tree.search.name, interrupted)
-            for line in against_actual(self.records.storage, result.trials, time.monotonic() - started):
+            result = self._conclude(coordinator, tracker, interrupted)
+            mine = result.trials[self.order.first_trial :]
+            for line in against_actual(self.records.storage, mine, time.monotonic() - started, self.order.plan_file):
                 self._say(line)
             return result
         finally:
@@ -307,16 +311,24 @@ class _Sweep:
             return True
         return False
 
+    def _say_what_is_unlike(self, coordinator: Coordinator) -> None:
+        if coordinator.unlike:
+            self._say(
+                f"Of {len(self.order.known)} trials before, {len(coordinator.unlike)} are not told to the sampler nor compared with new ones: "
+                "this search has no place for their parameters, or makes other models or stages of them."
+            )
+
     def _note(self, tree: StageTree, samples: int) -> str:
         recipes = ", ".join(recipe.name for recipe in tree.search.recipes)
         return f"Sweep **{self.name}**: {samples} trials over {recipes}. Data: {self.options.data or 'synthetic demo set'}."
 
-    def _conclude(self, coordinator: Coordinator, tracker: Tracker, search: str, interrupted: bool) -> SweepResult:
+    def _conclude(self, coordinator: Coordinator, tracker: Tracker, interrupted: bool) -> SweepResult:
         trials = list(coordinator.trials.values())
         finished = [record for record in ranking(trials) if record.score is not None]
         best = finished[0] if finished else None
         checkpoint = self.store.location(best.stage_ids[-1]) if best else None
-        status = "interrupted" if interrupted else "finished" if best else "failed"
+        status: Literal["interrupted", "finished", "failed"] = "interrupted" if interrupted else "finished" if best else "failed"
+        self.order.set_state(self.record, status, trials=len(trials))
         table = ranked_markdown(trials)
         result = self.local_dir / "result"
         result.mkdir(exist_ok=True)

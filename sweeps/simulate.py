@@ -3,7 +3,7 @@ workers take the time that the caller says. Plans, benchmarks and tests run thro
 """
 
 import heapq
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -55,8 +55,8 @@ class SimulatedView:
 class MemoryRecords:
     """Trials kept in memory alone."""
 
-    def __init__(self) -> None:
-        self.trials: dict[str, TrialRecord] = {}
+    def __init__(self, trials: Mapping[str, TrialRecord] | None = None) -> None:
+        self.trials = dict(trials or {})
 
     def load_trials(self) -> list[TrialRecord]:
         return list(self.trials.values())

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "birdclef_core" / "stages"))
-from made_up import make_search, make_tree
+from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
 from made_up_stages import publish
 
 from birdclef_core.stages.catalogue import Spread
@@ -39,7 +39,7 @@ def grid_tree():
     return make_tree(replace(search, recipes=search.recipes[:1], space=space))
 
 
-def make(tree, *, known=True, stored=(), samples=24, workers=2) -> Plan:
+def make(tree, *, known=True, stored=(), samples=24, workers=2, known_trials=()) -> Plan:
     """Every epoch takes about 36 s."""
     costs = CostModel([], {"all": SIZE, "target": SIZE}, data="here")
     for task in tree.chain(tree.search.recipes[0].name, tree.search.baseline(tree.search.recipes[0])) if known else ():
@@ -54,6 +54,7 @@ def make(tree, *, known=True, stored=(), samples=24, workers=2) -> Plan:
         stored=dict.fromkeys(stored),
         costs=costs,
         stage_bytes=lambda task: 2**20,
+        known=known_trials,
     )
 
 
@@ -79,6 +80,21 @@ def test_what_the_store_has_costs_nothing():
     assert plan.stages_stored == 2
     assert plan.shared.epochs == 122 - 4
     assert plan.alone.epochs == 24 * 11
+
+
+def test_the_plan_of_an_extension_is_of_the_new_trials_alone(tmp_path):
+    """The store has what the old ones trained, and draws that are old trials are not trials of the extension."""
+    tree = grid_tree()
+    workers = MadeUpWorkers(make_coordinator(tmp_path, tree, samples=18))
+    workers.run()
+    known = list(workers.coordinator.trials.values())
+    before = [record.to_json() for record in known]
+    plan = make(tree, stored=workers.published, samples=30, known_trials=known)
+    assert plan.trials == 24 - 18
+    assert plan.stages_asked == 6 * 5
+    assert plan.shared.epochs < plan.alone.epochs == 6 * 11
+    assert plan.stages_stored >= 2
+    assert [record.to_json() for record in known] == before, "planning does not touch them"
 
 
 def test_unknown_costs_are_said_and_not_made_up():
@@ -135,8 +151,8 @@ def test_a_planner_takes_costs_and_stages_from_the_store(tmp_path, tone_data):
 
 def test_planned_and_actual_stand_side_by_side(tmp_path):
     storage = Storage.parse(str(tmp_path))
-    assert against_actual(storage, [], 1.0) == []
-    save_plan(storage, make(grid_tree()))
+    assert against_actual(storage, [], 1.0, "plan.json") == []
+    save_plan(storage, make(grid_tree()), "plan.json")
     record = TrialRecord(
         trial="t0",
         recipe="r",
@@ -147,7 +163,7 @@ def test_planned_and_actual_stand_side_by_side(tmp_path):
         cost_s=3600.0,
         saved_s=1800.0,
     )
-    text = "\n".join(against_actual(storage, [record, replace(record, trial="t1")], wall_s=7200.0))
+    text = "\n".join(against_actual(storage, [record, replace(record, trial="t1")], wall_s=7200.0, file="plan.json"))
     rows = {line.split("  ")[1].strip(): line for line in text.splitlines()[2:]}
     assert rows["epochs trained"].split()[2:] == ["122", rows["epochs trained"].split()[3], "14"]
     assert rows["worker time"].endswith("2.00 h") and rows["wall time"].endswith("2.00 h")
