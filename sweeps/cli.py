@@ -48,15 +48,22 @@ def _tune_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--search", metavar="NAME|FILE", help="a search in sweeps/searches/ (sed, cnn, all) or a .py file of your own"
     )
-    known = parser.add_argument_group("sweeps that there are").add_mutually_exclusive_group()
-    known.add_argument(
+    known = parser.add_argument_group("going on from what there is")
+    one_of = known.add_mutually_exclusive_group()
+    one_of.add_argument(
         "--resume", metavar="NAME", help="go on with a sweep: ended trials stay, the others go on from their last epoch"
     )
-    known.add_argument(
+    one_of.add_argument(
         "--extend",
         metavar="NAME",
         help="--samples N trials more for a sweep that has ended; what it was started with is kept but for the flags that you give: "
         "--search for other backbones, ranges or stages, --set; only what is new is trained",
+    )
+    known.add_argument(
+        "--from-stage",
+        metavar="REF",
+        help="start every trial from this checkpoint and train the stages after it: the beginning of a stage id, SWEEP (its best "
+        "trial), SWEEP/TRIAL or SWEEP/TRIAL/STAGE; also what `birdclef store import` made",
     )
     plan = parser.add_argument_group("before it runs")
     plan.add_argument("--plan", action="store_true", help="say what the sweep would do and cost, train nothing")

@@ -19,6 +19,8 @@ class SweepOptions:
     search: str
     data: str | None = None
     """A BirdCLEF-shaped folder; None: the synthetic demo set."""
+    from_stage: str | None = None
+    """The stage that every trial starts from: a reference as it was given, its whole id once it has been found."""
     samples: int | None = None
     budget: str | None = None
     seed: int = 0

@@ -7,18 +7,21 @@ extension, each with the search it drew from. A sweep goes on with the last of t
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from birdclef_core.errors import InputError
 from birdclef_core.identity import code_version
 from birdclef_core.stages.recipes import small_budget
+from birdclef_core.stages.store import StageRecord
 from birdclef_core.storage import Storage
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
 from sweeps.records import SweepRecords, TrialRecord
 from sweeps.search import Search, load_search, override
 from sweeps.search_record import search_as_json, search_from_json
+from sweeps.start_stage import find_start, start_after, with_model_of
 
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
 ENDED = ("finished", "failed")
@@ -74,12 +77,20 @@ class Order:
 
     def search(self, budget: str) -> Search:
         """The search that trials are drawn from."""
+        start = self.start
         if not self.reads_search:
-            return override(search_from_json(self.record["parts"][-1]["search"]), self.settings)
+            search = override(search_from_json(self.record["parts"][-1]["search"]), self.settings)
+            return with_model_of(search, start) if start else search
         search = load_search(self.options.search)
         if budget == "small":
             search = replace(search.with_small_space(), recipes=tuple(small_budget(recipe) for recipe in search.recipes))
-        return override(search, self.options.settings)
+        search = override(search, self.options.settings)
+        return start_after(search, start) if start else search
+
+    @cached_property
+    def start(self) -> StageRecord | None:
+        """The stage that trials start from; None when they start from encoders' weights. Raises InputError as `find_start` does."""
+        return find_start(Storage.parse(self.options.storage), self.options.from_stage) if self.options.from_stage else None
 
     def encoders(self) -> dict[str, str]:
         """The weights that the sweep's encoders started from, by encoder."""
@@ -102,8 +113,11 @@ class Order:
 
     def begin(self, search: Search, *, budget: str, data_fingerprint: str, pretrained: Mapping[str, str]) -> dict[str, Any]:
         """Writes down that the order is being carried out; gives the sweep's record."""
-        samples = self.samples(budget)
-        options = asdict(replace(self.options, budget=budget, samples=samples, name=self.name))
+        samples, start = self.samples(budget), self.start
+        from_stage = (
+            start.stage_id if start else None
+        )  # of a reference, such as a sweep's best trial, another stage may come of later
+        options = asdict(replace(self.options, budget=budget, samples=samples, name=self.name, from_stage=from_stage))
         part = {
             "started_at": _now(),
             "first_trial": len(self.known),
@@ -116,9 +130,9 @@ class Order:
             "git_commit": git_commit(),
         }
         parts = [*self.record.get("parts", ()), *(() if self.kind == "resume" else (part,))]
-        start = {"name": self.name, "search": search.name, "data_fingerprint": data_fingerprint, "started_at": _now()}
+        origin = {"name": self.name, "search": search.name, "data_fingerprint": data_fingerprint, "started_at": _now()}
         now = {"options": options, "code_version": parts[-1]["code_version"], "trials": len(self.known), "parts": parts}
-        record = {**start, **self.record, **now}
+        record = {**origin, **self.record, **now}
         self.set_state(record, "running")
         return record
 
@@ -170,11 +184,11 @@ def extend_order(name: str, storage: str, given: Mapping[str, Any]) -> Order:
         )
     more = given.get("samples")
     if more is None or more < 1:
-        raise InputError(f"--extend {name} takes --samples N, how many trials more, but got {more}.")
+        raise InputError(f"--extend {name} takes --samples N, how many trials more{'' if more is None else f', but got {more}'}.")
     settings = {**before.settings, **given.get("settings", {})}
     changes = {**given, "settings": settings, "samples": len(known) + more, "storage": storage}
     options = replace(before, **changes).with_whole_paths()
-    reads_search = bool({"search", "budget"} & given.keys())
+    reads_search = bool({"search", "budget", "from_stage"} & given.keys())
     return Order(
         kind="extend",
         name=name,

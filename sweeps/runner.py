@@ -33,6 +33,7 @@ from sweeps.plan_text import plan_lines
 from sweeps.planning import Planner, against_actual, save_plan
 from sweeps.records import TrialRecord
 from sweeps.search import Search
+from sweeps.start_stage import describe_start
 from sweeps.store_view import DriverStoreView
 from sweeps.tracking import SweepFinished, SweepStarted, Tracker, make_tracker
 from sweeps.tracking_observer import TrackingObserver
@@ -189,11 +190,13 @@ class _Sweep:
     def _tree(self, search: Search, dataset: Dataset) -> StageTree:
         fingerprint = self.cache.data_fingerprint(dataset)
         self.order.check_data(fingerprint)
-        pretrained = {
-            encoder: self._pretrained(encoder) for encoder in sorted({recipe.model.encoder for recipe in search.recipes})
-        }
-        for line in dict.fromkeys(weights.found for weights in pretrained.values()):
+        start = self.order.start
+        encoders = sorted({recipe.model.encoder for recipe in search.recipes})
+        pretrained = {encoder: RANDOM if start else self._pretrained(encoder) for encoder in encoders}
+        for line in dict.fromkeys(weights.found for weights in pretrained.values() if not start):
             self._say(f"Encoders: {line}")
+        if start:
+            self._say(describe_start(search, start))
         return StageTree(
             search=search,
             seed=self.options.seed,
@@ -202,6 +205,7 @@ class _Sweep:
             target_species=dataset.target_species,
             data_fingerprint=fingerprint,
             code_version=code_version(),
+            start=start.stage_id if start else None,
         )
 
     def _pretrained(self, encoder: str) -> PretrainedWeights:
@@ -237,7 +241,7 @@ class _Sweep:
             tree.search,
             budget=budget,
             data_fingerprint=tree.data_fingerprint,
-            pretrained={encoder: weights.name for encoder, weights in tree.pretrained.items()},
+            pretrained={} if tree.start else {encoder: weights.name for encoder, weights in tree.pretrained.items()},
         )
 
     def _search_trials(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:

@@ -32,6 +32,7 @@ class TrackingObserver:
         self._tracker, self._store, self._sweep_dir = tracker, store, sweep_dir
         self._space, self._tags = tuple(space), dict(tags)
         self._open: dict[str, tuple[str, str]] = {}
+        self._stage_names: dict[str, str] = {}
 
     def trial_started(self, planned: PlannedTrial) -> None:
         record = planned.record
@@ -40,6 +41,12 @@ class TrackingObserver:
         params = {"recipe": record.recipe, **{key: value for key, value in values.items() if value is not None}}
         tags = {**self._tags, "birdclef.recipe": record.recipe, "birdclef.encoder": planned.chain[0].model.encoder}
         self._tracker.record(TrialStarted(trial=record.trial, params=params, tags=tags))
+        if start := planned.chain[0].parent_id:
+            self._tracker.record(
+                CheckpointUsed(
+                    trial=record.trial, stage_id=start, stage=self._stage_name(start), checkpoint_uri=self._checkpoint_uri(start)
+                )
+            )
 
     def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
         if report.kind == "reused":
@@ -129,6 +136,12 @@ class TrackingObserver:
                 starts_from=task.parent_id,
             )
         )
+
+    def _stage_name(self, stage_id: str) -> str:
+        if stage_id not in self._stage_names:
+            summary = self._store.summary(stage_id)
+            self._stage_names[stage_id] = summary.stage if summary else ""
+        return self._stage_names[stage_id]
 
     def _checkpoint_uri(self, stage_id: str) -> str:
         return self._store.storage.path(f"stages/{stage_id}")

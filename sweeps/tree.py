@@ -29,13 +29,16 @@ class StageTree:
     target_species: LabelSpace
     data_fingerprint: str
     code_version: str
+    start: str | None = None
+    """Id of the stage that every trial starts from; None: from the encoders' weights. The ids of what follows are the same as if the
+    whole chain had been asked for."""
 
     def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
         """The stages of one trial, first to last. Raises InputError for parameters that no model can take."""
         recipe = self.search.recipe(recipe_name)
         pretrained = self.pretrained[recipe.model.encoder]
         tasks: list[StageTask] = []
-        parent_id: str | None = None
+        parent_id = self.start
         for config in self.search.stages(recipe, params):
             space = self.all_species if config.label_space == "all" else self.target_species
             stage_id, identity = _identify(
@@ -79,8 +82,8 @@ def _canonical_model(model: ModelConfig) -> Any:
 
 
 def config_fingerprint(chain: Chain) -> str:
-    """Hash of what a chain was configured as, whatever data, code and first weights it meets."""
-    return fingerprint([_config_fingerprint(task.model, task.config) for task in chain])
+    """Hash of what a chain was configured as and the stage it starts from, whatever data, code and encoder weights it meets."""
+    return fingerprint([chain[0].parent_id, *(_config_fingerprint(task.model, task.config) for task in chain)])
 
 
 @lru_cache(maxsize=8192)

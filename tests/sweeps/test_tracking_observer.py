@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "birdclef_core" / "stages"))
 from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+from made_up_stages import publish
 
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
@@ -105,3 +107,13 @@ def test_a_config_becomes_dotted_names_and_plain_values():
     assert flat["mixing.wave_double_prob"] == 0.5
     assert flat["noise.0.source"] == "*"
     assert flat["freeze_encoder"] is False
+
+
+def test_a_trial_that_starts_from_a_checkpoint_is_its_user(tmp_path, tracker):
+    store = StageStore(Storage.parse(str(tmp_path / "store")))
+    publish(store, "a" * 64, stage="pretrain_bce")
+    observer = TrackingObserver(tracker, store, tmp_path, space=(), tags={})
+    coordinator = make_coordinator(tmp_path / "sweep", make_tree(start="a" * 64), samples=1, observers=(observer,))
+    MadeUpWorkers(coordinator).fill()
+    used = tracker.of(CheckpointUsed)
+    assert [(event.trial, event.stage_id, event.stage) for event in used] == [("t0000", "a" * 64, "pretrain_bce")]

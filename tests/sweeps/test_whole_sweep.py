@@ -133,6 +133,26 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
 
 
 @pytest.mark.slow
+def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
+    """Two trials; one more of a wider search of another name; then a new sweep from the first trial's prefix."""
+    place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1"))
+    wider = SEARCH.replace("Range(1e-3, 1e-2", "Range(1e-4, 1e-1").replace('name="tiny",\n    rec', 'name="wider",\n    rec')
+    (place.folder / "wider.py").write_text(wider)
+    more = place.run("--extend", "s", "--samples", "1", "--search", "wider.py")
+    assert "1 trials more after 2" in more and "Plan: 1 trial" in more and "1 of them in the store" in more
+    assert "not told" not in more
+    trials = place.trials()
+    assert {record["status"] for record in trials.values()} == {"finished"}
+    assert [record["epochs_trained"] for record in trials.values()] == [5, 3, 3], "the prefix once"
+
+    arguments = place.start_arguments("--samples", "1", "--from-stage", "s/t0000/pretrain_ce", "--max-concurrent", "1")
+    arguments[arguments.index("--name") + 1] = "from"
+    output = place.run(*arguments)
+    assert "starts from tiny pretrain_ce" in output and "train_bce reused" in output, "the recipe itself, which t0000 was"
+    assert place.published() == 4
+
+
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
     process = place.start(*place.start_arguments("--samples", "2", "--max-concurrent", "1", *LONG_EPOCHS))
     read_until(process, r"t0001 .*train_bce epoch 1/3")
