@@ -150,8 +150,9 @@ class Coordinator:
         if report.kind == "failed":
             return
         if report.kind == "reused":
-            record.saved_s += report.cost_s if report.stage_id not in record.trained_ids else 0.0
-            record.epochs_done += report.epochs
+            if report.stage not in record.stage_scores:  # else told again after its worker was lost or it was held
+                record.saved_s += report.cost_s if report.stage_id not in record.trained_ids else 0.0
+                record.epochs_done += report.epochs
         else:
             record.cost_s += report.cost_s
             record.epochs_done += 1
@@ -165,7 +166,7 @@ class Coordinator:
                 record.trained_ids.append(report.stage_id)
 
     def _judge(self, planned: PlannedTrial, report: TrialReport) -> str:
-        rung = rung_at(report.stage, report.epoch, report.epochs)
+        rung = rung_at(planned.chain[report.stage_index].config, report.epoch, report.epochs)
         if rung is None:
             return ""
         if rung.epoch:

@@ -9,6 +9,8 @@ import heapq
 import math
 from dataclasses import dataclass, field
 
+from birdclef_core.config import StageConfig
+
 MIN_EPOCHS_FOR_A_MIDDLE = 10
 
 
@@ -20,6 +22,8 @@ class Rung:
     epoch: int = 0
     """0: the end, whatever the length of the schedule."""
     epochs: int = 0
+    kind: str = ""
+    """Label space and loss of the stage. A search of one's own may give stages of one name several."""
 
     @property
     def name(self) -> str:
@@ -31,12 +35,17 @@ class Rung:
         return 0.75 if self.epoch else 0.5
 
 
-def rung_at(stage: str, epoch: int, epochs: int) -> Rung | None:
-    """The rung at an epoch of a stage, if there is one."""
+def kind_of(config: StageConfig) -> str:
+    """See Rung.kind."""
+    return f"{config.label_space} {config.loss}"
+
+
+def rung_at(config: StageConfig, epoch: int, epochs: int) -> Rung | None:
+    """The rung at an epoch of a stage, if there is one. `epochs`: of the schedule, or where it was stopped early."""
     if epoch == epochs:
-        return Rung(stage)
+        return Rung(config.name, kind=kind_of(config))
     if epochs >= MIN_EPOCHS_FOR_A_MIDDLE and epoch == epochs // 2:
-        return Rung(stage, epoch, epochs)
+        return Rung(config.name, epoch, epochs, kind_of(config))
     return None
 
 

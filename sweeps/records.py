@@ -51,6 +51,8 @@ class TrialRecord:
     stage_ids: list[str]
     stages: list[str] = field(default_factory=list)
     """Names of the stages of its chain."""
+    kinds: list[str] = field(default_factory=list)
+    """Label space and loss of each, as in Rung.kind."""
     config_id: str = ""
     """Hash of model and stages as they were configured: whether parameters still mean the same in a changed search."""
     status: Status = "waiting"
@@ -94,10 +96,11 @@ class TrialRecord:
     def rung_scores(self) -> Iterator[tuple[Rung, str, float]]:
         """Rung, stage id and score wherever it was compared with others."""
         ids = dict(zip(self.stages, self.stage_ids, strict=True))
+        kinds = dict(zip(self.stages, self.kinds, strict=True))
         for stage, (epoch, epochs, score) in self.middle_scores.items():
-            yield Rung(stage, int(epoch), int(epochs)), ids[stage], score
+            yield Rung(stage, int(epoch), int(epochs), kinds[stage]), ids[stage], score
         for stage, score in self.stage_scores.items():
-            yield Rung(stage), ids[stage], score
+            yield Rung(stage, kind=kinds[stage]), ids[stage], score
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

@@ -160,7 +160,7 @@ class _Simulation:
         stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(planned.chain[index])
         done = self._store.unfinished.pop(stage_id, 0)
         goes_on = True
-        for until in [epoch for epoch in range(done + 1, epochs + 1) if rung_at(task.config.name, epoch, epochs)]:
+        for until in [epoch for epoch in range(done + 1, epochs + 1) if rung_at(task.config, epoch, epochs)]:
             yield (until - done) * epoch_s
             self._result.worker_s += (until - done) * epoch_s
             self._result.epochs += until - done

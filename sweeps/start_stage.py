@@ -76,7 +76,7 @@ def _after(recipe: Recipe, name: str) -> tuple[StageConfig, ...]:
 def _why_other(recipe: Recipe, start: StageRecord) -> str:
     found = differences(start.identity.get("model", {}), canonical(recipe.model))
     named = [f"{item.field} is {item.second!r} and not {item.first!r}" for item in found[:SHOWN_FIELDS]]
-    return ", ".join(named) + (f" and {len(found) - SHOWN_FIELDS} fields more" if len(found) > SHOWN_FIELDS else "")
+    return ", ".join(named) + (f" and {len(found) - SHOWN_FIELDS} more" if len(found) > SHOWN_FIELDS else "")
 
 
 def _title(record: StageRecord) -> str:

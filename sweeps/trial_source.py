@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sweeps.pruning import kind_of
 from sweeps.records import Outcome, ToldDraw, TrialRecord
 from sweeps.sampler import Draw, Sampler, Told
 from sweeps.tree import Chain, StageTree, config_fingerprint
@@ -121,6 +122,7 @@ class TrialSource:
             params=draw.params,
             stages=[task.config.name for task in chain],
             stage_ids=[task.stage_id for task in chain],
+            kinds=[kind_of(task.config) for task in chain],
             config_id=config_fingerprint(chain),
         )
         self._by_last_stage[record.stage_ids[-1]] = record

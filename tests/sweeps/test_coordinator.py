@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -42,6 +43,42 @@ def test_a_trial_waits_for_a_prefix_in_training_and_starts_once_it_is_published(
         workers.step()
     workers.fill()
     assert len(workers.running) == 2
+
+
+def test_the_trial_that_trained_a_prefix_goes_on_where_it_is_and_those_that_waited_start_elsewhere(tmp_path):
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3))})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=2, max_running=2))
+    started = []
+    while workers.step():
+        started += [trial for trial in workers.running if trial not in started]
+        if "t0001" in workers.running and len(workers.running) == 2:
+            assert workers.running["t0000"], "told to go on at each stage end, so its worker has never changed"
+    assert started == ["t0000", "t0001"]
+    assert {record.status for record in workers.coordinator.trials.values()} == {"finished"}
+
+
+def test_while_one_trains_a_prefix_the_others_get_other_work(tmp_path):
+    """Two recipes, one prefix each: all trials of one wait for it, and the second worker takes the other."""
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(make_search(pools={"pretrain": 1})), samples=10, max_running=4))
+    workers.fill()
+    assert len(workers.running) == 2
+    assert len({workers.coordinator.trials[trial].stage_ids[0] for trial in workers.running}) == 2
+
+
+def test_what_a_stage_saved_is_counted_once_however_often_it_is_told(tmp_path):
+    """A worker that takes over from a lost one, or after a hold, tells of the reused stages again."""
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_bce.learning_rate": Choice((1e-3, 2e-3))})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=2, max_running=1))
+    while "t0001" not in workers.running:
+        workers.step()
+        workers.fill()
+    planned = next(item for item in workers.coordinator.open_trials if item.record.trial == "t0001")
+    workers.step()
+    workers.coordinator.worker_lost("t0001", "killed")
+    workers.running["t0001"] = workers.reports(planned)
+    workers.run()
+    assert planned.record.saved_s == 3.0, "three stages of one second each"
+    assert planned.record.epochs_done == sum(task.config.epochs for task in planned.chain)
 
 
 def test_exact_duplicates_are_not_run_and_a_finite_space_is_tried_to_its_last_point(tmp_path):
@@ -130,9 +167,13 @@ def test_what_a_driver_knew_of_scores_its_successor_knows(tmp_path):
 
 def test_a_failed_stage_fails_those_that_need_it_and_the_sweep_goes_on(tmp_path):
     search = make_search(pools={"pretrain": 1})
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=6, max_running=3))
+    ended = []
+    observer = Mock(trial_ended=lambda planned: ended.append(planned.record.trial))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=6, max_running=3, observers=(observer,)))
     workers.fail_stage = "pretrain_bce"
     workers.run()
+    assert sorted(ended) == sorted(workers.coordinator.trials), "each is told once"
+    assert [len(record.told) for record in workers.coordinator.trials.values()] == [1] * len(ended)
     failed = [record for record in workers.coordinator.trials.values() if record.status == "failed"]
     assert {record.reason for record in failed} == {"made to fail"}
     assert len(workers.executed) == len(set(workers.executed)) == 2, "each recipe's pretrain_ce, once"

@@ -2,12 +2,15 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
+from birdclef_core.stages.recipes import sed_v2s
 from sweeps.pruning import Rung, StageHalving, rung_at
 
-END = Rung("train_ce")
+STAGE = sed_v2s().stages[2]
+END = Rung("train_ce", kind="target ce")
 
 
 def judge(pruning: StageHalving, *scores: float, rung: Rung = END) -> list[str]:
@@ -27,18 +30,22 @@ def test_the_lower_half_stops_and_the_message_says_why():
 
 
 def test_rungs_are_at_the_end_and_in_the_middle_of_long_stages():
-    assert rung_at("train_ce", 3, 3) == END
-    assert rung_at("train_ce", 1, 3) is None
-    middle = rung_at("train_ce", 30, 60)
+    assert rung_at(STAGE, 3, 3) == END
+    assert rung_at(STAGE, 1, 3) is None
+    middle = rung_at(STAGE, 30, 60)
     assert middle.keep > END.keep
-    assert middle != rung_at("train_ce", 30, 61), "another schedule is another rung"
-    assert rung_at("train_ce", 29, 60) is None
+    assert middle != rung_at(STAGE, 30, 61), "another schedule is another rung"
+    assert rung_at(STAGE, 29, 60) is None
 
 
 def test_stages_are_not_compared_with_each_other():
     pruning = StageHalving(grace=2)
     judge(pruning, 0.9, 0.95)
-    assert judge(pruning, 0.1, rung=rung_at("pretrain_bce", 3, 3)) == [""]
+    others = sed_v2s().stages[1], replace(STAGE, label_space="all"), replace(STAGE, loss="bce")
+    for config in others:
+        assert judge(pruning, 0.1, rung=rung_at(config, 3, 3)) == [""]
+        assert judge(pruning, 0.1, rung=rung_at(config, 30, 60)) == [""]
+    assert judge(pruning, 0.1, rung=rung_at(replace(STAGE, learning_rate=1e-3), 3, 3)) != [""]
 
 
 def test_a_stage_that_many_trials_share_counts_once():
@@ -69,7 +76,7 @@ def test_what_was_stopped_goes_on_when_later_ones_are_worse():
 
 
 def test_rising_at_another_rung_does_not_let_a_stage_go_on():
-    pruning, middle = StageHalving(grace=2), rung_at("train_ce", 30, 60)
+    pruning, middle = StageHalving(grace=2), rung_at(STAGE, 30, 60)
     assert pruning.judge(middle, "s", 0.5) == ""
     judge(pruning, 0.9, 0.8, 0.7)
     assert pruning.judge(END, "s", 0.5)

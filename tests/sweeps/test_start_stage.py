@@ -95,7 +95,7 @@ def test_another_model_is_refused_with_the_fields_that_differ(start):
     ):
         start_after(override(make_search(), {"spectrogram.num_mels": 64}), start)
     only = replace(make_search(), recipes=make_search().recipes[1:])
-    with pytest.raises(InputError, match=r"sed_b3ns: encoder is 'tf_efficientnet_b3.* and \d+ fields more"):
+    with pytest.raises(InputError, match=r"sed_b3ns: encoder is 'tf_efficientnet_b3.* and \d+ more"):
         start_after(only, start)
 
 
