@@ -10,6 +10,7 @@ from rich.console import Console
 
 from birdclef_core.errors import BirdclefError, InputError
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
+from sweeps.wording import parse_bytes
 
 EXIT_INTERRUPTED = 130
 
@@ -120,6 +121,12 @@ def _tune_parser() -> argparse.ArgumentParser:
         "--storage", metavar="DIR|URI", help="checkpoints and records: a folder, s3:// or gs:// (default sweeps-output)"
     )
     place.add_argument(
+        "--max-store-bytes",
+        type=bytes_argument,
+        metavar="N",
+        help="such as 200G: while the sweep runs, stages that are least worth keeping go (default: all stay)",
+    )
+    place.add_argument(
         "--address", metavar="ADDRESS", help="a Ray cluster to join; auto for the one of this machine (default: start one)"
     )
     place.add_argument(
@@ -192,6 +199,14 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             settings[key] = {"true": True, "false": False}.get(text.lower(), text)
     return settings
+
+
+def bytes_argument(text: str) -> int:
+    """For argparse: see `parse_bytes`."""
+    try:
+        return parse_bytes(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 200G") from None
 
 
 def guarded(command: Callable[[], int]) -> int:

@@ -37,6 +37,7 @@ class SweepOptions:
     cache_dir: str = DEFAULT_CACHE
     max_seconds_per_recording: float | None = None
     max_bytes: int | None = None
+    max_store_bytes: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -46,6 +47,7 @@ class SweepOptions:
             ("--gpus-per-trial >= 0", self.gpus_per_trial, self.gpus_per_trial is None or self.gpus_per_trial >= 0),
             ("--cpus-per-trial >= 1", self.cpus_per_trial, self.cpus_per_trial is None or self.cpus_per_trial >= 1),
             ("--max-concurrent >= 1", self.max_concurrent, self.max_concurrent is None or self.max_concurrent >= 1),
+            ("--max-store-bytes >= 1", self.max_store_bytes, self.max_store_bytes is None or self.max_store_bytes >= 1),
             ("--max-bytes >= 0", self.max_bytes, self.max_bytes is None or self.max_bytes >= 0),
             ("0 <= --max-bad-share <= 1", self.max_bad_share, 0 <= self.max_bad_share <= 1),
             ("--name made of letters, digits, '.', '_' and '-'", self.name, re.fullmatch(r"[\w.-]+", self.name or "-")),

@@ -22,7 +22,8 @@ MAX_TRIALS_BY_MODEL = 300
 """Beyond so many the plan draws at random: TPE's draws take longer and depend on scores that nobody knows yet."""
 STATES_A_CHECKPOINT = 3
 """Weights and the optimiser's two averages of their gradients."""
-CHECKPOINTS_KEPT = 2
+CHECKPOINTS_KEPT = 3
+"""Two, and one that is being written."""
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """What a user calls a checkpoint: the beginning of a stage id, a sweep, a trial of it, or one stage of a trial."""
 
 import re
+from collections.abc import Sequence
 
 from birdclef_core.errors import InputError
 from birdclef_core.stages.store import StageRecord, StageStore
@@ -74,7 +75,7 @@ def _names(names: list[str]) -> str:
     return (", ".join(names[:MAX_NAMED]) or "none") + more
 
 
-def best(trials: list[TrialRecord]) -> TrialRecord | None:
+def best(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """The trial with the best score; None when none has finished."""
     return max((record for record in trials if record.score is not None), key=lambda record: record.score or 0.0, default=None)
 

@@ -34,6 +34,7 @@ from sweeps.planning import Planner, against_actual, save_plan
 from sweeps.records import TrialRecord
 from sweeps.search import Search
 from sweeps.start_stage import describe_start
+from sweeps.store_budget import StoreBudget, budget_line
 from sweeps.store_view import DriverStoreView
 from sweeps.tracking import SweepFinished, SweepStarted, Tracker, make_tracker
 from sweeps.tracking_observer import TrackingObserver
@@ -129,6 +130,7 @@ class _Sweep:
         page.write_text(plan_page(plan, self.name, price_per_hour))
         for line in plan_lines(plan, price_per_hour):
             self._say(line)
+        self._say_budget(plan)
         self._say(f"\nAs a picture: {page}")
         return plan
 
@@ -144,6 +146,7 @@ class _Sweep:
         (result / self.order.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
         for line in plan_lines(plan, with_tree=False):
             self._say(line)
+        self._say_budget(plan)
 
     @contextmanager
     def _only_driver(self) -> Iterator[None]:
@@ -254,15 +257,19 @@ class _Sweep:
         interrupted = False
         try:
             with SweepConsole(self.console) as terminal:
+                view = DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name)
+                store_budget = self._store_budget(view, tree, slots)
                 coordinator = Coordinator(
                     tree,
-                    DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name),
+                    view,
                     self.records,
                     samples=samples,
                     max_running=slots.max_concurrent,
-                    observers=(observer, terminal),
+                    observers=(observer, terminal, *((store_budget,) if store_budget else ())),
                 )
                 terminal.follow(coordinator)
+                if store_budget:
+                    store_budget.follow(coordinator)
                 self._say_what_is_unlike(coordinator)
                 # Its first search names the experiment, whatever it is extended with: all its trials are found in one place.
                 tracker.record(
@@ -272,6 +279,8 @@ class _Sweep:
             result = self._conclude(coordinator, tracker, interrupted)
             mine = result.trials[self.order.first_trial :]
             for line in against_actual(self.records.storage, mine, time.monotonic() - started, self.order.plan_file):
+                self._say(line)
+            for line in store_budget.outcome() if store_budget else ():
                 self._say(line)
             return result
         finally:
@@ -321,6 +330,23 @@ class _Sweep:
                 f"Of {len(self.order.known)} trials before, {len(coordinator.unlike)} are not told to the sampler nor compared with new ones: "
                 "this search has no place for their parameters, or makes other models or stages of them."
             )
+
+    def _say_budget(self, plan: Plan) -> None:
+        if self.options.max_store_bytes is not None:
+            self._say(budget_line(self.store, plan, self.options.max_store_bytes))
+
+    def _store_budget(self, view: DriverStoreView, tree: StageTree, slots: Slots) -> StoreBudget | None:
+        if self.options.max_store_bytes is None:
+            return None
+        return StoreBudget(
+            self.storage,
+            view,
+            sweep=self.name,
+            max_bytes=self.options.max_store_bytes,
+            max_running=slots.max_concurrent,
+            start=tree.start,
+            say=self._say,
+        )
 
     def _note(self, tree: StageTree, samples: int) -> str:
         recipes = ", ".join(recipe.name for recipe in tree.search.recipes)

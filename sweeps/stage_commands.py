@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from birdclef_core.config import STAGE_NAMES
+from sweeps.cli import bytes_argument, parse_settings
 from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE
-from sweeps.wording import REFERENCE, parse_bytes
+from sweeps.wording import REFERENCE
 
 
 def add_stage_commands(commands: Any) -> None:
@@ -36,7 +37,7 @@ def add_stage_commands(commands: Any) -> None:
         "stages that are least worth keeping for their size, until the store fits; never one that an unfinished or a best trial "
         "needs, one that is being trained, one that was imported, or one that something kept was trained from."
     )
-    garbage.add_argument("--max-bytes", type=_bytes, metavar="N", help="what the store may take, such as 200G")
+    garbage.add_argument("--max-bytes", type=bytes_argument, metavar="N", help="what the store may take, such as 200G")
     garbage.add_argument("--yes", action="store_true", help="remove what is shown")
     own = _command(store, "import", "take a checkpoint of your own into the store, for --from-stage", _import)
     own.add_argument("file", type=Path, help="safetensors, or a state dict of torch")
@@ -152,7 +153,6 @@ def _collect(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     from birdclef_core.storage import Storage
-    from sweeps.cli import parse_settings
     from sweeps.import_command import import_stage
 
     stage_id = import_stage(
@@ -167,10 +167,3 @@ def _import(arguments: argparse.Namespace) -> int:
     )
     print(f"{stage_id}\nStart trials from it: python tune_main.py --search {arguments.search} --from-stage {stage_id[:16]}")
     return 0
-
-
-def _bytes(text: str) -> int:
-    try:
-        return parse_bytes(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 200G") from None

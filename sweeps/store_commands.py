@@ -1,8 +1,9 @@
 """`birdclef store`: what is in a store, whether it is whole, what it takes, and what could go."""
 
+import itertools
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from birdclef_core.config import STAGE_NAMES
@@ -11,8 +12,9 @@ from birdclef_core.stages.catalogue import StageSummary
 from birdclef_core.stages.gc import MUST_STAY, GarbagePlan, Removal, collect, plan_garbage
 from birdclef_core.stages.leases import Leases
 from birdclef_core.stages.leftovers import Leftover, find_leftovers
+from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
-from sweeps.records import SweepRecords
+from sweeps.records import SweepRecords, TrialRecord
 from sweeps.references import best, store_of, sweeps_in
 from sweeps.wording import bytes_text, format_duration
 
@@ -91,17 +93,28 @@ def stage_uses(storage: Storage) -> tuple[Counter[str], list[str]]:
     return uses, problems
 
 
-def stages_to_keep(storage: Storage, sweeps: Iterable[str]) -> set[str]:
-    """Stages of the sweeps' best and unended trials, and those that are being trained now.
+def needed_by(records: SweepRecords, trials: Sequence[TrialRecord]) -> set[str]:
+    """Stages of a sweep's best and unended trials, and the one that all of them start from."""
+    winner = best(trials)
+    chains = [record.stage_ids for record in trials if not record.ended or record is winner]
+    start = records.load_sweep()["options"].get("from_stage")
+    return {start, *itertools.chain(*chains)} - {None}
+
+
+def stages_in_training(store: StageStore) -> set[str]:
+    """By anybody, now or until a moment ago."""
+    return {entry.stage_id for entry in Leases(store.storage).entries()}
+
+
+def stages_to_keep(storage: Storage) -> set[str]:
+    """What all sweeps need and what is being trained.
 
     Raises InputError when the records of a sweep cannot be read: then nobody knows what it still needs.
     """
-    keep = {entry.stage_id for entry in Leases(store_of(storage).storage).entries()}
-    for name in sweeps:
-        trials = SweepRecords(storage.at(name)).load_trials()
-        winner = best(trials)
-        for record in [record for record in trials if not record.ended or record is winner]:
-            keep.update(record.stage_ids)
+    keep = stages_in_training(store_of(storage))
+    for name in sweeps_in(storage):
+        records = SweepRecords(storage.at(name))
+        keep |= needed_by(records, records.load_trials())
     return keep
 
 
@@ -121,7 +134,7 @@ class Garbage:
 def find_garbage(storage: Storage, budget_bytes: int | None) -> Garbage:
     """What nothing will read again and, for the store to take no more than `budget_bytes`, what is least worth keeping."""
     store = store_of(storage)
-    keep = stages_to_keep(storage, sweeps_in(storage))
+    keep = stages_to_keep(storage)
     leftovers = find_leftovers(store, keep, time.time())
     if budget_bytes is None:
         return Garbage(leftovers=tuple(leftovers), plan=None)

@@ -9,7 +9,7 @@ Layout under the storage's root:
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -124,10 +124,10 @@ class StageStore:
         """Every stage id that something has been written for, published or not."""
         return self.storage.at("stages").names()
 
-    def summaries(self) -> dict[str, StageSummary]:
-        """Every published stage, by id."""
+    def summaries(self, stage_ids: Iterable[str] | None = None) -> dict[str, StageSummary]:
+        """Every published stage, by id; or those of `stage_ids` that are."""
         with ThreadPoolExecutor(16) as pool:
-            found = pool.map(self.summary, self.known_ids())
+            found = pool.map(self.summary, self.known_ids() if stage_ids is None else stage_ids)
             return {summary.stage_id: summary for summary in found if summary is not None}
 
     def summary(self, stage_id: str) -> StageSummary | None:
