@@ -174,6 +174,7 @@ class _Sweep:
             root,
             target_species=Path(options.target_species) if options.target_species else None,
             max_bad_share=options.max_bad_share,
+            fold=options.fold,
             bad_files_csv=self.local_dir / "unusable_recordings.csv",
         )
         validation = int(dataset.recordings["is_validation"].sum())
@@ -181,6 +182,8 @@ class _Sweep:
             f"Data: {len(dataset.recordings)} recordings of {len(dataset.all_species)} species ({len(dataset.target_species)} target), "
             f"{validation} for validation, {len(dataset.noise)} noise files."
         )
+        if dataset.soundscapes is not None:
+            self._say(f"Scored too: {len(dataset.soundscapes.windows)} labelled windows of soundscapes (val_soundscapes/...).")
         for finding in dataset.findings:
             self._say(
                 f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning} ({', '.join(finding.examples)})"
