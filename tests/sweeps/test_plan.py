@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "birdclef_core" / "stages"))
-from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree, summary_of
 from made_up_stages import publish
 
 from birdclef_core.stages.catalogue import Spread
@@ -42,7 +42,8 @@ def grid_tree():
 def make(tree, *, known=True, stored=(), samples=24, workers=2, known_trials=()) -> Plan:
     """Every epoch takes about 36 s."""
     costs = CostModel([], {"all": SIZE, "target": SIZE}, data="here")
-    for task in tree.chain(tree.search.recipes[0].name, tree.search.baseline(tree.search.recipes[0])) if known else ():
+    baseline = tree.chain(tree.search.recipes[0].name, tree.search.baseline(tree.search.recipes[0]))
+    for task in baseline if known else ():
         rate = 256 / 36
         costs.add(Measurement(work=work_of_task(task), clip_s=5.0, clips_per_s=Spread(low=rate / 2, middle=rate, high=rate * 2)))
     return make_plan(
@@ -51,7 +52,7 @@ def make(tree, *, known=True, stored=(), samples=24, workers=2, known_trials=())
         workers=workers,
         gpus_per_worker=0.5,
         device="a GPU",
-        stored=dict.fromkeys(stored),
+        stored={stage_id: summary_of(baseline[0], code=stage_id) for stage_id in stored},
         costs=costs,
         stage_bytes=lambda task: 2**20,
         known=known_trials,
