@@ -98,6 +98,15 @@ def test_the_plan_of_an_extension_is_of_the_new_trials_alone(tmp_path):
     assert [record.to_json() for record in known] == before, "planning does not touch them"
 
 
+def test_an_extension_that_finds_nothing_new_is_an_empty_plan(tmp_path):
+    tree = grid_tree()
+    workers = MadeUpWorkers(make_coordinator(tmp_path, tree, samples=30))
+    workers.run()
+    plan = make(tree, samples=40, known_trials=list(workers.coordinator.trials.values()))
+    assert (plan.trials, plan.stages_unique, plan.shared.epochs) == (0, 0, 0)
+    assert "Plan: 0 trials" in plan_lines(plan)[0]
+
+
 def test_unknown_costs_are_said_and_not_made_up():
     plan = make(grid_tree(), known=False)
     assert plan.shared.worker_hours is None and plan.shared.epochs == 122
