@@ -78,7 +78,7 @@ def _tune_parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="share of recordings that may be unusable (default 0.05)",
     )
-    data.add_argument("--fold", type=int, default=0, metavar="K", help=FOLD_HELP)
+    data.add_argument("--fold", type=int, metavar="K", help=FOLD_HELP)
     data.add_argument(
         "--cache-dir", metavar="DIR", help="where decoded audio is kept, on each machine (default ~/.cache/birdclef-sweeps)"
     )

@@ -4,7 +4,7 @@ import pytest
 
 from birdclef_core.errors import InputError
 from sweeps.birdclef_cli import birdclef
-from sweeps.cli import parse_settings, tune_main
+from sweeps.cli import _given, _parse, parse_settings, tune_main
 
 
 def test_settings_are_python_literals_or_text():
@@ -46,6 +46,11 @@ def test_contradictions_are_refused_by_the_parser(arguments, capsys):
 def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys):
     assert tune_main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_not_given_is_not_taken_for_given():
+    """A default in the parser would replace what an extended sweep was started with; defaults are those of SweepOptions."""
+    assert _given(_parse(["--resume", "s"])) == {}
 
 
 def test_help_shows_examples_and_every_flag(capsys):
