@@ -58,7 +58,7 @@ class SweepConsole:
             self._console.print(f"[yellow]{report.message}[/yellow]", highlight=False)
         if report.kind != "failed":
             loss = f"loss {report.metrics['train/loss']:.3f}  " if "train/loss" in report.metrics else ""
-            what = "reused" if report.kind == "reused" else f"epoch {report.epoch}/{report.epochs}"
+            what = "reused" if report.kind != "epoch" else f"epoch {report.epoch}/{report.epochs}"
             place = f"{report.device} on {report.node}"
             self._say(planned.record, f"{report.stage} {what}  score {report.score:.3f}  {loss}{place}  {self._left()}")
 

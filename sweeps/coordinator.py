@@ -7,6 +7,7 @@ trained twice; only the searcher can do that, because Tune starts whatever it ha
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from sweeps.gate import Gate, StoreView
@@ -109,7 +110,7 @@ class Coordinator:
         if report.kind == "held":
             self._hold(planned, report.stage_id)
             return False
-        self._note(planned.record, report)
+        report = self._note(planned, report)
         for observer in self._observers:
             observer.reported(planned, report)
         if report.kind == "failed":
@@ -146,24 +147,31 @@ class Coordinator:
         for planned in list(self._running.values()):
             self._end(planned, "interrupted", "the sweep was stopped")
 
-    def _note(self, record: TrialRecord, report: TrialReport) -> None:
+    def _note(self, planned: PlannedTrial, report: TrialReport) -> TrialReport:
+        """Remembers a report, once however often a trial that was begun again repeats it; as what it is to be passed on."""
+        record = planned.record
         if report.kind == "failed":
-            return
-        if report.kind == "reused":
-            if report.stage not in record.stage_scores:  # else told again after its worker was lost or it was held
-                record.saved_s += report.cost_s if report.stage_id not in record.trained_ids else 0.0
-                record.epochs_done += report.epochs
-        else:
-            record.cost_s += report.cost_s
-            record.epochs_done += 1
+            return report
+        if report.kind == "reused" and report.is_own and report.stage_id not in record.trained_ids:
+            report = replace(report, kind="published")
+        if report.kind == "epoch":
+            record.spent_s[report.stage] = record.spent_s.get(report.stage, 0.0) + report.cost_s
             record.epochs_trained += 1
+            record.reused_s.pop(report.stage, None)
             self._gate.in_training(record.trial, report.stage_id)
+        elif report.kind == "published":
+            record.spent_s[report.stage] = max(record.spent_s.get(report.stage, 0.0), report.cost_s)
+            record.epochs_trained += 1
+        elif report.stage_id not in record.trained_ids:
+            record.reused_s[report.stage] = report.cost_s
         record.stage, record.epoch, record.metrics = report.stage, report.epoch, report.metrics
+        record.epochs_done = sum(task.config.epochs for task in planned.chain[: report.stage_index]) + report.epoch
         if report.stage_done:
             self._gate.published(report.stage_id)
             record.stage_scores[report.stage] = report.score
-            if report.kind == "epoch":
+            if report.kind != "reused" and report.stage_id not in record.trained_ids:
                 record.trained_ids.append(report.stage_id)
+        return report
 
     def _judge(self, planned: PlannedTrial, report: TrialReport) -> str:
         rung = rung_at(planned.chain[report.stage_index].config, report.epoch, report.epochs)
@@ -254,9 +262,10 @@ class Coordinator:
         self._gate.release(record.trial)
         if record.ended:
             self._source.tell(planned)
-        self._save(record)
+        # Before it is on record: what is on record as ended is never spoken of again.
         for observer in self._observers:
             observer.trial_ended(planned)
+        self._save(record)
 
     def _remember(self, record: TrialRecord) -> None:
         self._unsaved[record.trial] = record

@@ -73,15 +73,25 @@ class TrialRecord:
     """The latest; of a finished trial those of its last stage."""
     score: float | None = None
     """The objective: `val/cmap_pad5` of the last stage of a finished trial."""
-    cost_s: float = 0.0
-    """Device seconds spent by this trial."""
-    saved_s: float = 0.0
-    """Device seconds that reused stages would have cost."""
+    spent_s: dict[str, float] = field(default_factory=dict)
+    """Device seconds spent by this trial, by stage."""
+    reused_s: dict[str, float] = field(default_factory=dict)
+    """Device seconds that reused stages would have cost, by stage."""
     reason: str = ""
     stopped: Stopped | None = None
     """Of a pruned trial: the stage at which it was, and the score."""
     told: list[ToldDraw] = field(default_factory=list)
     """All that the sampler was told of this configuration, so that a later driver's sampler knows the same."""
+
+    @property
+    def cost_s(self) -> float:
+        """Device seconds spent by this trial."""
+        return sum(self.spent_s.values())
+
+    @property
+    def saved_s(self) -> float:
+        """Device seconds that reused stages would have cost."""
+        return sum(self.reused_s.values())
 
     @property
     def ended(self) -> bool:
@@ -90,8 +100,8 @@ class TrialRecord:
     def begin_again(self, stage_ids: list[str]) -> None:
         """Forgets what it will be told anew when it goes on from the store; what it has cost stays."""
         self.stage_ids, self.status, self.stage, self.epoch, self.epochs_done = stage_ids, "waiting", "", 0, 0
-        self.stage_scores, self.middle_scores, self.metrics = {}, {}, {}
-        self.score, self.saved_s, self.reason, self.stopped = None, 0.0, "", None
+        self.stage_scores, self.middle_scores, self.metrics, self.reused_s = {}, {}, {}, {}
+        self.score, self.reason, self.stopped = None, "", None
 
     def rung_scores(self) -> Iterator[tuple[Rung, str, float]]:
         """Rung, stage id and score wherever it was compared with others."""
@@ -112,13 +122,13 @@ class TrialRecord:
         names = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.keys() != names:
             odd = sorted(names ^ values.keys()) if isinstance(values, dict) else ["everything"]
-            raise ValueError(f"its fields are not those of a trial in this version of the code ({', '.join(odd)})")
+            raise ValueError(f"its fields are not those of a trial ({', '.join(odd)})")
         try:
             if stopped := values["stopped"]:
                 values["stopped"] = Stopped(**{**stopped, "rung": Rung(**stopped["rung"])})
             values["told"] = [ToldDraw(draw=item["draw"], outcome=Outcome(**item["outcome"])) for item in values["told"]]
         except (TypeError, KeyError) as error:
-            raise ValueError(f"its fields are not those of a trial in this version of the code ({error})") from None
+            raise ValueError(f"its fields are not those of a trial ({error})") from None
         return cls(**values)
 
 

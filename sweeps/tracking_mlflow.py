@@ -56,8 +56,8 @@ class MlflowSink:
     """Writes records to an MLflow server: metrics, parameters and tags of many records with one call a run.
 
     `memory` is kept by the caller from one sink to the next. It holds ids of this server: `experiment/<name>`,
-    `sweep/<name>`, `trial/<trial>`, `execution/<execution>`, `model/<stage_id>`, a trial's `open/` execution and `chain/` of
-    models, and what was written last.
+    `sweep/<name>`, `trial/<trial>`, `execution/<execution>`, `model/<stage_id>`, a trial's `open/` execution with its
+    `open_stage/`, its `chain/` of models, and what was written last.
     """
 
     def __init__(self, url: str, memory: dict[str, str], sweep_dir: Path) -> None:
@@ -124,12 +124,20 @@ class MlflowSink:
         trial_run = self._known("trial", event.trial)
         tags = {"mlflow.parentRunId": trial_run, "birdclef.trial": event.trial, "birdclef.stage": event.stage}
         run_id = self._run("execution", event.execution, self._search_experiment(), time_ms, name=event.stage, tags=tags)
-        self._memory[f"open/{event.trial}"] = run_id
+        if self._memory.get(f"open/{event.trial}") != run_id:
+            self._end_open(event.trial, time_ms)
+        self._memory |= {f"open/{event.trial}": run_id, f"open_stage/{event.trial}": event.stage}
         self._enter(run_id, params=event.params, tags=event.tags)
         if event.starts_from:
             self._enter(run_id, tags={"birdclef.starts_from": event.starts_from})
             if model_id := self._find_model(event.starts_from):
                 self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+
+    def _end_open(self, trial: str, time_ms: int) -> None:
+        """Ends an execution that was cut short by a crash and that nobody will go on with."""
+        if run_id := self._memory.pop(f"open/{trial}", None):
+            self._enter(run_id, tags={"birdclef.status": "stopped"})
+            self._end(run_id, _STAGE_STATUS["stopped"], time_ms)
 
     def _epoch_finished(self, event: EpochFinished) -> None:
         epoch_key = f"epoch/{event.execution}"
@@ -177,6 +185,8 @@ class MlflowSink:
         )
         self._link_to_trial(event.trial, model_id)
         self._enter_last_metrics(event.trial, event.metrics, time_ms)
+        if self._memory.get(f"open_stage/{event.trial}") == event.stage:  # somebody else has finished what it had begun
+            self._end_open(event.trial, time_ms)
 
     def _trial_finished(self, event: TrialFinished, time_ms: int) -> None:
         run_id = self._known("trial", event.trial)
@@ -191,6 +201,7 @@ class MlflowSink:
             for interrupted in (run_id, open_stage) if open_stage else (run_id,):
                 self._client.update_run(interrupted, status="SCHEDULED")
         else:
+            self._end_open(event.trial, time_ms)
             self._end(run_id, _TRIAL_STATUS[event.status], time_ms)
 
     def _sweep_finished(self, event: SweepFinished, time_ms: int) -> None:

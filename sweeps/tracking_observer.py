@@ -53,6 +53,8 @@ class TrackingObserver:
             self._checkpoint_used(planned, report)
         elif report.kind == "epoch":
             self._epoch(planned, report)
+        elif report.kind == "published":
+            self._published(planned, report)
 
     def worker_lost(self, planned: PlannedTrial) -> None:
         """Nothing: the execution goes on, under its name."""
@@ -88,9 +90,7 @@ class TrackingObserver:
 
     def _epoch(self, planned: PlannedTrial, report: TrialReport) -> None:
         trial = planned.record.trial
-        execution = f"{trial}/{report.stage}"
-        if self._open.get(trial, ("",))[0] != execution:
-            self._stage_started(planned, report, execution)
+        execution = self._execution(planned, report)
         self._tracker.record(
             EpochFinished(
                 trial=trial,
@@ -102,21 +102,34 @@ class TrackingObserver:
             )
         )
         if report.stage_done:
-            del self._open[trial]
-            self._tracker.record(
-                StageFinished(
-                    trial=trial,
-                    execution=execution,
-                    stage_id=report.stage_id,
-                    status="finished",
-                    checkpoint_uri=self._checkpoint_uri(report.stage_id),
-                    metrics=_finite(report.metrics),
-                    artifacts=self._copy_reports(report.stage_id),
-                )
+            self._published(planned, report)
+
+    def _published(self, planned: PlannedTrial, report: TrialReport) -> None:
+        """The trial has trained the stage to its end; of its last epochs it may have been killed before it could tell."""
+        execution = self._execution(planned, report)
+        del self._open[planned.record.trial]
+        self._tracker.record(
+            StageFinished(
+                trial=planned.record.trial,
+                execution=execution,
+                stage_id=report.stage_id,
+                status="finished",
+                checkpoint_uri=self._checkpoint_uri(report.stage_id),
+                metrics=_finite(report.metrics),
+                artifacts=self._copy_reports(report.stage_id),
             )
+        )
+
+    def _execution(self, planned: PlannedTrial, report: TrialReport) -> str:
+        """The name of the stage's execution by this trial, which is begun if that was not said yet."""
+        trial = planned.record.trial
+        execution = f"{trial}/{report.stage}"
+        if self._open.get(trial, ("",))[0] != execution:
+            self._open[trial] = (execution, report.stage_id)
+            self._stage_started(planned, report, execution)
+        return execution
 
     def _stage_started(self, planned: PlannedTrial, report: TrialReport, execution: str) -> None:
-        self._open[planned.record.trial] = (execution, report.stage_id)
         task = planned.chain[report.stage_index]
         identity = task.identity
         self._tracker.record(

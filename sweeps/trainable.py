@@ -12,6 +12,7 @@ from birdclef_core.data.dataset import Dataset
 from birdclef_core.stages.interruption import Termination
 from birdclef_core.stages.leases import Holder, Leases
 from birdclef_core.stages.store import StageStore
+from birdclef_core.stages.training import TrainingData
 from birdclef_core.storage import Storage
 from sweeps.audio_cache import AudioCache
 from sweeps.tree import StageTree
@@ -42,7 +43,7 @@ class TrialActor(tune.Trainable):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._node = ray.get_runtime_context().get_node_id()[:6]
         self._tree = context.tree
-        self._data = context.cache.build(context.dataset)
+        self._data = TrainingData(dataset=context.dataset, cache=context.cache.build(context.dataset))
         self._notes: list[str] = []
         self._termination = Termination()
         self._store = StageStore(context.store, on_damage=self._notes.append)
@@ -52,7 +53,8 @@ class TrialActor(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         chain = self._tree.chain(new_config["recipe"], new_config["params"])
-        holder = Holder(sweep=self._context.sweep, run=self._context.run, trial=new_config["trial"])
+        sweep, trial = self._context.sweep, new_config["trial"]
+        holder = Holder(sweep=sweep, run=self._context.run, trial=trial)
         self._reports: Iterator[TrialReport] = run_trial(
             chain,
             self._data,
@@ -61,6 +63,7 @@ class TrialActor(tune.Trainable):
             self._notes,
             stop=self._termination,
             hold=lambda stage_id: self._leases.hold(stage_id, holder),
+            name=f"{sweep}/{trial}",
         )
         return True
 

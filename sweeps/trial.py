@@ -12,17 +12,18 @@ from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, ne
 from birdclef_core.stages.leases import Hold, alone
 from birdclef_core.stages.progress import EpochMetrics
 from birdclef_core.stages.store import StageStore
-from birdclef_core.stages.training import SOUNDSCAPES, StageTask, TrainingData, environment, train_stage
+from birdclef_core.stages.training import StageTask, TrainingData, environment, train_stage
 from sweeps.tree import Chain
 
 SCORE = "cmap_pad5"
-ReportKind = Literal["epoch", "reused", "failed", "held"]
+ReportKind = Literal["epoch", "reused", "published", "failed", "held"]
 
 
 @dataclass(kw_only=True)
 class TrialReport:
     """What a trial tells its driver: after each epoch, for each reused stage, when it fails, and when its next stage is being
-    trained by another sweep (`held`: the trial is to be run again later). Plain JSON types."""
+    trained by another sweep (`held`: the trial is to be run again later). The driver makes `published` of a reused stage that the
+    trial itself had trained and was killed before it could say so. Plain JSON types."""
 
     kind: ReportKind
     stage: str
@@ -33,10 +34,11 @@ class TrialReport:
     score: float
     """`cmap_pad5` in the stage's own label space: what trials are compared by at the same stage."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Under the names they are tracked by: `val/...` for the target species, `val_all/...` for all species,
-    `val_soundscapes/...` for the target species in labelled soundscapes, `train/...`."""
+    """Under the names they are tracked by: `val/...` for the target species, `val_all/...` for all species, `train/...`."""
     cost_s: float = 0.0
     """Device seconds: spent since the last report, or saved by a reused stage."""
+    is_own: bool = False
+    """Of a reused stage: whether this trial has trained it."""
     message: str = ""
     """Why the trial failed, or what the user should know (a damaged checkpoint, for one)."""
     device: str = ""
@@ -48,7 +50,7 @@ class TrialReport:
 
     @property
     def stage_done(self) -> bool:
-        return self.kind in ("epoch", "reused") and self.epoch == self.epochs
+        return self.kind in ("epoch", "reused", "published") and self.epoch == self.epochs
 
     def to_result(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,9 +65,7 @@ class TrialReport:
 
 
 def tracked_name(label_space: str, name: str) -> str:
-    """The name that a score is tracked by: `val_soundscapes/...` for those on soundscapes."""
-    if name.startswith(SOUNDSCAPES):
-        return f"val_{name}"
+    """The name that a score is tracked by."""
     return f"val/{name}" if label_space == "target" else f"val_{label_space}/{name}"
 
 
@@ -77,6 +77,7 @@ def run_trial(
     notes: list[str],
     stop: Stop = never,
     hold: Hold = alone,
+    name: str = "",
 ) -> Iterator[TrialReport]:
     """Takes a chain to its end: published stages are reused, the others trained, an interrupted one goes on.
 
@@ -84,24 +85,26 @@ def run_trial(
     where store and training tell what the user should know (damaged entries, memory that did not suffice); they go out with
     the next report.
 
+    `name`: the trial's among all that use the store; the stages that it trains keep it.
+
     A BirdclefError (such as a loss that is not a number) ends the trial with a report of kind `failed`. When `stop` gives a
     reason, StageInterrupted is raised once a checkpoint is written: whoever runs the trial again goes on from there. A stage is
     trained under a lease; when another sweep has it, or has taken it over, the trial ends with a report of kind `held`.
     """
     first = _first_to_train(chain, store)
     for index, task in enumerate(chain[:first]):
-        yield _finish(_reused(task, index, store), chain, device, notes)
+        yield _finish(_reused(task, index, store, name), chain, device, notes)
     for index, task in enumerate(chain[first:], start=first):
         with hold(task.stage_id) as lease:
             if lease is None:
                 yield _finish(_held(task, index), chain, device, notes)
                 return
             if store.open(task.stage_id) is not None:  # whoever had the lease before has trained it
-                yield _finish(_reused(task, index, store), chain, device, notes)
+                yield _finish(_reused(task, index, store, name), chain, device, notes)
                 continue
             try:
                 stops = any_of(stop, lease.reason_to_stop)
-                for epoch in train_stage(task, data, store, device, stop=stops, on_note=notes.append):
+                for epoch in train_stage(task, data, store, device, stop=stops, on_note=notes.append, trained_by=name):
                     report = _trained(task, index, epoch)
                     report.cost_s = epoch.epoch_s
                     if report.stage_done:
@@ -149,12 +152,13 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics) -> TrialReport:
     return report
 
 
-def _reused(task: StageTask, index: int, store: StageStore) -> TrialReport:
+def _reused(task: StageTask, index: int, store: StageStore, name: str) -> TrialReport:
     record = store.record(task.stage_id)
     scores = record.metrics if record else {}
     metrics = {tracked_name(task.config.label_space, name): value for name, value in scores.items()}
     report = _report("reused", task, index, epoch=task.config.epochs, score=scores.get(SCORE, float("nan")), metrics=metrics)
-    report.cost_s = record.cost_s if record else 0.0
+    if record is not None:
+        report.cost_s, report.is_own = record.cost_s, bool(name) and record.trained_by == name
     return report
 
 

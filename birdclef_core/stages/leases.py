@@ -48,7 +48,7 @@ class Holder:
     trial: str
 
     def succeeds(self, other: "Holder") -> bool:
-        """Whether it takes over from `other`, which cannot be alive: an earlier run of the sweep, or of the same trial."""
+        """Whether it takes over from `other`, which should be gone: an earlier run of the sweep, or of the same trial."""
         return self.sweep == other.sweep and (self.run != other.run or self.trial == other.trial)
 
 
@@ -220,31 +220,50 @@ class Leases:
         now_s = max((entry.beat_at_s for entry in entries if entry == mine), default=0.0)
         alive = []
         for entry in entries:
-            if entry == mine or not (mine.holder.succeeds(entry.holder) or self.is_dead(entry, now_s)):
+            takes_over = entry != mine and mine.holder.succeeds(entry.holder) and not self._trains_on(entry, now_s)
+            if entry == mine or not (takes_over or self.is_dead(entry, now_s)):
                 alive.append(entry)
             else:
                 self.storage.delete(f"{FOLDER}/{entry.name}")
         return alive
 
+    def _trains_on(self, entry: LeaseEntry, now_s: float) -> bool:
+        """Whether the holder is another process of this machine that is still at work: a worker has outlived its driver."""
+        text = self._text(entry)
+        process = _process_here(text) if text else None
+        beats = now_s - entry.beat_at_s < 2 * self.duration_s / HEARTBEATS
+        return beats and process is not None and process != os.getpid() and _runs(process)
+
     def _process_is_gone(self, entry: LeaseEntry) -> bool:
         """Whether the holder was a process of this machine that has ended; then there is no need to wait."""
-        try:
-            text = self.storage.read_text(f"{FOLDER}/{entry.name}")
-        except OSError:  # it was removed while it was being read, or the store is away for a moment
-            return False
+        text = self._text(entry)
         if text is None:
             return True
+        process = _process_here(text)
+        return process is not None and not _runs(process)
+
+    def _text(self, entry: LeaseEntry) -> str | None:
+        """None when the entry is gone by now; empty when that cannot be known."""
         try:
-            facts = json.loads(text)
-            return facts["machine"] == _machine() and not _runs(int(facts["process"]))
-        except (ValueError, KeyError, TypeError):
-            return False
+            return self.storage.read_text(f"{FOLDER}/{entry.name}")
+        except OSError:  # it was removed while it was being read, or the store is away for a moment
+            return ""
 
 
 def _machine() -> str:
-    """This machine, and this start of it."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{platform.node()} {boot.read_text().strip() if boot.is_file() else ''}"
+    """This machine, this start of it, and the container if it is in one: where process ids mean the same."""
+    boot, processes = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    started = boot.read_text().strip() if boot.is_file() else ""
+    return f"{platform.node()} {started} {processes.readlink() if processes.is_symlink() else ''}"
+
+
+def _process_here(text: str) -> int | None:
+    """The process id of an entry's holder, if that is of this machine."""
+    try:
+        facts = json.loads(text)
+        return int(facts["process"]) if facts["machine"] == _machine() else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _runs(process_id: int) -> bool:

@@ -48,6 +48,8 @@ class StageRecord:
     surgery: str
     environment: dict[str, str]
     finished_at: str
+    trained_by: str = ""
+    """`sweep/trial`, if it was trained by one."""
 
 
 @dataclass(frozen=True)

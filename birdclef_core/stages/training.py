@@ -19,9 +19,7 @@ from safetensors.torch import save_file
 from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig, StageConfig
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.feed import TrainFeed
-from birdclef_core.data.prefetch import READER_THREADS
-from birdclef_core.data.windows import EvaluationWindows, SoundscapeWindows
+from birdclef_core.data.feed import READER_THREADS, EvaluationWindows, TrainFeed
 from birdclef_core.errors import StoreError
 from birdclef_core.evaluation.bootstrap import cmap_errors
 from birdclef_core.evaluation.metrics import summarise
@@ -52,8 +50,6 @@ from birdclef_core.taxonomy import LabelSpace
 
 SCORE = "cmap_pad5"
 """What an early stop goes by, in the stage's own label space."""
-SOUNDSCAPES = "soundscapes/"
-"""What the names of scores on labelled soundscapes begin with."""
 SHOWN_S = 30.0
 """As much of a recording is shown in a report."""
 
@@ -78,8 +74,6 @@ class TrainingData:
 
     dataset: Dataset
     cache: WaveCache
-    soundscape_cache: WaveCache | None = None
-    """Of the labelled soundscapes, where the dataset has some."""
 
     def label_space(self, config: StageConfig) -> LabelSpace:
         return self.dataset.all_species if config.label_space == "all" else self.dataset.target_species
@@ -97,6 +91,7 @@ def train_stage(
     *,
     stop: Stop = never,
     on_note: Callable[[str], None] = _say_nothing,
+    trained_by: str = "",
 ) -> Iterator[EpochMetrics]:
     """Trains the stage, yields after every epoch, and publishes it after the last.
 
@@ -105,11 +100,12 @@ def train_stage(
     cosine schedule ends there, and choosing an epoch by its validation score would flatter the score.
 
     `stop` is asked after every step. `on_note` is told what the user should know (memory that did not suffice, for one).
+    `trained_by` is kept in the stage's record.
 
     Raises TrainingError on a loss that is not finite, StoreError when the parent is not in the store, and StageInterrupted
     when `stop` gave a reason: the checkpoint is written then.
     """
-    return _StageTraining(task, data, store, device, stop, on_note).run()
+    return _StageTraining(task, data, store, device, stop, on_note, trained_by).run()
 
 
 class _StageTraining:
@@ -123,9 +119,10 @@ class _StageTraining:
         device: torch.device,
         stop: Stop,
         on_note: Callable[[str], None],
+        trained_by: str,
     ) -> None:
         self.task, self.data, self.store, self.device = task, data, store, device
-        self.stop, self.on_note = stop, on_note
+        self.stop, self.on_note, self.trained_by = stop, on_note, trained_by
         self.config = task.config
         self.space = data.label_space(task.config)
         self.arithmetic = Arithmetic(self.config.precision, device)
@@ -194,7 +191,6 @@ class _StageTraining:
         if is_last:
             errors = cmap_errors(windows.truth_RC, scores_RC, seed=initial_seed(config))
             scores |= {f"{name}_se": error for name, error in errors.items()}
-            scores |= self._soundscape_scores()
         metrics = EpochMetrics(
             epoch=epoch + 1,
             is_last=is_last,
@@ -261,24 +257,6 @@ class _StageTraining:
             self._save_progress()
             raise
 
-    def _soundscape_scores(self) -> dict[str, float]:
-        """`soundscapes/...`: scores of the weights to be published on the labelled windows, each heard alone; nothing where there
-        are none, or none with a target species, or the stage learns another label space."""
-        data, config = self.data, self.config
-        if data.dataset.soundscapes is None or data.soundscape_cache is None or config.label_space != "target":
-            return {}
-        windows = SoundscapeWindows(
-            data.dataset.soundscapes, data.soundscape_cache, self.space, batch_size=config.evaluation_batch_size
-        )
-        if not windows.truth_RC.any():
-            return {}
-        with self.candidate.in_model():
-            scorer = Scorer(self.model, windows, self.arithmetic, self.device)
-            scores_RC = scorer.scores(f"stage {config.name}, on soundscapes")
-        scores = summarise(windows.truth_RC, scores_RC)
-        scores["num_windows"] = scores.pop("num_recordings")
-        return {f"{SOUNDSCAPES}{name}": value for name, value in scores.items()}
-
     def _save_progress(self) -> None:
         """Writes a checkpoint. Raises TrainingError, and writes none, when a loss was not finite."""
         progress = self.progress
@@ -334,6 +312,7 @@ class _StageTraining:
             surgery=progress.origin,
             environment=environment(self.device) | computed_with,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            trained_by=self.trained_by,
         )
 
 

@@ -51,6 +51,8 @@ def test_the_best_comes_first_and_those_without_a_score_last():
 
 def test_the_ranking_fits_eighty_columns():
     out = io.StringIO()
-    Console(file=out, width=80).print(ranked_table([record("t0000", 0.5, cost_s=12345.0, saved_s=54321.0)]))
+    Console(file=out, width=80).print(
+        ranked_table([record("t0000", 0.5, spent_s={"train_ce": 12345.0}, reused_s={"pretrain_ce": 54321.0})])
+    )
     assert "…" not in out.getvalue()
     assert "54321" in out.getvalue()

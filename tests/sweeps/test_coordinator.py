@@ -218,3 +218,34 @@ def test_reports_of_a_trial_that_has_ended_are_passed_over(tmp_path):
     before = workers.coordinator.trials[trial].cost_s
     assert not workers.coordinator.report(trial, workers.running[trial].pop())
     assert workers.coordinator.trials[trial].cost_s == before
+
+
+def test_a_trial_that_is_begun_again_repeats_itself_and_is_counted_once(tmp_path):
+    """As after a lost worker: what it reused, and the stages that it had trained, are reported a second time."""
+    workers = run(tmp_path, samples=2, max_running=1)
+    coordinator = make_coordinator(tmp_path, store=workers.coordinator._view.store, samples=3, max_running=1)
+    planned = coordinator.next_trial()
+    reports = MadeUpWorkers(coordinator).reports(planned)[::-1]
+    reused = sum(report.kind == "reused" for report in reports)
+    assert 0 < reused < len(reports)
+    for report in reports[: reused + 1]:
+        assert coordinator.report(planned.record.trial, report)
+    for report in reports[: reused + 1]:
+        coordinator.report(planned.record.trial, report)
+    assert planned.record.saved_s == reused
+    before = sum(task.config.epochs for task in planned.chain[:reused])
+    assert planned.record.epochs_done == before + 1
+
+
+def test_a_stage_whose_end_was_not_heard_of_is_charged_to_the_trial_that_trained_it(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    planned = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).reports(planned)[-1]
+    heard = []
+    coordinator._observers = (type("Heard", (), {"reported": lambda self, planned, report: heard.append(report.kind)})(),)
+    for _ in range(2):
+        again = replace(first, kind="reused", is_own=True, epoch=first.epochs, cost_s=7.0)
+        assert coordinator.report(planned.record.trial, again)
+    assert heard == ["published", "reused"]
+    assert planned.record.trained_ids == [first.stage_id]
+    assert (planned.record.cost_s, planned.record.saved_s) == (7.0, 0.0)

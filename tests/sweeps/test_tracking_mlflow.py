@@ -338,3 +338,15 @@ def test_a_deleted_experiment_is_restored(driver):
     driver.memory.clear()
     driver.apply(SweepStarted(sweep=driver.sweep, search=driver.search), TrialStarted(trial="t"), seen_before=True)
     assert driver.client.get_experiment(experiment.experiment_id).lifecycle_stage == "active"
+
+
+def test_an_execution_that_a_crash_cut_short_and_nobody_goes_on_with_is_ended(driver):
+    """Of three trials one takes the stage from elsewhere, one trains another stage, and one ends."""
+    for trial in "abc":
+        driver.apply(TrialStarted(trial=trial), *list(driver.stage(trial, "train_ce"))[:2])
+    driver.apply(CheckpointUsed(trial="a", stage_id=driver.stage_id("b/train_ce"), stage="train_ce"))
+    driver.apply(*list(driver.stage("b", "train_bce"))[:1])
+    driver.apply(TrialFinished(trial="c", status="pruned"))
+    assert {trial: driver.run(execution=f"{trial}/train_ce").info.status for trial in "abc"} == dict.fromkeys("abc", "KILLED")
+    driver.apply(*list(driver.stage("b", "train_bce"))[1:])
+    assert driver.run(execution="b/train_bce").info.status == "FINISHED"

@@ -1,5 +1,6 @@
 """A lease has one holder, ends when its holder does, and is not held up by the dead."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from birdclef_core.stages.leases import FOLDER, Holder, LeaseEntry, Leases
+from birdclef_core.stages.leases import FOLDER, Holder, LeaseEntry, Leases, _machine
 from birdclef_core.storage import Storage
 
 ALICE = Holder(sweep="alice", run="1", trial="t0")
@@ -104,6 +105,21 @@ def test_whoever_was_taken_over_from_learns_it(tmp_path):
     with leases.hold("stage", ALICE) as first, leases.hold("stage", ALICE) as second:
         time.sleep(0.25)
         assert first.lost and not second.lost
+
+
+def test_a_worker_that_has_outlived_its_driver_is_waited_for_while_it_works(tmp_path):
+    """Its next run would have two processes train one stage. Once it is silent it is no longer waited for."""
+    leases = Leases(Storage.parse(str(tmp_path)), duration_s=2.0)
+    with subprocess.Popen(["sleep", "60"]) as survivor:
+        entry = forget(leases, ALICE)
+        facts = {"machine": _machine(), "process": survivor.pid}
+        leases.storage.write_text(f"{FOLDER}/{entry.name}", json.dumps(facts))
+        later = Holder(sweep="alice", run="2", trial="t0")
+        assert leases.acquire("stage", later) is None
+        os.utime(tmp_path / FOLDER / entry.name, (time.time() - 1.5,) * 2)
+        with leases.hold("stage", later) as lease:
+            assert lease is not None
+        survivor.kill()
 
 
 @pytest.mark.parametrize("wait", [True, False])
