@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from birdclef_core.data.cache import build_cache, estimate_cache
+from birdclef_core.data.cache import build_cache, build_soundscape_cache, estimate_cache
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.wave_cache import WaveCache
 from birdclef_core.identity import fingerprint
+from birdclef_core.stages.training import TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class AudioCache:
             return dataset.fingerprint
         return fingerprint([dataset.fingerprint, self.max_s_per_recording])
 
-    def build(self, dataset: Dataset) -> WaveCache:
-        """The cache of a dataset on this machine; raises as `build_cache` does."""
+    def build(self, dataset: Dataset) -> TrainingData:
+        """A dataset with its cache on this machine; raises as `build_cache` does."""
         return self._build(dataset, None)
 
     def build_aloud(self, dataset: Dataset, console: Console) -> None:
@@ -40,12 +40,13 @@ class AudioCache:
         console.print(f"Cache in {self.folder}: {estimate.describe()}.", highlight=False, soft_wrap=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("Decoding", total=None)
-            cache = self._build(dataset, lambda done, total: bar.update(task, completed=done, total=total))
-        for finding in cache.findings:
+            data = self._build(dataset, lambda done, total: bar.update(task, completed=done, total=total))
+        scored = data.soundscape_cache.findings if data.soundscape_cache else ()
+        for finding in data.cache.findings + scored:
             console.print(f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning}", soft_wrap=True)
 
-    def _build(self, dataset: Dataset, progress: Callable[[float, float], None] | None) -> WaveCache:
-        return build_cache(
+    def _build(self, dataset: Dataset, progress: Callable[[float, float], None] | None) -> TrainingData:
+        cache = build_cache(
             dataset,
             self.folder,
             max_s_per_recording=self.max_s_per_recording,
@@ -53,3 +54,7 @@ class AudioCache:
             max_bad_share=self.max_bad_share,
             progress=progress,
         )
+        if dataset.soundscapes is None:
+            return TrainingData(dataset=dataset, cache=cache)
+        soundscape_cache = build_soundscape_cache(dataset.soundscapes, self.folder, max_bytes=self.max_bytes, progress=progress)
+        return TrainingData(dataset=dataset, cache=cache, soundscape_cache=soundscape_cache)

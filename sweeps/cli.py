@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from birdclef_core.errors import BirdclefError, InputError
-from sweeps.options import DEFAULT_STORAGE, SweepOptions
+from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, SweepOptions
 from sweeps.wording import parse_bytes
 
 EXIT_INTERRUPTED = 130
@@ -78,6 +78,7 @@ def _tune_parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="share of recordings that may be unusable (default 0.05)",
     )
+    data.add_argument("--fold", type=int, metavar="K", help=FOLD_HELP)
     data.add_argument(
         "--cache-dir", metavar="DIR", help="where decoded audio is kept, on each machine (default ~/.cache/birdclef-sweeps)"
     )

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sweeps.options import FOLD_HELP
+
 
 def add_data_commands(commands: Any) -> None:
     """Adds `collect`, `check`, `report` and `demo` to the sub-parsers of `birdclef data`."""
@@ -36,12 +38,14 @@ def add_data_commands(commands: Any) -> None:
     check.add_argument(
         "--out", type=Path, metavar="DIR", help="where check.json and check.csv are written (default: the data folder)"
     )
+    check.add_argument("--fold", type=int, default=0, metavar="K", help=FOLD_HELP)
     check.set_defaults(run=_check)
 
     report = commands.add_parser("report", help="one HTML page that describes a data folder with pictures")
     report.add_argument("root", type=Path, metavar="DIR")
     report.add_argument("--target-species", type=Path, metavar="FILE")
     report.add_argument("--out", type=Path, metavar="HTML", help="default: report.html in the data folder")
+    report.add_argument("--fold", type=int, default=0, metavar="K", help=FOLD_HELP)
     report.set_defaults(run=_report)
 
     demo = commands.add_parser("demo", help="make the synthetic demo set")
@@ -80,7 +84,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     out = arguments.out or arguments.root
     with _progress("Decoding") as progress:
-        report = check(arguments.root, target_species=arguments.target_species, store=out, progress=progress)
+        report = check(arguments.root, target_species=arguments.target_species, fold=arguments.fold, store=out, progress=progress)
     console = Console()
     if report.refusal:
         console.print(f"Unusable: {report.refusal}", highlight=False, soft_wrap=True)
@@ -103,7 +107,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _report(arguments: argparse.Namespace) -> int:
     from birdclef_core.inventory.report import report
 
-    page = report(arguments.root, arguments.out or arguments.root / "report.html", target_species=arguments.target_species)
+    out = arguments.out or arguments.root / "report.html"
+    page = report(arguments.root, out, target_species=arguments.target_species, fold=arguments.fold)
     print(f"Open {page}")
     return 0
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from birdclef_core.errors import InputError
 
+FOLD_HELP = "which fifth of the authors validates, 0 to 4 (default 0)"
 DEFAULT_STORAGE = "sweeps-output"
 DEFAULT_CACHE = "~/.cache/birdclef-sweeps"
 
@@ -33,6 +34,8 @@ class SweepOptions:
     pretrained: str = "auto"
     target_species: str | None = None
     max_bad_share: float = 0.05
+    fold: int = 0
+    """Of the validation split."""
     tracking_uri: str | None = None
     cache_dir: str = DEFAULT_CACHE
     max_seconds_per_recording: float | None = None

@@ -13,6 +13,7 @@ from birdclef_core.stages.catalogue import Spread, StageSummary
 from birdclef_core.stages.training import StageTask
 from sweeps.coordinator import Coordinator
 from sweeps.costs import Basis, CostModel, EpochCost
+from sweeps.lookalikes import Difference, find_lookalikes
 from sweeps.pruning import StageHalving
 from sweeps.records import TrialRecord
 from sweeps.simulate import EpochSeconds, MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
@@ -76,6 +77,8 @@ class Plan:
     """How many stages' costs are known in which way."""
     unknown: tuple[str, ...]
     """Recipes with stages whose cost on this device is not known."""
+    lookalikes: Mapping[tuple[Difference, ...], int]
+    """How many of the stages the store has but for what made them, by the differences."""
     recipes: Mapping[str, StageNode]
     """The tree; each root stands for the weights that a recipe starts from."""
 
@@ -143,6 +146,7 @@ def make_plan(
         working_bytes=_working_bytes(sizes, workers),
         bases=Counter(cost.basis for cost in priced.values() if cost),
         unknown=tuple(sorted({tasks[stage_id].recipe for stage_id, cost in priced.items() if cost is None})),
+        lookalikes=find_lookalikes(tasks, stored),
         recipes=_tree(whole.records, tasks, priced, stored),
     )
 

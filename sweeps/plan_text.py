@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from birdclef_core.stages.catalogue import Spread
+from sweeps.lookalikes import lookalike_lines
 from sweeps.plan import Amount, Plan, StageNode
 from sweeps.wording import bytes_text
 
@@ -84,6 +85,7 @@ def _row(plan: Plan, amount: Amount, price: float | None) -> list[str]:
 
 
 def _notes(plan: Plan) -> Iterator[str]:
+    yield from lookalike_lines(plan.lookalikes)
     if plan.unknown:
         yield (
             f"  What an epoch of {', '.join(plan.unknown)} costs on {plan.device} is not known yet: nothing like it is in the store. "

@@ -122,13 +122,13 @@ class TrialRecord:
         names = {item.name for item in fields(cls)}
         if not isinstance(values, dict) or values.keys() != names:
             odd = sorted(names ^ values.keys()) if isinstance(values, dict) else ["everything"]
-            raise ValueError(f"its fields are not those of a trial ({', '.join(odd)})")
+            raise ValueError(f"its fields are not those of a trial in this version of the code ({', '.join(odd)})")
         try:
             if stopped := values["stopped"]:
                 values["stopped"] = Stopped(**{**stopped, "rung": Rung(**stopped["rung"])})
             values["told"] = [ToldDraw(draw=item["draw"], outcome=Outcome(**item["outcome"])) for item in values["told"]]
         except (TypeError, KeyError) as error:
-            raise ValueError(f"its fields are not those of a trial ({error})") from None
+            raise ValueError(f"its fields are not those of a trial in this version of the code ({error})") from None
         return cls(**values)
 
 

@@ -33,7 +33,7 @@ class FoundData:
 
     def training_data(self) -> TrainingData:
         """With the audio decoded."""
-        return TrainingData(dataset=self.dataset, cache=self.cache.build(self.dataset))
+        return self.cache.build(self.dataset)
 
 
 def data_of_stage(storage: Storage, record: StageRecord, folder: Path | None, cache_dir: str) -> FoundData:
@@ -58,7 +58,7 @@ def data_of_stage(storage: Storage, record: StageRecord, folder: Path | None, ca
         max_bytes=options.max_bytes,
         max_bad_share=options.max_bad_share,
     )
-    dataset = load_dataset(root, target_species=target_species, max_bad_share=options.max_bad_share)
+    dataset = load_dataset(root, target_species=target_species, max_bad_share=options.max_bad_share, fold=options.fold)
     return FoundData(root=root, dataset=dataset, cache=cache, pretrained=options.pretrained)
 
 

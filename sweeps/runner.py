@@ -13,11 +13,8 @@ from typing import Any, Literal
 from ray import tune
 from rich.console import Console
 
-from birdclef_core.data.dataset import Dataset, load_dataset
-from birdclef_core.demo.demo_set import make_demo
+from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import BirdclefError, InputError
-from birdclef_core.identity import code_version
-from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from birdclef_core.stages.leases import Holder, Leases
 from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
@@ -25,6 +22,7 @@ from sweeps.audio_cache import AudioCache
 from sweeps.cluster_resources import Slots, connect, plan_slots, ray_log
 from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
 from sweeps.coordinator import Coordinator
+from sweeps.inputs import load_data, make_tree
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.orders import Order, extend_order, plan_order, resume_order, start_order
 from sweeps.plan import Plan
@@ -32,8 +30,6 @@ from sweeps.plan_picture import plan_page
 from sweeps.plan_text import plan_lines
 from sweeps.planning import Planner, against_actual, save_plan
 from sweeps.records import TrialRecord
-from sweeps.search import Search
-from sweeps.start_stage import describe_start
 from sweeps.store_budget import StoreBudget, budget_line
 from sweeps.store_view import DriverStoreView
 from sweeps.tracking import SweepFinished, SweepStarted, Tracker, make_tracker
@@ -42,7 +38,6 @@ from sweeps.trainable import TrialActor, WorkerContext
 from sweeps.tree import StageTree
 from sweeps.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
 
-DEMO_DATA = "demo-data"
 MAX_WORKER_LOSSES = 3
 DELIVERY_TIMEOUT_S = 30.0
 
@@ -104,25 +99,25 @@ class _Sweep:
 
     def run(self) -> SweepResult:
         self.order.check_search()
-        dataset = self._dataset()
+        dataset = load_data(self.options, self.local_dir, self._say)
         self.local_dir.mkdir(parents=True, exist_ok=True)
         with self._only_driver(), ray_log(self.local_dir / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
-            tree = self._tree(self.order.search(budget), dataset)
+            tree = make_tree(self.order, self.order.search(budget), dataset, self.cache, self._say)
             self._begin(tree, slots, budget)
             self.cache.build_aloud(dataset, self.console)
             return self._search_trials(tree, dataset, slots, self.order.samples(budget))
 
     def plan(self, price_per_hour: float | None) -> Plan:
         self.order.check_search()
-        dataset = self._dataset()
+        dataset = load_data(self.options, self.local_dir, self._say)
         folder = self.local_dir.parent / "plans"
         folder.mkdir(parents=True, exist_ok=True)
         with ray_log(folder / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
-            tree = self._tree(self.order.search(budget), dataset)
+            tree = make_tree(self.order, self.order.search(budget), dataset, self.cache, self._say)
             samples = self.order.samples(budget)
             with self.console.status("Planning") as status:
                 plan = self._planner(tree, dataset, slots).plan(samples, calibrate=status.update)
@@ -163,66 +158,8 @@ class _Sweep:
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False, soft_wrap=True)
 
-    def _dataset(self) -> Dataset:
-        options = self.options
-        if options.data is None:
-            root = make_demo(Path(DEMO_DATA))
-            self._say(f"Data: the synthetic demo set in {root} (made-up songs, for trying only; --data DIR for real recordings).")
-        else:
-            root = Path(options.data)
-        dataset = load_dataset(
-            root,
-            target_species=Path(options.target_species) if options.target_species else None,
-            max_bad_share=options.max_bad_share,
-            bad_files_csv=self.local_dir / "unusable_recordings.csv",
-        )
-        validation = int(dataset.recordings["is_validation"].sum())
-        self._say(
-            f"Data: {len(dataset.recordings)} recordings of {len(dataset.all_species)} species ({len(dataset.target_species)} target), "
-            f"{validation} for validation, {len(dataset.noise)} noise files."
-        )
-        for finding in dataset.findings:
-            self._say(
-                f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning} ({', '.join(finding.examples)})"
-            )
-        return dataset
-
     def _budget(self, slots: Slots) -> str:
         return self.options.budget or ("full" if slots.gpus_per_trial and self.options.data else "small")
-
-    def _tree(self, search: Search, dataset: Dataset) -> StageTree:
-        fingerprint = self.cache.data_fingerprint(dataset)
-        self.order.check_data(fingerprint)
-        start = self.order.start
-        encoders = sorted({recipe.model.encoder for recipe in search.recipes})
-        pretrained = {encoder: RANDOM if start else self._pretrained(encoder) for encoder in encoders}
-        for line in dict.fromkeys(weights.found for weights in pretrained.values() if not start):
-            self._say(f"Encoders: {line}")
-        if start:
-            self._say(describe_start(search, start))
-        return StageTree(
-            search=search,
-            seed=self.options.seed,
-            pretrained=pretrained,
-            all_species=dataset.all_species,
-            target_species=dataset.target_species,
-            data_fingerprint=fingerprint,
-            code_version=code_version(),
-            start=start.stage_id if start else None,
-        )
-
-    def _pretrained(self, encoder: str) -> PretrainedWeights:
-        """The weights that an encoder starts from: those that it has started from in this sweep before."""
-        before = self.order.encoders().get(encoder)
-        if before == RANDOM.name:
-            return RANDOM
-        weights = resolve_pretrained(encoder, self.options.pretrained)
-        if before is not None and weights.name != before:
-            raise InputError(
-                f"{encoder} must start from the same weights throughout a sweep, and has started from {before} in {self.name}, but these "
-                f"are {weights.name} ({weights.found}). Make them reachable again and repeat this."
-            )
-        return weights
 
     def _begin(self, tree: StageTree, slots: Slots, budget: str) -> None:
         """Says what is going to happen and keeps it in the sweep's record."""
@@ -366,6 +303,10 @@ class _Sweep:
         (result / "trials.json").write_text(json.dumps([asdict(record) for record in ranking(trials)], indent=1))
         tracker.record(SweepFinished(status=status, table_markdown=table, artifacts=result.name))
         self.console.print(ranked_table(trials))
+        if not interrupted and len(trials) < coordinator.samples:
+            self._say(
+                f"{coordinator.samples - len(trials)} trials fewer than asked for: the search has nothing left that is not tried."
+            )
         if best:
             cmap, chance = best.metrics.get("val/cmap", float("nan")), best.metrics.get("val/cmap_chance", float("nan"))
             self._say(f"Best: {best.trial} ({best.recipe}), val/cmap_pad5 {best.score:.3f}.")

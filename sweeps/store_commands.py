@@ -114,7 +114,12 @@ def stages_to_keep(storage: Storage) -> set[str]:
     keep = stages_in_training(store_of(storage))
     for name in sweeps_in(storage):
         records = SweepRecords(storage.at(name))
-        keep |= needed_by(records, records.load_trials())
+        try:
+            keep |= needed_by(records, records.load_trials())
+        except InputError as error:
+            raise InputError(
+                f"Nothing is removed while it is not known what sweep {name} needs (move its folder if nothing). {error}"
+            ) from None
     return keep
 
 

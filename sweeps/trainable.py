@@ -12,7 +12,6 @@ from birdclef_core.data.dataset import Dataset
 from birdclef_core.stages.interruption import Termination
 from birdclef_core.stages.leases import Holder, Leases
 from birdclef_core.stages.store import StageStore
-from birdclef_core.stages.training import TrainingData
 from birdclef_core.storage import Storage
 from sweeps.audio_cache import AudioCache
 from sweeps.tree import StageTree
@@ -43,7 +42,7 @@ class TrialActor(tune.Trainable):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._node = ray.get_runtime_context().get_node_id()[:6]
         self._tree = context.tree
-        self._data = TrainingData(dataset=context.dataset, cache=context.cache.build(context.dataset))
+        self._data = context.cache.build(context.dataset)
         self._notes: list[str] = []
         self._termination = Termination()
         self._store = StageStore(context.store, on_damage=self._notes.append)

@@ -12,7 +12,7 @@ from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, ne
 from birdclef_core.stages.leases import Hold, alone
 from birdclef_core.stages.progress import EpochMetrics
 from birdclef_core.stages.store import StageStore
-from birdclef_core.stages.training import StageTask, TrainingData, environment, train_stage
+from birdclef_core.stages.training import SOUNDSCAPES, StageTask, TrainingData, environment, train_stage
 from sweeps.tree import Chain
 
 SCORE = "cmap_pad5"
@@ -34,7 +34,8 @@ class TrialReport:
     score: float
     """`cmap_pad5` in the stage's own label space: what trials are compared by at the same stage."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Under the names they are tracked by: `val/...` for the target species, `val_all/...` for all species, `train/...`."""
+    """Under the names they are tracked by: `val/...` for the target species, `val_all/...` for all species,
+    `val_soundscapes/...` for the target species in labelled soundscapes, `train/...`."""
     cost_s: float = 0.0
     """Device seconds: spent since the last report, or saved by a reused stage."""
     is_own: bool = False
@@ -65,7 +66,9 @@ class TrialReport:
 
 
 def tracked_name(label_space: str, name: str) -> str:
-    """The name that a score is tracked by."""
+    """The name that a score is tracked by: `val_soundscapes/...` for those on soundscapes."""
+    if name.startswith(SOUNDSCAPES):
+        return f"val_{name}"
     return f"val/{name}" if label_space == "target" else f"val_{label_space}/{name}"
 
 

@@ -24,6 +24,7 @@ from birdclef_core.data.cache_plan import (
     SourceList,
     direct_clip_s,
     estimate,
+    list_sources,
     num_cores,
     plan_list,
     sources_of,
@@ -32,10 +33,20 @@ from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.decode import decode, num_samples_at, to_int16
 from birdclef_core.data.findings import Finding, settle_unusable
 from birdclef_core.data.prefetch import Prefetcher
+from birdclef_core.data.soundscapes import Soundscapes
 from birdclef_core.data.wave_cache import WaveCache, entry_path, write_index
 from birdclef_core.errors import DataError
 
-__all__ = ["CacheEstimate", "Progress", "WaveCache", "build_cache", "build_list", "estimate_cache", "open_cache"]
+__all__ = [
+    "CacheEstimate",
+    "Progress",
+    "WaveCache",
+    "build_cache",
+    "build_list",
+    "build_soundscape_cache",
+    "estimate_cache",
+    "open_cache",
+]
 
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio that have been decoded, and those to be decoded in all."""
@@ -83,6 +94,18 @@ def build_cache(
     """
     sources = sources_of(dataset, max_s_per_recording)
     return build_list(sources, cache_dir, max_bytes=max_bytes, max_bad_share=max_bad_share, progress=progress)
+
+
+def build_soundscape_cache(
+    soundscapes: Soundscapes, cache_dir: Path, *, max_bytes: int | None = None, progress: Progress | None = None
+) -> WaveCache:
+    """As `build_cache`, of labelled soundscapes; the rows are those of `soundscapes.files`."""
+    files = soundscapes.files
+    every = np.arange(len(files))
+    sources = list_sources(
+        soundscapes.root, files["path"], files["duration_s"], num_recordings=len(files), max_s=None, by_use=every
+    )
+    return build_list(sources, cache_dir, max_bytes=max_bytes, progress=progress)
 
 
 def build_list(

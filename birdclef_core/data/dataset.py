@@ -7,8 +7,10 @@ import pandas as pd
 
 from birdclef_core.data.audio_files import unique_ids
 from birdclef_core.data.findings import Finding, settle_unusable
+from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE, read_split
 from birdclef_core.data.listing import Listing, list_folder, with_headers
 from birdclef_core.data.metadata import NOT_SPECIES
+from birdclef_core.data.soundscapes import Soundscapes, load_soundscapes
 from birdclef_core.data.splits import author_grouped_split
 from birdclef_core.errors import DataError
 from birdclef_core.identity import fingerprint
@@ -45,9 +47,12 @@ class Dataset:
     target_species: LabelSpace
     """The species to be detected: those of a list, else all."""
     fingerprint: str
-    """Hash of everything in here that changes training: names, labels, ratings, durations, sizes, the split, the noise files.
-    Where the files lie does not count: the same recordings have the same hash on every machine, collected or not."""
+    """Hash of everything in here that changes training or scores: names, labels, ratings, durations, sizes, the split, the noise
+    files, the labelled windows of soundscapes. Where the files lie does not count: the same recordings have the same hash on every
+    machine, collected or not."""
     findings: tuple[Finding, ...]
+    soundscapes: Soundscapes | None = None
+    """Labelled soundscapes, a second validation set, where the folder has some."""
 
 
 def load_dataset(
@@ -55,8 +60,9 @@ def load_dataset(
     *,
     target_species: Path | None = None,
     max_bad_share: float = 0.05,
-    validation_share: float = 0.2,
-    split_seed: int = 0,
+    validation_share: float = VALIDATION_SHARE,
+    split_seed: int = SPLIT_SEED,
+    fold: int = 0,
     bad_files_csv: Path | None = None,
 ) -> Dataset:
     """Reads and checks a BirdCLEF-shaped folder, or one that was collected.
@@ -64,9 +70,12 @@ def load_dataset(
     Metadata: `manifest.parquet` (see `collect`), else `train.csv` or `train_metadata.csv`, the complete-metadata columns too (see
     `read_metadata`). Audio: what the manifest names, else `train_audio`, `train_audios` or `train_short_audio`, with or without
     species folders. Noise: `background_noise`, if any, or the manifest's. The target list has one code a line; without
-    `target_species`, `target_species.txt` in the folder is taken, else all species are targets. Raises DataError for a folder,
-    file, column or audio that is missing, more than `max_bad_share` unusable recordings (all are named in `bad_files_csv`), an
-    unknown code in the target list, a target species without recordings, or nothing to validate on.
+    `target_species`, `target_species.txt` in the folder is taken, else all species are targets. `fold` of
+    round(1 / `validation_share`) validates; recordings of a split that was kept (see `keep_split`) stay on their side. Labelled
+    soundscapes are read as `load_soundscapes` says.
+
+    Raises DataError for a folder, file, column or audio that is missing, more than `max_bad_share` unusable recordings (all are
+    named in `bad_files_csv`), an unknown code in the target list, a target species without recordings, or nothing to validate on.
     """
     listing = list_folder(root)
     table, findings = _with_audio(root, listing, max_bad_share, bad_files_csv)
@@ -78,6 +87,8 @@ def load_dataset(
         share=validation_share,
         seed=split_seed,
         recording_ids=table["recording_id"],
+        fold=fold,
+        previous=read_split(root, table["recording_id"], share=validation_share, seed=split_seed, fold=fold),
     )
     if not split.is_validation.any():
         raise DataError(
@@ -89,7 +100,10 @@ def load_dataset(
     findings += noise_findings + _label_findings(table, all_species)
     if unscored := [code for code in split.unscored_species if code in all_species.index]:
         findings += (Finding.of(_RULE_SCORED, unscored, "they are trained and not scored: too few recordings or authors."),)
-    return Dataset(root, table, noise, all_species, target, _fingerprint(table, noise), findings)
+    soundscapes = load_soundscapes(root)
+    if soundscapes is not None:
+        findings += soundscapes.findings + soundscapes.unknown_labels(target)
+    return Dataset(root, table, noise, all_species, target, _fingerprint(table, noise, soundscapes), findings, soundscapes)
 
 
 def read_target_list(path: Path) -> tuple[str, ...]:
@@ -166,8 +180,9 @@ def _label_findings(table: pd.DataFrame, all_species: LabelSpace) -> tuple[Findi
     return (Finding.of(_RULE_PRIMARY, cases, "these labels are not learnt; their recordings stay in for their other labels."),)
 
 
-def _fingerprint(recordings: pd.DataFrame, noise: pd.DataFrame) -> str:
+def _fingerprint(recordings: pd.DataFrame, noise: pd.DataFrame, soundscapes: Soundscapes | None) -> str:
     content = {name: recordings[name].tolist() for name in _IDENTITY_COLUMNS}
     names = noise["path"].astype(str).str.rsplit("/", n=1).str[-1]
     noise_content = {"name": names.tolist(), **{name: noise[name].tolist() for name in ("group", "duration_s", "size_bytes")}}
-    return fingerprint({"recordings": content, "noise": noise_content})
+    scored = {} if soundscapes is None else {"soundscapes": soundscapes.identity()}
+    return fingerprint({"recordings": content, "noise": noise_content} | scored)

@@ -1,6 +1,6 @@
-"""Batches for the device: training clips drawn by (seed, epoch, index), and the windows that every trial is scored on.
+"""Batches for the device: training clips drawn by (seed, epoch, index).
 
-Shapes: B clips, T samples, C species, M noise additions, R recordings that are scored.
+Shapes: B clips, T samples, C species, M noise additions.
 """
 
 from collections.abc import Iterator
@@ -18,15 +18,10 @@ from birdclef_core.data.buffers import WaveBuffers, pinned
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.clips import ClipPlan, draw_plan, noise_pools, read_clip, read_mixture
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.prefetch import FeedStats, Prefetcher
-from birdclef_core.data.targets import training_table, validation_truth
+from birdclef_core.data.prefetch import READER_THREADS, FeedStats, Prefetcher
+from birdclef_core.data.targets import training_table
 from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
-
-READER_THREADS = 2
-"""Threads that read clips: see docs/benchmarks/data.md."""
-_WITH_CONSUMER = 2
-"""Batches in use that are not ahead any more: the one being consumed, and its successor as it is handed over."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +45,6 @@ class TrainBatch:
     """As `wave_BT`."""
     noise_snr_db_M: Tensor
     """float32, ratio of the clip's power to the noise's."""
-
-
-@dataclass(frozen=True)
-class WindowBatch:
-    """Windows of validation recordings."""
-
-    wave_BT: Tensor
-    """int16."""
-    recording_B: Tensor
-    """int64, index into the rows of `validation_truth`."""
 
 
 class TrainFeed:
@@ -92,7 +77,7 @@ class TrainFeed:
         self._noise = noise_pools(stage.noise, dataset.noise["group"].to_numpy(dtype=object), cache.noise_samples > 0)
         self._prefetcher = Prefetcher(self._make, threads=threads, depth=2 * threads)
         dtype: Literal["int16", "float32"] = "float32" if floats else "int16"
-        keep = self._prefetcher.depth + _WITH_CONSUMER
+        keep = self._prefetcher.in_use
         self._waves, self._noise_waves = WaveBuffers(keep, dtype), WaveBuffers(keep, dtype)
 
     def __enter__(self) -> Self:
@@ -156,60 +141,3 @@ class TrainFeed:
         if is_mixture:
             return read_mixture(self._cache.read, row, num_samples, place, clip_samples, SAMPLE_RATE_HZ)
         return read_clip(self._cache.read, row, num_samples, place, clip_samples)
-
-
-class EvaluationWindows:
-    """The windows that a stage is scored on, the same for every trial with the same window length; may be iterated many times.
-
-    The first `max_s` seconds of each validation recording, cut in windows of `clip_s`, the last one padded with zeros; a
-    recording shorter than a window is repeated to fill it. One that the cache could not decode is a window of silence: every
-    trial has the same rows. Its threads start with it and end when it is dropped.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        cache: WaveCache,
-        label_space: LabelSpace,
-        clip_s: float,
-        *,
-        max_s: float = 60.0,
-        batch_size: int,
-    ) -> None:
-        self.rows_R, self.truth_RC = validation_truth(dataset, label_space)
-        self._cache, self._batch_size = cache, batch_size
-        self._clip_samples = round(clip_s * SAMPLE_RATE_HZ)
-        self._used_R = np.minimum(cache.recording_samples[self.rows_R], round(max_s * SAMPLE_RATE_HZ))
-        windows_R = np.maximum(1, -(-self._used_R // self._clip_samples))
-        self._recording_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
-        self._start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * self._clip_samples
-        self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
-        self._waves = WaveBuffers(self._prefetcher.depth + _WITH_CONSUMER)
-
-    def __len__(self) -> int:
-        """Batches."""
-        return -(-self.num_windows // self._batch_size)
-
-    @property
-    def num_windows(self) -> int:
-        return len(self._recording_W)
-
-    def __iter__(self) -> Iterator[WindowBatch]:
-        return self._prefetcher.batches(range(0, self.num_windows, self._batch_size))
-
-    def _make(self, first: int) -> WindowBatch:
-        recording_B = self._recording_W[first : first + self._batch_size]
-        wave_BT = self._waves.take(len(recording_B), self._clip_samples)
-        starts = self._start_W[first : first + self._batch_size]
-        for wave_T, recording, start in zip(wave_BT.numpy(), recording_B, starts, strict=True):
-            self._fill(wave_T, int(recording), int(start))
-        return WindowBatch(wave_BT, pinned(recording_B))
-
-    def _fill(self, wave_T: NDArray[np.int16], recording: int, start: int) -> None:
-        used = int(self._used_R[recording])
-        samples = self._cache.read(int(self.rows_R[recording]), start, min(used - start, len(wave_T)))
-        if 0 < used < len(wave_T):
-            wave_T[:] = np.resize(samples, len(wave_T))
-        else:
-            wave_T[: len(samples)] = samples
-            wave_T[len(samples) :] = 0

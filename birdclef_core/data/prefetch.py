@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
+READER_THREADS = 2
+"""Threads that read clips: see docs/benchmarks/data.md."""
+
 Task = TypeVar("Task")
 Batch = TypeVar("Batch")
 
@@ -45,6 +48,11 @@ class Prefetcher(Generic[Task, Batch]):
         self._batches = self._ready = 0
         self._waited_s = self._busy_s = 0.0
         self._busy_lock = threading.Lock()
+
+    @property
+    def in_use(self) -> int:
+        """Batches at a time at most: those ahead, the one being consumed, and its successor as it is handed over."""
+        return self.depth + 2
 
     @property
     def stats(self) -> FeedStats:

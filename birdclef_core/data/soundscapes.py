@@ -1,9 +1,8 @@
 """Soundscapes whose windows of 5 s are labelled: a second validation set, much nearer to the task than single recordings.
 
-Shapes: B clips, T samples, C species, R windows that are scored.
+Shapes: C species, R windows that are scored.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.data.audio_files import list_audio, read_headers
-from birdclef_core.data.buffers import WaveBuffers, pinned
-from birdclef_core.data.cache import Progress, WaveCache, build_list
-from birdclef_core.data.cache_plan import list_sources
-from birdclef_core.data.feed import READER_THREADS, WindowBatch
 from birdclef_core.data.findings import Finding
 from birdclef_core.data.metadata import NOT_SPECIES, parse_labels
-from birdclef_core.data.prefetch import Prefetcher
 from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
 
@@ -55,6 +48,12 @@ class Soundscapes:
             truth_RC[row, [label_space.index[code] for code in labels if code in label_space.index]] = 1
         return truth_RC
 
+    def identity(self) -> dict[str, list]:
+        """What a score on them depends on, wherever they lie."""
+        names = self.files["path"].str.rsplit("/", n=1).str[-1]
+        rows = {name: self.windows[name].tolist() for name in self.windows}
+        return {"name": names.tolist(), "duration_s": self.files["duration_s"].tolist(), **rows}
+
     def unknown_labels(self, label_space: LabelSpace) -> tuple[Finding, ...]:
         """The labels that no head of this label space can find."""
         labels = self.windows["labels"].explode().dropna()
@@ -78,63 +77,6 @@ def load_soundscapes(root: Path) -> Soundscapes | None:
     return None
 
 
-def build_soundscape_cache(
-    soundscapes: Soundscapes, cache_dir: Path, *, max_bytes: int | None = None, progress: Progress | None = None
-) -> WaveCache:
-    """The files decoded into the cache, as `build_cache` does with recordings; its rows are those of `soundscapes.files`."""
-    files = soundscapes.files
-    every = np.arange(len(files))
-    sources = list_sources(
-        soundscapes.root, files["path"], files["duration_s"], num_recordings=len(files), max_s=None, by_use=every
-    )
-    return build_list(sources, cache_dir, max_bytes=max_bytes, progress=progress)
-
-
-class SoundscapeWindows:
-    """Every labelled window with its truth; to an evaluator what EvaluationWindows is. May be iterated many times.
-
-    `context_s` more is read on each side for models that want it (a SED head on 10 s scores the 5 s in the middle); what lies
-    outside the file is zeros.
-    """
-
-    def __init__(
-        self, soundscapes: Soundscapes, cache: WaveCache, label_space: LabelSpace, *, context_s: float = 0.0, batch_size: int
-    ) -> None:
-        windows = soundscapes.windows
-        self.rows_R: NDArray[np.int64] = np.arange(len(windows))
-        """Rows of `soundscapes.windows`."""
-        self.truth_RC = soundscapes.truth(label_space)
-        self._cache, self._batch_size = cache, batch_size
-        self._file_R = windows["file"].to_numpy()
-        self._start_R = np.rint((windows["end_s"].to_numpy() - WINDOW_S - context_s) * SAMPLE_RATE_HZ).astype(np.int64)
-        self._clip_samples = round((WINDOW_S + 2 * context_s) * SAMPLE_RATE_HZ)
-        self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
-        self._waves = WaveBuffers(2 * READER_THREADS)
-
-    def __len__(self) -> int:
-        """Batches."""
-        return -(-self.num_windows // self._batch_size)
-
-    @property
-    def num_windows(self) -> int:
-        return len(self.rows_R)
-
-    def __iter__(self) -> Iterator[WindowBatch]:
-        return self._prefetcher.batches(range(0, self.num_windows, self._batch_size))
-
-    def _make(self, first: int) -> WindowBatch:
-        window_B = self.rows_R[first : first + self._batch_size]
-        wave_BT = self._waves.take(len(window_B), self._clip_samples)
-        for wave_T, window in zip(wave_BT.numpy(), window_B, strict=True):
-            self._fill(wave_T, int(self._file_R[window]), int(self._start_R[window]))
-        return WindowBatch(wave_BT, pinned(window_B))
-
-    def _fill(self, wave_T: NDArray[np.int16], file: int, start: int) -> None:
-        from_sample, to_sample = (min(max(0, place), self._cache.num_samples(file)) for place in (start, start + len(wave_T)))
-        wave_T[:] = 0
-        wave_T[from_sample - start :][: to_sample - from_sample] = self._cache.read(file, from_sample, to_sample - from_sample)
-
-
 def _read(root: Path, folder: str, labels_csv: Path, column: str) -> Soundscapes:
     windows = _read_labels(labels_csv, column)
     files = pd.DataFrame({"path": list_audio(root, folder)}, dtype=object)
@@ -144,7 +86,9 @@ def _read(root: Path, folder: str, labels_csv: Path, column: str) -> Soundscapes
     lasts_s = found.map(files["duration_s"].where(files["error"] == "", -1.0)).fillna(-1.0)
     usable = windows["end_s"] <= lasts_s + WINDOW_S / 2
     if not usable.any():
-        raise DataError(f"At least one window of {labels_csv} must have audio in {root / folder}, but none has.")
+        raise DataError(
+            f"At least one window of {labels_csv} must have audio in {root / folder}, but none has. Add it, or rename the labels."
+        )
     lost = windows["row_id"][~usable]
     meaning = f"left out of the scored windows; the audio is looked for in {root / folder}."
     findings = (Finding.of(_RULE_AUDIO, lost, meaning),) if len(lost) else ()

@@ -11,6 +11,7 @@ import pandas as pd
 from filelock import FileLock
 
 from birdclef_core.data.audio_files import NOISE_FOLDER, RECORDING_FOLDERS, read_header, stat_files, unique_ids
+from birdclef_core.data.kept_split import keep_split
 from birdclef_core.data.manifest import MANIFEST_NAME, write_manifest
 from birdclef_core.data.metadata import parse_labels
 from birdclef_core.errors import DataError, InputError
@@ -39,8 +40,8 @@ def collect(
     threads: int = 16,
     progress: Progress | None = None,
 ) -> CollectReport:
-    """Writes `out`/manifest.parquet, which `load_dataset(out)` reads, the lists of `write_lists` and the first source's labelled
-    soundscapes beside it.
+    """Writes `out`/manifest.parquet, which `load_dataset(out)` reads, and beside it the split (recordings of an earlier one stay on
+    their side), the lists of `write_lists` and the first source's labelled soundscapes.
 
     `sources` are folders or metadata tables in any of the layouts of `open_source`, `noise` folders of noise whose names do not
     say so. Recordings are merged by the rules of `merge_claims`: on labels, a table's word counts before that of a folder's name,
@@ -69,6 +70,7 @@ def collect(
         if mode != "reference":
             manifest = _placed(manifest, out, mode, progress)
         write_manifest(manifest, out / MANIFEST_NAME)
+        keep_split(out, manifest[(manifest["kind"] == "recording") & (manifest["error"] == "")])
         write_lists(out, opened, merged, renamed, taxonomy)
         folders = [source.path for source in opened if source.path.is_dir()]
         carry_soundscapes(folders, out, renamed, how="copy" if mode == "copy" else "link")

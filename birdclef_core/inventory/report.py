@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
 from birdclef_core.data.dataset import Dataset, load_dataset
+from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE
 from birdclef_core.data.listing import list_folder
 from birdclef_core.inventory import charts
 from birdclef_core.inventory.example_pictures import (
@@ -52,8 +53,9 @@ def report(
     out_html: Path,
     *,
     target_species: Path | None = None,
-    validation_share: float = 0.2,
-    split_seed: int = 0,
+    validation_share: float = VALIDATION_SHARE,
+    split_seed: int = SPLIT_SEED,
+    fold: int = 0,
     num_examples: int = 3,
 ) -> Path:
     """Writes the page about a BirdCLEF-shaped or collected folder and returns its path.
@@ -62,7 +64,12 @@ def report(
     told of, however much it is. Raises DataError for a folder that has no recordings to describe.
     """
     dataset = load_dataset(
-        root, target_species=target_species, max_bad_share=1.0, validation_share=validation_share, split_seed=split_seed
+        root,
+        target_species=target_species,
+        max_bad_share=1.0,
+        validation_share=validation_share,
+        split_seed=split_seed,
+        fold=fold,
     )
     names = named_codes(list_folder(root).recordings)
     out_html.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Scores of a model on the validation recordings: each window once, the maximum over a recording's windows.
+"""Scores of a model on the validation recordings, or on soundscapes: each window once, the maximum over a recording's windows.
 
-Shapes: B windows, T samples, K channels, F mel bins, N frames, C species, R recordings.
+Shapes: B windows, T samples, K channels, F mel bins, N frames, C species, R rows that are scored.
 """
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from birdclef_core.data.feed import EvaluationWindows
+from birdclef_core.data.windows import Windows
 from birdclef_core.errors import TrainingError
 from birdclef_core.models.detector import Detector
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
@@ -19,7 +19,7 @@ from birdclef_core.stages.training_step import to_float
 class Scorer:
     """Scores recordings in the precision of training. When memory does not suffice, it takes fewer windows at once."""
 
-    def __init__(self, model: Detector, windows: EvaluationWindows, arithmetic: Arithmetic, device: torch.device) -> None:
+    def __init__(self, model: Detector, windows: Windows, arithmetic: Arithmetic, device: torch.device) -> None:
         self._model, self._windows, self._arithmetic, self._device = model, windows, arithmetic, device
         self._at_once: int | None = None
 
@@ -42,7 +42,7 @@ class Scorer:
         bad = int(np.isnan(scores_RC).any(axis=1).sum())
         if bad:
             raise TrainingError(
-                f"Scores must be numbers, but those of {bad} of {len(scores_RC)} validation recordings are not after {where}: the "
+                f"Scores must be numbers, but those of {bad} of {len(scores_RC)} rows are not after {where}: the "
                 "weights have become infinite. A lower learning rate or --set clip_gradient_norm=1 may help."
             )
         return scores_RC

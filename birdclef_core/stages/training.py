@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig, StageConfig
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.feed import READER_THREADS, EvaluationWindows, TrainFeed
+from birdclef_core.data.feed import TrainFeed
+from birdclef_core.data.prefetch import READER_THREADS
+from birdclef_core.data.windows import EvaluationWindows, SoundscapeWindows
 from birdclef_core.errors import StoreError
 from birdclef_core.evaluation.bootstrap import cmap_errors
 from birdclef_core.evaluation.metrics import summarise
@@ -50,6 +52,8 @@ from birdclef_core.taxonomy import LabelSpace
 
 SCORE = "cmap_pad5"
 """What an early stop goes by, in the stage's own label space."""
+SOUNDSCAPES = "soundscapes/"
+"""What the names of scores on labelled soundscapes begin with."""
 SHOWN_S = 30.0
 """As much of a recording is shown in a report."""
 
@@ -74,6 +78,8 @@ class TrainingData:
 
     dataset: Dataset
     cache: WaveCache
+    soundscape_cache: WaveCache | None = None
+    """Of the labelled soundscapes, where the dataset has some."""
 
     def label_space(self, config: StageConfig) -> LabelSpace:
         return self.dataset.all_species if config.label_space == "all" else self.dataset.target_species
@@ -191,6 +197,7 @@ class _StageTraining:
         if is_last:
             errors = cmap_errors(windows.truth_RC, scores_RC, seed=initial_seed(config))
             scores |= {f"{name}_se": error for name, error in errors.items()}
+            scores |= self._soundscape_scores()
         metrics = EpochMetrics(
             epoch=epoch + 1,
             is_last=is_last,
@@ -256,6 +263,24 @@ class _StageTraining:
         except StageInterrupted:
             self._save_progress()
             raise
+
+    def _soundscape_scores(self) -> dict[str, float]:
+        """`soundscapes/...`: scores of the weights to be published on the labelled windows, each heard alone; nothing where there
+        are none, or none with a target species, or the stage learns another label space."""
+        data, config = self.data, self.config
+        if data.dataset.soundscapes is None or data.soundscape_cache is None or config.label_space != "target":
+            return {}
+        windows = SoundscapeWindows(
+            data.dataset.soundscapes, data.soundscape_cache, self.space, batch_size=config.evaluation_batch_size
+        )
+        if not windows.truth_RC.any():
+            return {}
+        with self.candidate.in_model():
+            scorer = Scorer(self.model, windows, self.arithmetic, self.device)
+            scores_RC = scorer.scores(f"stage {config.name}, on soundscapes")
+        scores = summarise(windows.truth_RC, scores_RC)
+        scores["num_windows"] = scores.pop("num_recordings")
+        return {f"{SOUNDSCAPES}{name}": value for name, value in scores.items()}
 
     def _save_progress(self) -> None:
         """Writes a checkpoint. Raises TrainingError, and writes none, when a loss was not finite."""

@@ -4,7 +4,10 @@ import random
 from dataclasses import replace
 
 from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.catalogue import StageSummary, summarise_record
 from birdclef_core.stages.recipes import sed_b3ns, sed_v2s, small_budget
+from birdclef_core.stages.store import StageRecord
+from birdclef_core.stages.training import StageTask
 from birdclef_core.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.coordinator import OBJECTIVE, Coordinator, PlannedTrial
@@ -46,6 +49,25 @@ def make_coordinator(folder, tree=None, *, store=None, sweep="sweep", samples=12
     records = SweepRecords(Storage.parse(str(folder)).at(sweep))
     view = SimulatedView(SimulatedStore() if store is None else store, sweep)
     return Coordinator(tree or make_tree(), view, records, samples=samples, max_running=max_running, observers=observers)
+
+
+def summary_of(task: StageTask, **changes) -> StageSummary:
+    """As a store would have it of the stage, had somebody trained it."""
+    record = StageRecord(
+        stage_id=task.stage_id,
+        parent_id=task.parent_id,
+        recipe=task.recipe,
+        stage=task.config.name,
+        identity={**task.identity, **changes},
+        species=["a"],
+        metrics={"cmap_pad5": 0.5},
+        history=[],
+        cost_s=1.0,
+        surgery="",
+        environment={},
+        finished_at="2026-11-22T12:00:00+00:00",
+    )
+    return summarise_record(record, 1000)
 
 
 class MadeUpWorkers:

@@ -20,7 +20,7 @@ def test_what_has_no_room_is_decoded_directly_and_that_is_said(tone_data, tmp_pa
     cache, out = AudioCache(folder=tmp_path / "cache", max_bytes=200_000), io.StringIO()
     cache.build_aloud(tone_data.dataset, Console(file=out, width=200))
     assert "do not fit" in out.getvalue()
-    whole, small = AudioCache(folder=tmp_path / "whole").build(tone_data.dataset), cache.build(tone_data.dataset)
+    whole, small = (each.build(tone_data.dataset).cache for each in (AudioCache(folder=tmp_path / "whole"), cache))
     assert len(small.direct_rows)
     assert all((whole.read(row, 100, 5000) == small.read(row, 100, 5000)).all() for row in range(18))
 

@@ -4,7 +4,7 @@ import pytest
 
 from birdclef_core.errors import InputError
 from sweeps.birdclef_cli import birdclef
-from sweeps.cli import parse_settings, tune_main
+from sweeps.cli import _given, _parse, parse_settings, tune_main
 
 
 def test_settings_are_python_literals_or_text():
@@ -20,7 +20,10 @@ def test_settings_are_python_literals_or_text():
         parse_settings(["epochs"])
 
 
-@pytest.mark.parametrize("arguments", [[], ["--search", "sed", "--resume", "x"], ["--search", "sed", "--budget", "huge"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--search", "sed", "--resume", "x"], ["--resume", "x", "--extend", "x"], ["--search", "sed", "--budget", "huge"]],
+)
 def test_contradictions_are_refused_by_the_parser(arguments, capsys):
     with pytest.raises(SystemExit) as exit_info:
         tune_main(arguments)
@@ -28,11 +31,45 @@ def test_contradictions_are_refused_by_the_parser(arguments, capsys):
     assert "usage" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--resume", "s", "--samples", "3", "--set", "epochs=1"],
+            "but got --samples, --set. Once it has ended, --extend takes them",
+        ),
+        (["--resume", "s", "--seed", "0"], "but got --seed"),
+        (["--resume", "s", "--plan"], "--plan takes a new sweep"),
+        (["--extend", "s", "--name", "x"], "--extend s goes on under that name, but got --name x"),
+    ],
+)
+def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys):
+    assert tune_main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_not_given_is_not_taken_for_given():
+    """A default in the parser would replace what an extended sweep was started with; defaults are those of SweepOptions."""
+    assert _given(_parse(["--resume", "s"])) == {}
+
+
 def test_help_shows_examples_and_every_flag(capsys):
     with pytest.raises(SystemExit):
         tune_main(["--help"])
     text = capsys.readouterr().out
-    for flag in ("--search", "--samples", "--budget", "--seed", "--name", "--storage", "--address", "--set", "--gpus-per-trial"):
+    for flag in (
+        "--search",
+        "--samples",
+        "--budget",
+        "--seed",
+        "--name",
+        "--storage",
+        "--address",
+        "--set",
+        "--gpus-per-trial",
+        "--extend",
+        "--from-stage",
+    ):
         assert flag in text
     assert "python tune_main.py --search sed " in text
 

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "birdclef_core" / "stages"))
-from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree, summary_of
 from made_up_stages import publish
 
 from birdclef_core.stages.catalogue import Spread
@@ -42,7 +42,8 @@ def grid_tree():
 def make(tree, *, known=True, stored=(), samples=24, workers=2, known_trials=()) -> Plan:
     """Every epoch takes about 36 s."""
     costs = CostModel([], {"all": SIZE, "target": SIZE}, data="here")
-    for task in tree.chain(tree.search.recipes[0].name, tree.search.baseline(tree.search.recipes[0])) if known else ():
+    baseline = tree.chain(tree.search.recipes[0].name, tree.search.baseline(tree.search.recipes[0]))
+    for task in baseline if known else ():
         rate = 256 / 36
         costs.add(Measurement(work=work_of_task(task), clip_s=5.0, clips_per_s=Spread(low=rate / 2, middle=rate, high=rate * 2)))
     return make_plan(
@@ -51,7 +52,7 @@ def make(tree, *, known=True, stored=(), samples=24, workers=2, known_trials=())
         workers=workers,
         gpus_per_worker=0.5,
         device="a GPU",
-        stored=dict.fromkeys(stored),
+        stored={stage_id: summary_of(baseline[0], code=stage_id) for stage_id in stored},
         costs=costs,
         stage_bytes=lambda task: 2**20,
         known=known_trials,
@@ -95,6 +96,15 @@ def test_the_plan_of_an_extension_is_of_the_new_trials_alone(tmp_path):
     assert plan.shared.epochs < plan.alone.epochs == 6 * 11
     assert plan.stages_stored >= 2
     assert [record.to_json() for record in known] == before, "planning does not touch them"
+
+
+def test_an_extension_that_finds_nothing_new_is_an_empty_plan(tmp_path):
+    tree = grid_tree()
+    workers = MadeUpWorkers(make_coordinator(tmp_path, tree, samples=30))
+    workers.run()
+    plan = make(tree, samples=40, known_trials=list(workers.coordinator.trials.values()))
+    assert (plan.trials, plan.stages_unique, plan.shared.epochs) == (0, 0, 0)
+    assert "Plan: 0 trials" in plan_lines(plan)[0]
 
 
 def test_unknown_costs_are_said_and_not_made_up():

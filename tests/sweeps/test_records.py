@@ -39,10 +39,12 @@ def edit(path: Path, change) -> None:
 DAMAGE = {
     "cannot be read: Expecting value": lambda path: path.write_text(""),
     "cannot be read: Unterminated": lambda path: path.write_text(path.read_text()[:25]),
-    r"not those of a trial \(everything\)": lambda path: path.write_text("[]"),
-    r"not those of a trial \(told\)": lambda path: edit(path, lambda values: values.pop("told")),
-    r"not those of a trial \(colour\)": lambda path: edit(path, lambda values: values.update(colour=1)),
-    "not those of a trial .*steps": lambda path: edit(path, lambda values: values["told"][0]["outcome"].update(steps=1)),
+    r"not those of a trial in this version of the code \(everything\)": lambda path: path.write_text("[]"),
+    r"not those of a trial in this version of the code \(told\)": lambda path: edit(path, lambda values: values.pop("told")),
+    r"not those of a trial in this version of the code \(colour\)": lambda path: edit(
+        path, lambda values: values.update(colour=1)
+    ),
+    "not those of a trial in .*steps": lambda path: edit(path, lambda values: values["told"][0]["outcome"].update(steps=1)),
     "is the record of t0004": lambda path: path.write_text(path.with_name("t0004.json").read_text()),
     "t0002.json is missing, though there are 4 trials": lambda path: path.unlink(),
 }

@@ -108,6 +108,14 @@ def test_gc_without_a_budget_removes_leftovers_alone(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("Nothing is left over.")
 
 
+def test_gc_removes_nothing_where_it_cannot_know_what_is_needed(tmp_path, capsys):
+    storage = make(str(tmp_path))
+    storage.write_text("s/trials/t0001.json", "{")
+    assert birdclef(["store", "gc", "--max-bytes", "1", "--yes", "--storage", str(tmp_path)]) == 2
+    assert "t0001.json" in capsys.readouterr().err
+    assert len(store(storage).summaries()) == 4
+
+
 @pytest.mark.parametrize("command", [("ls",), ("verify",), ("du",), ("gc",), ("gc", "--max-bytes", "1")])
 def test_a_place_without_a_store_is_wrong_input(say, command):
     code, said = say(*command)

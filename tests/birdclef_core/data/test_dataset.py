@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from birdclef_core.data.dataset import load_dataset
-from birdclef_core.errors import DataError
+from birdclef_core.errors import DataError, InputError
 
 ORIGINALS = Path(__file__).parents[2] / "data" / "originals"
 
@@ -132,6 +132,27 @@ def test_a_row_that_comes_twice_counts_once(maker: Any) -> None:
     rows = maker.many("a", 6)
     root = maker.make([*rows, rows[0]])
     assert findings_by_rule(root) == {"a file is named by one row": 1}
+
+
+def test_every_fold_validates_on_others_and_is_another_dataset(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 30, s=0.05), *maker.many("b", 30, s=0.05)])
+    folds = [load_dataset(root, fold=fold) for fold in range(5)]
+    assert len({dataset.fingerprint for dataset in folds}) == 5
+    with pytest.raises(InputError, match="fold < 5"):
+        load_dataset(root, fold=5)
+
+
+def test_labelled_soundscapes_are_found_and_count(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 4), *maker.many("b", 4)])
+    without = load_dataset(root)
+    assert without.soundscapes is None
+    maker._write(root / "test_soundscapes/X.wav", 10, 700)
+    (root / "test_soundscapes_labels.csv").write_text("row_id,labels\nX_5,a\nX_10,zzz\n")
+    dataset = load_dataset(root)
+    assert dataset.soundscapes is not None and len(dataset.soundscapes.windows) == 2
+    assert "zzz (1 windows)" in dataset.findings[-1].examples
+    (root / "test_soundscapes_labels.csv").write_text("row_id,labels\nX_5,b\nX_10,zzz\n")
+    assert len({without.fingerprint, dataset.fingerprint, load_dataset(root).fingerprint}) == 3
 
 
 def test_fingerprint_follows_what_changes_training(maker: Any) -> None:

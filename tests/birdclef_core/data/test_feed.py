@@ -10,7 +10,8 @@ import torch
 from birdclef_core.config import NoiseGroup, StageConfig
 from birdclef_core.data.cache import WaveCache, build_cache
 from birdclef_core.data.dataset import Dataset, load_dataset
-from birdclef_core.data.feed import EvaluationWindows, TrainBatch, TrainFeed
+from birdclef_core.data.feed import TrainBatch, TrainFeed
+from birdclef_core.data.windows import EvaluationWindows
 from birdclef_core.errors import DataError
 
 

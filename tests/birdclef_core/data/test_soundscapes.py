@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from birdclef_core.data.soundscapes import Soundscapes, SoundscapeWindows, build_soundscape_cache, load_soundscapes
+from birdclef_core.data.cache import build_soundscape_cache
+from birdclef_core.data.soundscapes import Soundscapes, load_soundscapes
+from birdclef_core.data.windows import SoundscapeWindows
 from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
 

@@ -77,7 +77,7 @@ def test_scores_that_are_no_numbers_end_the_stage(monkeypatch):
     model = LevelModel()
     nothing = torch.full((1, 2), torch.nan)
     monkeypatch.setattr(model, "forward", lambda mel: Output(nothing.expand(len(mel), 2), None, None))
-    with pytest.raises(TrainingError, match=r"those of 3 of 3 validation recordings are not after epoch 2 of stage x"):
+    with pytest.raises(TrainingError, match=r"those of 3 of 3 rows are not after epoch 2 of stage x"):
         scorer(model).scores("epoch 2 of stage x")
 
 

@@ -2,10 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 import torch
 
+from birdclef_core.data.cache import build_soundscape_cache
+from birdclef_core.data.soundscapes import load_soundscapes
 from birdclef_core.errors import StoreError, TrainingError
 from birdclef_core.identity import canonical
 from birdclef_core.models.encoders import RANDOM
@@ -66,6 +70,23 @@ def test_a_stage_that_goes_on_ends_with_the_same_bits(tiny_recipe, tone_data, st
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     assert len(other.record("pretrain_ce").history) == 3
     assert other.latest_progress("pretrain_ce") is None
+
+
+@pytest.mark.slow
+def test_labelled_soundscapes_are_scored_by_what_is_published(tiny_recipe, tone_data, store, tmp_path):
+    (tmp_path / "test_soundscapes").mkdir()
+    soundfile.write(tmp_path / "test_soundscapes" / "S.wav", np.random.default_rng(0).normal(0, 0.1, 320_000), 32_000)
+    (tmp_path / "test_soundscapes_labels.csv").write_text("row_id,labels\nS_5,low\nS_10,top mid\n")
+    soundscapes = load_soundscapes(tmp_path)
+    dataset, cache = replace(tone_data.dataset, soundscapes=soundscapes), build_soundscape_cache(soundscapes, tmp_path / "cache")
+    data = replace(tone_data, dataset=dataset, soundscape_cache=cache)
+    first, second = train_stage(task(tiny_recipe, 1, epochs=2), data, store, CPU)
+    assert not any(name.startswith("soundscapes/") for name in first.scores)
+    record = store.open(tiny_recipe.stages[1].name).record
+    assert 0 < record.metrics["soundscapes/cmap_pad5"] == second.scores["soundscapes/cmap_pad5"] <= 1
+    assert record.metrics["soundscapes/num_windows"] == 2
+    with_all = list(train_stage(task(tiny_recipe, 0, epochs=1), data, store, CPU))
+    assert not any(name.startswith("soundscapes/") for name in with_all[0].scores)
 
 
 def test_another_seed_gives_other_weights(tiny_recipe, tone_data, store, tmp_path):

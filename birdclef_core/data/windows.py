@@ -1,0 +1,133 @@
+"""What trials are scored on: windows of the validation recordings, the same for every trial, and of labelled soundscapes.
+
+Shapes: B windows, T samples, C species, R rows that are scored, W windows in all.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from birdclef_core.config import SAMPLE_RATE_HZ
+from birdclef_core.data.buffers import WaveBuffers, pinned
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.prefetch import READER_THREADS, Prefetcher
+from birdclef_core.data.soundscapes import WINDOW_S, Soundscapes
+from birdclef_core.data.targets import validation_truth
+from birdclef_core.data.wave_cache import WaveCache
+from birdclef_core.taxonomy import LabelSpace
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows of what is scored."""
+
+    wave_BT: Tensor
+    """int16."""
+    recording_B: Tensor
+    """int64, index into the rows of `truth_RC`."""
+
+
+class Windows(ABC):
+    """Windows in batches, with the truth of the rows they belong to; may be iterated many times.
+
+    Its threads start with it and end when it is dropped.
+    """
+
+    def __init__(
+        self,
+        truth_RC: NDArray[np.uint8],
+        row_W: NDArray[np.int64],
+        start_W: NDArray[np.int64],
+        clip_samples: int,
+        batch_size: int,
+    ) -> None:
+        self.truth_RC = truth_RC
+        self._row_W, self._start_W, self._clip_samples, self._batch_size = row_W, start_W, clip_samples, batch_size
+        self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
+        self._waves = WaveBuffers(self._prefetcher.in_use)
+
+    def __len__(self) -> int:
+        """Batches."""
+        return -(-self.num_windows // self._batch_size)
+
+    @property
+    def num_windows(self) -> int:
+        return len(self._row_W)
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        return self._prefetcher.batches(range(0, self.num_windows, self._batch_size))
+
+    def _make(self, first: int) -> WindowBatch:
+        row_B = self._row_W[first : first + self._batch_size]
+        wave_BT = self._waves.take(len(row_B), self._clip_samples)
+        for wave_T, row, start in zip(wave_BT.numpy(), row_B, self._start_W[first : first + self._batch_size], strict=True):
+            self._fill(wave_T, int(row), int(start))
+        return WindowBatch(wave_BT, pinned(row_B))
+
+    @abstractmethod
+    def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
+        """Writes the window of `row` from sample `start`."""
+
+
+class EvaluationWindows(Windows):
+    """The windows of the validation recordings, the same for every trial with the same window length.
+
+    The first `max_s` seconds of each validation recording, cut in windows of `clip_s`, the last one padded with zeros; a
+    recording shorter than a window is repeated to fill it. One that the cache could not decode is a window of silence: every
+    trial has the same rows.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        cache: WaveCache,
+        label_space: LabelSpace,
+        clip_s: float,
+        *,
+        max_s: float = 60.0,
+        batch_size: int,
+    ) -> None:
+        self.rows_R, truth_RC = validation_truth(dataset, label_space)
+        self._cache = cache
+        clip_samples = round(clip_s * SAMPLE_RATE_HZ)
+        self._used_R = np.minimum(cache.recording_samples[self.rows_R], round(max_s * SAMPLE_RATE_HZ))
+        windows_R = np.maximum(1, -(-self._used_R // clip_samples))
+        row_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
+        start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * clip_samples
+        super().__init__(truth_RC, row_W, start_W, clip_samples, batch_size)
+
+    def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
+        used = int(self._used_R[row])
+        samples = self._cache.read(int(self.rows_R[row]), start, min(used - start, len(wave_T)))
+        if 0 < used < len(wave_T):
+            wave_T[:] = np.resize(samples, len(wave_T))
+        else:
+            wave_T[: len(samples)] = samples
+            wave_T[len(samples) :] = 0
+
+
+class SoundscapeWindows(Windows):
+    """Every labelled window of the soundscapes; its rows are those of `soundscapes.windows`.
+
+    `context_s` more is read on each side for models that want it (a SED head on 10 s scores the 5 s in the middle); what lies
+    outside the file is zeros.
+    """
+
+    def __init__(
+        self, soundscapes: Soundscapes, cache: WaveCache, label_space: LabelSpace, *, context_s: float = 0.0, batch_size: int
+    ) -> None:
+        windows = soundscapes.windows
+        self._cache, self._file_R = cache, windows["file"].to_numpy()
+        start_R = np.rint((windows["end_s"].to_numpy() - WINDOW_S - context_s) * SAMPLE_RATE_HZ).astype(np.int64)
+        clip_samples = round((WINDOW_S + 2 * context_s) * SAMPLE_RATE_HZ)
+        super().__init__(soundscapes.truth(label_space), np.arange(len(windows)), start_R, clip_samples, batch_size)
+
+    def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
+        file = int(self._file_R[row])
+        from_sample, to_sample = (min(max(0, place), self._cache.num_samples(file)) for place in (start, start + len(wave_T)))
+        wave_T[:] = 0
+        wave_T[from_sample - start :][: to_sample - from_sample] = self._cache.read(file, from_sample, to_sample - from_sample)
