@@ -1,6 +1,7 @@
 """What the terminal shows while a sweep runs: one live table, or a plain line per event where there is no terminal."""
 
 import time
+from collections import Counter
 
 from rich.console import Console
 from rich.live import Live
@@ -138,6 +139,19 @@ def ranked_rows(trials: list[TrialRecord]) -> tuple[list[str], list[list[str]]]:
         scores = [f"{record.metrics[f'val/{name}']:.3f}" if record.score is not None else "" for name in columns[3:6]]
         rows.append([record.trial, record.recipe, record.status, *scores, f"{record.cost_s:.0f}", f"{record.saved_s:.0f}"])
     return columns, rows
+
+
+def best_by_end(trials: list[TrialRecord]) -> str:
+    """Where chains end with different stages, the best of each end; empty where all end alike."""
+    best: dict[str, TrialRecord] = {}
+    for record in ranking(trials):
+        if record.score is not None:
+            best.setdefault(record.stages[-1], record)
+    if len(best) < 2:
+        return ""
+    counts = Counter(record.stages[-1] for record in trials if record.score is not None)
+    ends = "; ".join(f"{counts[end]} with {end}, best {item.trial} ({item.score:.3f})" for end, item in best.items())
+    return f"Trials end with different stages: {ends}."
 
 
 def ranked_table(trials: list[TrialRecord]) -> Table:

@@ -20,7 +20,7 @@ from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
 from sweeps.audio_cache import AudioCache
 from sweeps.cluster_resources import Slots, connect, plan_slots, ray_log
-from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
+from sweeps.console import SweepConsole, best_by_end, ranked_markdown, ranked_table, ranking
 from sweeps.coordinator import Coordinator
 from sweeps.inputs import load_data, make_tree
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
@@ -119,6 +119,8 @@ class _Sweep:
             budget = self._budget(slots)
             tree = make_tree(self.order, self.order.search(budget), dataset, self.cache, self._say)
             samples = self.order.samples(budget)
+            if self.order.kind == "extend":
+                self._say(f"Extension of {self.name} by {samples - len(self.order.known)} trials after {len(self.order.known)}.")
             with self.console.status("Planning") as status:
                 plan = self._planner(tree, dataset, slots).plan(samples, calibrate=status.update)
         page = folder / f"{self.name}.html"
@@ -303,6 +305,8 @@ class _Sweep:
         (result / "trials.json").write_text(json.dumps([asdict(record) for record in ranking(trials)], indent=1))
         tracker.record(SweepFinished(status=status, table_markdown=table, artifacts=result.name))
         self.console.print(ranked_table(trials))
+        if ends := best_by_end(trials):
+            self._say(ends)
         if not interrupted and len(trials) < coordinator.samples:
             self._say(
                 f"{coordinator.samples - len(trials)} trials fewer than asked for: the search has nothing left that is not tried."

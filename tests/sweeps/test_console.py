@@ -9,7 +9,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent))
 from made_up import MadeUpWorkers, make_coordinator
 
-from sweeps.console import SweepConsole, ranked_markdown, ranked_table, ranking
+from sweeps.console import SweepConsole, best_by_end, ranked_markdown, ranked_table, ranking
 from sweeps.records import TrialRecord
 
 
@@ -47,6 +47,20 @@ def test_the_best_comes_first_and_those_without_a_score_last():
     assert [item.trial for item in ranking(trials)] == ["t0002", "t0000", "t0001"]
     markdown = ranked_markdown(trials).splitlines()
     assert markdown[2].startswith("| t0002 | sed_seresnext26t | finished | 0.900 | 0.450 | 0.500 |")
+
+
+def test_where_chains_end_with_different_stages_the_best_of_each_end_is_said():
+    four, five = {"stages": ["train_ce", "train_bce"]}, {"stages": ["train_ce", "train_bce", "finetune"]}
+    trials = [
+        record("t0000", 0.5, **four),
+        record("t0001", 0.7, **four),
+        record("t0002", 0.6, **five),
+        record("t0003", None, **five),
+    ]
+    assert best_by_end(trials) == (
+        "Trials end with different stages: 2 with train_bce, best t0001 (0.700); 1 with finetune, best t0002 (0.600)."
+    )
+    assert best_by_end(trials[:2]) == best_by_end([]) == ""
 
 
 def test_the_ranking_fits_eighty_columns():
