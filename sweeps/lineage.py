@@ -1,6 +1,6 @@
 """Where a checkpoint comes from: every stage from the first weights on, with its configuration, data, code, score and cost."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -13,6 +13,8 @@ from sweeps.wording import format_duration
 
 NODE_WIDTH, NODE_HEIGHT, ARROW = 196.0, 100.0, 26.0
 _SHOWN = ("epochs", "learning_rate", "clip_s", "batch_size", "loss", "label_space", "seed", "precision")
+_SCORES = (SCORE, "cmap", "cmap_chance", "cmap_pad3", "lrap", "auroc")
+_SUPPORT = (("num_recordings", "recordings"), ("num_scored_species", "species with any"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +31,18 @@ class Ancestor:
 def lineage(store: StageStore, stage_id: str, *, verify: bool) -> list[Ancestor]:
     """From the first stage to `stage_id`. Raises InputError when that one has no record; ancestors may be gone."""
     known_record(store, stage_id)
+    return trace(stage_id, store.record, store.check if verify else None)
+
+
+def trace(
+    stage_id: str, record_of: Callable[[str], StageRecord | None], problem_of: Callable[[str], str] | None = None
+) -> list[Ancestor]:
+    """From the first stage to `stage_id`, as far as there are records."""
     found: list[Ancestor] = []
     next_id: str | None = stage_id
     while next_id is not None:
-        record = store.record(next_id)
-        problem = store.check(next_id) if verify and record else None
+        record = record_of(next_id)
+        problem = problem_of(next_id) if problem_of and record else None
         found.append(Ancestor(stage_id=next_id, record=record, problem=problem))
         next_id = record.parent_id if record else None
     return found[::-1]
@@ -64,7 +73,6 @@ def _lines(ancestor: Ancestor) -> list[str]:
         return [f"{ancestor.stage_id[:16]}: MISSING, no longer in the store"]
     config: dict[str, Any] = record.identity.get("stage", {})
     shown = ", ".join(f"{key}={config[key]}" for key in _SHOWN if key in config)
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in sorted(record.metrics.items()))
     made = f"{record.finished_at} on {record.environment.get('device', 'another machine')} in {format_duration(record.cost_s)}"
     lines = [
         f"{record.stage} {record.stage_id[:16]} ({record.recipe}, {record.identity.get('model', {}).get('encoder', '')})",
@@ -72,11 +80,21 @@ def _lines(ancestor: Ancestor) -> list[str]:
         f"    start   {record.surgery}",
         f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}",
         f"    made    {made}",
-        f"    scores  {scores or 'none'}",
+        f"    scores  {_scores(record)}",
     ]
     if ancestor.problem is not None:
         lines.append(f"    files   {f'DAMAGED: {ancestor.problem}' if ancestor.problem else 'every hash verified'}")
     return lines
+
+
+def _scores(record: StageRecord) -> str:
+    scores = record.metrics
+    if not scores:
+        return "none"
+    errors = {name: f" ± {scores[f'{name}_se']:.4f}" if f"{name}_se" in scores else "" for name in scores}
+    shown = [f"{name} {scores[name]:.4f}{errors[name]}" for name in _SCORES if name in scores]
+    support = [f"{scores[name]:.0f} {what}" for name, what in _SUPPORT if name in scores]
+    return ", ".join(shown) + (f" ({', '.join(support)})" if support else "")
 
 
 def lineage_page(ancestors: Sequence[Ancestor], title: str) -> str:

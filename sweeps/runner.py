@@ -36,6 +36,7 @@ from sweeps.tracking import SweepFinished, SweepStarted, Tracker, make_tracker
 from sweeps.tracking_observer import TrackingObserver
 from sweeps.trainable import TrialActor, WorkerContext
 from sweeps.tree import StageTree
+from sweeps.tree_picture import MAX_TRIALS, reached, tree_page
 from sweeps.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
 
 MAX_WORKER_LOSSES = 3
@@ -303,6 +304,7 @@ class _Sweep:
         result.mkdir(exist_ok=True)
         (result / "ranking.md").write_text(table + "\n")
         (result / "trials.json").write_text(json.dumps([asdict(record) for record in ranking(trials)], indent=1))
+        (result / "tree.html").write_text(self._tree_page(trials))
         tracker.record(SweepFinished(status=status, table_markdown=table, artifacts=result.name))
         self.console.print(ranked_table(trials))
         if ends := best_by_end(trials):
@@ -316,12 +318,18 @@ class _Sweep:
             self._say(f"Best: {best.trial} ({best.recipe}), val/cmap_pad5 {best.score:.3f}.")
             self._say(f"Its unpadded val/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}).")
             self._say(f"Best checkpoint: {checkpoint}")
+            self._say(f"All stages as a picture: {result / 'tree.html'}")
         if interrupted:
             self._say(f"Stopped. Go on with: python tune_main.py --resume {self.name}{self._storage_flag()}")
         elif best is None:
             reason = next((record.reason for record in trials if record.reason), "no trial ended")
             raise BirdclefError(f"No trial finished. The first reason: {reason} (Ray's own log: {self.local_dir / 'ray.log'})")
         return SweepResult(name=self.name, trials=trials, best=best, best_checkpoint=checkpoint, interrupted=interrupted)
+
+    def _tree_page(self, trials: list[TrialRecord]) -> str:
+        shown = ranking(trials)[:MAX_TRIALS]
+        summaries = self.store.summaries({stage_id for record in shown for stage_id in reached(record)})
+        return tree_page(trials, summaries, self.name)
 
     def _storage_flag(self) -> str:
         return "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"

@@ -122,6 +122,8 @@ class TrialFinished:
     tags: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
     """Why it was pruned, failed or interrupted, for its description."""
+    artifacts: str | None = None
+    """As in StageFinished: the lineage of what it came to."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -202,7 +202,7 @@ class MlflowSink:
                 self._client.update_run(interrupted, status="SCHEDULED")
         else:
             self._end_open(event.trial, time_ms)
-            self._end(run_id, _TRIAL_STATUS[event.status], time_ms)
+            self._end(run_id, _TRIAL_STATUS[event.status], time_ms, event.artifacts)
 
     def _sweep_finished(self, event: SweepFinished, time_ms: int) -> None:
         run_id = self._known("sweep", self._sweep())

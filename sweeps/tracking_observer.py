@@ -3,11 +3,14 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from birdclef_core.stages.store import StageStore
 from sweeps.coordinator import OBJECTIVE, PlannedTrial
+from sweeps.lineage import lineage_page, trace
+from sweeps.records import TrialRecord
 from sweeps.search import value_of
 from sweeps.tracking import (
     CheckpointUsed,
@@ -19,7 +22,11 @@ from sweeps.tracking import (
     TrialStarted,
     TrialStatus,
 )
+from sweeps.tree_picture import reached
 from sweeps.trial import TrialReport
+
+REMEMBERED_RECORDS = 256
+"""Of stages, for pictures of lineages: most trials have the same few prefixes."""
 
 
 class TrackingObserver:
@@ -33,6 +40,7 @@ class TrackingObserver:
         self._space, self._tags = tuple(space), dict(tags)
         self._open: dict[str, tuple[str, str]] = {}
         self._stage_names: dict[str, str] = {}
+        self._record_of = lru_cache(maxsize=REMEMBERED_RECORDS)(store.record)
 
     def trial_started(self, planned: PlannedTrial) -> None:
         record = planned.record
@@ -73,7 +81,12 @@ class TrackingObserver:
         tags = {"birdclef.objective": OBJECTIVE, "birdclef.last_stage": record.stage}
         self._tracker.record(
             TrialFinished(
-                trial=record.trial, status=cast(TrialStatus, record.status), metrics=metrics, tags=tags, reason=record.reason
+                trial=record.trial,
+                status=cast(TrialStatus, record.status),
+                metrics=metrics,
+                tags=tags,
+                reason=record.reason,
+                artifacts=self._write_lineage(record) if record.ended else None,
             )
         )
 
@@ -158,6 +171,18 @@ class TrackingObserver:
 
     def _checkpoint_uri(self, stage_id: str) -> str:
         return self._store.storage.path(f"stages/{stage_id}")
+
+    def _write_lineage(self, record: TrialRecord) -> str | None:
+        """A page with the stages that the trial came to the end of; None when there are none."""
+        stage_ids = reached(record)
+        if not stage_ids:
+            return None
+        folder = self._sweep_dir / "lineages" / record.trial
+        folder.mkdir(parents=True, exist_ok=True)
+        score = "" if record.score is None else f" with {record.score:.3f}"
+        title = f"Lineage of {record.trial} ({record.recipe}, {record.status}{score})"
+        (folder / "lineage.html").write_text(lineage_page(trace(stage_ids[-1], self._record_of), title))
+        return str(folder.relative_to(self._sweep_dir))
 
     def _copy_reports(self, stage_id: str) -> str:
         folder = self._sweep_dir / "reports" / stage_id[:16]

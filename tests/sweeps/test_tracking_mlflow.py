@@ -270,7 +270,9 @@ def test_artifacts_are_uploaded_and_missing_ones_are_told(driver):
         TrialStarted(trial="t"),
         *driver.stage("t", "train_ce", artifacts="report"),
         *driver.stage("t", "train_bce", artifacts="not-there"),
+        TrialFinished(trial="t", status="pruned", artifacts="report"),
     )
+    assert [item.path for item in driver.client.list_artifacts(driver.run(kind="trial").info.run_id)] == ["species.csv"]
     run = driver.run(execution="t/train_ce")
     assert [item.path for item in driver.client.list_artifacts(run.info.run_id)] == ["species.csv"]
     run = driver.run(execution="t/train_bce")

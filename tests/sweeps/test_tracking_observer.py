@@ -102,6 +102,30 @@ def test_an_interrupted_trial_leaves_its_execution_open(workers, tracker):
     assert not tracker.of(StageFinished)
 
 
+def test_a_trial_brings_the_lineage_of_what_it_came_to(workers, tracker, tmp_path):
+    store = StageStore(Storage.parse(str(tmp_path / "store")))
+    planned = workers.coordinator.next_trial()
+    for task in planned.chain:
+        publish(store, task.stage_id, stage=task.config.name, parent_id=task.parent_id)
+    workers.running[planned.record.trial] = workers.reports(planned)
+    workers.run()
+    ended = {event.trial: event for event in tracker.of(TrialFinished)}
+    assert all(event.artifacts == f"lineages/{trial}" for trial, event in ended.items())
+    page = (tmp_path / ended[planned.record.trial].artifacts / "lineage.html").read_text()
+    known = [task.stage_id[:16] in page for task in planned.chain]
+    assert known == [index < len(planned.record.stage_scores) for index in range(len(known))]
+    assert f"Lineage of {planned.record.trial}" in page and "<svg" in page
+
+
+def test_an_interrupted_trial_and_one_that_came_to_nothing_bring_none(workers, tracker):
+    workers.fail_stage = "pretrain_ce"
+    workers.step()
+    workers.step()
+    workers.coordinator.interrupt()
+    ended = tracker.of(TrialFinished)
+    assert {event.status for event in ended} >= {"failed"} and not any(event.artifacts for event in ended)
+
+
 def test_a_config_becomes_dotted_names_and_plain_values():
     flat = flat_params(make_tree().chain("sed_v2s", {})[0].config)
     assert flat["mixing.wave_double_prob"] == 0.5
