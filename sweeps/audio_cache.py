@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from birdclef_core.data.cache import build_cache, build_soundscape_cache, estimate_cache
+from birdclef_core.data.cache import build_cache, build_soundscape_cache, estimate_cache, estimate_soundscape_cache
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.identity import fingerprint
 from birdclef_core.stages.training import TrainingData
@@ -21,7 +21,7 @@ class AudioCache:
     max_s_per_recording: float | None = None
     """Seconds of each recording that are used; None: all."""
     max_bytes: int | None = None
-    """Of the folder; what has no room is decoded whenever it is read."""
+    """Of the recordings' entries, and of the soundscapes'; what has no room is decoded whenever it is read."""
     max_bad_share: float = 0.05
 
     def data_fingerprint(self, dataset: Dataset) -> str:
@@ -38,11 +38,14 @@ class AudioCache:
         """The same with an estimate first, a progress bar on a terminal, and what was found afterwards."""
         estimate = estimate_cache(dataset, self.folder, max_s_per_recording=self.max_s_per_recording, max_bytes=self.max_bytes)
         console.print(f"Cache in {self.folder}: {estimate.describe()}.", highlight=False, soft_wrap=True)
+        if dataset.soundscapes is not None:
+            scored = estimate_soundscape_cache(dataset.soundscapes, self.folder, max_bytes=self.max_bytes)
+            console.print(f"  And labelled soundscapes: {scored.describe()}.", highlight=False, soft_wrap=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("Decoding", total=None)
             data = self._build(dataset, lambda done, total: bar.update(task, completed=done, total=total))
-        scored = data.soundscape_cache.findings if data.soundscape_cache else ()
-        for finding in data.cache.findings + scored:
+        of_soundscapes = data.soundscape_cache.findings if data.soundscape_cache else ()
+        for finding in data.cache.findings + of_soundscapes:
             console.print(f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning}", soft_wrap=True)
 
     def _build(self, dataset: Dataset, progress: Callable[[float, float], None] | None) -> TrainingData:

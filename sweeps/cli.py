@@ -218,5 +218,5 @@ def guarded(command: Callable[[], int]) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+        print("Stopped. What was done is kept: the same command goes on from there.", file=sys.stderr)
         return EXIT_INTERRUPTED

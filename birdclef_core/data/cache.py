@@ -45,6 +45,7 @@ __all__ = [
     "build_list",
     "build_soundscape_cache",
     "estimate_cache",
+    "estimate_soundscape_cache",
     "open_cache",
 ]
 
@@ -100,12 +101,19 @@ def build_soundscape_cache(
     soundscapes: Soundscapes, cache_dir: Path, *, max_bytes: int | None = None, progress: Progress | None = None
 ) -> WaveCache:
     """As `build_cache`, of labelled soundscapes; the rows are those of `soundscapes.files`."""
+    return build_list(_soundscape_sources(soundscapes), cache_dir, max_bytes=max_bytes, progress=progress)
+
+
+def estimate_soundscape_cache(soundscapes: Soundscapes, cache_dir: Path, *, max_bytes: int | None = None) -> CacheEstimate:
+    """As `estimate_cache`, of labelled soundscapes."""
+    sources = _soundscape_sources(soundscapes)
+    return estimate(sources, plan_list(sources, cache_dir, max_bytes))
+
+
+def _soundscape_sources(soundscapes: Soundscapes) -> SourceList:
     files = soundscapes.files
     every = np.arange(len(files))
-    sources = list_sources(
-        soundscapes.root, files["path"], files["duration_s"], num_recordings=len(files), max_s=None, by_use=every
-    )
-    return build_list(sources, cache_dir, max_bytes=max_bytes, progress=progress)
+    return list_sources(soundscapes.root, files["path"], files["duration_s"], num_recordings=len(files), max_s=None, by_use=every)
 
 
 def build_list(

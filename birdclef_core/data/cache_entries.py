@@ -83,7 +83,7 @@ def read_entry(path: str, num_samples: int, start: int, length: int) -> NDArray[
     if got != blocks_KT.nbytes + sums_K.nbytes:
         raise DamagedEntry("is cut")
     samples_T = blocks_KT.reshape(-1)
-    if not np.array_equal(_sums(samples_T, first), sums_K):
+    if not (_sums(samples_T, first) == sums_K).all():
         raise DamagedEntry("has changed on the disk")
     return samples_T[start - first * _BLOCK :][:length]
 
@@ -95,8 +95,8 @@ def _num_blocks(num_samples: int) -> int:
 def _sums(samples_T: NDArray[np.int16], first_block: int) -> NDArray[np.uint64]:
     """A sum for each whole block: any change of one word shows, and so do zeros and a block in another's place."""
     words_KW = samples_T.view(np.uint64).reshape(-1, _BLOCK_BYTES // 8)
-    places_K = np.arange(first_block, first_block + len(words_KW), dtype=np.uint64)
-    return words_KW.sum(axis=1, dtype=np.uint64) + (places_K + np.uint64(1)) * _SALT
+    places_K = np.arange(first_block + 1, first_block + 1 + len(words_KW), dtype=np.uint64)
+    return np.add.reduce(words_KW, axis=1) + places_K * _SALT
 
 
 def _write_all(file: int, data: memoryview) -> None:

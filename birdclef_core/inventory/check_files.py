@@ -114,7 +114,7 @@ _RULES = (
         "every sample is a number",
         "what is not a number is decoded as silence, what is infinite as full scale.",
         lambda files: _decoded(files) & (files["not_finite"] > 0),
-        lambda files: _text(files["not_finite"], "{} samples"),
+        lambda files: _text(files["not_finite"], "{:.0f} samples"),
     ),
     _Rule(
         "wrong_extension",
