@@ -95,6 +95,9 @@ class _Delivery(threading.Thread):
         self._folder = folder
         self._journal = journal
         self._size_at_start = journal.size()
+        self._saved_offset, self._saved_bytes = progress.offset, 0
+        """What is remembered of the server grows with the sweep, so it is written after as much of the journal has been delivered:
+        all of a sweep then costs as much as its journal. After a kill -9 what was delivered since is delivered again, which is seen."""
         self._connect = connect
         self._connection = ExitStack()
         self._sink: Sink | None = None
@@ -112,16 +115,20 @@ class _Delivery(threading.Thread):
 
     def run(self) -> None:
         with self._connection:
-            while not self._given_up.is_set():
-                finishing = self._finishing.is_set()
-                self.news.clear()
-                if lines := self._journal.read(self.progress.offset, _BATCH_RECORDS):
-                    self._deliver(lines, seen_before=self.progress.offset < self._size_at_start)
-                elif finishing:
-                    return
-                else:
-                    self.news.wait()
-                    self._finishing.wait(_GATHER_S)
+            self._run()
+        self._save()
+
+    def _run(self) -> None:
+        while not self._given_up.is_set():
+            finishing = self._finishing.is_set()
+            self.news.clear()
+            if lines := self._journal.read(self.progress.offset, _BATCH_RECORDS):
+                self._deliver(lines, seen_before=self.progress.offset < self._size_at_start)
+            elif finishing:
+                return
+            else:
+                self.news.wait()
+                self._finishing.wait(_GATHER_S)
 
     def _deliver(self, lines: list[bytes], *, seen_before: bool) -> None:
         """Takes lines off the journal, however long that takes; returns early only if delivery gives up."""
@@ -166,7 +173,11 @@ class _Delivery(threading.Thread):
         self.progress.offset += sum(len(line) for line in lines)
         self.progress.rejected += rejected
         self.progress.delivered += len(lines) - rejected
-        self.progress.save(self._folder)
+        if rejected or self.progress.offset - self._saved_offset >= self._saved_bytes:
+            self._save()
+
+    def _save(self) -> None:
+        self._saved_offset, self._saved_bytes = self.progress.offset, self.progress.save(self._folder)
 
     def _reached(self) -> Sink:
         if self._sink is None:

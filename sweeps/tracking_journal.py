@@ -83,10 +83,12 @@ class Progress:
             return cls(**json.loads((folder / STATE_NAME).read_text(encoding="utf-8")))
         return cls(destination=destination)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> int:
+        """Returns how large it is, in bytes."""
         draft = folder / f"{STATE_NAME}.draft"
-        draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        size = draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
         draft.replace(folder / STATE_NAME)
+        return size
 
 
 def last_destination(folder: Path) -> str | None:

@@ -152,7 +152,7 @@ def test_a_server_that_dies_within_a_batch_gets_nothing_twice(tmp_path, server):
 
 def test_a_crash_between_delivery_and_its_note_doubles_nothing(tmp_path, server, monkeypatch):
     with monkeypatch.context() as crash:
-        crash.setattr(Progress, "save", lambda self, folder: None)
+        crash.setattr(Progress, "save", lambda self, folder: 0)
         tracker = JournalTracker(tmp_path, "server", server.connect)
         record(tracker, names(0, 30))
         tracker.close()
@@ -294,3 +294,17 @@ def test_a_line_that_is_still_being_written_is_not_read(tmp_path):
     os.write(journal._file, b'{"event":')
     assert len(journal.read(0, 10)) == 1
     journal.close()
+
+
+def test_what_is_remembered_of_the_server_is_written_in_proportion_to_the_journal(tmp_path, server, monkeypatch):
+    """Else a sweep's tracking would cost the square of its trials."""
+    written = []
+    save = Progress.save
+    monkeypatch.setattr(Progress, "save", lambda self, folder: written.append(save(self, folder)) or written[-1])
+    monkeypatch.setattr(tracking_delivery, "_BATCH_RECORDS", 5)
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    for start in range(0, 300, 5):
+        record(tracker, names(start, start + 5))
+        server.wait_for(start + 5)
+    assert tracker.close().delivered == 300
+    assert sum(written) < 3 * (tmp_path / JOURNAL_NAME).stat().st_size
