@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -213,7 +214,12 @@ def bytes_argument(text: str) -> int:
 def guarded(command: Callable[[], int]) -> int:
     """Runs a command; an error of ours is one message on stderr and its exit code, not a traceback."""
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except BirdclefError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code

@@ -67,10 +67,13 @@ def _options(storage: Storage, data_fingerprint: str, stage_id: str) -> SweepOpt
     found: SweepOptions | None = None
     for name in sweeps_in(storage):
         records = SweepRecords(storage.at(name))
-        description = records.load_sweep()
-        if description["data_fingerprint"] != data_fingerprint:
+        try:
+            description = records.load_sweep()
+            if description["data_fingerprint"] != data_fingerprint:
+                continue
+            if any(stage_id in trial.stage_ids for trial in records.load_trials()):
+                return SweepOptions.from_record(description)
+        except InputError:  # of another version of the code: another sweep may know
             continue
-        if any(stage_id in trial.stage_ids for trial in records.load_trials()):
-            return SweepOptions.from_record(description)
         found = found or SweepOptions.from_record(description)
     return found

@@ -21,7 +21,7 @@ from sweeps.gate import StoreView
 from sweeps.plan import CHECKPOINTS_KEPT, STATES_A_CHECKPOINT, Plan
 from sweeps.records import SweepRecords, TrialRecord
 from sweeps.references import best, store_of
-from sweeps.store_commands import needed_by, stages_in_training
+from sweeps.store_commands import needed_by_sweep, stages_in_training
 from sweeps.trial import TrialReport
 from sweeps.wording import bytes_text
 
@@ -67,13 +67,9 @@ class OtherSweeps:
             self.uses = sum(self._uses.values(), Counter())
 
     def _read(self, name: str) -> None:
-        records = SweepRecords(self._storage.at(name))
-        is_running = bool(
-            records.storage.at(FOLDER).names()
-        )  # its driver's lease; before its trials are read: it may end meanwhile
-        trials = records.load_trials()
-        self._needs[name] = needed_by(records, trials)
-        self._uses[name] = Counter(stage_id for record in trials for stage_id in record.stage_ids)
+        # Its driver's lease; before its trials are read, because it may end meanwhile.
+        is_running = bool(self._storage.at(name, FOLDER).names())
+        self._needs[name], self._uses[name] = needed_by_sweep(self._storage, name)
         self._running = self._running | {name} if is_running else self._running - {name}
 
 
@@ -120,7 +116,7 @@ class StoreBudget:
         self._count(planned.record)
 
     def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
-        if report.kind == "epoch" and report.stage_done:
+        if report.stage_done and report.kind != "reused":
             self._event()
 
     def worker_lost(self, planned: PlannedTrial) -> None:
@@ -128,6 +124,8 @@ class StoreBudget:
 
     def trial_ended(self, planned: PlannedTrial) -> None:
         record = planned.record
+        if not record.ended:
+            return  # interrupted: it will need what it has, and the driver ends
         if record.score is not None and (self._best is None or record.score > (self._best.score or 0.0)):
             self._best = record
         self._event()

@@ -61,19 +61,19 @@ def verify_stages(storage: Storage, on_done: Callable[[int, int], None]) -> list
 def usage_lines(storage: Storage) -> list[str]:
     """Bytes by recipe and stage, and of what is not published."""
     store = store_of(storage)
-    sizes: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for item in store.summaries().values():
-        sizes[item.recipe, item.stage].append(item.num_bytes)
-    lines = [_amount(sum(found), len(found), f"{recipe} {stage}") for (recipe, stage), found in sorted(sizes.items())]
-    unfinished = store.unfinished()
-    total = sum(file.num_bytes for file in store.storage.files())
-    rest = total - sum(map(sum, sizes.values())) - sum(unfinished.values())
-    return [
-        *lines,
-        _amount(sum(unfinished.values()), len(unfinished), "epoch checkpoints of unfinished stages"),
-        f"{bytes_text(rest):>11}          pointers, leases, and attempts that were cut off or set aside",
-        f"{bytes_text(total):>11}          in all",
-    ]
+    sizes: Counter[tuple[str, ...]] = Counter()
+    for file in store.storage.files():
+        sizes[tuple(file.name.split("/")[:2])] += file.num_bytes
+    summaries, unfinished = store.summaries(), [size for (kind, _), size in sizes.items() if kind == "unfinished"]
+    by_kind: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for stage_id, item in summaries.items():
+        by_kind[item.recipe, item.stage].append(sizes["stages", stage_id])
+    cut_off = [size for (kind, name), size in sizes.items() if kind == "stages" and name not in summaries]
+    lines = [_amount(sum(found), len(found), f"{recipe} {stage}") for (recipe, stage), found in sorted(by_kind.items())]
+    if cut_off:
+        lines.append(_amount(sum(cut_off), len(cut_off), "stages that were cut off or set aside"))
+    lines.append(_amount(sum(unfinished), len(unfinished), "epoch checkpoints of unfinished stages"))
+    return [*lines, f"{bytes_text(sum(sizes.values())):>11}  in all"]
 
 
 def _amount(num_bytes: int, number: int, what: str) -> str:
@@ -106,21 +106,29 @@ def stages_in_training(store: StageStore) -> set[str]:
     return {entry.stage_id for entry in Leases(store.storage).entries()}
 
 
-def stages_to_keep(storage: Storage) -> set[str]:
-    """What all sweeps need and what is being trained.
+def needed_by_sweep(storage: Storage, name: str) -> tuple[set[str], Counter[str]]:
+    """What a sweep needs, and how many of its trials have each stage in their chain.
 
-    Raises InputError when the records of a sweep cannot be read: then nobody knows what it still needs.
+    Raises InputError when its records cannot be read: then nobody knows what it still needs.
     """
-    keep = stages_in_training(store_of(storage))
+    records = SweepRecords(storage.at(name))
+    try:
+        trials = records.load_trials()
+        return needed_by(records, trials), Counter(stage_id for record in trials for stage_id in record.stage_ids)
+    except InputError as error:
+        raise InputError(
+            f"To remove stages, it must be known what sweep {name} needs; if that is nothing any more, move its folder away. {error}"
+        ) from None
+
+
+def needed_by_all(storage: Storage) -> tuple[set[str], Counter[str]]:
+    """What all sweeps need and what is being trained, and how many trials have each stage; raises as `needed_by_sweep`."""
+    keep, uses = stages_in_training(store_of(storage)), Counter[str]()
     for name in sweeps_in(storage):
-        records = SweepRecords(storage.at(name))
-        try:
-            keep |= needed_by(records, records.load_trials())
-        except InputError as error:
-            raise InputError(
-                f"Nothing is removed while it is not known what sweep {name} needs (move its folder if nothing). {error}"
-            ) from None
-    return keep
+        more, counted = needed_by_sweep(storage, name)
+        keep |= more
+        uses.update(counted)
+    return keep, uses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,13 +147,12 @@ class Garbage:
 def find_garbage(storage: Storage, budget_bytes: int | None) -> Garbage:
     """What nothing will read again and, for the store to take no more than `budget_bytes`, what is least worth keeping."""
     store = store_of(storage)
-    keep = stages_to_keep(storage)
+    keep, uses = needed_by_all(storage)
     leftovers = find_leftovers(store, keep, time.time())
     if budget_bytes is None:
         return Garbage(leftovers=tuple(leftovers), plan=None)
     gone = {item.place for item in leftovers}
     unfinished = {stage_id: size for stage_id, size in store.unfinished().items() if f"unfinished/{stage_id}" not in gone}
-    uses, _ = stage_uses(storage)
     plan = plan_garbage(store.summaries(), uses, keep, budget_bytes=budget_bytes, unfinished=unfinished)
     return Garbage(leftovers=tuple(leftovers), plan=plan)
 

@@ -1,5 +1,9 @@
 """The command line says what is wrong in one message, and reads settings as they are meant."""
 
+import shlex
+import subprocess
+import sys
+
 import pytest
 
 from birdclef_core.errors import InputError
@@ -77,3 +81,17 @@ def test_help_shows_examples_and_every_flag(capsys):
 def test_syncing_a_folder_without_records_is_an_input_error(tmp_path, capsys):
     assert birdclef(["track", "sync", str(tmp_path)]) == 2
     assert "holds no records" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
+    """`birdclef store ls | head -1` printed a traceback."""
+    script = "import sys; from sweeps.cli import guarded; sys.exit(guarded(lambda: print('x\\n' * 100_000) or 0))"
+    run = subprocess.run(
+        f"{sys.executable} -c {shlex.quote(script)} | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.stdout == "x\n" and run.stderr == ""

@@ -93,6 +93,16 @@ def test_a_budget_that_is_too_small_is_said_once_and_the_sweep_goes_on(tmp_path)
     assert len([line for line in said if "must stay" in line and "The sweep goes on" in line]) == 1
 
 
+def test_stopping_a_sweep_removes_nothing_that_its_trials_go_on_from(tmp_path):
+    workers, budget, _ = sweep(tmp_path, 45 * STAGE_BYTES, samples=4)
+    while not list(passed(workers)):
+        workers.step()
+    behind = list(passed(workers))
+    budget._max_bytes = 1
+    workers.coordinator.interrupt()
+    assert all(workers.published.stages.is_published(stage_id) for stage_id in behind)
+
+
 def test_a_store_that_is_away_for_a_while_is_said_once_and_ends_nothing(tmp_path, monkeypatch):
     workers, _, said = sweep(tmp_path, 2**40, samples=3)
 

@@ -204,6 +204,21 @@ def test_a_killed_worker_is_replaced_and_loses_one_epoch_at_most(place, number):
 
 
 @pytest.mark.slow
+def test_a_sweep_stays_in_its_bytes_and_the_next_one_trains_damaged_stages_again_aloud(place):
+    """34 MiB: nine of a stage's size are for epoch checkpoints and one for the next stage, so two fit beside the best trial."""
+    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "1", "--max-store-bytes", "34M"))
+    assert "may take 34.0 MiB (--max-store-bytes)" in output
+    removed = sum(int(number) for number in re.findall(r"Store: removed (\d+) stage", output))
+    assert removed > 0 and place.published() == 4 - removed
+    assert Path(re.search(r"Best checkpoint: (\S+)", output).group(1)).is_file()
+    assert "<svg" in (place.output / "s" / "result" / "tree.html").read_text()
+    for weights in (place.output / "store" / "stages").glob("*/*/weights.safetensors"):
+        os.truncate(weights, 100)
+    output = place.run(*place.start_arguments("--samples", "1", "--name", "again"))
+    assert "is damaged and will be trained again" in output and "pretrain_ce epoch 2/2" in output
+
+
+@pytest.mark.slow
 def test_when_all_trials_fail_the_first_reason_is_given(place):
     output = place.run(*place.start_arguments("--samples", "2", "--set", "learning_rate=1e30"), expect=1)
     assert "No trial finished. The first reason: The loss must be finite" in output
