@@ -9,7 +9,7 @@ from birdclef_core.stages.catalogue import SCORE
 from birdclef_core.stages.store import StageRecord, StageStore
 from sweeps.pages import box, page, picture
 from sweeps.references import known_record
-from sweeps.wording import format_duration
+from sweeps.wording import cost_text
 
 NODE_WIDTH, NODE_HEIGHT, ARROW = 196.0, 100.0, 26.0
 _SHOWN = ("epochs", "learning_rate", "clip_s", "batch_size", "loss", "label_space", "seed", "precision")
@@ -59,7 +59,7 @@ def lineage_lines(ancestors: Sequence[Ancestor]) -> list[str]:
     for ancestor in ancestors:
         lines += _lines(ancestor)
     spent_s = sum(ancestor.record.cost_s for ancestor in ancestors if ancestor.record)
-    return [*lines, f"in all {format_duration(spent_s)} of device time"]
+    return [*lines, f"in all {cost_text(spent_s)} of device time"]
 
 
 def _first_weights(ancestors: Sequence[Ancestor]) -> str:
@@ -73,7 +73,7 @@ def _lines(ancestor: Ancestor) -> list[str]:
         return [f"{ancestor.stage_id[:16]}: MISSING, no longer in the store"]
     config: dict[str, Any] = record.identity.get("stage", {})
     shown = ", ".join(f"{key}={config[key]}" for key in _SHOWN if key in config)
-    made = f"{record.finished_at} on {record.environment.get('device', 'another machine')} in {format_duration(record.cost_s)}"
+    made = f"{record.finished_at} on {record.environment.get('device', 'another machine')} in {cost_text(record.cost_s)}"
     lines = [
         f"{record.stage} {record.stage_id[:16]} ({record.recipe}, {record.identity.get('model', {}).get('encoder', '')})",
         f"    config  {shown or 'unknown'}",
@@ -130,7 +130,7 @@ def _node_text(ancestor: Ancestor) -> tuple[str, ...]:
         record.stage,
         "not scored" if score is None else f"{SCORE} {score:.3f}",
         f"of {len(record.species)} species{f' ({space})' if space else ''}",
-        f"{len(record.history)} epochs in {format_duration(record.cost_s)}" if record.history else record.surgery,
+        f"{len(record.history)} epochs in {cost_text(record.cost_s)}" if record.history else record.surgery,
         record.stage_id[:16],
         "DAMAGED" if ancestor.problem else "",
     )

@@ -16,7 +16,7 @@ from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
 from sweeps.records import SweepRecords, TrialRecord
 from sweeps.references import best, store_of, sweeps_in
-from sweeps.wording import bytes_text, format_duration
+from sweeps.wording import bytes_text, cost_text
 
 MAX_LISTED = 40
 
@@ -34,10 +34,10 @@ def list_stages(storage: Storage) -> list[str]:
         score = "-" if item.score != item.score else f"{item.score:.3f}"
         lines.append(
             f"{item.stage_id[:16]:<18}{item.recipe:<{width}}{item.stage:<14}{score:>7}{item.epochs:>8}"
-            f"{format_duration(item.cost_s):>10}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>8}  {_start(item)}"
+            f"{cost_text(item.cost_s):>10}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>8}  {_start(item)}"
         )
     total = bytes_text(sum(item.num_bytes for item in summaries.values()))
-    cost = format_duration(sum(item.cost_s for item in summaries.values()))
+    cost = cost_text(sum(item.cost_s for item in summaries.values()))
     lines.append(f"{len(summaries)} stages, {total}, {cost} of device time. Scores are cmap_pad5 in each stage's label space.")
     return [*lines, *problems]
 
@@ -198,5 +198,5 @@ def _removal(removal: Removal) -> str:
     item = removal.summary
     return (
         f"{bytes_text(item.num_bytes):>11}  {item.stage_id[:16]} {item.recipe} {item.stage}, score {item.score:.3f}, took "
-        f"{format_duration(item.cost_s)}, in {removal.uses} trials, worth {removal.worth:.2g} s/MiB"
+        f"{cost_text(item.cost_s)}, in {removal.uses} trials, worth {removal.worth:.2g} s/MiB"
     )

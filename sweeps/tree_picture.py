@@ -9,7 +9,7 @@ from birdclef_core.stages.catalogue import SCORE, StageSummary
 from sweeps.console import ranking
 from sweeps.pages import box, page, picture
 from sweeps.records import TrialRecord
-from sweeps.wording import format_duration
+from sweeps.wording import cost_text
 
 WIDTH = 1120.0
 ROOT_WIDTH = 160.0
@@ -198,7 +198,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _text(node: TreeStage) -> tuple[str, ...]:
-    cost = "removed" if node.cost_s is None else f"in {format_duration(node.cost_s)}"
+    cost = "removed" if node.cost_s is None else f"in {cost_text(node.cost_s)}"
     return f"{node.score:.3f} {cost}", _who(node)
 
 

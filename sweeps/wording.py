@@ -9,6 +9,11 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def cost_text(seconds: float) -> str:
+    """Device time; below a minute with a tenth of a second."""
+    return f"{seconds:.1f} s" if seconds < 59.95 else format_duration(seconds)
+
+
 def bytes_text(num_bytes: float) -> str:
     """In the largest unit that leaves a figure of one or more."""
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):

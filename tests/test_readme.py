@@ -1,9 +1,12 @@
 """What the README promises is there: its commands are those that CI runs, its links lead somewhere, its flags exist."""
 
+import argparse
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
+from sweeps.birdclef_cli import _parser as birdclef_parser
 from sweeps.cli import _tune_parser
 
 ROOT = Path(__file__).parents[1]
@@ -22,9 +25,18 @@ def test_links_and_pictures_lead_somewhere():
 
 
 def test_every_flag_named_is_one_of_the_command_line():
-    known = {option for action in _tune_parser()._actions for option in action.option_strings}
+    known = {option for parser in (_tune_parser(), birdclef_parser()) for option in options_of(parser)}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
     assert named <= known
+
+
+def options_of(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Of the parser and of those of its commands."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from options_of(command)
 
 
 def test_versions_are_bounded_and_pinned():

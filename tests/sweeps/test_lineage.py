@@ -26,12 +26,12 @@ def test_every_stage_is_told_from_the_first_weights_on(storage):
     for part in (
         "learning_rate=0.1",
         "data dddddddddddddddd, code c0de",
-        "on cpu in 0:02",
+        "on cpu in 2.0 s",
         "cmap_pad5 0.5000",
         "every hash verified",
     ):
         assert text.count(part) == 3, part
-    assert text.endswith("in all 0:06 of device time")
+    assert text.endswith("in all 6.0 s of device time")
 
 
 def test_damage_is_found_where_it_is_looked_for(storage):

@@ -62,7 +62,7 @@ def test_the_picture_shows_them_and_the_way_to_the_best(swept):
     assert sum(box.get("fill") == "var(--best)" for box in boxes) == len(best.stage_ids)
     assert sum(path.get("stroke") == "var(--best)" for path in svg.iter("path")) == len(best.stage_ids)
     texts = [text.text for text in svg.iter("text")]
-    assert f"{best.score:.3f} in 0:01" in texts and f"{best.trial} finished" in texts
+    assert f"{best.score:.3f} in 1.0 s" in texts and f"{best.trial} finished" in texts
 
 
 def test_no_two_boxes_overlap(swept):
