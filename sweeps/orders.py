@@ -177,9 +177,10 @@ def extend_order(name: str, storage: str, given: Mapping[str, Any]) -> Order:
     records, record, known = _load(name, storage)
     before = SweepOptions.from_record(record)
     if record["state"] not in ENDED:
+        was = "runs, or was killed" if record["state"] == "running" else f"was {record['state']}"
         under_way, drawn = sum(not trial.ended for trial in known), len(known)
         raise InputError(
-            f"A sweep must have ended before it is extended, but {name} is {record['state']}: {under_way} of its {drawn} trials are under "
+            f"A sweep must have ended before it is extended, but {name} {was}: {under_way} of its {drawn} trials are under "
             f"way and {(before.samples or drawn) - drawn} are to come. End it first: --resume {name}"
         )
     more = given.get("samples")

@@ -123,7 +123,9 @@ def test_an_extension_trains_only_what_is_new(place):
 
 def test_a_sweep_that_has_not_ended_is_to_be_resumed_first(place):
     place.run(place.start(samples=20), steps=5)
-    with pytest.raises(InputError, match=r"but s is running: 10 of its 10 trials .* 10 are to come. End it first: --resume s"):
+    with pytest.raises(
+        InputError, match=r"but s runs, or was killed: 10 of its 10 trials .* 10 are to come. End it first: --resume s"
+    ):
         place.extend(samples=3)
 
 
