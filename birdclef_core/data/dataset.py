@@ -60,8 +60,6 @@ def load_dataset(
     *,
     target_species: Path | None = None,
     max_bad_share: float = 0.05,
-    validation_share: float = VALIDATION_SHARE,
-    split_seed: int = SPLIT_SEED,
     fold: int = 0,
     bad_files_csv: Path | None = None,
 ) -> Dataset:
@@ -70,8 +68,8 @@ def load_dataset(
     Metadata: `manifest.parquet` (see `collect`), else `train.csv` or `train_metadata.csv`, the complete-metadata columns too (see
     `read_metadata`). Audio: what the manifest names, else `train_audio`, `train_audios` or `train_short_audio`, with or without
     species folders. Noise: `background_noise`, if any, or the manifest's. The target list has one code a line; without
-    `target_species`, `target_species.txt` in the folder is taken, else all species are targets. `fold` of
-    round(1 / `validation_share`) validates; recordings of a split that was kept (see `keep_split`) stay on their side. Labelled
+    `target_species`, `target_species.txt` in the folder is taken, else all species are targets. `fold`, 0 to 4,
+    validates; recordings of a split that was kept (see `keep_split`) stay on their side. Labelled
     soundscapes are read as `load_soundscapes` says.
 
     Raises DataError for a folder, file, column or audio that is missing, more than `max_bad_share` unusable recordings (all are
@@ -84,11 +82,11 @@ def load_dataset(
     split = author_grouped_split(
         table["primary_label"],
         table["author"],
-        share=validation_share,
-        seed=split_seed,
+        share=VALIDATION_SHARE,
+        seed=SPLIT_SEED,
         recording_ids=table["recording_id"],
         fold=fold,
-        previous=read_split(root, table["recording_id"], share=validation_share, seed=split_seed, fold=fold),
+        previous=read_split(root, table["recording_id"], fold=fold),
     )
     if not split.is_validation.any():
         raise DataError(

@@ -18,9 +18,10 @@ VALIDATION_SHARE = 0.2
 SPLIT_SEED = 0
 
 _ID = "recording_id"
+_OF = {"share": str(VALIDATION_SHARE), "seed": str(SPLIT_SEED)}
 
 
-def keep_split(root: Path, recordings: pd.DataFrame, *, share: float = VALIDATION_SHARE, seed: int = SPLIT_SEED) -> None:
+def keep_split(root: Path, recordings: pd.DataFrame) -> None:
     """Writes the split of all folds, with recordings of an earlier one where they were. The file appears whole or not at all.
 
     `recordings` has recording_id, primary_label and author.
@@ -28,11 +29,13 @@ def keep_split(root: Path, recordings: pd.DataFrame, *, share: float = VALIDATIO
     ids = recordings[_ID].reset_index(drop=True)
     labels, authors = (recordings[name].reset_index(drop=True) for name in ("primary_label", "author"))
     columns: dict[str, pd.Series] = {_ID: ids}
-    for fold in range(round(1 / share)):
-        previous = read_split(root, ids, share=share, seed=seed, fold=fold)
-        split = author_grouped_split(labels, authors, share=share, seed=seed, recording_ids=ids, fold=fold, previous=previous)
+    for fold in range(round(1 / VALIDATION_SHARE)):
+        previous = read_split(root, ids, fold=fold)
+        split = author_grouped_split(
+            labels, authors, share=VALIDATION_SHARE, seed=SPLIT_SEED, recording_ids=ids, fold=fold, previous=previous
+        )
         columns[str(fold)] = pd.Series(split.is_validation)
-    table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False).replace_schema_metadata(_of(share, seed))
+    table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False).replace_schema_metadata(_OF)
     aside = root / f".{SPLIT_NAME}.{os.getpid()}.tmp"
     try:
         pq.write_table(table, aside, compression="zstd")
@@ -41,9 +44,9 @@ def keep_split(root: Path, recordings: pd.DataFrame, *, share: float = VALIDATIO
         aside.unlink(missing_ok=True)
 
 
-def read_split(root: Path, recording_ids: pd.Series, *, share: float, seed: int, fold: int) -> pd.Series | None:
+def read_split(root: Path, recording_ids: pd.Series, *, fold: int) -> pd.Series | None:
     """Whether each recording validates in the split that is kept, NA where it was not there yet; None where none is kept for this
-    share, seed and fold. Raises DataError for a file that cannot be read."""
+    fold, or it is of another share or seed. Raises DataError for a file that cannot be read."""
     path = root / SPLIT_NAME
     if not path.is_file():
         return None
@@ -52,11 +55,7 @@ def read_split(root: Path, recording_ids: pd.Series, *, share: float, seed: int,
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path} must be a split that can be read, but: {error}. Delete it to split anew.") from error
     kept = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if not _of(share, seed).items() <= kept.items() or str(fold) not in table.column_names:
+    if not _OF.items() <= kept.items() or str(fold) not in table.column_names:
         return None
     sides = pd.Series(table[str(fold)].to_pandas().to_numpy(), index=table[_ID].to_pandas(), dtype="boolean")
     return sides.reindex(recording_ids.to_numpy()).set_axis(recording_ids.index)
-
-
-def _of(share: float, seed: int) -> dict[str, str]:
-    return {"share": repr(share), "seed": repr(seed)}

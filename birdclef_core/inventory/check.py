@@ -11,7 +11,6 @@ import pandas as pd
 
 from birdclef_core.data.audio_files import stat_files
 from birdclef_core.data.dataset import load_dataset
-from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE
 from birdclef_core.data.listing import Listing, list_folder
 from birdclef_core.errors import DataError
 from birdclef_core.inventory.check_files import LIMITS, file_problems
@@ -60,8 +59,6 @@ def check(
     *,
     target_species: Path | None = None,
     max_bad_share: float = 0.05,
-    validation_share: float = VALIDATION_SHARE,
-    split_seed: int = SPLIT_SEED,
     fold: int = 0,
     store: Path | None = None,
     threads: int | None = None,
@@ -85,8 +82,6 @@ def check(
             root,
             target_species=target_species,
             max_bad_share=max_bad_share,
-            validation_share=validation_share,
-            split_seed=split_seed,
             fold=fold,
         )
     except DataError as error:

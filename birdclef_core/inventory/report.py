@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
 from birdclef_core.data.dataset import Dataset, load_dataset
-from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE
+from birdclef_core.data.kept_split import VALIDATION_SHARE
 from birdclef_core.data.listing import list_folder
 from birdclef_core.inventory import charts
 from birdclef_core.inventory.example_pictures import (
@@ -53,8 +53,6 @@ def report(
     out_html: Path,
     *,
     target_species: Path | None = None,
-    validation_share: float = VALIDATION_SHARE,
-    split_seed: int = SPLIT_SEED,
     fold: int = 0,
     num_examples: int = 3,
 ) -> Path:
@@ -67,13 +65,11 @@ def report(
         root,
         target_species=target_species,
         max_bad_share=1.0,
-        validation_share=validation_share,
-        split_seed=split_seed,
         fold=fold,
     )
     names = named_codes(list_folder(root).recordings)
     out_html.parent.mkdir(parents=True, exist_ok=True)
-    out_html.write_text(render(dataset, names, share=validation_share, num_examples=num_examples), encoding="utf-8")
+    out_html.write_text(render(dataset, names, share=VALIDATION_SHARE, num_examples=num_examples), encoding="utf-8")
     return out_html
 
 

@@ -162,7 +162,7 @@ def test_fingerprint_follows_what_changes_training(maker: Any) -> None:
     assert load_dataset(maker.make(rows, {"n.wav": 1.0}, name="noise")).fingerprint != first
     rated = [*rows[:-1], {**rows[-1], "rating": 1.0}]
     assert load_dataset(maker.make(rated, name="rated")).fingerprint != first
-    assert load_dataset(maker.make(rows), split_seed=1).fingerprint != first
+    assert load_dataset(maker.make(rows), fold=1).fingerprint != first
 
 
 def test_real_originals_go_through_the_loader(tmp_path: Path) -> None:

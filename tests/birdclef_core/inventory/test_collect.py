@@ -44,7 +44,7 @@ def test_a_collected_folder_is_the_same_dataset(collections: Any, out: Path) -> 
     columns = [name for name in before.recordings.columns if name != "path"]
     pd.testing.assert_frame_equal(after.recordings[columns], before.recordings[columns], check_dtype=False)
     assert report.num_recordings == 12 and report.num_noise == 2 and report.num_probed == report.num_files == 14
-    assert report.findings == () and not list(out.glob("*.csv"))
+    assert report.findings == () and not list(out.glob("*.csv")) and (out / "split.parquet").is_file()
 
 
 def test_several_sources_make_one_recording(collections: Any, out: Path) -> None:
