@@ -75,7 +75,7 @@ def device_hours(plan: Plan, amount: Amount) -> Spread | None:
 
 
 def _columns(cells: Sequence[str]) -> str:
-    return f"{cells[0]:>9}" + "".join(f"{cell:>26}" for cell in cells[1:])
+    return f"{cells[0]:>9}" + "".join(f"{cell:>29}" for cell in cells[1:])
 
 
 def _row(plan: Plan, amount: Amount, price: float | None) -> list[str]:

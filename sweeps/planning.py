@@ -127,8 +127,8 @@ def against_actual(storage: Storage, trials: Iterable[TrialRecord], wall_s: floa
             hours_text(_exact(wall_s / 3600)),
         ),
     ]
-    lines = ["Plan against actual", f"  {'':<18}{'planned':>24}{'with pruning':>24}{'actual':>20}"]
-    lines += [f"  {title:<18}{plain:>24}{pruned:>24}{actual:>20}" for title, plain, pruned, actual in rows]
+    lines = ["Plan against actual", f"  {'':<18}{'planned':>29}{'with pruning':>29}{'actual':>20}"]
+    lines += [f"  {title:<18}{plain:>29}{pruned:>29}{actual:>20}" for title, plain, pruned, actual in rows]
     return [*lines, f"  Wall time is of this run. Reused stages would have taken {hours_text(_exact(saved_h))} more."]
 
 

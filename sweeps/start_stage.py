@@ -22,8 +22,8 @@ def find_start(storage: Storage, reference: str) -> StageRecord:
     record = store.record(stage_id)
     if problem or record is None:
         raise InputError(
-            f"--from-stage takes a stage that is whole in the store, but {reference} ({stage_id[:16]}) is not: {problem or 'no record'}. "
-            "Sweeps train it again where they need it; `birdclef store ls` shows what there is."
+            f"The stage that trials start from must be whole in the store, but {stage_id[:16]} is not: {problem or 'it has no record'}. "
+            "Import it again, or let a sweep that needs it train it again."
         )
     return record
 

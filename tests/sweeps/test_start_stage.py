@@ -115,7 +115,7 @@ def test_a_stage_that_is_not_whole_is_refused_and_left_as_it_is(storage, store, 
         find_start(storage, start.stage_id)
     assert store.is_published(start.stage_id), "a look does not set it aside"
     store.unpublish(start.stage_id)
-    with pytest.raises(InputError, match="is not: it is not published"):
+    with pytest.raises(InputError, match=r"is not: it is not published. Import it again"):
         find_start(storage, start.stage_id)
 
 
