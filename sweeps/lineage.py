@@ -73,7 +73,8 @@ def _lines(ancestor: Ancestor) -> list[str]:
         return [f"{ancestor.stage_id[:16]}: MISSING, no longer in the store"]
     config: dict[str, Any] = record.identity.get("stage", {})
     shown = ", ".join(f"{key}={config[key]}" for key in _SHOWN if key in config)
-    made = f"{record.finished_at} on {record.environment.get('device', 'another machine')} in {cost_text(record.cost_s)}"
+    who = f" by {record.trained_by}" if record.trained_by else ""
+    made = f"{record.finished_at}{who} on {record.environment.get('device', 'another machine')} in {cost_text(record.cost_s)}"
     lines = [
         f"{record.stage} {record.stage_id[:16]} ({record.recipe}, {record.identity.get('model', {}).get('encoder', '')})",
         f"    config  {shown or 'unknown'}",

@@ -1,7 +1,8 @@
 """Keeps the stage store within the bytes that a sweep was given (`--max-store-bytes`), while it runs.
 
-An observer on the driver. After every so many ended stages and trials (more of them, the more the store holds) it looks at what the
-store takes and removes what is least worth keeping, so that the work of all looks together is n log n in the number of stages.
+An observer on the driver. After every so many ended stages and trials (more of them, the more the store holds and the more room
+there is) it looks at what the store takes and removes what is least worth keeping, so that the work of all looks together is n log n
+in the number of stages.
 """
 
 import time
@@ -25,8 +26,12 @@ from sweeps.store_commands import needed_by_sweep, stages_in_training
 from sweeps.trial import TrialReport
 from sweeps.wording import bytes_text
 
-EVENTS_A_LOOK = 16
-"""The store is looked at again after a 16th as many events as it has stages."""
+SHARE_A_LOOK = 16
+"""The store is looked at again after a 16th as many stages as it has, or"""
+SHARE_OF_ROOM = 0.25
+"""after as many as fill this share of what is free: others may write, too."""
+RETRY_AFTER = 16
+"""Stages after which a store that could not be looked at is tried again."""
 SPARE = 0.1
 """When something has to go, so much of the budget is made free at once, and not a stage after every stage."""
 NAMED = 4
@@ -96,7 +101,8 @@ class StoreBudget:
         self._uses: Counter[str] = Counter()
         self._counted: set[str] = set()
         self._best: TrialRecord | None = None
-        self._events_to_look = 0
+        self._to_look = 0
+        """So many stages' bytes may be written before the store is looked at again."""
         self._warned = False
         self.removed, self.removed_bytes = 0, 0
         """Stages so far; bytes with epoch checkpoints."""
@@ -128,7 +134,8 @@ class StoreBudget:
             return  # interrupted: it will need what it has, and the driver ends
         if record.score is not None and (self._best is None or record.score > (self._best.score or 0.0)):
             self._best = record
-        self._event()
+        # One that stops within a stage leaves its epoch checkpoints behind.
+        self._event(1 if record.status == "finished" else STATES_A_CHECKPOINT * CHECKPOINTS_KEPT)
 
     def outcome(self) -> list[str]:
         """What to print at the end."""
@@ -144,19 +151,20 @@ class StoreBudget:
             self._counted.add(record.trial)
             self._uses.update(record.stage_ids)
 
-    def _event(self) -> None:
-        self._events_to_look -= 1
-        if self._events_to_look > 0:
+    def _event(self, stages: int = 1) -> None:
+        """As many bytes as so many stages take may have been written, or come free."""
+        self._to_look -= stages
+        if self._to_look > 0:
             return
         try:
             self._look()
         except (OSError, BirdclefError) as error:  # a store that is away, records of another sweep that are damaged
-            self._events_to_look = EVENTS_A_LOOK
+            self._to_look = RETRY_AFTER
             self._warn(f"could not be looked at, so that nothing is removed for now: {error}")
 
     def _look(self) -> None:
         self._read_summaries()
-        self._events_to_look = max(1, len(self._summaries) // EVENTS_A_LOOK)
+        self._to_look = max(1, len(self._summaries) // SHARE_A_LOOK)
         unfinished = self._store.unfinished()
         self._others.look()
         keep = self._others.keep | self._needed() | stages_in_training(self._store)
@@ -169,6 +177,9 @@ class StoreBudget:
             other_bytes=self._growth(sum(size for stage_id, size in unfinished.items() if stage_id in keep)),
         )
         plan = make_plan(budget_bytes=self._max_bytes)
+        if largest := self._largest():
+            room = SHARE_OF_ROOM * (self._max_bytes - plan.bytes_before)
+            self._to_look = max(self._to_look, int(room / largest))
         if plan.bytes_before > self._max_bytes:
             self._remove(make_plan(budget_bytes=round((1 - SPARE) * self._max_bytes)))
         if not plan.fits:
@@ -185,9 +196,13 @@ class StoreBudget:
 
     def _growth(self, unfinished_bytes: int) -> int:
         """What may be written before the next look: stages that end, and epoch checkpoints of those that run."""
-        largest = max((item.num_bytes for item in self._summaries.values()), default=0)
+        largest = self._largest()
         working = self._max_running * STATES_A_CHECKPOINT * CHECKPOINTS_KEPT * largest
-        return max(self._events_to_look, self._max_running) * largest + max(0, working - unfinished_bytes)
+        return max(self._to_look, self._max_running) * largest + max(0, working - unfinished_bytes)
+
+    def _largest(self) -> int:
+        """Bytes of the largest stage."""
+        return max((item.num_bytes for item in self._summaries.values()), default=0)
 
     def _read_summaries(self) -> None:
         """Of the stages that have come since the last time."""

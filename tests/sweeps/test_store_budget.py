@@ -19,7 +19,7 @@ from birdclef_core.storage import Storage
 from sweeps.coordinator import Coordinator
 from sweeps.records import SweepRecords
 from sweeps.simulate import SimulatedStore, SimulatedView
-from sweeps.store_budget import EVENTS_A_LOOK, OtherSweeps, StoreBudget, budget_line
+from sweeps.store_budget import SHARE_A_LOOK, OtherSweeps, StoreBudget, budget_line
 
 STAGE_BYTES = 42_000
 """About as much as a stage of 10,000 numbers takes."""
@@ -104,7 +104,7 @@ def test_stopping_a_sweep_removes_nothing_that_its_trials_go_on_from(tmp_path):
 
 
 def test_a_store_that_is_away_for_a_while_is_said_once_and_ends_nothing(tmp_path, monkeypatch):
-    workers, _, said = sweep(tmp_path, 2**40, samples=3)
+    workers, _, said = sweep(tmp_path, 45 * STAGE_BYTES, samples=3)
 
     def away(self):
         raise OSError("no route to host")
@@ -176,14 +176,23 @@ def test_the_work_of_all_looks_is_in_proportion_to_the_stages(tmp_path, monkeypa
     monkeypatch.setattr("sweeps.store_budget.plan_garbage", plan)
     monkeypatch.setattr(StageStore, "known_ids", lambda self: list(known))
     monkeypatch.setattr(StageStore, "summaries", lambda self, ids: read.extend(ids) or dict.fromkeys(ids, summary))
-    budget, _ = made_up_budget(storage, 2**40)
+    budget, _ = made_up_budget(storage, 1)
     budget.follow(IDLE)
     report = SimpleNamespace(kind="epoch", stage_done=True)
     for number in range(2000):
         known.append(str(number))
         budget.reported(None, report)
-    assert sum(looked) <= 2000 * (EVENTS_A_LOOK + 2)
+    assert sum(looked) <= 2000 * (SHARE_A_LOOK + 2)
     assert len(read) <= 2000, "every stage's summary is read once"
+
+
+def test_a_store_with_much_room_is_hardly_looked_at(tmp_path, monkeypatch):
+    workers, _, _ = sweep(tmp_path, 2**40, samples=4)
+    looks = []
+    unfinished = StageStore.unfinished
+    monkeypatch.setattr(StageStore, "unfinished", lambda self: looks.append(1) or unfinished(self))
+    workers.run()
+    assert len(looks) == 1, "once there is a stage whose size tells how much room there is"
 
 
 @pytest.mark.parametrize(
