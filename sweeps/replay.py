@@ -145,10 +145,11 @@ def _whole(store: StageStore, stage_id: str) -> StageEntry:
 
 def replay_lines(result: Replay) -> list[str]:
     """What to print of a replay."""
-    lines = [f"  {'':<16}{'recorded':>12}{'replayed':>12}"]
+    width = max(len(name) for name in result.recorded) + 2
+    lines = [f"  {'':<{width}}{'recorded':>12}{'replayed':>12}"]
     for name, value in sorted(result.recorded.items()):
         again = result.replayed.get(name, math.nan)
-        lines.append(f"  {name:<16}{value:>12.6f}{again:>12.6f}{'' if value == again else '  differs'}")
+        lines.append(f"  {name:<{width}}{value:>12.6f}{again:>12.6f}{'' if value == again else '  differs'}")
     lines += [f"  {remark}" for remark in result.changed]
     if result.is_exact:
         return [*lines, "The same: every score and every weight, to the bit."]
