@@ -38,6 +38,9 @@ class ToldDraw:
 
     draw: int
     """Number of the sampler's draw. A configuration has several when it was drawn again, or went on after it was pruned."""
+    recipe: str
+    params: dict[str, Any]
+    """As they were drawn: where an extended sweep draws what an older trial was, they may be others than the trial's."""
     outcome: Outcome
 
 
@@ -126,7 +129,7 @@ class TrialRecord:
         try:
             if stopped := values["stopped"]:
                 values["stopped"] = Stopped(**{**stopped, "rung": Rung(**stopped["rung"])})
-            values["told"] = [ToldDraw(draw=item["draw"], outcome=Outcome(**item["outcome"])) for item in values["told"]]
+            values["told"] = [ToldDraw(**{**item, "outcome": Outcome(**item["outcome"])}) for item in values["told"]]
         except (TypeError, KeyError) as error:
             raise ValueError(f"its fields are not those of a trial in this version of the code ({error})") from None
         return cls(**values)

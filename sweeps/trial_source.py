@@ -1,7 +1,7 @@
 """Where a sweep's trials come from: draws that nobody has drawn before, and trials that go on; and where their outcomes go."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ class PlannedTrial:
 
     record: TrialRecord
     chain: Chain
-    ticket: int
-    """The sampler's, to tell it the outcome by."""
+    draw: Draw
+    """To tell the sampler the outcome by."""
 
 
 class TrialSource:
@@ -32,13 +32,13 @@ class TrialSource:
         search. `changed` is called with each trial whose record of what was told has grown.
         """
         self._tree, self._changed = tree, changed
-        self._points = {record.trial: _point_in(tree, record) for record in known}
+        self._points = {record.trial: _point_in(tree, record, record.recipe, record.params) for record in known}
         draws = [draw.draw for record in known for draw in record.told]
         history = [
-            (draw.draw, Told(recipe=record.recipe, params=point, outcome=draw.outcome))
+            (draw.draw, Told(recipe=draw.recipe, params=point, outcome=draw.outcome))
             for record in known
-            if (point := self._points[record.trial]) is not None
             for draw in record.told
+            if (point := self._point_of_draw(record, draw)) is not None
         ]
         self._sampler = Sampler(
             tree.search,
@@ -47,8 +47,8 @@ class TrialSource:
             first_ticket=max(draws, default=-1) + 1,
         )
         self._by_last_stage = {record.stage_ids[-1]: record for record in known}
-        self._duplicates: defaultdict[str, list[int]] = defaultdict(list)
-        """Tickets of draws that are the same as a trial that has not ended, by its name."""
+        self._duplicates: defaultdict[str, list[Draw]] = defaultdict(list)
+        """Draws that are the same as a trial that has not ended, by its name."""
         self._grid = tree.search.points()
         self.exhausted = False
         """Whether there is nothing new to draw."""
@@ -70,7 +70,7 @@ class TrialSource:
             chain = self._tree.chain(draw.recipe, draw.params)
             twin = self._by_last_stage.get(chain[-1].stage_id)
             if twin is not None:
-                self._tell_as(draw.ticket, twin)
+                self._tell_as(draw, twin)
             elif is_known_to_fail([task.stage_id for task in chain]):
                 self._sampler.tell(draw.ticket, Outcome(kind="failed"))
             else:
@@ -87,12 +87,12 @@ class TrialSource:
         record.begin_again([task.stage_id for task in chain])
         record.config_id = config_fingerprint(chain)
         self._by_last_stage[record.stage_ids[-1]] = record
-        return PlannedTrial(record=record, chain=chain, ticket=self._sampler.take(record.recipe, params).ticket)
+        return PlannedTrial(record=record, chain=chain, draw=self._sampler.take(record.recipe, params))
 
     def tell(self, planned: PlannedTrial) -> None:
         """The trial has ended."""
-        for ticket in (planned.ticket, *self._duplicates.pop(planned.record.trial, ())):
-            self._tell(ticket, planned.record)
+        for draw in (planned.draw, *self._duplicates.pop(planned.record.trial, ())):
+            self._tell(draw, planned.record)
 
     def _draw_from_grid(self) -> Draw | None:
         """A point of a finite space that has not been tried; where there are no end of points, another draw."""
@@ -103,17 +103,22 @@ class TrialSource:
                 return self._sampler.take(recipe, params)
         return None
 
-    def _tell_as(self, ticket: int, twin: TrialRecord) -> None:
+    def _tell_as(self, draw: Draw, twin: TrialRecord) -> None:
         if twin.ended:
-            self._tell(ticket, twin)
+            self._tell(draw, twin)
         else:
-            self._duplicates[twin.trial].append(ticket)
+            self._duplicates[twin.trial].append(draw)
 
-    def _tell(self, ticket: int, record: TrialRecord) -> None:
+    def _tell(self, draw: Draw, record: TrialRecord) -> None:
         outcome = _outcome(record)
-        self._sampler.tell(ticket, outcome)
-        record.told.append(ToldDraw(draw=ticket, outcome=outcome))
+        self._sampler.tell(draw.ticket, outcome)
+        record.told.append(ToldDraw(draw=draw.ticket, recipe=draw.recipe, params=draw.params, outcome=outcome))
         self._changed(record)
+
+    def _point_of_draw(self, record: TrialRecord, draw: ToldDraw) -> dict[str, Any] | None:
+        if (draw.recipe, draw.params) == (record.recipe, record.params):
+            return self._points[record.trial]
+        return _point_in(self._tree, record, draw.recipe, draw.params)
 
     def _plan_new(self, name: str, draw: Draw, chain: Chain) -> PlannedTrial:
         record = TrialRecord(
@@ -126,13 +131,13 @@ class TrialSource:
             config_id=config_fingerprint(chain),
         )
         self._by_last_stage[record.stage_ids[-1]] = record
-        return PlannedTrial(record=record, chain=chain, ticket=draw.ticket)
+        return PlannedTrial(record=record, chain=chain, draw=draw)
 
 
-def _point_in(tree: StageTree, record: TrialRecord) -> dict[str, Any] | None:
-    """A trial's parameters as a point of the tree's search; None where they would not make the same model and stages there."""
-    point = tree.search.point_of(record.recipe, record.params)
-    same = point is not None and config_fingerprint(tree.chain(record.recipe, point)) == record.config_id
+def _point_in(tree: StageTree, record: TrialRecord, recipe: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Parameters as a point of the tree's search; None where they would not make the same model and stages there as the trial's."""
+    point = tree.search.point_of(recipe, params)
+    same = point is not None and config_fingerprint(tree.chain(recipe, point)) == record.config_id
     return point if same else None
 
 

@@ -123,3 +123,6 @@ def test_a_draw_that_is_a_trial_of_another_search_is_told_its_score_and_not_run(
     assert len(trials) == 16, "eight are new, though all sixteen points have been drawn"
     assert len({record.stage_ids[-1] for record in trials.values()}) == 16
     assert len(workers.executed) == len(set(workers.executed))
+    restored = make_coordinator(tmp_path, make_tree(wider), samples=40, store=store)
+    assert state(restored) == state(workers.coordinator), "told of the older trials too, as they were drawn"
+    assert len(restored.unlike) == 8
