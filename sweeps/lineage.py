@@ -101,7 +101,7 @@ def _scores(record: StageRecord) -> str:
 def lineage_page(ancestors: Sequence[Ancestor], title: str) -> str:
     """A self-contained HTML page with the lineage's picture and text."""
     text = "\n".join(lineage_lines(ancestors))
-    return page(title, f"{lineage_svg(ancestors)}<pre>{escape(text)}</pre>")
+    return page(title, f'{lineage_svg(ancestors)}<pre style="white-space: pre-wrap">{escape(text)}</pre>')
 
 
 def lineage_svg(ancestors: Sequence[Ancestor]) -> str:

@@ -41,6 +41,8 @@ from sweeps.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearch
 
 MAX_WORKER_LOSSES = 3
 DELIVERY_TIMEOUT_S = 30.0
+PROBE = "writable"
+"""A file that is written and removed, to see whether that can be done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +103,7 @@ class _Sweep:
     def run(self) -> SweepResult:
         self.order.check_search()
         dataset = load_data(self.options, self.local_dir, self._say)
-        self.local_dir.mkdir(parents=True, exist_ok=True)
+        self._make_place()
         with self._only_driver(), ray_log(self.local_dir / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
@@ -145,6 +147,15 @@ class _Sweep:
         for line in plan_lines(plan, with_tree=False):
             self._say(line)
         self._say_budget(plan)
+
+    def _make_place(self) -> None:
+        """Raises InputError where nothing can be written: no such bucket, no access, no room."""
+        try:
+            self.local_dir.mkdir(parents=True, exist_ok=True)
+            self.records.storage.write_text(PROBE, "")
+            self.records.storage.delete(PROBE)
+        except OSError as error:
+            raise InputError(f"The storage {self.options.storage} must be writable, but is not: {error}") from None
 
     @contextmanager
     def _only_driver(self) -> Iterator[None]:

@@ -31,7 +31,9 @@ class TreeStage:
     stage: str
     score: float
     cost_s: float | None
-    """None when it is not in the store any more."""
+    """None when nobody knows any more."""
+    is_stored: bool
+    """Whether it is in the store still."""
     trained_here: bool
     trials: list[TrialRecord] = field(default_factory=list)
     """All that have it in their chain."""
@@ -60,7 +62,13 @@ def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummar
     """The tree of each recipe, from what the trials came to and what the store says of their stages."""
     roots: dict[str, TreeRoot] = {}
     records = list(trials)
-    trained = {stage_id for record in records for stage_id in record.trained_ids}
+    spent_s = {
+        ids[name]: cost_s
+        for record in records
+        for ids in [_ids(record)]
+        for name, cost_s in record.spent_s.items()
+        if ids[name] in record.trained_ids
+    }
     scores = {ids[name]: value for record in records for ids in [_ids(record)] for name, value in record.stage_scores.items()}
     for record in records:
         root = roots.setdefault(record.recipe, TreeRoot(recipe=record.recipe, start=_start(record, summaries)))
@@ -73,8 +81,9 @@ def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummar
                     stage_id=stage_id,
                     stage=stage,
                     score=scores.get(stage_id, summary.score if summary else float("nan")),
-                    cost_s=summary.cost_s if summary else None,
-                    trained_here=stage_id in trained,
+                    cost_s=summary.cost_s if summary else spent_s.get(stage_id),
+                    is_stored=summary is not None,
+                    trained_here=stage_id in spent_s,
                 )
             children[stage_id].trials.append(record)
             children = children[stage_id].children
@@ -99,8 +108,9 @@ def tree_page(trials: Sequence[TrialRecord], summaries: Mapping[str, StageSummar
     colours = [("best", "the best trial"), ("shared", "trained here, for several trials"), ("own", "trained here, for one trial")]
     colours += [("stored", "taken from the store"), ("line", "where trials were pruned")]
     keys = ", ".join(f'<i style="background:var(--{colour})"></i> {meaning}' for colour, meaning in colours)
+    legend_end = "; removed: it is not in the store any more"
     some = f" The best {MAX_TRIALS} of {len(trials)} trials are shown." if len(trials) > MAX_TRIALS else ""
-    legend = f"<p>A box is a stage with its {SCORE} (in the stage's own label space) and what it cost in device time; {keys}.{some}</p>"
+    legend = f"<p>A box is a stage with its {SCORE} (in the stage's own label space) and what it cost in device time; {keys}{legend_end}.{some}</p>"
     return page(f"Stages of {name}", legend + tree_svg(grow_tree(shown, summaries), best))
 
 
@@ -198,17 +208,17 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _text(node: TreeStage) -> tuple[str, ...]:
-    cost = "removed" if node.cost_s is None else f"in {cost_text(node.cost_s)}"
-    return f"{node.score:.3f} {cost}", _who(node)
+    cost = "" if node.cost_s is None else f" in {cost_text(node.cost_s)}"
+    return f"{node.score:.3f}{cost}", _who(node)
 
 
 def _who(node: TreeStage) -> str:
     if len(node.trials) == 1:
-        return f"{node.trials[0].trial} {node.trials[0].status}"
-    pruned = sum(
-        record.status == "pruned" and len(reached(record)) == record.stage_ids.index(node.stage_id) + 1 for record in node.trials
-    )
-    return f"{len(node.trials)} trials{f', {pruned} pruned' if pruned else ''}"
+        only = node.trials[0]
+        return f"{only.trial} {only.status}{'' if node.is_stored else ', removed'}"
+    ends = sum(record.status == "pruned" and reached(record)[-1:] == [node.stage_id] for record in node.trials)
+    what = ", removed" if not node.is_stored else f", {ends} pruned" if ends else ""
+    return f"{len(node.trials)} trials{what}"
 
 
 def _tip(node: TreeStage) -> str:

@@ -49,8 +49,12 @@ def test_a_stage_that_was_removed_or_taken_from_the_store_is_said_to_be(swept):
     others = {stage_id: item for stage_id, item in summaries.items() if stage_id != gone}
     strangers = [replace(record, trained_ids=[i for i in record.trained_ids if i != taken]) for record in trials]
     found = {node.stage_id: node for root in grow_tree(strangers, others) for node in nodes(root.children)}
-    assert found[gone].cost_s is None and found[gone].score == best.score
-    assert not found[taken].trained_here
+    assert not found[gone].is_stored and (found[gone].score, found[gone].cost_s) == (best.score, best.spent_s[best.stages[-1]])
+    assert found[taken].is_stored and not found[taken].trained_here
+    svg = tree_svg(grow_tree(strangers, others), best)
+    assert f"{best.trial} finished, removed" in svg
+    unknown = grow_tree(strangers, {stage_id: item for stage_id, item in others.items() if stage_id != taken})
+    assert [node.cost_s for root in unknown for node in nodes(root.children) if node.stage_id == taken] == [None]
 
 
 def test_the_picture_shows_them_and_the_way_to_the_best(swept):

@@ -232,6 +232,12 @@ def test_gpus_that_are_not_there_are_refused(place):
 
 
 @pytest.mark.slow
+def test_a_storage_that_cannot_be_written_is_refused(place):
+    output = place.run(*place.start_arguments("--storage", "/proc/sweeps"), expect=2)
+    assert "The storage /proc/sweeps must be writable, but is not" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
