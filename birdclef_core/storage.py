@@ -139,11 +139,14 @@ class Storage:
         Raises StoreError when the bundle is incomplete or a file is not what was written.
         """
         folder = Path(self.path(name)) if self.is_local else scratch / self.path(name).replace("/", "~")
+        brought = False
         for file, sha256 in self._manifest(name).items():
             if not self.is_local:
-                self._bring(f"{name}/{file}", folder / file, sha256)
+                brought |= self._bring(f"{name}/{file}", folder / file, sha256)
             if not (folder / file).is_file() or file_sha256(folder / file) != sha256:
                 raise self._damage(name, file)
+        if brought:
+            tidy_scratch(scratch)
         return folder
 
     def verify_bundle(self, name: str) -> None:
@@ -172,28 +175,37 @@ class Storage:
     def _damage(self, name: str, file: str) -> StoreError:
         return StoreError(f"{self.path(name)}/{file} is missing or is not what was written (sha256 differs).")
 
-    def _bring(self, name: str, target: Path, sha256: str) -> None:
-        """Copies a remote file, unless an earlier call or another process of this machine has."""
+    def _bring(self, name: str, target: Path, sha256: str) -> bool:
+        """Copies a remote file, unless an earlier call or another process of this machine has. Returns whether it did."""
         target.parent.mkdir(parents=True, exist_ok=True)
         os.utime(target.parent)
         if (target.is_file() and file_sha256(target) == sha256) or not self.exists(name):
-            return
+            return False
         partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
         pafs.copy_files(self.path(name), str(partial), source_filesystem=self.filesystem)
         partial.replace(target)
+        return True
 
 
-def scratch_folder(max_bytes: int = SCRATCH_BYTES) -> Path:
-    """Where this machine keeps copies of remote bundles; those used last stay, up to `max_bytes`."""
+def scratch_folder() -> Path:
+    """Where this machine keeps copies of remote bundles."""
     root = Path(tempfile.gettempdir()) / "birdclef-store"
     root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def tidy_scratch(scratch: Path, max_bytes: int = SCRATCH_BYTES) -> None:
+    """Of the copies in a scratch folder, those used last stay, up to `max_bytes`."""
+    found = []
+    for folder in scratch.iterdir():
+        with suppress(FileNotFoundError):  # another process brings or removes something in it just now
+            found.append((folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder))
     kept = 0
-    for used_at_s, folder in sorted(((folder.stat().st_mtime, folder) for folder in root.iterdir()), reverse=True):
-        kept += sum(file.stat().st_size for file in folder.iterdir())
+    for used_at_s, num_bytes, folder in sorted(found, reverse=True):
+        kept += num_bytes
         # A younger one may just be in use by another process.
         if kept > max_bytes and time.time() - used_at_s > SCRATCH_USE_S:
             shutil.rmtree(folder, ignore_errors=True)
-    return root
 
 
 def free_bytes(path: Path) -> int:

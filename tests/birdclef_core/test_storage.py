@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from birdclef_core.errors import InputError, StoreError
-from birdclef_core.storage import MANIFEST, Storage, scratch_folder
+from birdclef_core.storage import MANIFEST, Storage, tidy_scratch
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
@@ -65,15 +65,16 @@ def test_a_remote_bundle_is_brought_once_and_again_when_the_copy_is_damaged(s3_u
     assert (storage.read_bundle("b", tmp_path) / "a.txt").read_text() == "song"
 
 
-def test_scratch_copies_that_were_used_last_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+def test_scratch_copies_that_were_used_last_stay(tmp_path):
     for age_s, name in ((0, "new"), (4000, "old"), (8000, "older")):
-        folder = tmp_path / "birdclef-store" / name
-        folder.mkdir(parents=True)
+        folder = tmp_path / name
+        folder.mkdir()
         (folder / "weights").write_bytes(bytes(1000))
         os.utime(folder, (time.time() - age_s,) * 2)
-    assert sorted(path.name for path in scratch_folder(max_bytes=2500).iterdir()) == ["new", "old"]
-    assert sorted(path.name for path in scratch_folder(max_bytes=500).iterdir()) == ["new"], "the new one may be in use"
+    tidy_scratch(tmp_path, max_bytes=2500)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+    tidy_scratch(tmp_path, max_bytes=500)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new"], "the new one may be in use"
 
 
 def test_text_is_replaced_listed_and_deleted(storage):
