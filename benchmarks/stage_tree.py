@@ -1,6 +1,7 @@
 """What sharing stages saves, and what it costs.
 
 python benchmarks/stage_tree.py simulate    10,000 trials on 64 GPUs by the clock of a simulation, all else real
+python benchmarks/stage_tree.py growth      the same with 2,500 to 20,000 trials, and how long taking their records up again takes
 python benchmarks/stage_tree.py sampler     what one draw costs as the history grows
 python benchmarks/stage_tree.py overhead    ids, look-ups, gate, leases, records and tracking for each trial
 python benchmarks/stage_tree.py real        a sweep on the demo set, with sharing against without
@@ -13,20 +14,26 @@ import os
 import platform
 import random
 import statistics
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
+from stage_tree_overhead import overhead
+from stage_tree_real import real
+
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.recipes import sed_b3ns, sed_v2s
 from birdclef_core.stages.training import StageTask
+from birdclef_core.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
 from sweeps import sampler
 from sweeps.coordinator import Coordinator
 from sweeps.pruning import StageHalving
+from sweeps.records import SweepRecords
 from sweeps.search import Range, SamplerName, Search, load_search
 from sweeps.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
 from sweeps.tree import StageTree
@@ -136,8 +143,8 @@ def save(chosen: Sequence[Study], *, prunes: bool) -> Saving:
     )
 
 
-def _sweep(study: Study, store: SimulatedStore, prunes: bool) -> SimulatedSweep:
-    tree = StageTree(
+def make_tree(study: Study) -> StageTree:
+    return StageTree(
         search=replace(study.search, sampler="random"),
         seed=study.seed,
         pretrained={recipe.model.encoder: RANDOM for recipe in study.search.recipes},
@@ -146,6 +153,10 @@ def _sweep(study: Study, store: SimulatedStore, prunes: bool) -> SimulatedSweep:
         data_fingerprint="benchmark",
         code_version="benchmark",
     )
+
+
+def _sweep(study: Study, store: SimulatedStore, prunes: bool) -> SimulatedSweep:
+    tree = make_tree(study)
     pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
     view = SimulatedView(store, study.title)
     coordinator = Coordinator(tree, view, MemoryRecords(), samples=study.trials, max_running=study.gpus, pruning=pruning)
@@ -192,6 +203,41 @@ def simulated(trials: int, gpus: int) -> None:
         )
 
 
+def growth(gpus: int) -> None:
+    """Time for a trial must not grow with their number, but for a logarithm."""
+    for trials in (2_500, 5_000, 10_000, 20_000):
+        title, search = "tree", narrow_tree("tree", {"pretrain": 2, "train_ce": 8, "train_bce": 64})
+        study = Study(title, search, trials, gpus)
+        simulation_s = save([study], prunes=True).simulation_s
+        kept_s, loaded_s, restored_s = _take_up(study)
+        print(
+            f"{trials:>6} trials: simulated in {simulation_s:5.1f} s, {1e3 * simulation_s / trials:.2f} ms a trial; records kept in "
+            f"{kept_s:.1f} s, read in {loaded_s:.1f} s, sweep restored from them in {restored_s:.1f} s",
+            flush=True,
+        )
+
+
+def _take_up(study: Study) -> tuple[float, float, float]:
+    """Seconds to write the records of all trials, a tenth of them not ended, to read them, and to restore a sweep from them."""
+    store = SimulatedStore()
+    sweep = _sweep(study, store, prunes=True)
+    simulate([sweep], store, study.gpus, an_hour)
+    with tempfile.TemporaryDirectory(prefix="records-") as folder:
+        records = SweepRecords(Storage.parse(folder))
+        started = time.perf_counter()
+        for number, record in enumerate(sweep.coordinator.trials.values()):
+            record.status = "interrupted" if number % 10 == 0 else record.status
+            records.save_trial(record)
+        kept_s, started = time.perf_counter() - started, time.perf_counter()
+        known = records.load_trials()
+        loaded_s, started = time.perf_counter() - started, time.perf_counter()
+        memory = MemoryRecords()
+        memory.trials = {record.trial: record for record in known}
+        view = SimulatedView(store, study.title)
+        Coordinator(make_tree(study), view, memory, samples=study.trials, max_running=study.gpus)
+    return kept_s, loaded_s, time.perf_counter() - started
+
+
 def draws(histories: Sequence[int]) -> None:
     """Seconds for one draw and its outcome, after so many trials."""
     print(f"\n{'history':>8}  {'random':>10}  {'TPE, bounded':>14}  {'TPE, all seen':>14}")
@@ -230,14 +276,21 @@ def draw_ms(name: SamplerName, history: int, remembered: int, repeats: int = 20)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("simulate", "sampler"))
+    parser.add_argument("what", choices=("simulate", "growth", "sampler", "overhead", "real"))
     parser.add_argument("--trials", type=int, default=10_000)
+    parser.add_argument("--alone-first", action="store_true", help="with `real`")
     parser.add_argument("--gpus", type=int, default=64)
     options = parser.parse_args()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"Python {platform.python_version()}, optuna {version('optuna')}, {os.cpu_count()} cores, load average {load}")
     if options.what == "simulate":
         simulated(options.trials, options.gpus)
+    elif options.what == "growth":
+        growth(options.gpus)
+    elif options.what == "overhead":
+        overhead(make_tree(studies(1, 1)[2]), trials=100, s3_trials=40)
+    elif options.what == "real":
+        real(alone_first=options.alone_first)
     else:
         draws((100, 500, 1000, 2000, 5000, 10_000))
 

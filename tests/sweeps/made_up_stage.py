@@ -97,7 +97,7 @@ class MadeUpStage:
                 stage=task.config.name,
                 identity=task.identity,
                 species=["x"],
-                metrics={"cmap_pad5": score_of(weights)},
+                metrics=scores_of(weights),
                 history=[{"epoch": epoch} for epoch in range(1, task.config.epochs + 1)],
                 cost_s=cost_s,
                 surgery="",
@@ -128,6 +128,10 @@ def score_of(weights: str) -> float:
     return int(weights[:8], 16) / 2**32
 
 
+def scores_of(weights: str) -> dict[str, float]:
+    return dict.fromkeys(("cmap_pad5", "cmap_pad3", "cmap", "cmap_chance", "lrap", "auroc"), score_of(weights))
+
+
 def _metrics(task: StageTask, epoch: int, weights: str, epoch_s: float) -> EpochMetrics:
     return EpochMetrics(
         epoch=epoch,
@@ -142,5 +146,5 @@ def _metrics(task: StageTask, epoch: int, weights: str, epoch_s: float) -> Epoch
         memory_bytes=0,
         bottleneck="",
         waits_for_data=False,
-        scores={"cmap_pad5": score_of(weights)},
+        scores=scores_of(weights),
     )

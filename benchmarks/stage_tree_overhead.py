@@ -1,0 +1,245 @@
+"""What the tree itself costs for each trial: ids, look-ups, gate, leases, publishing, records and tracking around stages that take
+no time, against the same stages trained and saved bare."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+import sweeps.trial
+from birdclef_core.stages.leases import Holder, Leases
+from birdclef_core.stages.progress import EpochMetrics
+from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.stages.training import StageTask
+from birdclef_core.storage import Storage
+from sweeps.coordinator import OBJECTIVE, Coordinator
+from sweeps.records import SweepRecords, TrialRecord
+from sweeps.store_view import DriverStoreView
+from sweeps.tracking import SweepStarted, make_tracker
+from sweeps.tracking_observer import TrackingObserver
+from sweeps.tree import StageTree
+from sweeps.trial import run_trial
+
+SIZE_FLOATS = 250_000
+"""Of a made-up stage's weights: 1 MB, as published by both sides."""
+
+
+def train_at_once(
+    task: StageTask, data: object, store: StageStore, device: object, *, stop: object, on_note: object, trained_by: str = ""
+) -> Iterator[EpochMetrics]:
+    """Stands for `train_stage`: one epoch that is there at once, published."""
+    with store.publish(lambda: _record(task, trained_by), task.stage_id) as folder:
+        _save_weights(folder / WEIGHTS)
+    yield _METRICS
+
+
+def _save_weights(path: Path) -> None:
+    save_file({"weight": torch.zeros(SIZE_FLOATS)}, path)
+
+
+_METRICS = EpochMetrics(
+    epoch=1,
+    is_last=True,
+    train_loss=1.0,
+    learning_rate=1e-3,
+    clips_per_s=1.0,
+    waited_s=0.0,
+    device_s=0.0,
+    evaluate_s=0.0,
+    epoch_s=0.0,
+    memory_bytes=0,
+    bottleneck="",
+    waits_for_data=False,
+    scores={"cmap_pad5": 0.5},
+)
+
+
+def _record(task: StageTask, trained_by: str) -> StageRecord:
+    return StageRecord(
+        stage_id=task.stage_id,
+        parent_id=task.parent_id,
+        recipe=task.recipe,
+        stage=task.config.name,
+        identity=task.identity,
+        species=["x"],
+        metrics={"cmap_pad5": 0.5},
+        history=[{"epoch": 1}],
+        cost_s=0.0,
+        surgery="",
+        environment={"device": "cpu"},
+        finished_at="2026-11-22T12:00:00+00:00",
+        trained_by=trained_by,
+    )
+
+
+@dataclass
+class Clock:
+    """Seconds by part."""
+
+    parts_s: Counter[str] = field(default_factory=Counter)
+
+    def timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return call(*arguments, **options)
+            finally:
+                self.parts_s[part] += time.perf_counter() - started  # type: ignore[assignment]
+
+        return wrapper
+
+
+class TimedObserver:
+    """Another observer, timed."""
+
+    def __init__(self, observer: TrackingObserver, clock: Clock) -> None:
+        for name in ("trial_started", "reported", "worker_lost", "trial_ended"):
+            setattr(self, name, clock.timed("tracking", getattr(observer, name)))
+
+
+class TimedRecords:
+    """Records, timed."""
+
+    def __init__(self, records: SweepRecords, clock: Clock) -> None:
+        self.load_trials: Callable[[], list[TrialRecord]] = records.load_trials
+        self.save_trial = clock.timed("records", records.save_trial)
+
+
+def overhead(tree: StageTree, trials: int, s3_trials: int) -> None:
+    """Prints milliseconds a trial for a local store and one on S3."""
+    print("milliseconds a trial; 'bare' trains and saves the same stages with nothing around")
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
+        _measure("local", Storage.parse(f"{folder}/storage"), Path(folder), tree, trials)
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder, _moto() as uri:
+        _measure("S3", Storage.parse(uri), Path(folder), tree, s3_trials)
+
+
+def _measure(title: str, storage: Storage, folder: Path, tree: StageTree, trials: int) -> None:
+    tree = _one_epoch(tree)
+    clock, train_stage = Clock(), sweeps.trial.train_stage
+    sweeps.trial.train_stage = train_at_once
+    try:
+        tree_s, coordinator, delivery_s = _sweep(storage, folder, tree, trials, clock)
+    finally:
+        sweeps.trial.train_stage = train_stage
+    trained = sum(len(record.trained_ids) for record in coordinator.trials.values())
+    bare_s = _bare(storage.at("bare"), folder, trained)
+    per_trial = {part: 1e3 * seconds / trials for part, seconds in clock.parts_s.items()}
+    whole, bare = 1e3 * tree_s / trials, 1e3 * bare_s / trials
+    rest = whole - sum(per_trial.values())
+    print(
+        f"{title:>6}: {whole - bare:6.1f} more than bare ({whole:.1f} against {bare:.1f}), {trials} trials of 5 stages, {trained} trained: "
+        + ", ".join(f"{part} {value:.1f}" for part, value in per_trial.items())
+        + f", look-ups, leases and publishing {rest - bare:.1f}; delivered to MLflow {delivery_s:.0f} s later",
+        flush=True,
+    )
+
+
+def _sweep(storage: Storage, folder: Path, tree: StageTree, trials: int, clock: Clock) -> tuple[float, Coordinator, float]:
+    """Seconds for all trials, one after the other in this process, and until the tracker had all."""
+    store, leases = StageStore(storage.at("store")), Leases(storage.at("store"))
+    tracker = make_tracker(str(folder / "mlflow"), folder / "sweep")
+    observer = TrackingObserver(tracker, store, folder / "sweep", space=tree.search.space, tags={})
+    tracker.record(SweepStarted(sweep="overhead", search="overhead"))
+    time.sleep(15)  # the server is up
+    started = time.perf_counter()
+    coordinator = Coordinator(
+        tree,
+        DriverStoreView(store, leases, sweep="overhead"),
+        TimedRecords(SweepRecords(storage.at("overhead")), clock),
+        samples=trials,
+        max_running=1,
+        observers=(TimedObserver(observer, clock),),
+    )
+    inside = Clock()
+    next_trial, report = (inside.timed("ids and gate", call) for call in (coordinator.next_trial, coordinator.report))
+    while (planned := next_trial()) is not None:
+        trial = planned.record.trial
+        holder = Holder(sweep="overhead", run="1", trial=trial)
+        for told in run_trial(
+            planned.chain,
+            None,  # type: ignore[arg-type]
+            store,
+            torch.device("cpu"),
+            [],
+            hold=lambda stage_id, holder=holder: leases.hold(stage_id, holder),  # type: ignore[misc]
+            name=f"overhead/{trial}",
+        ):
+            told.metrics[OBJECTIVE] = told.score
+            if not report(trial, told):
+                break
+    tree_s = time.perf_counter() - started
+    clock.parts_s["ids and gate"] = inside.parts_s["ids and gate"] - sum(clock.parts_s.values())  # type: ignore[assignment]
+    delivering = time.perf_counter()
+    delivery = tracker.close(600)
+    assert not delivery.kept and not delivery.rejected, delivery
+    return tree_s, coordinator, time.perf_counter() - delivering
+
+
+def _bare(storage: Storage, folder: Path, stages: int) -> float:
+    """Seconds to save so many stages' weights."""
+    started = time.perf_counter()
+    for number in range(stages):
+        _save_weights(folder / "weights")
+        with storage.filesystem.open_output_stream(_made(storage, f"w{number}")) as stream:
+            stream.write((folder / "weights").read_bytes())
+    return time.perf_counter() - started
+
+
+def _made(storage: Storage, name: str) -> str:
+    if storage.is_local:
+        Path(storage.root).mkdir(parents=True, exist_ok=True)
+    return storage.path(name)
+
+
+def _one_epoch(tree: StageTree) -> StageTree:
+    recipes = tuple(
+        replace(recipe, stages=tuple(replace(stage, epochs=1) for stage in recipe.stages)) for recipe in tree.search.recipes
+    )
+    return replace(tree, search=replace(tree.search, recipes=recipes))
+
+
+@contextmanager
+def _moto() -> Iterator[str]:
+    """An empty bucket on a moto server in a process of its own."""
+    os.environ |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        import boto3
+
+        client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+        bucket = f"bucket-{uuid.uuid4().hex[:8]}"
+        _until_it_answers(lambda: client.create_bucket(Bucket=bucket))
+        yield f"s3://{bucket}/sweeps?endpoint_override=http://127.0.0.1:{port}&region=us-east-1"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _until_it_answers(call: Callable[[], object], limit_s: float = 60.0) -> None:
+    end = time.monotonic() + limit_s
+    while True:
+        try:
+            call()
+            return
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
