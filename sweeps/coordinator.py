@@ -5,6 +5,7 @@ trained twice; only the searcher can do that, because Tune starts whatever it ha
 """
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from sweeps.trial_source import PlannedTrial, TrialSource
 
 __all__ = ["OBJECTIVE", "Coordinator", "Observer", "PlannedTrial"]
 
+SAVE_EVERY_S = 60.0
+"""So much of what a trial has cost is forgotten at most when the driver is killed; oftener, a store far away would be busy with it."""
 OBJECTIVE = tracked_name("target", SCORE)
 
 
@@ -57,6 +60,8 @@ class Coordinator:
         self._waiting: dict[str, PlannedTrial] = {}
         self._running: dict[str, PlannedTrial] = {}
         self._unsaved: dict[str, TrialRecord] = {}
+        self._saved_at: dict[str, float] = {}
+        """Of running trials, by the monotonic clock."""
         self._source = TrialSource(tree, known, changed=self._remember)
         self._pruning = pruning or StageHalving()
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
@@ -124,7 +129,7 @@ class Coordinator:
             self._end(planned, "finished" if usable else "failed", "" if usable else f"{OBJECTIVE} is {score}")
         elif verdict:
             self._prune(planned, report.stage_id)
-        elif report.stage_done:
+        elif report.stage_done or time.monotonic() - self._saved_at.get(trial, 0.0) > SAVE_EVERY_S:
             self._save(planned.record)
         return trial in self._running
 
@@ -259,6 +264,7 @@ class Coordinator:
         record = planned.record
         record.status, record.reason = status, reason
         self._running.pop(record.trial, None)
+        self._saved_at.pop(record.trial, None)
         self._gate.release(record.trial)
         if record.ended:
             self._source.tell(planned)
@@ -271,6 +277,8 @@ class Coordinator:
         self._unsaved[record.trial] = record
 
     def _save(self, record: TrialRecord) -> None:
+        if record.trial in self._running:
+            self._saved_at[record.trial] = time.monotonic()
         self._remember(record)
         self._save_all()
 

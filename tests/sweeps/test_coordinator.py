@@ -249,3 +249,12 @@ def test_a_stage_whose_end_was_not_heard_of_is_charged_to_the_trial_that_trained
     assert heard == ["published", "reused"]
     assert planned.record.trained_ids == [first.stage_id]
     assert (planned.record.cost_s, planned.record.saved_s) == (7.0, 0.0)
+
+
+@pytest.mark.parametrize(("every_s", "on_record"), [(0.0, 1), (60.0, 0)])
+def test_what_a_long_stage_has_cost_is_on_record_before_it_ends(tmp_path, monkeypatch, every_s, on_record):
+    monkeypatch.setattr("sweeps.coordinator.SAVE_EVERY_S", every_s)
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    planned = coordinator.next_trial()
+    coordinator.report(planned.record.trial, MadeUpWorkers(coordinator).reports(planned)[-1])
+    assert [record.epochs_trained for record in coordinator._records.load_trials()] == [on_record]
