@@ -1,10 +1,13 @@
-"""What several tests use: an S3 endpoint on this machine."""
+"""What several tests use: one thread a process, an S3 endpoint on this machine, recordings and a recipe that train in a second."""
 
 import os
 import socket
 import uuid
 
 import pytest
+
+# Before torch is imported, and for every process that a test starts: results are the same bits for the same number of threads only.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ class Place:
         return subprocess.Popen(
             [sys.executable, str(REPOSITORY / "tune_main.py"), *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdout=(self.folder / f"{name}.txt").open("w"),
             stderr=subprocess.STDOUT,
             start_new_session=True,

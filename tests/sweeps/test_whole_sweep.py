@@ -83,7 +83,7 @@ class Workplace:
 
     @staticmethod
     def environment() -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+        return {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
     def trials(self) -> dict[str, dict]:
         return {path.stem: json.loads(path.read_text()) for path in sorted((self.output / "s" / "trials").glob("*.json"))}
