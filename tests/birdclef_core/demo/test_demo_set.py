@@ -150,6 +150,7 @@ def test_a_set_that_is_there_is_not_made_again(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.slow
 def test_a_set_of_another_version_or_seed_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_demo(tmp_path / "demo")
     (root / "old.txt").write_text("of an older version")

@@ -89,6 +89,7 @@ def test_metadata_without_places_dates_and_names(collections: Any, tmp_path: Pat
     assert "1 × not so: every recording of the metadata has audio that can be opened" in text
 
 
+@pytest.mark.slow
 def test_a_collection_shows_where_recordings_came_from(folder: Path, collections: Any, tmp_path: Path) -> None:
     collections.audio("other/c/1.wav", "other/c/2.wav")
     collect([folder, collections.parent / "other"], tmp_path / "out")

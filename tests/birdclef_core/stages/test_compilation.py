@@ -41,6 +41,7 @@ def test_it_is_used_where_it_pays(compiled_s, used, said):
     assert len(notes) == 1 and said in notes[0]
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_computes_the_same_and_is_left_out_of_evaluation(tiny_recipe, monkeypatch):
     calls = []
 

@@ -113,6 +113,7 @@ def test_on_a_gpu_it_ends_near_where_it_would_have(tiny_recipe, tone_data, store
     assert rest[-1].train_loss == pytest.approx(whole[-1].train_loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_process_killed_within_an_epoch_goes_on_to_the_same_bits(tiny_recipe, tone_data, store, other, tmp_path):
     chosen = task(tiny_recipe, checkpoint_every_s=0.0)
     whole = list(train_stage(chosen, tone_data, store, CPU))
