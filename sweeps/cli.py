@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from birdclef_core.errors import BirdclefError, InputError
-from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, SweepOptions
+from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, SweepOptions
 from sweeps.wording import parse_bytes
 
 EXIT_INTERRUPTED = 130
@@ -53,7 +53,9 @@ def _tune_parser() -> argparse.ArgumentParser:
     known = parser.add_argument_group("going on from what there is")
     one_of = known.add_mutually_exclusive_group()
     one_of.add_argument(
-        "--resume", metavar="NAME", help="go on with a sweep: ended trials stay, the others go on from their last epoch"
+        "--resume",
+        metavar="NAME",
+        help="go on with a sweep: ended trials stay, the others go on from their last epoch; flags of where it runs may be given again",
     )
     one_of.add_argument(
         "--extend",
@@ -150,7 +152,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     given = _given(arguments)
     storage = given.get("storage", DEFAULT_STORAGE)
     if arguments.resume:
-        _refuse(given, "--resume goes on with what the sweep was started with", allowed=("storage",))
+        _refuse(given, "--resume goes on with what the sweep was started with", allowed=("storage", *PLACEMENT))
         if arguments.plan:
             raise InputError("--plan takes a new sweep (--search) or more of one (--extend), but got --resume.")
     if arguments.extend and "name" in given:
@@ -168,7 +170,7 @@ def _tune(arguments: argparse.Namespace) -> int:
             runner.plan_sweep(options, console, arguments.price_per_hour)
         return 0
     if arguments.resume:
-        result = runner.resume_sweep(arguments.resume, storage, console)
+        result = runner.resume_sweep(arguments.resume, storage, given, console)
     elif options is None:
         result = runner.extend_sweep(arguments.extend, storage, given, console)
     else:

@@ -11,6 +11,16 @@ from birdclef_core.errors import InputError
 FOLD_HELP = "which fifth of the authors validates, 0 to 4 (default 0)"
 DEFAULT_STORAGE = "sweeps-output"
 DEFAULT_CACHE = "~/.cache/birdclef-sweeps"
+PLACEMENT = (
+    "address",
+    "gpus_per_trial",
+    "cpus_per_trial",
+    "max_concurrent",
+    "cache_dir",
+    "max_store_bytes",
+    "tracking_uri",
+)
+"""Options that change no result: a sweep may go on elsewhere than where it began."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,10 +162,11 @@ def plan_order(options: SweepOptions) -> Order:
     return Order(kind="start", name=name, options=options.with_whole_paths(), records=records)
 
 
-def resume_order(name: str, storage: str) -> Order:
-    """Goes on with a sweep where it stopped. Raises InputError when its records cannot be trusted."""
+def resume_order(name: str, storage: str, given: Mapping[str, Any]) -> Order:
+    """Goes on with a sweep where it stopped; `given` (of PLACEMENT) replaces what it had. Raises InputError when its records cannot
+    be trusted."""
     records, record, known = _load(name, storage)
-    options = replace(SweepOptions.from_record(record), storage=storage)
+    options = replace(SweepOptions.from_record(record), **{**given, "storage": storage}).with_whole_paths()
     return Order(kind="resume", name=name, options=options, records=records, record=record, known=known, reads_search=False)
 
 

@@ -61,9 +61,9 @@ def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
     return _Sweep(start_order(options), console).run()
 
 
-def resume_sweep(name: str, storage: str, console: Console) -> SweepResult:
+def resume_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
     """Goes on with a sweep where it stopped: ended trials stay ended, the others go on from their last epoch."""
-    return _Sweep(resume_order(name, storage), console).run()
+    return _Sweep(resume_order(name, storage, given), console).run()
 
 
 def extend_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:

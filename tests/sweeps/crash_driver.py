@@ -35,7 +35,7 @@ def main() -> None:
     address, _, what, *more = sys.argv[1:]
     console = Console(force_terminal=False, width=160)
     if what == "--resume":
-        runner.resume_sweep("s", "sweeps-output", console)
+        runner.resume_sweep("s", "sweeps-output", {}, console)
         return
     data, search = more
     options = SweepOptions(

@@ -3,12 +3,14 @@
 import shlex
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
 from birdclef_core.errors import InputError
 from sweeps.birdclef_cli import birdclef
 from sweeps.cli import _given, _parse, parse_settings, tune_main
+from sweeps.options import PLACEMENT, SweepOptions
 
 
 def test_settings_are_python_literals_or_text():
@@ -55,6 +57,10 @@ def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys)
 def test_what_is_not_given_is_not_taken_for_given():
     """A default in the parser would replace what an extended sweep was started with; defaults are those of SweepOptions."""
     assert _given(_parse(["--resume", "s"])) == {}
+
+
+def test_where_a_sweep_goes_on_are_options_that_it_has():
+    assert set(PLACEMENT) < {item.name for item in fields(SweepOptions)}
 
 
 def test_help_shows_examples_and_every_flag(capsys):

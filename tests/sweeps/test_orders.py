@@ -41,8 +41,8 @@ class Place:
     def extend(self, **given) -> Order:
         return extend_order("s", self.storage, given)
 
-    def resume(self) -> Order:
-        return resume_order("s", self.storage)
+    def resume(self, **given) -> Order:
+        return resume_order("s", self.storage, given)
 
     def run(self, order: Order, steps: int = 10_000, data: str = "data") -> MadeUpWorkers:
         """As the runner does: so many reports, then the end if it has come."""
@@ -63,6 +63,14 @@ class Place:
 @pytest.fixture
 def place(tmp_path) -> Place:
     return Place(tmp_path)
+
+
+def test_a_sweep_may_go_on_elsewhere_than_where_it_began(place):
+    place.run(place.start(max_concurrent=1, cpus_per_trial=1), steps=3)
+    order = place.resume(max_concurrent=4, address="auto")
+    assert (order.options.max_concurrent, order.options.cpus_per_trial, order.options.address) == (4, 1, "auto")
+    place.run(order, steps=1)
+    assert place.resume().options.max_concurrent == 4
 
 
 def test_an_extended_sweep_goes_on_under_its_numbers_and_keeps_what_it_was_started_with(place):

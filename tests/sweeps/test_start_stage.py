@@ -159,7 +159,7 @@ def place(tmp_path, storage, store):
 
 def test_the_start_is_kept_by_its_whole_id_and_goes_for_a_resume_and_an_extension(place):
     place.run(start_order(place.options))
-    for order in (resume_order("s", place.storage.root), extend_order("s", place.storage.root, {"samples": 2})):
+    for order in (resume_order("s", place.storage.root, {}), extend_order("s", place.storage.root, {"samples": 2})):
         assert order.options.from_stage == order.start.stage_id == place.start_id
         assert stages(order.search("small")) == {"sed_v2s": ["train_ce", "train_bce", "finetune"]}
     coordinator = place.run(order)
