@@ -86,6 +86,7 @@ def replay(
     """
     record = entry.record
     task = _task(record, found, weights)
+    torch.set_num_threads(int(record.environment["threads"]))
     changed = [] if record.identity["code"] == code_version() else [f"code was {record.identity['code']}, is {code_version()}"]
     with tempfile.TemporaryDirectory(prefix="birdclef-replay-") as folder:
         own = StageStore(Storage.parse(folder))

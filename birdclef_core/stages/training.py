@@ -342,9 +342,14 @@ class _StageTraining:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """What a result may depend on beyond its identity: versions and the device."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {"python": platform.python_version(), "torch": torch.__version__, "device": name, "host": platform.node()}
+    """What a result may depend on beyond its identity: versions, the device, and threads, which add up in another order."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "host": platform.node(),
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def _cpu_name() -> str:

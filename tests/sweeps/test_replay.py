@@ -66,7 +66,9 @@ def test_a_stage_comes_out_the_same_to_the_bit_and_the_store_is_left_alone(train
     storage, chain = trained
     before = sorted(store(storage).storage.files(), key=lambda file: file.name)
     for task in chain:
+        torch.set_num_threads(2)
         result, said = replayed(storage, task.stage_id)
+        assert torch.get_num_threads() == 1, "as many as it was trained with"
         assert result.is_exact and result.agrees, replay_lines(result)
         assert replay_lines(result)[-1] == "The same: every score and every weight, to the bit."
         assert said[1].startswith("epoch 1/1: cmap_pad5 ")
