@@ -40,10 +40,10 @@ def spread_text(spread: Spread | None) -> str:
 
 
 def hours_text(hours: Spread | None) -> str:
-    """`12.3 h (10.1-15.0)`, in minutes when it is less than half an hour; a dash when unknown."""
+    """`12.3 h (10.1-15.0)`, in minutes when it is less than half an hour, in seconds below one; a dash when unknown."""
     if hours is None:
         return "-"
-    unit, factor = ("h", 1.0) if hours.middle >= 0.5 else ("min", 60.0)
+    unit, factor = ("h", 1.0) if hours.middle >= 0.5 else ("min", 60.0) if hours.middle >= 1 / 60 else ("s", 3600.0)
     interval = "" if hours.low == hours.high else f" ({figure(hours.low * factor)}-{figure(hours.high * factor)})"
     return f"{figure(hours.middle * factor)} {unit}{interval}"
 
