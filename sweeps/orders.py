@@ -114,9 +114,8 @@ class Order:
     def begin(self, search: Search, *, budget: str, data_fingerprint: str, pretrained: Mapping[str, str]) -> dict[str, Any]:
         """Writes down that the order is being carried out; gives the sweep's record."""
         samples, start = self.samples(budget), self.start
-        from_stage = (
-            start.stage_id if start else None
-        )  # of a reference, such as a sweep's best trial, another stage may come of later
+        # The stage's whole id: a reference, such as a sweep's best trial, may mean another stage later.
+        from_stage = start.stage_id if start else None
         options = asdict(replace(self.options, budget=budget, samples=samples, name=self.name, from_stage=from_stage))
         part = {
             "started_at": _now(),

@@ -28,92 +28,26 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parent))
-from made_up_stage import ExecutionLog, MadeUpStage, score_of, weights_of
+from crash_checks import check
+from crash_place import LEASE_S, SWEEPS, Place, make_tree
+from made_up_stage import MadeUpStage
 
 import sweeps.store_view
 import sweeps.trial
-from birdclef_core.config import ModelConfig, Recipe, StageConfig
-from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.leases import Holder, Leases
-from birdclef_core.stages.store import WEIGHTS, StageStore
+from birdclef_core.stages.store import StageStore
 from birdclef_core.storage import Storage
-from birdclef_core.taxonomy import LabelSpace
 from sweeps.coordinator import Coordinator, PlannedTrial
-from sweeps.records import SweepRecords, TrialRecord
-from sweeps.search import Choice, Search
 from sweeps.store_view import DriverStoreView
-from sweeps.tracking import SweepFinished, SweepStarted, from_json
+from sweeps.tracking import SweepFinished, SweepStarted
 from sweeps.tracking_delivery import JournalTracker
-from sweeps.tracking_journal import JOURNAL_NAME, Journal
+from sweeps.tracking_journal import Journal
 from sweeps.tracking_observer import TrackingObserver
-from sweeps.tree import StageTree
 from sweeps.trial import TrialReport, run_trial
 
-SWEEPS = ("first", "second")
 WORKERS = 3
 """Of each sweep."""
 MAX_WORKER_LOSSES = 3
-LEASE_S = 2.0
-COMMON = {"learning_rate": 1e-3, "clip_s": 1.0, "batch_size": 2}
-STAGES = (
-    StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=1, epochs=10, **COMMON),
-    StageConfig(name="train_ce", label_space="target", loss="ce", seed=2, epochs=4, **COMMON),
-    StageConfig(name="finetune", label_space="target", loss="bce", seed=3, epochs=2, **COMMON),
-)
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-
-
-def make_tree(sweep: str) -> StageTree:
-    """A tree of 2 x 3 x 4; the second sweep asks for the same stages in another order."""
-    search = Search(
-        name="crashes",
-        recipes=(Recipe(name="r", model=ModelConfig(encoder="mobilenetv3_small_050"), stages=STAGES),),
-        space={
-            "pretrain_ce.learning_rate": Choice(RATES[:2]),
-            "train_ce.learning_rate": Choice(RATES[:3]),
-            "finetune.learning_rate": Choice(RATES),
-        },
-        sampler="random" if sweep == "first" else "tpe",
-    )
-    return StageTree(
-        search=search,
-        seed=SWEEPS.index(sweep),
-        pretrained={"mobilenetv3_small_050": RANDOM},
-        all_species=LabelSpace.of("all", "abcd"),
-        target_species=LabelSpace.of("target", "ab"),
-        data_fingerprint="data",
-        code_version="code",
-    )
-
-
-@dataclass(frozen=True)
-class Place:
-    """The files of one round."""
-
-    folder: Path
-    samples: int = 20
-
-    @property
-    def storage(self) -> Storage:
-        return Storage.parse(str(self.folder))
-
-    @property
-    def store(self) -> StageStore:
-        return StageStore(self.storage.at("store"))
-
-    @property
-    def leases(self) -> Leases:
-        return Leases(self.store.storage, duration_s=LEASE_S)
-
-    @property
-    def log(self) -> ExecutionLog:
-        return ExecutionLog(self.folder / "executed.txt")
-
-    def records(self, sweep: str) -> SweepRecords:
-        return SweepRecords(self.storage.at(sweep))
-
-    def socket_of(self, sweep: str) -> str:
-        return str(self.folder / f"{sweep}.socket")
 
 
 # A worker
@@ -394,86 +328,6 @@ class Machine:
         return json.dumps(
             {sweep: [[r.trial, r.status, r.reason] for r in self.place.records(sweep).load_trials()] for sweep in SWEEPS}
         )
-
-
-# What is left
-
-
-def check(place: Place, ended_workers: int) -> dict[str, int]:
-    """Raises AssertionError where a sweep's promise was broken; else figures."""
-    chains = {}
-    trained: dict[str, list[str]] = {}
-    finished = set()
-    for sweep in SWEEPS:
-        records = place.records(sweep).load_trials()
-        tree = make_tree(sweep)
-        assert [record.trial for record in records] == [f"t{index:04d}" for index in range(place.samples)], "lost or doubled"
-        assert len({record.stage_ids[-1] for record in records}) == place.samples, "the same configuration twice"
-        for record in records:
-            assert record.ended, record
-            chains[record.stage_ids[-1]] = chain = tree.chain(record.recipe, record.params)
-            finished |= {f"{sweep}/{record.trial}"} if record.status == "finished" else set()
-            for stage_id in record.trained_ids:
-                trained.setdefault(stage_id, []).append(f"{sweep}/{record.trial}")
-            _check_record(record, [task.config.epochs for task in chain], weights_of(chain))
-        _check_journal(place.folder / sweep / JOURNAL_NAME, records)
-    _check_charges(place.store, trained, finished)
-    return _check_store(place, chains, ended_workers)
-
-
-def _check_record(record: TrialRecord, epochs: list[int], weights: str) -> None:
-    if record.status == "finished":
-        assert record.score == score_of(weights)
-        assert record.epochs_done == sum(epochs), f"{record.trial}: {record.epochs_done} epochs of {sum(epochs)}"
-        assert list(record.stage_scores) == record.stages
-    elif record.status == "failed":
-        assert "worker lost" in record.reason, record.reason
-    assert len(set(record.trained_ids)) == len(record.trained_ids)
-
-
-def _check_charges(store: StageStore, trained: dict[str, list[str]], finished: set[str]) -> None:
-    """Each stage is charged once, to the trial that published it. (One that did not come to its end may not know.)"""
-    for stage_id, record in ((stage_id, store.record(stage_id)) for stage_id in store.known_ids()):
-        if record is not None and (trials := trained.get(stage_id, [])) != [record.trained_by]:
-            assert not trials and record.trained_by not in finished, (
-                f"{record.stage} by {record.trained_by} is charged to {trials}"
-            )
-
-
-def _check_store(place: Place, chains: dict, ended_workers: int) -> dict[str, int]:
-    tasks = {task.stage_id: task for chain in chains.values() for task in chain}
-    begun, published = place.log.count("epoch"), place.log.count("published")
-    for stage_id in place.store.known_ids():
-        assert place.store.check(stage_id) in ("", "it is not published")
-    lost = 0
-    for stage_id in {stage_id for stage_id, _ in begun}:
-        task = tasks[stage_id]
-        counts = [begun[stage_id, epoch] for epoch in range(1, task.config.epochs + 1)]
-        lost += sum(count - 1 for count in counts if count)
-        if place.store.is_published(stage_id):
-            assert min(counts) >= 1, counts
-        assert published[stage_id, task.config.epochs] <= 1, f"{task.config.name} was published twice"
-    for chain in chains.values():
-        entry = place.store.open(chain[-1].stage_id)
-        assert entry is None or (entry.folder / WEIGHTS).read_text() == weights_of(chain)
-    assert lost <= ended_workers, f"{lost} epochs lost by the end of {ended_workers} workers"
-    time.sleep(LEASE_S)
-    alive = [entry for entry in place.leases.entries() if not place.leases.is_dead(entry, time.time())]
-    assert not alive, f"leases that nobody holds: {alive}"
-    return {"epochs": sum(begun.values()), "unique": len(begun), "lost": lost, "stages": len({stage for stage, _ in begun})}
-
-
-def _check_journal(path: Path, records: list[TrialRecord]) -> None:
-    """Each trial begins before anything is said of it, and its last word is how it ended."""
-    last: dict[str, str] = {}
-    for line in path.read_text().splitlines():
-        event, _ = from_json(line)
-        kind, trial = type(event).__name__, getattr(event, "trial", None)
-        if trial is None:
-            continue
-        assert trial in last or kind == "TrialStarted", f"{kind} of {trial} before it began"
-        last[trial] = event.status if kind == "TrialFinished" else kind
-    assert last == {record.trial: record.status for record in records}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from crashes import SWEEPS, Place
+from crash_place import SWEEPS, Place
 
 from sweeps.tracking import sync
 from sweeps.tracking_server import run_local

@@ -49,7 +49,7 @@ class Killer:
         self.random = random.Random(seed)
         self.log = ExecutionLog(folder / "executed.txt")
         self.kills: list[str] = []
-        (folder / "search.py").write_text("from crashes import make_tree\n\nSEARCH = make_tree('first').search\n")
+        (folder / "search.py").write_text("from crash_place import make_tree\n\nSEARCH = make_tree('first').search\n")
 
     def start(self, *what: str) -> None:
         self.output = (self.folder / "output.txt").open("a")
