@@ -2,7 +2,7 @@
 
 import sys
 
-from sweeps.cli import tune_main
+from sweeps.cli.tune import tune_main
 
 if __name__ == "__main__":
     sys.exit(tune_main())

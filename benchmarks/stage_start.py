@@ -24,11 +24,11 @@ from safetensors.torch import save_file
 from birdclef_core.config import SAMPLE_RATE_HZ, Recipe
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.encoders import RANDOM
+from birdclef_core.recipes import RECIPES
 from birdclef_core.stages.interruption import StageInterrupted
-from birdclef_core.stages.recipes import RECIPES
-from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.stages.training import StageTask, TrainingData, train_stage
-from birdclef_core.storage import Storage
+from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
 
 NUM_RECORDINGS, NUM_SPECIES, NUM_TARGETS = 119_292, 834, 264

@@ -26,17 +26,17 @@ from stage_tree_real import real
 
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.models.encoders import RANDOM
-from birdclef_core.stages.recipes import sed_b3ns, sed_v2s
+from birdclef_core.recipes import sed_b3ns, sed_v2s
 from birdclef_core.stages.training import StageTask
-from birdclef_core.storage import Storage
+from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
-from sweeps import sampler
-from sweeps.coordinator import Coordinator
-from sweeps.pruning import StageHalving
-from sweeps.records import SweepRecords
-from sweeps.search import Range, SamplerName, Search, load_search
-from sweeps.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
-from sweeps.tree import StageTree
+from sweeps.schedule import sampler
+from sweeps.schedule.coordinator import Coordinator
+from sweeps.schedule.pruning import StageHalving
+from sweeps.schedule.records import SweepRecords
+from sweeps.schedule.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
+from sweeps.search.chains import StageTree
+from sweeps.search.space import Range, SamplerName, Search, load_search
 
 HIPPO = "Hippo (PVLDB 15): up to 4.81x GPU hours and 2.76x end to end in one study, 6.77x and 3.53x over several"
 RATE = Range(1e-4, 3e-3, log=True)

@@ -18,19 +18,19 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-import sweeps.trial
-from birdclef_core.stages.leases import Holder, Leases
+import sweeps.execution.trial
 from birdclef_core.stages.progress import EpochMetrics
-from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.stages.training import StageTask
-from birdclef_core.storage import Storage
-from sweeps.coordinator import OBJECTIVE, Coordinator
-from sweeps.records import SweepRecords, TrialRecord
-from sweeps.store_view import DriverStoreView
-from sweeps.tracking import SweepStarted, make_tracker
-from sweeps.tracking_observer import TrackingObserver
-from sweeps.tree import StageTree
-from sweeps.trial import run_trial
+from birdclef_core.store.leases import Holder, Leases
+from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.store.storage import Storage
+from sweeps.execution.trial import run_trial
+from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
+from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.schedule.store_view import DriverStoreView
+from sweeps.search.chains import StageTree
+from sweeps.tracking.events import SweepStarted, make_tracker
+from sweeps.tracking.observer import TrackingObserver
 
 SIZE_FLOATS = 250_000
 """Of a made-up stage's weights: 1 MB, as published by both sides."""
@@ -128,12 +128,12 @@ def overhead(tree: StageTree, trials: int, s3_trials: int) -> None:
 
 def _measure(title: str, storage: Storage, folder: Path, tree: StageTree, trials: int) -> None:
     tree = _one_epoch(tree)
-    clock, train_stage = Clock(), sweeps.trial.train_stage
-    sweeps.trial.train_stage = train_at_once
+    clock, train_stage = Clock(), sweeps.execution.trial.train_stage
+    sweeps.execution.trial.train_stage = train_at_once
     try:
         tree_s, coordinator, delivery_s = _sweep(storage, folder, tree, trials, clock)
     finally:
-        sweeps.trial.train_stage = train_stage
+        sweeps.execution.trial.train_stage = train_stage
     trained = sum(len(record.trained_ids) for record in coordinator.trials.values())
     bare_s = _bare(storage.at("bare"), folder, trained)
     per_trial = {part: 1e3 * seconds / trials for part, seconds in clock.parts_s.items()}

@@ -18,22 +18,22 @@ from rich.console import Console
 
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.identity import fingerprint
-from birdclef_core.stages.store import StageStore
-from birdclef_core.storage import Storage
-from sweeps import runner
-from sweeps.coordinator import Coordinator, PlannedTrial
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
+from sweeps.execution.trial import TrialReport
 from sweeps.options import SweepOptions
-from sweeps.pruning import StageHalving
-from sweeps.records import TrialRecord
-from sweeps.tree import Chain, StageTree
-from sweeps.trial import TrialReport
+from sweeps.run import runner
+from sweeps.schedule.coordinator import Coordinator, PlannedTrial
+from sweeps.schedule.pruning import StageHalving
+from sweeps.schedule.records import TrialRecord
+from sweeps.search.chains import Chain, StageTree
 
 TRIALS = 24
 ACTORS = 2
 EPOCHS = {"pretrain_ce": 6, "train_ce": 3, "finetune": 1}
 SEARCH = """
 from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig
-from sweeps.search import Choice, Search
+from sweeps.search.space import Choice, Search
 
 COMMON = dict(learning_rate=1e-3, clip_s=5.0, batch_size=16, clips_per_epoch=64, evaluation_batch_size=16)
 STAGES = (

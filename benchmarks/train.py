@@ -26,9 +26,9 @@ from birdclef_core.config import Recipe, StageConfig
 from birdclef_core.data.clips import NoisePool, draw_plan
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.models.detector import PIECE_S, Detector
+from birdclef_core.recipes import RECIPES
 from birdclef_core.stages.batch_fit import largest_batch
 from birdclef_core.stages.precision import Arithmetic
-from birdclef_core.stages.recipes import RECIPES
 from birdclef_core.stages.throughput import StepClock, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_step import TrainingStep
 

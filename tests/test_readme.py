@@ -6,8 +6,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from sweeps.birdclef_cli import _parser as birdclef_parser
-from sweeps.cli import _tune_parser
+from sweeps.cli.birdclef import _parser as birdclef_parser
+from sweeps.cli.tune import _tune_parser
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

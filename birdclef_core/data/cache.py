@@ -31,11 +31,11 @@ from birdclef_core.data.cache_plan import (
 )
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.decode import decode, num_samples_at, to_int16
-from birdclef_core.data.findings import Finding, settle_unusable
 from birdclef_core.data.prefetch import Prefetcher
 from birdclef_core.data.soundscapes import Soundscapes
 from birdclef_core.data.wave_cache import WaveCache, entry_path, write_index
 from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding, settle_unusable
 
 __all__ = [
     "CacheEstimate",

@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from birdclef_core.data.audio_files import unique_ids
-from birdclef_core.data.findings import Finding, settle_unusable
 from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE, read_split
 from birdclef_core.data.listing import Listing, list_folder, with_headers
 from birdclef_core.data.metadata import NOT_SPECIES
 from birdclef_core.data.soundscapes import Soundscapes, load_soundscapes
 from birdclef_core.data.splits import author_grouped_split
 from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding, settle_unusable
 from birdclef_core.identity import fingerprint
 from birdclef_core.taxonomy import LabelSpace
 

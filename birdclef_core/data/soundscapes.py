@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from birdclef_core.data.audio_files import list_audio, read_headers
-from birdclef_core.data.findings import Finding
 from birdclef_core.data.metadata import NOT_SPECIES, parse_labels
 from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding
 from birdclef_core.taxonomy import LabelSpace
 
 WINDOW_S = 5

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from birdclef_core.data.cache_entries import DamagedEntry, entry_bytes, read_entry, write_entry
 from birdclef_core.data.decode import decode, to_int16
-from birdclef_core.data.findings import Finding
 from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding
 
 _FORMAT = "int16 32 kHz 2"
 _KEPT_DECODED = 4

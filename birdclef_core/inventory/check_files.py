@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from birdclef_core.data.audio_files import xeno_canto_ids
-from birdclef_core.data.findings import Finding
+from birdclef_core.findings import Finding
 from birdclef_core.inventory.problems import Level, Problem
 
 SILENT_DB = -80.0

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.findings import Finding
 from birdclef_core.data.listing import Listing
 from birdclef_core.data.metadata import NOT_SPECIES
+from birdclef_core.findings import Finding
 from birdclef_core.inventory.check_files import in_words, same_recordings
 from birdclef_core.inventory.problems import Level, Problem
 from birdclef_core.inventory.species_names import find_taxonomies, named_codes, read_taxonomies, renamed_codes

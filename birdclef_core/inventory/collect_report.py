@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from birdclef_core.data.dataset import TARGET_LIST_NAME, read_target_list
-from birdclef_core.data.findings import Finding
 from birdclef_core.data.manifest import MANIFEST_NAME
+from birdclef_core.findings import Finding
 from birdclef_core.inventory.merge import Merged
 from birdclef_core.inventory.sources import Source
 from birdclef_core.inventory.species_names import TAXONOMY_NAME

@@ -19,7 +19,7 @@ from birdclef_core.audio.spectrogram import MelSpectrogram
 from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
 from birdclef_core.data.decode import decode
 from birdclef_core.errors import DataError
-from birdclef_core.inventory.theme import FIRST, SLOPES, quiet, themed
+from birdclef_core.html.theme import FIRST, SLOPES, quiet, themed
 
 SHOWN_S = 10.0
 """As much of a recording is shown: its loudest stretch."""

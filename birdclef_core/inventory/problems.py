@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from birdclef_core.data.findings import Finding
+from birdclef_core.findings import Finding
 
 Level = Literal["loses", "note"]
 """loses: recordings or labels are lost to training, or scores are not to be trusted. note: worth knowing."""

@@ -11,15 +11,8 @@ from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.kept_split import VALIDATION_SHARE
 from birdclef_core.data.listing import list_folder
-from birdclef_core.inventory import charts
-from birdclef_core.inventory.example_pictures import (
-    choose_examples,
-    delta_pictures,
-    mel_pictures,
-    settings_of,
-    wave_picture,
-)
-from birdclef_core.inventory.page import (
+from birdclef_core.html import charts
+from birdclef_core.html.inventory_page import (
     Column,
     Section,
     codes,
@@ -32,8 +25,15 @@ from birdclef_core.inventory.page import (
     paragraph,
     table,
 )
+from birdclef_core.inventory.example_pictures import (
+    choose_examples,
+    delta_pictures,
+    mel_pictures,
+    settings_of,
+    wave_picture,
+)
 from birdclef_core.inventory.species_names import named_codes
-from birdclef_core.stages.recipes import RECIPES
+from birdclef_core.recipes import RECIPES
 
 _WHAT_IS_SEEN = (
     "The waveform is the air pressure over time, 32,000 numbers a second. The spectrum says how strong each frequency is, over the "

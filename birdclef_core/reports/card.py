@@ -9,7 +9,7 @@ import numpy as np
 from birdclef_core.evaluation.bootstrap import interval_95
 from birdclef_core.evaluation.metrics import per_class_ap
 from birdclef_core.evaluation.reliability import calibration_error, reliability
-from birdclef_core.inventory.page import Column, Section, codes, figure, folded, heading, page, pair, paragraph, table
+from birdclef_core.html.inventory_page import Column, Section, codes, figure, folded, heading, page, pair, paragraph, table
 from birdclef_core.reports.charts import learning_chart, reliability_chart, species_chart
 from birdclef_core.reports.outcome import StageOutcome, WorstRecording, worst_recordings
 from birdclef_core.reports.recording_picture import Heard, recording_picture

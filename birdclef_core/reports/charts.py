@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from birdclef_core.evaluation.reliability import ReliabilityBin
-from birdclef_core.inventory.theme import FIRST, MUTED, SECOND, quiet, themed
+from birdclef_core.html.theme import FIRST, MUTED, SECOND, quiet, themed
 
 _WIDTH = 13.6
 _HALF = 6.5

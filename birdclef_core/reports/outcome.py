@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from birdclef_core.config import ModelConfig, StageConfig
-from birdclef_core.stages.store import StageRecord
+from birdclef_core.store.stage_store import StageRecord
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ from birdclef_core.config import ModelConfig, StageName
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, file_sha256, fingerprint
 from birdclef_core.models.detector import Detector
-from birdclef_core.stages.catalogue import IMPORTED
-from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.stages.surgery import label_axes
+from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.store.summary import IMPORTED
 from birdclef_core.taxonomy import LabelSpace
 
 SHOWN_KEYS = 4

@@ -8,8 +8,8 @@ from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights
 from birdclef_core.stages.schedule import initial_seed
-from birdclef_core.stages.store import StageEntry
 from birdclef_core.stages.surgery import label_axes, transfer
+from birdclef_core.store.stage_store import StageEntry
 from birdclef_core.taxonomy import LabelSpace
 
 

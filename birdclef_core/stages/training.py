@@ -45,9 +45,9 @@ from birdclef_core.stages.progress import EpochMetrics, LossLog, Progress
 from birdclef_core.stages.schedule import cosine_learning_rate, initial_seed, step_seed
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.start import initial_model
-from birdclef_core.stages.store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_step import TrainingStep, to_float
+from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.taxonomy import LabelSpace
 
 SCORE = "cmap_pad5"

@@ -4,7 +4,7 @@ import pytest
 
 from birdclef_core.config import MixingConfig, Recipe, SpectrogramConfig, evolve
 from birdclef_core.errors import InputError
-from birdclef_core.stages.recipes import sed_v2s
+from birdclef_core.recipes import sed_v2s
 
 
 def test_errors_name_the_rule_and_the_value():

@@ -10,7 +10,7 @@ from birdclef_core import identity
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, fingerprint, restore, significant_code
-from birdclef_core.stages.recipes import RECIPES, small_budget
+from birdclef_core.recipes import RECIPES, small_budget
 
 GOLDEN = {
     "sed_v2s": "50e4de9c1255c454",

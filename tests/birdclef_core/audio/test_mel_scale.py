@@ -7,7 +7,7 @@ from torchaudio.functional.functional import _hz_to_mel, _mel_to_hz
 
 from birdclef_core.audio.mel_scale import bin_centres_hz, hz_to_bin, hz_to_mel, mel_to_hz
 from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
-from birdclef_core.stages.recipes import RECIPES
+from birdclef_core.recipes import RECIPES
 
 CONFIGS = sorted({recipe().model.spectrogram for recipe in RECIPES.values()}, key=repr)
 

@@ -6,7 +6,7 @@ import soundfile
 
 from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.inventory.example_pictures import choose_examples, settings_of
-from birdclef_core.stages.recipes import RECIPES
+from birdclef_core.recipes import RECIPES
 
 
 def recordings_of(tmp_path: Path, rows: list[tuple[str, str, float, float]]) -> pd.DataFrame:

@@ -6,9 +6,9 @@ import pytest
 
 from birdclef_core.evaluation.bootstrap import cmap_errors
 from birdclef_core.evaluation.metrics import summarise
+from birdclef_core.recipes import sed_b3ns
 from birdclef_core.reports.outcome import StageOutcome
-from birdclef_core.stages.recipes import sed_b3ns
-from birdclef_core.stages.store import StageRecord
+from birdclef_core.store.stage_store import StageRecord
 
 SPECIES = ["aldfly", "barswa", "<carwre>", "dunlin", "easmea"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from birdclef_core.stages.store import StageStore
-from birdclef_core.storage import Storage
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
 
 
 @pytest.fixture

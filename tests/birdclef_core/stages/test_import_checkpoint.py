@@ -6,10 +6,10 @@ from safetensors.torch import save_file
 
 from birdclef_core.errors import InputError
 from birdclef_core.models.detector import Detector
-from birdclef_core.stages.catalogue import IMPORTED
 from birdclef_core.stages.import_checkpoint import import_checkpoint
-from birdclef_core.stages.store import StageStore
-from birdclef_core.storage import Storage
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
+from birdclef_core.store.summary import IMPORTED
 
 CLASSES = ("owl", "crow", "wren")
 

@@ -15,7 +15,7 @@ import ray
 import yaml
 from ray.autoscaler._private.util import prepare_config
 
-from sweeps import cli
+from sweeps.cli import tune as cli
 
 REPOSITORY = Path(__file__).parents[3]
 CLUSTER = REPOSITORY / "sweeps" / "cluster"

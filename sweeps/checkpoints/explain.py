@@ -1,0 +1,85 @@
+"""In what two stages differ, and so why one was not taken for the other."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from birdclef_core.store.stage_store import StageRecord, StageStore
+from sweeps.checkpoints.references import known_record
+
+_MEANING = {
+    "data": "the recordings, their labels, the split or the noise files",
+    "code": "the domain's own code",
+    "label_space": "the species",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field of two identities."""
+
+    field: str
+    first: Any
+    second: Any
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    """Fields with different values, dotted; a field that one lacks is None there."""
+    a, b = dict(_flat(first)), dict(_flat(second))
+    return [Difference(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+
+
+def explain(store: StageStore, first_id: str, second_id: str) -> list[str]:
+    """What to print of two stages: the fields in which they differ, and those of their ancestors where these differ.
+
+    Raises InputError when one has no record.
+    """
+    first, second = known_record(store, first_id), known_record(store, second_id)
+    lines = [f"{_title(first)} and {_title(second)}"]
+    if first_id == second_id:
+        return [*lines, "  are the same stage."]
+    while True:
+        found = differences(first.identity, second.identity)
+        own = [item for item in found if item.field != "parent"]
+        lines += [f"  {item.field}: {_text(item.first)} against {_text(item.second)}{_why(item.field)}" for item in own]
+        if len(own) == len(found):
+            return lines
+        parents = first.parent_id, second.parent_id
+        if None in parents:
+            weights = [record.identity.get("parent") for record in (first, second)]
+            return [*lines, f"  start: {_start(store, parents[0], weights[0])} against {_start(store, parents[1], weights[1])}"]
+        lines.append("  parent: they start from different stages")
+        records = [store.record(str(parent)) for parent in parents]
+        if records[0] is None or records[1] is None:
+            gone = ", ".join(str(parent)[:12] for parent, record in zip(parents, records, strict=True) if record is None)
+            return [*lines, f"  of which {gone} is no longer in the store."]
+        first, second = records[0], records[1]
+        lines.append(f"{_title(first)} and {_title(second)}")
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _flat(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{name}.{index}")
+    else:
+        yield name, value
+
+
+def _title(record: StageRecord) -> str:
+    return f"{record.recipe} {record.stage} {record.stage_id[:12]}"
+
+
+def _text(value: Any) -> str:
+    return f"{value[:12]}..." if isinstance(value, str) and len(value) > 24 else repr(value)
+
+
+def _why(field: str) -> str:
+    return f" ({_MEANING[field]})" if field in _MEANING else ""
+
+
+def _start(store: StageStore, parent_id: str | None, weights: Any) -> str:
+    record = store.record(parent_id) if parent_id else None
+    return _title(record) if record else f"{weights} weights"

@@ -1,0 +1,141 @@
+"""Where a checkpoint comes from: every stage from the first weights on, with its configuration, data, code, score and cost."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from birdclef_core.html.picture_page import box, page, picture
+from birdclef_core.store.stage_store import StageRecord, StageStore
+from birdclef_core.store.summary import SCORE
+from sweeps.checkpoints.references import known_record
+from sweeps.wording import cost_text
+
+NODE_WIDTH, NODE_HEIGHT, ARROW = 196.0, 100.0, 26.0
+_SHOWN = ("epochs", "learning_rate", "clip_s", "batch_size", "loss", "label_space", "seed", "precision")
+_SCORES = (SCORE, "cmap", "cmap_chance", "cmap_pad3", "lrap", "auroc")
+_SUPPORT = (("num_recordings", "recordings"), ("num_scored_species", "species with any"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ancestor:
+    """One stage of a lineage."""
+
+    stage_id: str
+    record: StageRecord | None
+    """None when it is not in the store any more."""
+    problem: str | None
+    """What is wrong with its files; empty: every hash is as it was written; None: not looked at."""
+
+
+def lineage(store: StageStore, stage_id: str, *, verify: bool) -> list[Ancestor]:
+    """From the first stage to `stage_id`. Raises InputError when that one has no record; ancestors may be gone."""
+    known_record(store, stage_id)
+    return trace(stage_id, store.record, store.check if verify else None)
+
+
+def trace(
+    stage_id: str, record_of: Callable[[str], StageRecord | None], problem_of: Callable[[str], str] | None = None
+) -> list[Ancestor]:
+    """From the first stage to `stage_id`, as far as there are records."""
+    found: list[Ancestor] = []
+    next_id: str | None = stage_id
+    while next_id is not None:
+        record = record_of(next_id)
+        problem = problem_of(next_id) if problem_of and record else None
+        found.append(Ancestor(stage_id=next_id, record=record, problem=problem))
+        next_id = record.parent_id if record else None
+    return found[::-1]
+
+
+def is_sound(ancestors: Sequence[Ancestor]) -> bool:
+    """Whether every stage is there and none is known to be damaged."""
+    return all(ancestor.record is not None and not ancestor.problem for ancestor in ancestors)
+
+
+def lineage_lines(ancestors: Sequence[Ancestor]) -> list[str]:
+    """What to print of a lineage."""
+    lines = [f"starts from {_first_weights(ancestors)}"]
+    for ancestor in ancestors:
+        lines += _lines(ancestor)
+    spent_s = sum(ancestor.record.cost_s for ancestor in ancestors if ancestor.record)
+    return [*lines, f"in all {cost_text(spent_s)} of device time"]
+
+
+def _first_weights(ancestors: Sequence[Ancestor]) -> str:
+    first = ancestors[0].record
+    return f"{first.identity.get('parent', 'unknown')} weights" if first else "a stage that is no longer in the store"
+
+
+def _lines(ancestor: Ancestor) -> list[str]:
+    record = ancestor.record
+    if record is None:
+        return [f"{ancestor.stage_id[:16]}: MISSING, no longer in the store"]
+    config: dict[str, Any] = record.identity.get("stage", {})
+    shown = ", ".join(f"{key}={config[key]}" for key in _SHOWN if key in config)
+    who = f" by {record.trained_by}" if record.trained_by else ""
+    made = f"{record.finished_at}{who} on {record.environment.get('device', 'another machine')} in {cost_text(record.cost_s)}"
+    lines = [
+        f"{record.stage} {record.stage_id[:16]} ({record.recipe}, {record.identity.get('model', {}).get('encoder', '')})",
+        f"    config  {shown or 'unknown'}",
+        f"    start   {record.surgery}",
+        f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}",
+        f"    made    {made}",
+        f"    scores  {_scores(record)}",
+    ]
+    if ancestor.problem is not None:
+        lines.append(f"    files   {f'DAMAGED: {ancestor.problem}' if ancestor.problem else 'every hash verified'}")
+    return lines
+
+
+def _scores(record: StageRecord) -> str:
+    scores = record.metrics
+    if not scores:
+        return "none"
+    errors = {name: f" ± {scores[f'{name}_se']:.4f}" if f"{name}_se" in scores else "" for name in scores}
+    shown = [f"{name} {scores[name]:.4f}{errors[name]}" for name in _SCORES if name in scores]
+    support = [f"{scores[name]:.0f} {what}" for name, what in _SUPPORT if name in scores]
+    return ", ".join(shown) + (f" ({', '.join(support)})" if support else "")
+
+
+def lineage_page(ancestors: Sequence[Ancestor], title: str) -> str:
+    """A self-contained HTML page with the lineage's picture and text."""
+    text = "\n".join(lineage_lines(ancestors))
+    return page(title, f'{lineage_svg(ancestors)}<pre style="white-space: pre-wrap">{escape(text)}</pre>')
+
+
+def lineage_svg(ancestors: Sequence[Ancestor]) -> str:
+    """Boxes from the first weights to the last stage, with score and cost."""
+    first = _first_weights(ancestors)
+    nodes: list[tuple[str, tuple[str, ...], str]] = [("line", ("starts from", *_wrapped(first, 28)), first)]
+    for ancestor in ancestors:
+        fill = "best" if ancestor is ancestors[-1] else "stored"
+        nodes.append(("line" if ancestor.record is None else fill, _node_text(ancestor), ancestor.stage_id))
+    step = NODE_WIDTH + ARROW
+    parts = []
+    for index, (fill, text, tip) in enumerate(nodes):
+        x = index * step
+        parts.append(box(x, 4, NODE_WIDTH, NODE_HEIGHT, fill=fill, lines=text, tip=tip))
+        if index:
+            middle = 4 + NODE_HEIGHT / 2
+            parts.append(f'<path d="M{x - ARROW + 3} {middle} H{x - 5} m-6 -5 l6 5 l-6 5" fill="none" stroke="var(--muted)"/>')
+    return picture(max(1120.0, len(nodes) * step), NODE_HEIGHT + 10, parts, "From the first weights to the last stage")
+
+
+def _node_text(ancestor: Ancestor) -> tuple[str, ...]:
+    record = ancestor.record
+    if record is None:
+        return ancestor.stage_id[:16], "no longer in the store"
+    score, space = record.metrics.get(SCORE), record.identity.get("stage", {}).get("label_space", "")
+    return (
+        record.stage,
+        "not scored" if score is None else f"{SCORE} {score:.3f}",
+        f"of {len(record.species)} species{f' ({space})' if space else ''}",
+        f"{len(record.history)} epochs in {cost_text(record.cost_s)}" if record.history else record.surgery,
+        record.stage_id[:16],
+        "DAMAGED" if ancestor.problem else "",
+    )
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return [text[start : start + width] for start in range(0, len(text), width)]

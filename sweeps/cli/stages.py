@@ -1,0 +1,169 @@
+"""`birdclef explain|lineage|replay|store`: what a checkpoint is, where it came from, and the store that keeps it."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from birdclef_core.config import STAGE_NAMES
+from sweeps.cli.tune import bytes_argument, parse_settings
+from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE
+from sweeps.wording import REFERENCE
+
+
+def add_stage_commands(commands: Any) -> None:
+    """Adds the commands to `birdclef`'s."""
+    explain = _command(commands, "explain", "in what two stages differ, and so why one was not taken for the other", _explain)
+    explain.add_argument("first", metavar="REF", help=REFERENCE)
+    explain.add_argument("second", metavar="REF", help="likewise")
+
+    lineage = _command(commands, "lineage", "all that a checkpoint was trained from, every file verified", _lineage)
+    lineage.add_argument("reference", metavar="REF", help=REFERENCE)
+    lineage.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page with a picture")
+
+    replay = _command(commands, "replay", "train a stage again from its record, aside, and compare the scores", _replay)
+    replay.add_argument("reference", metavar="REF", help=REFERENCE)
+    replay.add_argument("--data", type=Path, metavar="DIR", help="the recordings (default: where a sweep had them)")
+    replay.add_argument("--pretrained", metavar="auto|off|PATH", help="first weights (default: as a sweep had them)")
+    replay.add_argument("--cache-dir", default=DEFAULT_CACHE, metavar="DIR", help=f"decoded audio (default {DEFAULT_CACHE})")
+
+    store = commands.add_parser("store", help="the store of trained stages").add_subparsers(required=True, metavar="COMMAND")
+    _command(store, "ls", "every stage with its score, cost, size and how many trials have it in their chain", _list)
+    _command(store, "verify", "read every file and compare its hash; 1 when any differs", _verify)
+    _command(store, "du", "bytes by recipe and stage", _usage)
+    garbage = _command(store, "gc", "show what can go, or has to for a number of bytes; --yes removes it", _collect)
+    garbage.description = (
+        "Without --max-bytes: attempts that were cut off or set aside and epoch checkpoints that nothing needs. With it, also the "
+        "stages that are least worth keeping for their size, until the store fits; never one that an unfinished or a best trial "
+        "needs, one that is being trained, one that was imported, or one that something kept was trained from."
+    )
+    garbage.add_argument("--max-bytes", type=bytes_argument, metavar="N", help="what the store may take, such as 200G")
+    garbage.add_argument("--yes", action="store_true", help="remove what is shown")
+    own = _command(store, "import", "take a checkpoint of your own into the store, for --from-stage", _import)
+    own.add_argument("file", type=Path, help="safetensors, or a state dict of torch")
+    own.add_argument("--recipe", required=True, metavar="NAME", help="whose model it is")
+    own.add_argument("--stage", required=True, choices=STAGE_NAMES, help="the stage that it is the end of")
+    own.add_argument(
+        "--species", type=Path, required=True, metavar="FILE", help="codes of its classes in their order, one a line"
+    )
+    own.add_argument("--search", default="all", metavar="NAME|FILE", help="the search that has the recipe (default all)")
+    own.add_argument("--budget", choices=("small", "full"), default="full", help="of which the recipe's model is (default full)")
+    own.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as the sweep is to have it (repeatable)")
+
+
+def _command(commands: Any, name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text)
+    parser.add_argument(
+        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"of the sweeps (default {DEFAULT_STORAGE})"
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from sweeps.checkpoints.explain import explain
+    from sweeps.checkpoints.references import existing_storage, resolve, store_of
+
+    storage = existing_storage(arguments.storage)
+    first, second = (resolve(storage, reference) for reference in (arguments.first, arguments.second))
+    print("\n".join(explain(store_of(storage), first, second)))
+    return 0
+
+
+def _lineage(arguments: argparse.Namespace) -> int:
+    from sweeps.checkpoints.lineage import is_sound, lineage, lineage_lines, lineage_page
+    from sweeps.checkpoints.references import existing_storage, resolve, store_of
+
+    storage = existing_storage(arguments.storage)
+    found = lineage(store_of(storage), resolve(storage, arguments.reference), verify=True)
+    print("\n".join(lineage_lines(found)))
+    if arguments.html:
+        arguments.html.parent.mkdir(parents=True, exist_ok=True)
+        arguments.html.write_text(lineage_page(found, f"Lineage of {arguments.reference}"))
+        print(f"As a picture: {arguments.html}")
+    return 0 if is_sound(found) else 1
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    from sweeps.checkpoints.references import existing_storage, resolve
+    from sweeps.checkpoints.replay import replay_lines, replay_reference
+
+    storage = existing_storage(arguments.storage)
+    stage_id = resolve(storage, arguments.reference)
+    result = replay_reference(storage, stage_id, arguments.data, arguments.pretrained, arguments.cache_dir, say=_say)
+    print("\n".join(replay_lines(result)))
+    return 0 if result.agrees else 1
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from sweeps.checkpoints.listing import list_stages
+    from sweeps.checkpoints.references import existing_storage
+
+    print("\n".join(list_stages(existing_storage(arguments.storage))))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from rich.progress import Progress
+
+    from sweeps.checkpoints.listing import verify_stages
+    from sweeps.checkpoints.references import existing_storage
+
+    storage, total = existing_storage(arguments.storage), 0
+    with Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("Reading", total=None)
+
+        def note(done: int, of: int) -> None:
+            nonlocal total
+            total = of
+            bar.update(task, completed=done, total=of)
+
+        damaged = verify_stages(storage, note)
+    verdict = "all of them whole" if not damaged else f"{len(damaged)} damaged: a sweep that needs one trains it again"
+    print("\n".join([*damaged, f"{total} stages read, {verdict}." if total else "The store has no finished stages yet."]))
+    return 1 if damaged else 0
+
+
+def _usage(arguments: argparse.Namespace) -> int:
+    from sweeps.checkpoints.listing import usage_lines
+    from sweeps.checkpoints.references import existing_storage
+
+    print("\n".join(usage_lines(existing_storage(arguments.storage))))
+    return 0
+
+
+def _collect(arguments: argparse.Namespace) -> int:
+    from sweeps.checkpoints.listing import find_garbage, garbage_lines, remove_garbage
+    from sweeps.checkpoints.references import existing_storage
+
+    storage = existing_storage(arguments.storage)
+    garbage = find_garbage(storage, arguments.max_bytes)
+    print("\n".join(garbage_lines(garbage)))
+    if garbage.is_some and arguments.yes:
+        remove_garbage(storage, garbage)
+        print("Removed.")
+    elif garbage.is_some:
+        print("Nothing was removed: --yes removes it.")
+    return 0 if garbage.plan is None or garbage.plan.fits else 1
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from birdclef_core.store.storage import Storage
+    from sweeps.checkpoints.import_checkpoint import import_stage
+
+    stage_id = import_stage(
+        Storage.parse(arguments.storage),
+        arguments.file,
+        search=arguments.search,
+        recipe=arguments.recipe,
+        stage=arguments.stage,
+        species=arguments.species,
+        small=arguments.budget == "small",
+        settings=parse_settings(arguments.set),
+    )
+    print(f"{stage_id}\nStart trials from it: python tune_main.py --search {arguments.search} --from-stage {stage_id[:16]}")
+    return 0

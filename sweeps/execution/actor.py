@@ -1,0 +1,85 @@
+"""A trial as a Ray actor: one Tune iteration is one report of `run_trial`. Ray may hand the same actor another trial."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.stages.interruption import Termination
+from birdclef_core.store.leases import Holder, Leases
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
+from sweeps.execution.audio_cache import AudioCache
+from sweeps.execution.trial import TrialReport, run_trial
+from sweeps.search.chains import StageTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerContext:
+    """What every worker needs; sent once to each through Ray's object store."""
+
+    tree: StageTree
+    dataset: Dataset
+    cache: AudioCache
+    """On the worker's own machine."""
+    store: Storage
+    sweep: str
+    run: str
+    """One run of the sweep's driver, for the leases."""
+    threads: int
+    """CPU threads of one trial."""
+
+
+class TrialActor(tune.Trainable):
+    """Runs trials one after another on one warm process and device."""
+
+    def setup(self, config: dict[str, Any], context: WorkerContext) -> None:  # type: ignore[override]
+        torch.set_num_threads(context.threads)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._node = ray.get_runtime_context().get_node_id()[:6]
+        self._tree = context.tree
+        self._data = context.cache.build(context.dataset)
+        self._notes: list[str] = []
+        self._termination = Termination()
+        self._store = StageStore(context.store, on_damage=self._notes.append)
+        self._leases = Leases(context.store)
+        self._context = context
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        chain = self._tree.chain(new_config["recipe"], new_config["params"])
+        sweep, trial = self._context.sweep, new_config["trial"]
+        holder = Holder(sweep=sweep, run=self._context.run, trial=trial)
+        self._reports: Iterator[TrialReport] = run_trial(
+            chain,
+            self._data,
+            self._store,
+            self._device,
+            self._notes,
+            stop=self._termination,
+            hold=lambda stage_id: self._leases.hold(stage_id, holder),
+            name=f"{sweep}/{trial}",
+        )
+        return True
+
+    def step(self) -> dict[str, Any]:
+        # SIGTERM, sent some time before a machine is taken away, ends the step with a checkpoint and an error; Tune then has another
+        # worker take the trial up. Between steps it ends the process, as Ray has it.
+        with self._termination:
+            return self._next_report()
+
+    def _next_report(self) -> dict[str, Any]:
+        return next(self._reports).to_result() | {"node": self._node}
+
+    def cleanup(self) -> None:
+        self._reports.close()  # type: ignore[attr-defined]
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing to do: all that a trial goes on from is in the stage store."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing to do: `setup` has already looked into the stage store."""

@@ -1,0 +1,68 @@
+"""How fast a stage would train on a device, measured in seconds on clips of noise: for plans, before anything has been trained."""
+
+import statistics
+import time
+
+import torch
+
+from birdclef_core.data.feed import TrainBatch
+from birdclef_core.stages.precision import Arithmetic
+from birdclef_core.stages.start import initial_model
+from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.training_step import TrainingStep
+from birdclef_core.store.summary import Spread
+from birdclef_core.taxonomy import LabelSpace
+
+CPU_BATCH_SIZE = 8
+"""A whole batch of a full recipe takes a CPU minutes; the time for a clip depends little on it."""
+
+
+def measure_clips_per_s(
+    task: StageTask, space: LabelSpace, device: torch.device, *, threads: int, limit_s: float = 5.0
+) -> Spread:
+    """Clips a second through augmentation, spectrogram, model and optimiser, from random weights, without waiting for data.
+
+    The first step is left out; at least one more is measured, and further ones for `limit_s`. `threads`: as many as a trial has.
+    """
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        rates = _rates(task, space, device, limit_s)
+    finally:
+        torch.set_num_threads(threads_before)
+    return Spread(low=min(rates), middle=statistics.median(rates), high=max(rates))
+
+
+def _rates(task: StageTask, space: LabelSpace, device: torch.device, limit_s: float) -> list[float]:
+    """Clips a second of each step but the first."""
+    model, _ = initial_model(task.model, task.config, space, device)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=task.config.learning_rate, fused=True)
+    arithmetic = Arithmetic(task.config.precision, device)
+    step = TrainingStep(model, optimizer, task.config, arithmetic, device, on_note=lambda note: None)
+    model.train()
+    batch = _noise_batch(task, space, device)
+    rates: list[float] = []
+    started = time.perf_counter()
+    while len(rates) < 2 or (len(rates) < 8 and time.perf_counter() - started < limit_s):
+        begun = time.perf_counter()
+        float(step(batch, seed=len(rates)))
+        rates.append(len(batch.wave_BT) / (time.perf_counter() - begun))
+    return rates[1:]
+
+
+def _noise_batch(task: StageTask, space: LabelSpace, device: torch.device) -> TrainBatch:
+    size = task.config.batch_size if device.type == "cuda" else min(task.config.batch_size, CPU_BATCH_SIZE)
+    generator = torch.Generator().manual_seed(0)
+    wave_BT = torch.randint(-8000, 8000, (size, task.config.clip_samples), generator=generator, dtype=torch.int16)
+    target_BC = torch.zeros(size, len(space))
+    target_BC[torch.arange(size), torch.arange(size) % len(space)] = 1.0
+    return TrainBatch(
+        wave_BT=wave_BT,
+        target_BC=target_BC,
+        weight_B=torch.ones(size),
+        rows_B=torch.arange(size),
+        noise_clip_M=torch.arange(size // 2),
+        noise_wave_MT=wave_BT[: size // 2].flip(0),
+        noise_snr_db_M=torch.full((size // 2,), 10.0),
+    )

@@ -1,0 +1,99 @@
+"""Stages of a store that are like those asked for but for what made them, so that it is said aloud why they are not reused."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from birdclef_core.identity import fingerprint
+from birdclef_core.stages.training import StageTask
+from birdclef_core.store.summary import StageSummary
+
+MEANING = {
+    "code": "made by other code",
+    "data": "trained on other data (recordings, labels, split or noise)",
+    "label_space": "trained for other species",
+    "start": "started from other weights",
+}
+SHOWN_DIGITS = 12
+
+Difference = tuple[str, str, str]
+"""What differs (a key of MEANING), as it is in the store and as it is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Stage:
+    """A stage, in the store or asked for."""
+
+    parent_id: str | None
+    config: str
+    """Hash of model and stage as they are configured."""
+    origin: Mapping[str, str]
+    """By the keys of MEANING."""
+
+
+def find_lookalikes(tasks: Mapping[str, StageTask], stored: Mapping[str, StageSummary]) -> Counter[tuple[Difference, ...]]:
+    """How many of `tasks` (by id) the store has but for some differences, by these differences.
+
+    Stages are alike when they were configured alike and trained from stages that are. Of several that are like one asked for, the
+    one with the fewest differences counts. Costs n log n.
+    """
+    if not stored:
+        return Counter()
+    known = {stage_id: _stored(item) for stage_id, item in stored.items()}
+    asked = known | {stage_id: _asked(task) for stage_id, task in tasks.items() if stage_id not in known}
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    memory: dict[str, str] = {}
+    for stage_id in known:
+        alike[_likeness(stage_id, asked, memory)].append(stage_id)
+    found: Counter[tuple[Difference, ...]] = Counter()
+    for stage_id in asked.keys() - known.keys():
+        pairs = [_differences(other, stage_id, asked) for other in alike.get(_likeness(stage_id, asked, memory), ())]
+        if pairs:
+            found[min(pairs, key=lambda differences: (len(differences), differences))] += 1
+    return found
+
+
+def lookalike_lines(found: Mapping[tuple[Difference, ...], int]) -> Iterator[str]:
+    """What to print of them."""
+    for differences, number in sorted(found.items(), key=lambda item: -item[1]):
+        what = " and ".join(f"{MEANING[name]} ({_short(before)}, now {_short(now)})" for name, before, now in differences)
+        stages = "1 stage asked for is" if number == 1 else f"{number} of the stages asked for are"
+        yield f"  {stages} in the store as {what}: trained again, not reused."
+
+
+def _short(text: str) -> str:
+    return text[:SHOWN_DIGITS] or "those of a stage"
+
+
+def _stored(item: StageSummary) -> _Stage:
+    origin = {name: getattr(item, name) for name in MEANING}
+    return _Stage(parent_id=item.parent_id, config=item.config, origin=origin)
+
+
+def _asked(task: StageTask) -> _Stage:
+    identity = task.identity
+    origin = {name: str(identity.get(name, "")) for name in MEANING} | {
+        "start": "" if task.parent_id else str(identity["parent"])
+    }
+    return _Stage(parent_id=task.parent_id, config=fingerprint([identity["model"], identity["stage"]])[:16], origin=origin)
+
+
+def _likeness(stage_id: str, stages: Mapping[str, _Stage], memory: dict[str, str]) -> str:
+    """The same for stages that are alike. One whose parent is not known is like no other."""
+    if stage_id not in memory:
+        stage = stages.get(stage_id)
+        parent = _likeness(stage.parent_id, stages, memory) if stage and stage.parent_id else ""
+        memory[stage_id] = fingerprint([stage.config, parent]) if stage else stage_id
+    return memory[stage_id]
+
+
+def _differences(stored_id: str, asked_id: str, stages: Mapping[str, _Stage]) -> tuple[Difference, ...]:
+    """Of both stages and of all that they were trained from."""
+    found: dict[str, Difference] = {}
+    first, second = stages.get(stored_id), stages.get(asked_id)
+    while first is not None and second is not None:
+        for name in MEANING:
+            if first.origin[name] != second.origin[name]:
+                found.setdefault(name, (name, first.origin[name], second.origin[name]))
+        first, second = stages.get(first.parent_id or ""), stages.get(second.parent_id or "")
+    return tuple(found[name] for name in MEANING if name in found)

@@ -1,0 +1,237 @@
+"""What a sweep will do, before it does: its tree of stages, what of it is in the store, and what the rest will cost.
+
+The trials are drawn by the sweep's own sampler and run by a simulated clock through its own gate and pruning, with made-up
+scores; so the shape of the tree is that of the sweep, though a sampler that learns will draw other points.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from birdclef_core.stages.training import StageTask
+from birdclef_core.store.summary import Spread, StageSummary
+from sweeps.plan.costs import Basis, CostModel, EpochCost
+from sweeps.plan.near_misses import Difference, find_lookalikes
+from sweeps.schedule.coordinator import Coordinator
+from sweeps.schedule.pruning import StageHalving
+from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.simulate import EpochSeconds, MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
+from sweeps.search.chains import StageTree
+
+MAX_TRIALS_BY_MODEL = 300
+"""Beyond so many the plan draws at random: TPE's draws take longer and depend on scores that nobody knows yet."""
+STATES_A_CHECKPOINT = 3
+"""Weights and the optimiser's two averages of their gradients."""
+CHECKPOINTS_KEPT = 3
+"""Two, and one that is being written."""
+
+
+@dataclass(kw_only=True)
+class StageNode:
+    """A stage that one or more trials of the plan need."""
+
+    stage_id: str
+    stage: str
+    epochs: int
+    hours: Spread | None
+    """Of one worker; None when the cost is not known."""
+    is_stored: bool
+    trials: int = 0
+    children: dict[str, "StageNode"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amount:
+    """How much is trained in some way of running the sweep."""
+
+    epochs: float
+    worker_hours: Spread | None
+    """None when the cost of some stage is not known."""
+    wall_hours: Spread | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a sweep will do."""
+
+    trials: int
+    workers: int
+    gpus_per_worker: float
+    """0: workers are CPU cores."""
+    device: str
+    stages_asked: int
+    stages_unique: int
+    stages_stored: int
+    alone: Amount
+    """Each trial trains its whole chain."""
+    shared: Amount
+    """Each stage is trained once, and not at all when it is in the store."""
+    pruned: Amount
+    """As shared, with the pruning that scores drawn at random would bring."""
+    stored_bytes: int | None
+    """Of the checkpoints that are published, without pruning."""
+    working_bytes: int | None
+    """Of the epoch checkpoints of as many trials as run at once."""
+    bases: Mapping[Basis, int]
+    """How many stages' costs are known in which way."""
+    unknown: tuple[str, ...]
+    """Recipes with stages whose cost on this device is not known."""
+    lookalikes: Mapping[tuple[Difference, ...], int]
+    """How many of the stages the store has but for what made them, by the differences."""
+    recipes: Mapping[str, StageNode]
+    """The tree; each root stands for the weights that a recipe starts from."""
+
+    @property
+    def merge_rate(self) -> float:
+        """Epochs asked for by one that is unique, whether in the store or not."""
+        unique = sum(_unique_epochs(node) for node in self.recipes.values())
+        return self.alone.epochs / unique if unique else 1.0
+
+
+def make_plan(
+    tree: StageTree,
+    *,
+    samples: int,
+    workers: int,
+    gpus_per_worker: float,
+    device: str,
+    stored: Mapping[str, StageSummary],
+    costs: CostModel,
+    stage_bytes: Callable[[StageTask], int | None],
+    known: Sequence[TrialRecord] = (),
+) -> Plan:
+    """The plan of a sweep of `samples` trials, less those it has already (`known`), on a store that has the stages `stored`."""
+    if samples > MAX_TRIALS_BY_MODEL:
+        tree = replace(tree, search=replace(tree.search, sampler="random"))
+    priced: dict[str, EpochCost | None] = {}
+    tasks: dict[str, StageTask] = {}
+
+    def epoch_s(task: StageTask) -> float:
+        if task.stage_id not in tasks:
+            tasks[task.stage_id], priced[task.stage_id] = task, costs.epoch(task)
+        cost = priced[task.stage_id]
+        return cost.middle_s if cost else 1.0
+
+    whole = _run(tree, samples, workers, stored, epoch_s, StageHalving(grace=math.inf), known)
+    pruned = _run(tree, samples, workers, stored, epoch_s, StageHalving(), known)
+    asked = [stage_id for record in whole.records for stage_id in record.stage_ids]
+    new = [stage_id for stage_id in tasks if stage_id not in stored]
+    alone_hours, shared_hours = (_hours(ids, tasks, priced) for ids in (asked, new))
+    sizes = [stage_bytes(tasks[stage_id]) for stage_id in new]
+    return Plan(
+        trials=len(whole.records),
+        workers=workers,
+        gpus_per_worker=gpus_per_worker,
+        device=device,
+        stages_asked=len(asked),
+        stages_unique=len(tasks),
+        stages_stored=len(tasks) - len(new),
+        alone=Amount(
+            epochs=sum(tasks[stage_id].config.epochs for stage_id in asked),
+            worker_hours=alone_hours,
+            wall_hours=_scaled(alone_hours, 1 / max(1, min(workers, len(whole.records)))),
+        ),
+        shared=Amount(
+            epochs=whole.epochs,
+            worker_hours=shared_hours,
+            wall_hours=_scaled(shared_hours, _ratio(whole.elapsed_s, whole.worker_s)),
+        ),
+        pruned=Amount(
+            epochs=pruned.epochs,
+            worker_hours=_scaled(shared_hours, _ratio(pruned.worker_s, whole.worker_s)),
+            wall_hours=_scaled(shared_hours, _ratio(pruned.elapsed_s, whole.worker_s)),
+        ),
+        stored_bytes=_total(sizes),
+        working_bytes=_working_bytes(sizes, workers),
+        bases=Counter(cost.basis for cost in priced.values() if cost),
+        unknown=tuple(sorted({tasks[stage_id].recipe for stage_id, cost in priced.items() if cost is None})),
+        lookalikes=find_lookalikes(tasks, stored),
+        recipes=_tree(whole.records, tasks, priced, stored),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One simulated run of the sweep."""
+
+    records: list[TrialRecord]
+    epochs: int
+    worker_s: float
+    elapsed_s: float
+
+
+def _run(
+    tree: StageTree,
+    samples: int,
+    workers: int,
+    stored: Mapping[str, StageSummary],
+    epoch_s: EpochSeconds,
+    pruning: StageHalving,
+    known: Sequence[TrialRecord],
+) -> _Run:
+    store = SimulatedStore(published=set(stored))
+    view = SimulatedView(store, "plan")
+    # Without their scores, which cannot be compared with made-up ones.
+    before = {item.trial: replace(item, stage_scores={}, middle_scores={}, stopped=None, told=list(item.told)) for item in known}
+    coordinator = Coordinator(tree, view, MemoryRecords(before), samples=samples, max_running=workers, pruning=pruning)
+    result = simulate([SimulatedSweep(name="plan", coordinator=coordinator)], store, workers, epoch_s)
+    records = list(coordinator.trials.values())[len(known) :]
+    return _Run(records=records, epochs=result.epochs, worker_s=result.worker_s, elapsed_s=result.elapsed_s)
+
+
+def _hours(stage_ids: Iterable[str], tasks: Mapping[str, StageTask], known: Mapping[str, EpochCost | None]) -> Spread | None:
+    """Of one worker after another, for whole stages."""
+    low = middle = high = 0.0
+    for stage_id in stage_ids:
+        cost, epochs = known[stage_id], tasks[stage_id].config.epochs
+        if cost is None:
+            return None
+        low, middle, high = low + epochs * cost.low_s, middle + epochs * cost.middle_s, high + epochs * cost.high_s
+    return Spread(low=low / 3600, middle=middle / 3600, high=high / 3600)
+
+
+def _scaled(hours: Spread | None, factor: float) -> Spread | None:
+    return hours and hours.scaled(factor)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
+
+
+def _total(sizes: Sequence[int | None]) -> int | None:
+    return None if None in sizes else sum(size or 0 for size in sizes)
+
+
+def _working_bytes(sizes: Sequence[int | None], workers: int) -> int | None:
+    largest = sorted((size or 0 for size in sizes), reverse=True)[:workers]
+    return None if None in sizes else sum(largest) * STATES_A_CHECKPOINT * CHECKPOINTS_KEPT
+
+
+def _tree(
+    records: Iterable[TrialRecord],
+    tasks: Mapping[str, StageTask],
+    known: Mapping[str, EpochCost | None],
+    stored: Mapping[str, StageSummary],
+) -> dict[str, StageNode]:
+    roots: dict[str, StageNode] = {}
+    for record in records:
+        node = roots.setdefault(record.recipe, StageNode(stage_id="", stage=record.recipe, epochs=0, hours=None, is_stored=True))
+        node.trials += 1
+        for stage_id in record.stage_ids:
+            if stage_id not in node.children:
+                config = tasks[stage_id].config
+                node.children[stage_id] = StageNode(
+                    stage_id=stage_id,
+                    stage=config.name,
+                    epochs=config.epochs,
+                    hours=_hours([stage_id], tasks, known),
+                    is_stored=stage_id in stored,
+                )
+            node = node.children[stage_id]
+            node.trials += 1
+    return roots
+
+
+def _unique_epochs(node: StageNode) -> int:
+    return node.epochs + sum(_unique_epochs(child) for child in node.children.values())

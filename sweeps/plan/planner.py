@@ -1,0 +1,140 @@
+"""Gathers what a plan needs (the store, this device, a short calibration) and sets it against what a sweep really took."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.models.detector import Detector
+from birdclef_core.stages.training import StageTask, environment
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
+from birdclef_core.store.summary import Spread, StageSummary
+from sweeps.execution.cluster import Slots
+from sweeps.plan.calibration import measure_clips_per_s
+from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, work_of_task
+from sweeps.plan.plan import Plan, make_plan
+from sweeps.plan.text import hours_text
+from sweeps.schedule.records import TrialRecord
+from sweeps.search.chains import StageTree
+
+BYTES_A_FLOAT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planner:
+    """Makes plans for one sweep on one store."""
+
+    tree: StageTree
+    dataset: Dataset
+    store: StageStore
+    slots: Slots
+    known: Sequence[TrialRecord] = ()
+    """Trials that the sweep has already."""
+
+    def plan(self, samples: int, *, calibrate: Callable[[str], None] | None = None) -> Plan:
+        """`samples`: trials in all, known ones included. `calibrate` is told what is being measured; None: nothing is, and what the
+        store does not know stays unknown."""
+        stored = self.store.summaries()
+        device = self._device()
+        name = environment(device)["device"] if device is not None else _usual_gpu(stored.values())
+        sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
+        costs = CostModel(measured(stored.values(), name), sizes, self.tree.data_fingerprint)
+        if calibrate is not None and device is not None:
+            self._calibrate(costs, device, calibrate)
+        by_work = {summary.work: summary.num_bytes for summary in stored.values()}
+
+        def stage_bytes(task: StageTask) -> int | None:
+            work = work_of_task(task)
+            if work not in by_work and calibrate is not None:
+                by_work[work] = _weight_bytes(task, len(self.tree.all_species))
+            return by_work.get(work)
+
+        return make_plan(
+            self.tree,
+            samples=samples,
+            workers=self.slots.max_concurrent,
+            gpus_per_worker=self.slots.gpus_per_trial,
+            device=name,
+            stored=stored,
+            costs=costs,
+            stage_bytes=stage_bytes,
+            known=self.known,
+        )
+
+    def _device(self) -> torch.device | None:
+        """What trials run on, when this machine has it; None when only other machines do."""
+        if not self.slots.gpus_per_trial:
+            return torch.device("cpu")
+        return torch.device("cuda") if torch.cuda.is_available() else None
+
+    def _calibrate(self, costs: CostModel, device: torch.device, say: Callable[[str], None]) -> None:
+        """Measures one stage of each kind of work of which the store knows nothing."""
+        search = self.tree.search
+        for recipe in search.recipes:
+            for task in self.tree.chain(recipe.name, search.baseline(recipe)):
+                if costs.epoch(task) is not None:
+                    continue
+                say(f"Measuring {recipe.name}, {task.config.name} ({task.config.clip_s:g} s clips)")
+                space = self.tree.all_species if task.config.label_space == "all" else self.tree.target_species
+                rate = measure_clips_per_s(task, space, device, threads=self.slots.threads_per_trial)
+                costs.add(Measurement(work=work_of_task(task), clip_s=task.config.clip_s, clips_per_s=rate, calibrated=True))
+
+
+def _usual_gpu(summaries: Iterable[StageSummary]) -> str:
+    """The device of the newest stage that was not trained on a CPU."""
+    newest = max(summaries, key=lambda summary: summary.finished_at, default=None)
+    return newest.device if newest is not None else "GPUs of the cluster"
+
+
+def _weight_bytes(task: StageTask, num_classes: int) -> int:
+    model = Detector(task.model, num_classes)
+    return BYTES_A_FLOAT * sum(tensor.numel() for tensor in model.state_dict().values())
+
+
+def save_plan(storage: Storage, plan: Plan, file: str) -> None:
+    """Keeps a plan's figures with the sweep, so that they can be set against what it took, by a later driver too."""
+    figures = {name: asdict(amount) for name, amount in (("alone", plan.alone), ("shared", plan.shared), ("pruned", plan.pruned))}
+    kept = {"trials": plan.trials, "stages_asked": plan.stages_asked, "stages_new": plan.stages_unique - plan.stages_stored}
+    storage.write_text(file, json.dumps(kept | figures, indent=1))
+
+
+def against_actual(storage: Storage, trials: Iterable[TrialRecord], wall_s: float, file: str) -> list[str]:
+    """What was planned beside what the trials took; empty when no plan was kept. `wall_s`: of this run of the driver."""
+    text = storage.read_text(file)
+    if text is None:
+        return []
+    planned: Mapping[str, Any] = json.loads(text)
+    records = list(trials)
+    spent_h = sum(record.cost_s for record in records) / 3600
+    saved_h = sum(record.saved_s for record in records) / 3600
+    rows = [
+        ("trials", str(planned["trials"]), "", str(len(records))),
+        ("stages asked for", str(planned["stages_asked"]), "", str(sum(len(record.stage_ids) for record in records))),
+        ("stages trained", str(planned["stages_new"]), "", str(sum(len(record.trained_ids) for record in records))),
+        (
+            "epochs trained",
+            *(f"{planned[name]['epochs']:,.0f}" for name in ("shared", "pruned")),
+            f"{sum(record.epochs_trained for record in records):,}",
+        ),
+        ("worker time", *(_hours(planned[name]["worker_hours"]) for name in ("shared", "pruned")), hours_text(_exact(spent_h))),
+        (
+            "wall time",
+            *(_hours(planned[name]["wall_hours"]) for name in ("shared", "pruned")),
+            hours_text(_exact(wall_s / 3600)),
+        ),
+    ]
+    lines = ["Plan against actual", f"  {'':<18}{'planned':>29}{'with pruning':>29}{'actual':>20}"]
+    lines += [f"  {title:<18}{plain:>29}{pruned:>29}{actual:>20}" for title, plain, pruned, actual in rows]
+    return [*lines, f"  Wall time is of this run. Reused stages would have taken {hours_text(_exact(saved_h))} more."]
+
+
+def _hours(values: Mapping[str, float] | None) -> str:
+    return hours_text(Spread(**values) if values else None)
+
+
+def _exact(hours: float) -> Spread:
+    return Spread(low=hours, middle=hours, high=hours)

@@ -1,0 +1,85 @@
+"""What a sweep's trials are made of, found before it runs and said aloud: recordings, first weights, the tree of stages."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from birdclef_core.data.dataset import Dataset, load_dataset
+from birdclef_core.demo.demo_set import make_demo
+from birdclef_core.errors import InputError
+from birdclef_core.identity import code_version
+from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
+from sweeps.execution.audio_cache import AudioCache
+from sweeps.options import SweepOptions
+from sweeps.run.request import Order
+from sweeps.run.start_stage import describe_start
+from sweeps.search.chains import StageTree
+from sweeps.search.space import Search
+
+DEMO_DATA = "demo-data"
+
+
+def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -> Dataset:
+    """The recordings; unusable ones are listed in `folder`. Raises as `load_dataset` does."""
+    if options.data is None:
+        root = make_demo(Path(DEMO_DATA))
+        say(f"Data: the synthetic demo set in {root} (made-up songs, for trying only; --data DIR for real recordings).")
+    else:
+        root = Path(options.data)
+    dataset = load_dataset(
+        root,
+        target_species=Path(options.target_species) if options.target_species else None,
+        max_bad_share=options.max_bad_share,
+        fold=options.fold,
+        bad_files_csv=folder / "unusable_recordings.csv",
+    )
+    validation = int(dataset.recordings["is_validation"].sum())
+    say(
+        f"Data: {len(dataset.recordings)} recordings of {len(dataset.all_species)} species ({len(dataset.target_species)} target), "
+        f"{validation} for validation, {len(dataset.noise)} noise files."
+    )
+    if dataset.soundscapes is not None:
+        say(f"Scored too: {len(dataset.soundscapes.windows)} labelled windows of soundscapes (val_soundscapes/...).")
+    for finding in dataset.findings:
+        say(f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning} ({', '.join(finding.examples)})")
+    return dataset
+
+
+def make_tree(order: Order, search: Search, dataset: Dataset, cache: AudioCache, say: Callable[[str], None]) -> StageTree:
+    """The tree of an order's stages.
+
+    Raises InputError when a sweep that goes on would have other recordings or first weights than it began with, or when the stage
+    that trials start from is not whole.
+    """
+    fingerprint = cache.data_fingerprint(dataset)
+    order.check_data(fingerprint)
+    start = order.start
+    encoders = sorted({recipe.model.encoder for recipe in search.recipes})
+    pretrained = {encoder: RANDOM if start else _first_weights(order, encoder) for encoder in encoders}
+    for line in dict.fromkeys(weights.found for weights in pretrained.values() if not start):
+        say(f"Encoders: {line}")
+    if start:
+        say(describe_start(search, start))
+    return StageTree(
+        search=search,
+        seed=order.options.seed,
+        pretrained=pretrained,
+        all_species=dataset.all_species,
+        target_species=dataset.target_species,
+        data_fingerprint=fingerprint,
+        code_version=code_version(),
+        start=start.stage_id if start else None,
+    )
+
+
+def _first_weights(order: Order, encoder: str) -> PretrainedWeights:
+    """The weights that an encoder starts from: those that it has started from in this sweep before."""
+    before = order.encoders().get(encoder)
+    if before == RANDOM.name and order.options.pretrained in ("auto", "off"):
+        return RANDOM
+    weights = resolve_pretrained(encoder, order.options.pretrained)
+    if before is not None and weights.name != before:
+        raise InputError(
+            f"{encoder} must start from the same weights throughout a sweep, and has started from {before} in {order.name}, but these "
+            f"are {weights.name} ({weights.found}). Make those reachable, or start a new sweep."
+        )
+    return weights

@@ -1,0 +1,83 @@
+"""Trials that start from a checkpoint of the store: which recipes can, and which of their stages remain."""
+
+from dataclasses import replace
+
+from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig
+from birdclef_core.errors import InputError
+from birdclef_core.identity import canonical
+from birdclef_core.store.stage_store import StageRecord
+from birdclef_core.store.storage import Storage
+from sweeps.checkpoints.explain import differences
+from sweeps.checkpoints.references import resolve, store_of
+from sweeps.search.space import Search
+
+SHOWN_FIELDS = 3
+
+
+def find_start(storage: Storage, reference: str) -> StageRecord:
+    """The stage that a reference stands for. Raises InputError when there is none or its files are not whole."""
+    store = store_of(storage)
+    stage_id = resolve(storage, reference)
+    problem = store.check(stage_id)
+    record = store.record(stage_id)
+    if problem or record is None:
+        raise InputError(
+            f"The stage that trials start from must be whole in the store, but {stage_id[:16]} is not: {problem or 'it has no record'}. "
+            "Import it again, or let a sweep that needs it train it again."
+        )
+    return record
+
+
+def start_after(search: Search, start: StageRecord) -> Search:
+    """The recipes that have the model of the stage, with the stages that come after it.
+
+    Those are what follows the stage of that name in the recipe; where a recipe has none of that name, what follows it in the usual
+    order. Raises InputError, saying why, when no recipe has the model or none has a stage left.
+    """
+    fitting = with_model_of(search, start)
+    rest = {recipe.name: _after(recipe, start.stage) for recipe in fitting.recipes}
+    if not any(rest.values()):
+        ends = ", ".join(f"{recipe.name} ends with {recipe.stages[-1].name}" for recipe in fitting.recipes)
+        raise InputError(
+            f"Stages must remain after {_title(start)}, but {ends}. Start from an earlier stage, or with a search that has more stages."
+        )
+    recipes = tuple(replace(recipe, stages=rest[recipe.name]) for recipe in fitting.recipes if rest[recipe.name])
+    return replace(search, recipes=recipes)
+
+
+def with_model_of(search: Search, start: StageRecord) -> Search:
+    """The search with the recipes alone that have the model of the stage. Raises InputError, saying why, when none has."""
+    model = start.identity.get("model")
+    recipes = tuple(recipe for recipe in search.recipes if canonical(recipe.model) == model)
+    if not recipes:
+        others = "; ".join(f"{recipe.name}: {_why_other(recipe, start)}" for recipe in search.recipes)
+        raise InputError(
+            f"A recipe must have the model of {_title(start)} to start from it, but none of search {search.name!r} has ({others}). "
+            "Give the search, --budget and --set that it was trained with."
+        )
+    return replace(search, recipes=recipes)
+
+
+def describe_start(search: Search, start: StageRecord) -> str:
+    """One line for the user."""
+    chains = "; ".join(f"{recipe.name}: {' → '.join(stage.name for stage in recipe.stages)}" for recipe in search.recipes)
+    return f"Every trial starts from {_title(start)} and goes on with {chains}."
+
+
+def _after(recipe: Recipe, name: str) -> tuple[StageConfig, ...]:
+    names = [stage.name for stage in recipe.stages]
+    if name in names:
+        return recipe.stages[names.index(name) + 1 :]
+    order = list(STAGE_NAMES)
+    place = order.index(name) if name in order else -1
+    return tuple(stage for stage in recipe.stages if order.index(stage.name) > place)
+
+
+def _why_other(recipe: Recipe, start: StageRecord) -> str:
+    found = differences(start.identity.get("model", {}), canonical(recipe.model))
+    named = [f"{item.field} is {item.second!r} and not {item.first!r}" for item in found[:SHOWN_FIELDS]]
+    return ", ".join(named) + (f" and {len(found) - SHOWN_FIELDS} more" if len(found) > SHOWN_FIELDS else "")
+
+
+def _title(record: StageRecord) -> str:
+    return f"{record.recipe} {record.stage} {record.stage_id[:12]}"

@@ -1,0 +1,185 @@
+"""The only file that knows Optuna: asks for parameters, tells what became of them."""
+
+import math
+import warnings
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import TrialState
+
+from sweeps.schedule.records import Outcome
+from sweeps.search.space import Choice, Parameter, Search
+
+RECIPE = "recipe"
+STARTUP_TRIALS = 10
+REMEMBERED_TRIALS = 500
+"""TPE's time for one draw grows with the trials it sees; it sees no more than twice this many."""
+RANDOM_LOOKAHEAD = 16
+"""How many waiting trials for each that may run are worth having, where draws do not depend on scores."""
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """What is to be tried next."""
+
+    ticket: int
+    """To tell the outcome by, once."""
+    recipe: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A trial that has ended, as it is remembered."""
+
+    recipe: str
+    params: Mapping[str, Any]
+    outcome: Outcome
+
+
+@dataclass
+class _Study:
+    """An Optuna study and its trials that have not ended."""
+
+    study: optuna.Study
+    open: dict[int, tuple[optuna.Trial, Draw]] = field(default_factory=dict)
+    told: list[Told] = field(default_factory=list)
+
+
+class Sampler:
+    """Draws from a search's space by Optuna's TPE (or at random, if the search says so); the objective is maximised.
+
+    The first trials are each recipe at its own values. `history` holds the trials of an earlier driver that ended.
+    """
+
+    def __init__(self, search: Search, seed: int, *, history: Sequence[Told] = (), first_ticket: int | None = None) -> None:
+        """`first_ticket`: of the next draw, past those of earlier drivers; by default the length of the history."""
+        self._search, self._seed = search, seed
+        self._drawn = len(history)
+        self._next_ticket = len(history) if first_ticket is None else first_ticket
+        self._study = self._new_study(_worth_remembering(history))
+        known = [(item.recipe, dict(item.params)) for item in history]
+        baselines = [(recipe.name, search.baseline(recipe)) for recipe in search.recipes]
+        self._first = deque(item for item in baselines if item not in known)
+
+    def ask(self) -> Draw:
+        """The next point to try."""
+        if self._first:
+            recipe, params = self._first.popleft()
+            return self.take(recipe, params)
+        return self._draw()
+
+    def take(self, recipe: str, params: Mapping[str, Any]) -> Draw:
+        """A draw of given parameters: of a trial that goes on after an interruption, for one."""
+        if (recipe, dict(params)) in self._first:
+            self._first.remove((recipe, dict(params)))
+        self._study.study.enqueue_trial({RECIPE: recipe, **params})
+        return self._draw()
+
+    def tell(self, ticket: int, outcome: Outcome) -> None:
+        """Tells the outcome of a draw; each ticket once."""
+        trial, draw = self._study.open.pop(ticket)
+        study = self._study.study
+        if outcome.kind == "score":
+            study.tell(trial, outcome.value)
+        elif outcome.kind == "pruned":
+            trial.report(outcome.value or 0.0, outcome.step)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+        self._study.told.append(Told(recipe=draw.recipe, params=draw.params, outcome=outcome))
+        if len(self._study.told) >= 2 * REMEMBERED_TRIALS:
+            self._forget()
+
+    def free_draws(self, waiting: int, max_running: int) -> int:
+        """How many more draws may be made before their time without making any of them worse.
+
+        `waiting` counts the trials that are drawn and do not run. TPE's first draws are random, as all of a random search's.
+        """
+        if self._search.sampler == "random":
+            return RANDOM_LOOKAHEAD * max_running - waiting
+        return STARTUP_TRIALS - self._drawn
+
+    def _draw(self) -> Draw:
+        ticket = self._next_ticket
+        self._drawn, self._next_ticket = self._drawn + 1, ticket + 1
+        return self._open(self._study.study.ask(), ticket)
+
+    def _open(self, trial: optuna.Trial, ticket: int) -> Draw:
+        recipe = trial.suggest_categorical(RECIPE, [item.name for item in self._search.recipes])
+        space = self._search.sampled_space(self._search.recipe(recipe))
+        params = {key: _suggest(trial, key, parameter) for key, parameter in space.items()}
+        draw = Draw(ticket=ticket, recipe=recipe, params=params)
+        self._study.open[ticket] = (trial, draw)
+        return draw
+
+    def _new_study(self, history: Sequence[Told]) -> _Study:
+        seed = (self._seed + self._next_ticket) % 2**32
+        study = optuna.create_study(direction="maximize", sampler=_optuna_sampler(self._search.sampler, seed))
+        study.add_trials([self._frozen(item) for item in history])
+        return _Study(study, told=list(history))
+
+    def _forget(self) -> None:
+        """Goes on with a new study that has only the trials worth remembering, and those that are open."""
+        before = self._study
+        self._study = self._new_study(_worth_remembering(before.told))
+        for ticket, (_, draw) in before.open.items():
+            self._study.study.enqueue_trial({RECIPE: draw.recipe, **draw.params})
+            self._open(self._study.study.ask(), ticket)
+
+    def _frozen(self, item: Told) -> optuna.trial.FrozenTrial:
+        space = self._search.sampled_space(self._search.recipe(item.recipe))
+        distributions: dict[str, BaseDistribution] = {key: _distribution(space[key]) for key in item.params}
+        distributions[RECIPE] = CategoricalDistribution([recipe.name for recipe in self._search.recipes])
+        states = {"score": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        outcome = item.outcome
+        return optuna.trial.create_trial(
+            state=states[outcome.kind],
+            params={RECIPE: item.recipe, **item.params},
+            distributions=distributions,
+            value=outcome.value if math.isfinite(outcome.value or 0.0) else None,  # as Optuna itself keeps a trial that is told
+            intermediate_values={outcome.step: outcome.value or 0.0} if outcome.kind == "pruned" else None,
+        )
+
+
+def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # group: a recipe that skips a stage has fewer parameters than the others.
+        return optuna.samplers.TPESampler(
+            seed=seed, group=True, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+        )
+
+
+def _worth_remembering(history: Sequence[Told]) -> list[Told]:
+    """At most REMEMBERED_TRIALS in their order: the best half, and of the others the newest.
+
+    TPE takes at most 25 trials for good ones; all that it needs of the others is how they lie in the space.
+    """
+    if len(history) <= REMEMBERED_TRIALS:
+        return list(history)
+    scored = [index for index, item in enumerate(history) if item.outcome.kind == "score"]
+    best = sorted(scored, key=lambda index: -(history[index].outcome.value or 0.0))[: REMEMBERED_TRIALS // 2]
+    others = sorted(set(range(len(history))) - set(best))
+    newest = others[-(REMEMBERED_TRIALS - len(best)) :]
+    return [history[index] for index in sorted((*best, *newest))]
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.values)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def _suggest(trial: optuna.Trial, key: str, parameter: Parameter) -> Any:
+    if isinstance(parameter, Choice):
+        return trial.suggest_categorical(key, parameter.values)
+    return trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)

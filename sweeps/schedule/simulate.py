@@ -1,0 +1,192 @@
+"""A sweep without training, on a clock that jumps from event to event: the real tree, sampler, gate and pruning decide, made-up
+workers take the time that the caller says. Plans, benchmarks and tests run through it.
+"""
+
+import heapq
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from birdclef_core.stages.training import StageTask
+from sweeps.execution.trial import TrialReport
+from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, PlannedTrial
+from sweeps.schedule.pruning import rung_at
+from sweeps.schedule.records import TrialRecord
+
+EpochSeconds = Callable[[StageTask], float]
+Score = Callable[[StageTask, int], float]
+
+
+@dataclass
+class SimulatedStore:
+    """A stage store in memory, which several simulated sweeps may share."""
+
+    published: set[str] = field(default_factory=set)
+    trained_by: dict[str, str] = field(default_factory=dict)
+    """The sweep that holds the lease, by stage id."""
+    unfinished: dict[str, int] = field(default_factory=dict)
+    """Epochs that an interrupted stage has behind it."""
+
+
+@dataclass(frozen=True)
+class SimulatedView:
+    """What one sweep sees of a simulated store: all of it, at once."""
+
+    store: SimulatedStore
+    sweep: str
+
+    def is_published(self, stage_id: str) -> bool:
+        return stage_id in self.store.published
+
+    def is_leased(self, stage_id: str) -> bool:
+        return self.store.trained_by.get(stage_id, self.sweep) != self.sweep
+
+    def mark_published(self, stage_id: str) -> None:
+        self.store.published.add(stage_id)
+
+    def mark_missing(self, stage_id: str) -> None:
+        self.store.published.discard(stage_id)
+
+    def mark_leased(self, stage_id: str) -> None:
+        """Nothing: the store itself says so."""
+
+
+class MemoryRecords:
+    """Trials kept in memory alone."""
+
+    def __init__(self, trials: Mapping[str, TrialRecord] | None = None) -> None:
+        self.trials = dict(trials or {})
+
+    def load_trials(self) -> list[TrialRecord]:
+        return list(self.trials.values())
+
+    def save_trial(self, record: TrialRecord) -> None:
+        self.trials[record.trial] = record
+
+
+@dataclass(kw_only=True)
+class SimulationResult:
+    """What a simulated sweep did."""
+
+    elapsed_s: float = 0.0
+    """By the simulated clock, until the last trial ended."""
+    worker_s: float = 0.0
+    """Time that workers spent training."""
+    epochs: int = 0
+    executed: dict[str, int] = field(default_factory=dict)
+    """How often each stage was trained to its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSweep:
+    """A sweep and the store that its workers see."""
+
+    name: str
+    coordinator: Coordinator
+
+
+def even_score(task: StageTask, epoch: int) -> float:
+    """A made-up score, spread evenly over 0 to 1, always the same for the same stage and epoch."""
+    return (int(task.stage_id[:8], 16) * (epoch + 1) * 2654435761 % 2**32) / 2**32
+
+
+def simulate(
+    sweeps: Sequence[SimulatedSweep], store: SimulatedStore, workers: int, epoch_s: EpochSeconds, score: Score = even_score
+) -> SimulationResult:
+    """Runs sweeps on one store to their end. A worker that is free goes to the sweep that has the fewest, as on a shared cluster."""
+    return _Simulation(sweeps, store, workers, epoch_s, score).run()
+
+
+class _Simulation:
+    def __init__(
+        self, sweeps: Sequence[SimulatedSweep], store: SimulatedStore, workers: int, epoch_s: EpochSeconds, score: Score
+    ) -> None:
+        self._sweeps, self._store, self._epoch_s, self._score = sweeps, store, epoch_s, score
+        self._free = workers
+        self._result = SimulationResult()
+        self._events: list[tuple[float, int, Iterator[float]]] = []
+        """When, a tie-breaker, and the worker that goes on then."""
+        self._order = count()
+
+    def run(self) -> SimulationResult:
+        now_s = 0.0
+        self._fill(now_s)
+        while self._events:
+            now_s, _, worker = heapq.heappop(self._events)
+            self._advance(now_s, worker)
+            self._fill(now_s)
+        self._result.elapsed_s = now_s
+        return self._result
+
+    def _fill(self, now_s: float) -> None:
+        """Starts whatever may start now."""
+        hungry = list(self._sweeps)
+        while hungry and self._free:
+            sweep = min(hungry, key=lambda sweep: sweep.coordinator.num_running)
+            planned = sweep.coordinator.next_trial()
+            if planned is None:
+                hungry.remove(sweep)
+            else:
+                self._free -= 1
+                self._advance(now_s, self._worker(sweep, planned))
+
+    def _advance(self, now_s: float, worker: Iterator[float]) -> None:
+        wait_s = next(worker, None)
+        if wait_s is None:
+            self._free += 1
+        else:
+            heapq.heappush(self._events, (now_s + wait_s, next(self._order), worker))
+
+    def _worker(self, sweep: SimulatedSweep, planned: PlannedTrial) -> Iterator[float]:
+        """Takes a trial to its end as `run_trial` does; yields the seconds until it has something to say that matters."""
+        chain, trial = planned.chain, planned.record.trial
+        first = max((index + 1 for index, task in enumerate(chain) if task.stage_id in self._store.published), default=0)
+        for index, task in enumerate(chain):
+            if index < first:
+                if not sweep.coordinator.report(trial, self._report(planned, index, "reused", task.config.epochs)):
+                    return
+            elif self._store.trained_by.setdefault(task.stage_id, sweep.name) != sweep.name:
+                sweep.coordinator.report(trial, self._report(planned, index, "held", 0))
+                return
+            else:
+                goes_on = yield from self._stage(sweep, planned, index)
+                self._store.trained_by.pop(task.stage_id)
+                if not goes_on:
+                    return
+
+    def _stage(self, sweep: SimulatedSweep, planned: PlannedTrial, index: int) -> Generator[float, None, bool]:
+        task, trial = planned.chain[index], planned.record.trial
+        stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(planned.chain[index])
+        done = self._store.unfinished.pop(stage_id, 0)
+        goes_on = True
+        for until in [epoch for epoch in range(done + 1, epochs + 1) if rung_at(task.config, epoch, epochs)]:
+            yield (until - done) * epoch_s
+            self._result.worker_s += (until - done) * epoch_s
+            self._result.epochs += until - done
+            if until == epochs:
+                self._store.published.add(stage_id)
+                self._result.executed[stage_id] = self._result.executed.get(stage_id, 0) + 1
+            for epoch in range(done + 1, until + 1):
+                goes_on = sweep.coordinator.report(trial, self._report(planned, index, "epoch", epoch, epoch_s))
+            done = until
+            if not goes_on and done < epochs:
+                self._store.unfinished[stage_id] = done
+                break
+        return goes_on
+
+    def _report(self, planned: PlannedTrial, index: int, kind: Any, epoch: int, cost_s: float = 0.0) -> TrialReport:
+        task = planned.chain[index]
+        score = self._score(task, epoch)
+        return TrialReport(
+            kind=kind,
+            stage=task.config.name,
+            stage_index=index,
+            stage_id=task.stage_id,
+            epoch=epoch,
+            epochs=task.config.epochs,
+            score=score,
+            metrics={OBJECTIVE: score},
+            cost_s=cost_s if kind == "epoch" else self._epoch_s(task) * task.config.epochs,
+            done=index == len(planned.chain) - 1 and epoch == task.config.epochs,
+        )

@@ -1,0 +1,57 @@
+"""What the driver knows of the stage store without asking it for each trial: one listing at the start, leases every few seconds."""
+
+import time
+
+from birdclef_core.store.leases import Leases
+from birdclef_core.store.stage_store import StageStore
+
+REFRESH_S = 3.0
+
+
+class DriverStoreView:
+    """The `StoreView` of a real sweep.
+
+    It may be a little behind: then a trial starts, finds out at once that its stage is there or is being trained elsewhere
+    (the worker asks the store itself), and says so.
+    """
+
+    def __init__(self, store: StageStore, leases: Leases, *, sweep: str) -> None:
+        self._store, self._leases, self._sweep = store, leases, sweep
+        self._published: set[str] = set()
+        self._doubtful = set(store.known_ids())
+        """Known to the store when it was listed: published, or damaged, or never finished."""
+        self._leased: set[str] = set()
+        self._refreshed = -REFRESH_S
+        self._clock_offset_s: float | None = None
+
+    def is_published(self, stage_id: str) -> bool:
+        if stage_id in self._doubtful:
+            self._doubtful.remove(stage_id)
+            if self._store.is_published(stage_id):
+                self._published.add(stage_id)
+        return stage_id in self._published
+
+    def is_leased(self, stage_id: str) -> bool:
+        if time.monotonic() - self._refreshed > REFRESH_S:
+            self._refresh()
+        return stage_id in self._leased
+
+    def mark_published(self, stage_id: str) -> None:
+        self._published.add(stage_id)
+
+    def mark_missing(self, stage_id: str) -> None:
+        self._published.discard(stage_id)
+
+    def mark_leased(self, stage_id: str) -> None:
+        self._leased.add(stage_id)
+        self._refreshed = time.monotonic()
+
+    def _refresh(self) -> None:
+        others = [entry for entry in self._leases.entries() if entry.holder.sweep != self._sweep]
+        if others and self._clock_offset_s is None:
+            self._clock_offset_s = self._leases.clock_offset_s()
+        now_s = time.time() + (self._clock_offset_s or 0.0)
+        leased = {entry.stage_id for entry in others if not self._leases.is_dead(entry, now_s)}
+        self._doubtful |= self._leased - leased  # those that other sweeps were training may be there now
+        self._leased = leased
+        self._refreshed = time.monotonic()

@@ -1,0 +1,91 @@
+"""From a trial's parameters to its chain of stages with their ids: where two trials share a prefix, the ids are equal."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.identity import canonical, fingerprint
+from birdclef_core.models.detector import check_clip_s
+from birdclef_core.models.encoders import PretrainedWeights
+from birdclef_core.stages.training import StageTask
+from birdclef_core.taxonomy import LabelSpace
+from sweeps.search.space import Search
+
+Chain = tuple[StageTask, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTree:
+    """Everything that stage ids depend on besides a trial's parameters. Picklable."""
+
+    search: Search
+    seed: int
+    """Of the sampler."""
+    pretrained: Mapping[str, PretrainedWeights]
+    """By encoder."""
+    all_species: LabelSpace
+    target_species: LabelSpace
+    data_fingerprint: str
+    code_version: str
+    start: str | None = None
+    """Id of the stage that every trial starts from; None: from the encoders' weights. The ids of what follows are the same as if the
+    whole chain had been asked for."""
+
+    def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
+        """The stages of one trial, first to last. Raises InputError for parameters that no model can take."""
+        recipe = self.search.recipe(recipe_name)
+        pretrained = self.pretrained[recipe.model.encoder]
+        tasks: list[StageTask] = []
+        parent_id = self.start
+        for config in self.search.stages(recipe, params):
+            space = self.all_species if config.label_space == "all" else self.target_species
+            stage_id, identity = _identify(
+                recipe.model, config, parent_id or pretrained.name, space.fingerprint, self.data_fingerprint, self.code_version
+            )
+            tasks.append(
+                StageTask(
+                    stage_id=stage_id,
+                    parent_id=parent_id,
+                    recipe=recipe.name,
+                    model=recipe.model,
+                    config=config,
+                    pretrained=pretrained,
+                    identity=identity,
+                )
+            )
+            parent_id = stage_id
+        return tuple(tasks)
+
+
+@lru_cache(maxsize=8192)
+def _identify(
+    model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str
+) -> tuple[str, dict[str, Any]]:
+    """A stage's id and what it is the hash of. Kept because ten thousand trials ask for the same few prefixes."""
+    check_clip_s(model, config.clip_s)
+    identity = {
+        "model": _canonical_model(model),
+        "stage": canonical(config),
+        "label_space": label_space,
+        "data": data,
+        "parent": parent,
+        "code": code,
+    }
+    return fingerprint(identity), identity
+
+
+@lru_cache(maxsize=64)
+def _canonical_model(model: ModelConfig) -> Any:
+    return canonical(model)
+
+
+def config_fingerprint(chain: Chain) -> str:
+    """Hash of what a chain was configured as and the stage it starts from, whatever data, code and encoder weights it meets."""
+    return fingerprint([chain[0].parent_id, *(_config_fingerprint(task.model, task.config) for task in chain)])
+
+
+@lru_cache(maxsize=8192)
+def _config_fingerprint(model: ModelConfig, config: StageConfig) -> str:
+    return fingerprint([_canonical_model(model), canonical(config)])

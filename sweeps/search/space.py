@@ -1,0 +1,269 @@
+"""What a search is: recipes, the space around them, and how many variants of each early stage may exist."""
+
+import importlib.util
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, StageName, evolve
+from birdclef_core.errors import InputError
+from birdclef_core.identity import fingerprint
+
+SamplerName = Literal["tpe", "random"]
+
+SEARCHES_DIR = Path(__file__).parents[1] / "searches"
+
+STAGE_GROUPS: dict[str, tuple[StageName, ...]] = {
+    **{name: (name,) for name in get_args(StageName)},
+    "pretrain": ("pretrain_ce", "pretrain_bce"),
+    "train": ("train_ce", "train_bce"),
+    "every": STAGE_NAMES,
+}
+"""What the first part of a parameter's name may be, and the stages it stands for."""
+
+VARIANT = "variant"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, generator: random.Random) -> Any:
+        return generator.choice(self.values)
+
+    def has(self, value: Any) -> bool:
+        return value in self.values
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two bounds, on a logarithmic scale if so asked."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high or (self.log and self.low <= 0):
+            raise InputError(f"low <= high (and low > 0 on a log scale) must hold, but got low={self.low}, high={self.high}.")
+
+    def draw(self, generator: random.Random) -> float:
+        share = generator.random()
+        if self.log:
+            return float(self.low * (self.high / self.low) ** share)
+        return self.low + (self.high - self.low) * share
+
+    def has(self, value: Any) -> bool:
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
+
+
+Parameter = Choice | Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """Recipes and the space of stage parameters around them.
+
+    A parameter is named `<stage or group of stages>.<field of StageConfig>`, such as `train.mixing.wave_prob`; what a
+    recipe's stages do not include is not sampled for it.
+    """
+
+    name: str
+    recipes: tuple[Recipe, ...]
+    space: Mapping[str, Parameter]
+    small_space: Mapping[str, Parameter] = field(default_factory=dict)
+    """Replaces entries of `space` under the small budget."""
+    pools: Mapping[str, int] = field(default_factory=dict)
+    """For a group of early stages, how many variants of it (for each recipe) a sweep may train: variant 0 is the recipe's
+    own, the others are drawn once from the space. Trials that use the same variant share its stages. What variant 3 is follows
+    from the pool's own space alone, so that later sweeps, with whatever seed, share it too."""
+    sampler: SamplerName = "tpe"
+    """`tpe`: Optuna's TPE, which learns from the scores; `random`: independent draws, which shows the space evenly."""
+
+    def __post_init__(self) -> None:
+        if self.sampler not in get_args(SamplerName):
+            raise InputError(f"sampler must be one of {', '.join(get_args(SamplerName))}, but got {self.sampler!r}.")
+        if not self.recipes:
+            raise InputError(f"Search {self.name!r} must have at least one recipe.")
+        for key in (*self.space, *self.small_space):
+            group, _, path = key.partition(".")
+            if group not in STAGE_GROUPS or not path:
+                raise InputError(f"Parameter {key!r} must be named <group>.<field>; groups: {', '.join(STAGE_GROUPS)}.")
+        for group, size in self.pools.items():
+            if group not in STAGE_GROUPS or size < 1:
+                raise InputError(f"A pool must be a stage group with at least 1 variant, but got {group!r}: {size}.")
+
+    def with_small_space(self) -> "Search":
+        return replace(self, space={**self.space, **self.small_space}, small_space={})
+
+    def recipe(self, name: str) -> Recipe:
+        return next(recipe for recipe in self.recipes if recipe.name == name)
+
+    def pool_of(self, key: str) -> str | None:
+        """The pool that a parameter belongs to: the first whose stages include all of the parameter's."""
+        stages = set(STAGE_GROUPS[key.partition(".")[0]])
+        return next((group for group in self.pools if stages <= set(STAGE_GROUPS[group])), None)
+
+    def sampled_space(self, recipe: Recipe) -> dict[str, Parameter]:
+        """What is sampled for one recipe: a variant number for each pool, and every parameter outside the pools."""
+        space: dict[str, Parameter] = {}
+        for key, parameter in self._space_of(recipe).items():
+            pool = self.pool_of(key)
+            if pool is None:
+                space[key] = parameter
+            elif self.pools[pool] > 1:
+                space[f"{pool}.{VARIANT}"] = Choice(tuple(range(self.pools[pool])))
+        return space
+
+    def baseline(self, recipe: Recipe) -> dict[str, Any]:
+        """The point of the sampled space nearest to the recipe itself."""
+        own = {key: 0 if key.endswith(f".{VARIANT}") else value_of(recipe.stages, key) for key in self.sampled_space(recipe)}
+        return {key: _nearest(parameter, own[key]) for key, parameter in self.sampled_space(recipe).items()}
+
+    def point_of(self, recipe_name: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The point of the sampled space with the values in `params`; None where it has no such recipe or value, or lacks one."""
+        recipe = next((recipe for recipe in self.recipes if recipe.name == recipe_name), None)
+        space = self.sampled_space(recipe) if recipe else {}
+        if recipe is None or not all(key in params and parameter.has(params[key]) for key, parameter in space.items()):
+            return None
+        return {key: params[key] for key in space}
+
+    def grid(self, recipe: Recipe) -> Iterator[dict[str, Any]] | None:
+        """Every point of the sampled space, the late stages' parameters changing fastest; None where there are no end of them."""
+        space = self.sampled_space(recipe)
+        if any(isinstance(parameter, Range) and parameter.low < parameter.high for parameter in space.values()):
+            return None
+        values = [parameter.values if isinstance(parameter, Choice) else (parameter.low,) for parameter in space.values()]
+        return (dict(zip(space, point, strict=True)) for point in itertools.product(*values))
+
+    def points(self) -> Iterator[tuple[str, dict[str, Any]]] | None:
+        """Every point of every recipe's space; None where there are no end of them."""
+        grids = [(recipe.name, self.grid(recipe)) for recipe in self.recipes]
+        if any(grid is None for _, grid in grids):
+            return None
+        return ((name, params) for name, grid in grids if grid is not None for params in grid)
+
+    def stages(self, recipe: Recipe, params: Mapping[str, Any]) -> tuple[StageConfig, ...]:
+        """The recipe's stages with sampled parameters put in."""
+        changes: dict[str, Any] = {}
+        for pool in self.pools:
+            changes |= self._variant(recipe, pool, int(params.get(f"{pool}.{VARIANT}", 0)))
+        changes |= {key: value for key, value in params.items() if not key.endswith(f".{VARIANT}")}
+        return tuple(_evolved(stage, tuple(_for_stage(changes, stage.name).items())) for stage in recipe.stages)
+
+    def _variant(self, recipe: Recipe, pool: str, number: int) -> dict[str, Any]:
+        if number == 0:
+            return {}
+        space = {key: parameter for key, parameter in self._space_of(recipe).items() if self.pool_of(key) == pool}
+        generator = random.Random(f"{recipe.name}/{number}/{_space_fingerprint(tuple(space.items()))}")
+        return {key: parameter.draw(generator) for key, parameter in space.items()}
+
+    def _space_of(self, recipe: Recipe) -> dict[str, Parameter]:
+        names = {stage.name for stage in recipe.stages}
+        return {key: item for key, item in self.space.items() if names & set(STAGE_GROUPS[key.partition(".")[0]])}
+
+
+def value_of(stages: Iterable[StageConfig], key: str) -> Any:
+    """The value that a parameter has in the first stage that it is for; None when it is for none of them."""
+    group, _, path = key.partition(".")
+    value: Any = next((stage for stage in stages if stage.name in STAGE_GROUPS[group]), None)
+    for name in path.split(".") if value is not None else ():
+        value = getattr(value, name)
+    return value
+
+
+@lru_cache(maxsize=4096)
+def _evolved(stage: StageConfig, changes: tuple[tuple[str, Any], ...]) -> StageConfig:
+    # Kept because ten thousand trials ask for the same few prefixes.
+    return evolve(stage, dict(changes))
+
+
+@lru_cache(maxsize=256)
+def _space_fingerprint(space: tuple[tuple[str, Parameter], ...]) -> str:
+    return fingerprint(dict(space))
+
+
+def _for_stage(changes: Mapping[str, Any], stage: StageName) -> dict[str, Any]:
+    split = ((key.partition("."), value) for key, value in changes.items())
+    return {path: value for (group, _, path), value in split if stage in STAGE_GROUPS[group]}
+
+
+def _nearest(parameter: Parameter, value: Any) -> Any:
+    if isinstance(parameter, Range):
+        return min(max(value, parameter.low), parameter.high)
+    if value in parameter.values:
+        return value
+    if isinstance(value, (int, float)):
+        return min(parameter.values, key=lambda item: abs(item - value))
+    return parameter.values[0]
+
+
+def load_search(name: str) -> Search:
+    """A search by its name in `sweeps/searches/`, or from a user's own file that defines SEARCH.
+
+    Raises InputError for a name that is not there (naming those that are) or a file without a Search in it.
+    """
+    path = Path(name) if name.endswith(".py") else SEARCHES_DIR / f"{name}.py"
+    if not path.is_file():
+        known = sorted(file.stem for file in SEARCHES_DIR.glob("*.py") if not file.stem.startswith("_"))
+        raise InputError(
+            f"There is no search {name!r}; those that exist: {', '.join(known)}, or the path of a .py file of your own."
+        )
+    spec = importlib.util.spec_from_file_location(f"search_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path} must be importable, but raised {type(error).__name__}: {error}") from error
+    search = getattr(module, "SEARCH", None)
+    if not isinstance(search, Search):
+        raise InputError(f"{path} must define SEARCH = Search(...), but SEARCH is {type(search).__name__}.")
+    return search
+
+
+def override(search: Search, settings: Mapping[str, Any]) -> Search:
+    """The search with configuration fields set by hand (`--set key=value`); what is set is no longer sampled.
+
+    A key is a field of the model (`spectrogram.num_mels`), of every stage (`epochs`) or of a stage or group of stages
+    (`train_ce.epochs`, `pretrain.clip_s`). Raises InputError for a key that fits none of them.
+    """
+    for key, value in settings.items():
+        search = replace(
+            search,
+            recipes=tuple(_override_recipe(recipe, key, value) for recipe in search.recipes),
+            space=_without(search.space, key),
+            small_space=_without(search.small_space, key),
+        )
+    return search
+
+
+def _override_recipe(recipe: Recipe, key: str, value: Any) -> Recipe:
+    group, _, path = key.partition(".")
+    if group in STAGE_GROUPS and path:
+        stages = tuple(evolve(stage, {path: value}) if stage.name in STAGE_GROUPS[group] else stage for stage in recipe.stages)
+        return replace(recipe, stages=stages)
+    if hasattr(recipe.model, group):
+        return replace(recipe, model=evolve(recipe.model, {key: value}))
+    if hasattr(recipe.stages[0], group):
+        return replace(recipe, stages=tuple(evolve(stage, {key: value}) for stage in recipe.stages))
+    fields = sorted({*vars(recipe.model), *vars(recipe.stages[0])})
+    raise InputError(f"--set {key}=...: there is no such field. Fields: {', '.join(fields)}; stages: {', '.join(STAGE_GROUPS)}.")
+
+
+def _without(space: Mapping[str, Parameter], key: str) -> dict[str, Parameter]:
+    """The space without the parameters whose stages are all covered by a key set by hand."""
+    group, _, path = key.partition(".")
+    stages, field_path = (STAGE_GROUPS[group], path) if group in STAGE_GROUPS else (STAGE_NAMES, key)
+
+    def covered(name: str) -> bool:
+        own_group, _, own_path = name.partition(".")
+        return own_path == field_path and set(STAGE_GROUPS[own_group]) <= set(stages)
+
+    return {name: parameter for name, parameter in space.items() if not covered(name)}

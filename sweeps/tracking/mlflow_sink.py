@@ -1,0 +1,387 @@
+"""A sweep as MLflow keeps it; the only file that imports mlflow when it runs.
+
+Experiment `birdclef/<search>`: each trial is a top-level run (its comparison page shows no others) and each execution of a
+stage a run under the trial that trained it. A checkpoint is an external model: an output of the execution that made it, an
+input of every execution that starts from it and of every trial that has it in its chain, trained or taken from the store.
+Experiment `birdclef/sweeps`: one run a sweep, with its result and artifacts. An interrupted trial is SCHEDULED: it goes on
+when the sweep is resumed.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from sweeps.tracking import mlflow_views as page
+from sweeps.tracking.delivery import Record, Rejected
+from sweeps.tracking.events import (
+    CheckpointUsed,
+    EpochFinished,
+    Event,
+    StageFinished,
+    StageStarted,
+    SweepFinished,
+    SweepStarted,
+    TrialFinished,
+    TrialStarted,
+)
+
+_REFUSALS = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST"}
+_STAGE_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+_TRIAL_STATUS = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
+_NOTE = "mlflow.note.content"
+_TAG_CHARACTERS = 8000
+_PARAM_CHARACTERS = 6000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Entries:
+    """What is to be written to one run with one call."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    params: list[Param] = field(default_factory=list)
+    tags: list[RunTag] = field(default_factory=list)
+
+
+class MlflowSink:
+    """Writes records to an MLflow server: metrics, parameters and tags of many records with one call a run.
+
+    `memory` is kept by the caller from one sink to the next. It holds ids of this server: `experiment/<name>`,
+    `sweep/<name>`, `trial/<trial>`, `execution/<execution>`, `model/<stage_id>`, a trial's `open/` execution with its
+    `open_stage/`, its `chain/` of models, and what was written last.
+    """
+
+    def __init__(self, url: str, memory: dict[str, str], sweep_dir: Path) -> None:
+        self._url = url
+        self._client = MlflowClient(url)
+        self._memory = memory
+        self._sweep_dir = sweep_dir
+        self._entries: dict[str, _Entries] = {}
+        self._once_written: dict[str, str] = {}
+        self._look_first = True
+
+    def is_well(self) -> bool:
+        self._client.search_experiments(max_results=1)
+        return True
+
+    def apply(self, records: Sequence[Record], *, seen_before: bool) -> None:
+        self._look_first = seen_before
+        self._entries, self._once_written = {}, {}
+        try:
+            for event, time_ms in records:
+                self._apply(event, time_ms)
+            self._write_all()
+            if any(isinstance(event, (SweepStarted, TrialFinished, SweepFinished)) for event, _ in records):
+                page.save_views(self._client, self._experiment(self._search_experiment()), self._sweep(), records[-1][1])
+        except MlflowException as error:
+            if error.error_code in _REFUSALS:
+                raise Rejected(str(error)) from error
+            raise ConnectionError(f"{self._url}: {_reason(error)}") from error
+        self._memory.update(self._once_written)
+
+    def _apply(self, event: Event, time_ms: int) -> None:
+        match event:
+            case SweepStarted():
+                self._sweep_started(event, time_ms)
+            case TrialStarted():
+                self._trial_started(event, time_ms)
+            case StageStarted():
+                self._stage_started(event, time_ms)
+            case EpochFinished():
+                self._epoch_finished(event)
+            case StageFinished():
+                self._stage_finished(event, time_ms)
+            case CheckpointUsed():
+                self._checkpoint_used(event, time_ms)
+            case TrialFinished():
+                self._trial_finished(event, time_ms)
+            case SweepFinished():
+                self._sweep_finished(event, time_ms)
+
+    # Events
+
+    def _sweep_started(self, event: SweepStarted, time_ms: int) -> None:
+        self._memory |= {"sweep": event.sweep, "search": event.search, "note": event.note}
+        experiment_id = self._experiment(self._search_experiment())
+        tags = {**event.tags, "birdclef.search": event.search, "birdclef.experiment_id": experiment_id, _NOTE: event.note}
+        self._run("sweep", event.sweep, page.SWEEPS_EXPERIMENT, time_ms, name=event.sweep, tags=tags)
+        self._describe_experiment("running", "")
+
+    def _trial_started(self, event: TrialStarted, time_ms: int) -> None:
+        run_id = self._run("trial", event.trial, self._search_experiment(), time_ms, name=event.trial, tags={})
+        self._enter(run_id, params=event.params, tags={**event.tags, "birdclef.status": "running"})
+
+    def _stage_started(self, event: StageStarted, time_ms: int) -> None:
+        trial_run = self._known("trial", event.trial)
+        tags = {"mlflow.parentRunId": trial_run, "birdclef.trial": event.trial, "birdclef.stage": event.stage}
+        run_id = self._run("execution", event.execution, self._search_experiment(), time_ms, name=event.stage, tags=tags)
+        if self._memory.get(f"open/{event.trial}") != run_id:
+            self._end_open(event.trial, time_ms)
+        self._memory |= {f"open/{event.trial}": run_id, f"open_stage/{event.trial}": event.stage}
+        self._enter(run_id, params=event.params, tags=event.tags)
+        if event.starts_from:
+            self._enter(run_id, tags={"birdclef.starts_from": event.starts_from})
+            if model_id := self._find_model(event.starts_from):
+                self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+
+    def _end_open(self, trial: str, time_ms: int) -> None:
+        """Ends an execution that was cut short by a crash and that nobody will go on with."""
+        if run_id := self._memory.pop(f"open/{trial}", None):
+            self._enter(run_id, tags={"birdclef.status": "stopped"})
+            self._end(run_id, _STAGE_STATUS["stopped"], time_ms)
+
+    def _epoch_finished(self, event: EpochFinished) -> None:
+        epoch_key = f"epoch/{event.execution}"
+        stage_run, trial_run = self._known("execution", event.execution), self._known("trial", event.trial)
+        if event.epoch <= int(self._last(epoch_key, "-1")):
+            return
+        time_ms = round(event.time_s * 1000)
+        self._enter(stage_run, metrics=event.metrics, step=event.epoch, time_ms=time_ms)
+        self._enter(trial_run, metrics=event.metrics, step=event.trial_epoch, time_ms=time_ms)
+        self._once_written |= {epoch_key: str(event.epoch), f"trial_epoch/{event.trial}": str(event.trial_epoch)}
+        self._memory["per_epoch"] = "\n".join(sorted({*self._per_epoch(), *event.metrics}))
+
+    def _stage_finished(self, event: StageFinished, time_ms: int) -> None:
+        run_id = self._known("execution", event.execution)
+        step = int(self._last(f"epoch/{event.execution}", "0"))
+        tags = {"birdclef.stage_id": event.stage_id, "birdclef.status": event.status}
+        model_id = None
+        if event.status == "finished":
+            tags["birdclef.checkpoint_uri"] = event.checkpoint_uri
+            model_id = self._link_output(event, run_id, step)
+        self._enter(run_id, metrics=event.metrics, step=step, time_ms=time_ms, model_id=model_id, tags=tags)
+        self._memory.pop(f"open/{event.trial}", None)
+        self._end(run_id, _STAGE_STATUS[event.status], time_ms, event.artifacts)
+
+    def _link_output(self, event: StageFinished, run_id: str, step: int) -> str:
+        """The checkpoint as a model: output of its execution, input of its trial."""
+        self._write(run_id)
+        run = self._client.get_run(run_id)
+        model_id = self._find_model(event.stage_id) or self._create_model(
+            event.stage_id, run.data.tags["birdclef.stage"], event.checkpoint_uri, source=run
+        )
+        if run.outputs is None or model_id not in {output.model_id for output in run.outputs.model_outputs}:
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step)])
+        self._link_to_trial(event.trial, model_id)
+        return model_id
+
+    def _link_to_trial(self, trial: str, model_id: str) -> None:
+        """A checkpoint of the trial's chain, trained or taken."""
+        self._client.log_inputs(self._known("trial", trial), models=[LoggedModelInput(model_id)])
+        self._memory[f"chain/{trial}"] = " ".join({**dict.fromkeys(self._chain(trial)), model_id: None})
+
+    def _checkpoint_used(self, event: CheckpointUsed, time_ms: int) -> None:
+        model_id = self._find_model(event.stage_id) or self._create_model(
+            event.stage_id, event.stage or "checkpoint", event.checkpoint_uri, source=None
+        )
+        self._link_to_trial(event.trial, model_id)
+        self._enter_last_metrics(event.trial, event.metrics, time_ms)
+        if self._memory.get(f"open_stage/{event.trial}") == event.stage:  # somebody else has finished what it had begun
+            self._end_open(event.trial, time_ms)
+
+    def _trial_finished(self, event: TrialFinished, time_ms: int) -> None:
+        run_id = self._known("trial", event.trial)
+        self._enter_last_metrics(event.trial, event.metrics, time_ms)
+        if "objective" in event.metrics:
+            # MLflow lists on a model's page the runs that have a figure for it: so its consumers are found there.
+            for model_id in self._chain(event.trial):
+                self._enter(run_id, metrics={"objective": event.metrics["objective"]}, time_ms=time_ms, model_id=model_id)
+        self._enter(run_id, tags={**event.tags, "birdclef.status": event.status, _NOTE: event.reason})
+        if event.status == "interrupted":
+            open_stage = self._memory.get(f"open/{event.trial}")
+            for interrupted in (run_id, open_stage) if open_stage else (run_id,):
+                self._client.update_run(interrupted, status="SCHEDULED")
+        else:
+            self._end_open(event.trial, time_ms)
+            self._end(run_id, _TRIAL_STATUS[event.status], time_ms, event.artifacts)
+
+    def _sweep_finished(self, event: SweepFinished, time_ms: int) -> None:
+        run_id = self._known("sweep", self._sweep())
+        note = f"{self._memory['note']}\n\n{event.table_markdown}"
+        self._enter(run_id, tags={"birdclef.status": event.status, _NOTE: note})
+        self._end(run_id, "FINISHED" if event.status == "finished" else "KILLED", time_ms, event.artifacts)
+        self._describe_experiment(event.status, event.table_markdown)
+
+    # Runs
+
+    def _run(self, kind: str, key: str, experiment: str, time_ms: int, *, name: str, tags: Mapping[str, str]) -> str:
+        """The run of a sweep, trial or execution: known, found by its tags, or created; it is running afterwards."""
+        memory_key = f"{kind}/{key}"
+        identity = {"birdclef.sweep": self._sweep(), f"birdclef.{kind}": key, "birdclef.kind": kind}
+        experiment_id = self._experiment(experiment)
+        if memory_key not in self._memory and self._look_first:
+            query = " and ".join(page.equals(f"tags.`{tag}`", value) for tag, value in identity.items())
+            if found := self._client.search_runs([experiment_id], query, max_results=1):
+                self._memory[memory_key] = found[0].info.run_id
+        if memory_key in self._memory:
+            self._client.update_run(self._memory[memory_key], status="RUNNING")
+        else:
+            all_tags = {name: value[:_TAG_CHARACTERS] for name, value in {**tags, **identity}.items()}
+            run = self._client.create_run(experiment_id, start_time=time_ms, tags=all_tags, run_name=name)
+            self._memory[memory_key] = run.info.run_id
+        return self._memory[memory_key]
+
+    def _enter(
+        self,
+        run_id: str,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        step: int = 0,
+        time_ms: int = 0,
+        model_id: str | None = None,
+        params: Mapping[str, str | int | float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Notes what is to be written to a run. A metric that is not finite becomes a tag: MLflow would draw it as 1e308."""
+        entries = self._entries.setdefault(run_id, _Entries())
+        for name, value in (metrics or {}).items():
+            if math.isfinite(value):
+                entries.metrics.append(Metric(name, value, time_ms, step, model_id=model_id))
+            else:
+                entries.tags.append(RunTag(f"birdclef.not_finite.{name}", f"{value} at step {step}"))
+        entries.params += [Param(name, str(value)[:_PARAM_CHARACTERS]) for name, value in (params or {}).items()]
+        entries.tags += [RunTag(name, str(value)[:_TAG_CHARACTERS]) for name, value in (tags or {}).items()]
+
+    def _enter_last_metrics(self, trial: str, metrics: Mapping[str, float], time_ms: int) -> None:
+        """A trial's metrics at its last epoch. One that no epoch reports is a single figure: at step 0 it is drawn as a bar."""
+        step = int(self._last(f"trial_epoch/{trial}", "0"))
+        for name, value in metrics.items():
+            at = step if name in self._per_epoch() else 0
+            self._enter(self._known("trial", trial), metrics={name: value}, step=at, time_ms=time_ms)
+
+    def _write(self, run_id: str) -> None:
+        if entries := self._entries.pop(run_id, None):
+            self._client.log_batch(run_id, entries.metrics, entries.params, entries.tags)
+
+    def _write_all(self) -> None:
+        for run_id in list(self._entries):
+            self._write(run_id)
+
+    def _end(self, run_id: str, status: str, time_ms: int, artifacts: str | None = None) -> None:
+        """Ends a run and uploads its folder, last of all: what cannot be uploaded costs nothing else."""
+        path = self._sweep_dir / artifacts if artifacts else None
+        if path and not path.is_dir():
+            _log.warning("Pictures and tables in %s are not there any more: they cannot be uploaded.", path)
+            self._enter(run_id, tags={"birdclef.artifacts_missing": str(path)})
+            path = None
+        self._write(run_id)
+        self._client.set_terminated(run_id, status, end_time=time_ms)
+        if path:
+            # Not client.log_artifacts: it remembers the address of the server that a run was first uploaded to.
+            uri = self._client.get_run(run_id).info.artifact_uri
+            get_artifact_repository(uri, tracking_uri=self._url).log_artifacts(str(path))
+
+    # Checkpoints
+
+    def _find_model(self, stage_id: str) -> str | None:
+        """A checkpoint's model, in the experiment of whichever search came first."""
+        key = f"model/{stage_id}"
+        if key not in self._memory:
+            experiments = self._client.search_experiments(filter_string=f"name LIKE '{page.EXPERIMENT_PREFIX}%'")
+            found = self._client.search_logged_models(
+                [experiment.experiment_id for experiment in experiments],
+                filter_string=page.equals("tags.`birdclef.stage_id`", stage_id),
+                max_results=1,
+            )
+            if found:
+                self._memory[key] = found[0].model_id
+        return self._memory.get(key)
+
+    def _create_model(self, stage_id: str, stage: str, checkpoint_uri: str, source: Run | None) -> str:
+        """As mlflow.create_external_model, without its global state: weights stay in the stage store."""
+        model = self._client.create_logged_model(
+            self._experiment(self._search_experiment()),
+            name=f"{stage}-{stage_id[:8]}",
+            source_run_id=source.info.run_id if source else None,
+            tags={
+                "birdclef.stage_id": stage_id,
+                "birdclef.checkpoint_uri": checkpoint_uri,
+                "birdclef.sweep": self._sweep(),
+                "mlflow.model.isExternal": "true",
+                _NOTE: f"Weights: `{checkpoint_uri}`\n\nstage_id: `{stage_id}`",
+            },
+            params=source.data.params if source else {},
+            model_type="checkpoint",
+        )
+        self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        self._memory[f"model/{stage_id}"] = model.model_id
+        return model.model_id
+
+    # Experiments
+
+    def _experiment(self, name: str) -> str:
+        key = f"experiment/{name}"
+        if key not in self._memory:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                self._memory[key] = self._create_experiment(name)
+            else:
+                if found.lifecycle_stage == "deleted":
+                    self._client.restore_experiment(found.experiment_id)
+                self._memory[key] = found.experiment_id
+        return self._memory[key]
+
+    def _create_experiment(self, name: str) -> str:
+        try:
+            # The kind opens it in the layout for training instead of that for generative AI.
+            return self._client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"})
+        except MlflowException as error:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise error
+            return found.experiment_id  # another sweep was faster
+
+    def _describe_experiment(self, status: str, table_markdown: str) -> None:
+        experiment_id = self._experiment(self._search_experiment())
+        old = self._client.get_experiment(experiment_id).tags.get(_NOTE, "")
+        note = page.describe_experiment(
+            old,
+            sweep=self._sweep(),
+            status=status,
+            trials_id=experiment_id,
+            record=(self._experiment(page.SWEEPS_EXPERIMENT), self._known("sweep", self._sweep())),
+            body=f"{self._memory['note']}\n\n{table_markdown}",
+        )
+        self._client.set_experiment_tag(experiment_id, _NOTE, note)
+
+    # Memory
+
+    def _sweep(self) -> str:
+        return self._recalled("sweep", "SweepStarted")
+
+    def _search_experiment(self) -> str:
+        return page.EXPERIMENT_PREFIX + self._recalled("search", "SweepStarted")
+
+    def _known(self, kind: str, key: str) -> str:
+        return self._recalled(f"{kind}/{key}", f"the {kind}'s beginning")
+
+    def _recalled(self, key: str, told_by: str) -> str:
+        if key not in self._memory:
+            raise Rejected(f"{told_by} must be recorded first, but {key!r} is unknown.")
+        return self._memory[key]
+
+    def _chain(self, trial: str) -> list[str]:
+        """Models of the checkpoints that a trial has trained or taken so far."""
+        return self._memory.get(f"chain/{trial}", "").split()
+
+    def _per_epoch(self) -> set[str]:
+        """Names of metrics that epochs report."""
+        return set(self._memory.get("per_epoch", "").splitlines())
+
+    def _last(self, key: str, default: str) -> str:
+        return self._once_written.get(key) or self._memory.get(key, default)
+
+
+def _reason(error: MlflowException) -> str:
+    """What stands at the end of MLflow's long account of a request that reached nobody; else the account."""
+    message = str(error)
+    return re.sub(r"['\"]\)+$", "", message.rpartition(": ")[2]) if "Caused by" in message else message[:300]

@@ -1,0 +1,201 @@
+"""The pages a sweep has in MLflow: addresses, the experiment's description, and the view that compares its trials."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from birdclef_core.errors import InputError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+Trial = tuple[Mapping[str, str], Mapping[str, float]]
+"""Parameters and metrics of one trial."""
+
+EXPERIMENT_PREFIX = "birdclef/"
+SWEEPS_EXPERIMENT = "birdclef/sweeps"
+FRONT_PATH = "#/experiments?workflowType=machine_learning"
+
+_NOTE_BEGIN, _NOTE_END = "<!-- sweep -->", "<!-- end of sweep -->"
+_NOTE_CHARACTERS = 20_000
+_SEARCHED, _SCORES = "What was searched", "Scores"
+_OBJECTIVE = "val/cmap_pad5"
+_SCORE_COLUMNS = 4
+_VIEWED_TRIALS = 200
+_COST_METRICS = ("cost/spent_s", "cost/saved_s")
+_LINE: dict[str, Any] = {
+    "type": "LINE",
+    "lineSmoothness": 0,
+    "xAxisScaleType": "linear",
+    "scaleType": "linear",
+    "range": {},
+    "xAxisKey": "step",
+    "selectedXAxisMetricKey": "",
+    "yAxisKey": "metric",
+    "yAxisExpressions": [],
+    "ignoreOutliers": False,
+    "useGlobalXaxisKey": True,
+    "useGlobalLineSmoothing": True,
+}
+
+
+def equals(name: str, value: str) -> str:
+    """A condition of MLflow's filter language."""
+    mark = '"' if "'" in value else "'"
+    return f"{name} = {mark}{value}{mark}"
+
+
+def sweep_filter(sweep: str) -> str:
+    """Selects the trials of a sweep and their stages."""
+    return equals("tags.`birdclef.sweep`", sweep)
+
+
+def trials_filter(sweep: str) -> str:
+    """Selects the trials of a sweep only."""
+    return f"{sweep_filter(sweep)} and tags.`birdclef.kind` = 'trial'"
+
+
+def comparison_path(experiment_id: str, sweep: str) -> str:
+    """The page that compares a sweep's trials, in the layout for training, with the view saved for the sweep."""
+    return _runs_path(experiment_id, "CHART", sweep)
+
+
+def stages_path(experiment_id: str, sweep: str) -> str:
+    """The page that lists a sweep's trials with their stages below them."""
+    return _runs_path(experiment_id, "TABLE", _with_stages(sweep))
+
+
+def _runs_path(experiment_id: str, mode: str, view: str) -> str:
+    """A filter in the address would make MLflow ignore the view, so the view holds it."""
+    query = {"workflowType": "machine_learning", "compareRunsMode": mode, "viewStateShareKey": view}
+    return f"#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
+
+
+def record_path(experiment_id: str, run_id: str) -> str:
+    """The page of one run."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def find_page(client: "MlflowClient", *, sweep: str | None, search: str | None) -> str:
+    """The path of the page that compares a sweep's trials; see sweeps.tracking.events.open_ui."""
+    records = client.get_experiment_by_name(SWEEPS_EXPERIMENT)
+    wanted = [equals(f"tags.`birdclef.{tag}`", value) for tag, value in (("sweep", sweep), ("search", search)) if value]
+    found = client.search_runs([records.experiment_id], " and ".join(wanted), max_results=1) if records else []
+    if found:
+        tags = found[0].data.tags
+        experiment_id = tags["birdclef.experiment_id"]
+        save_views(client, experiment_id, tags["birdclef.sweep"], time.time_ns() // 1_000_000)
+        return comparison_path(experiment_id, tags["birdclef.sweep"])
+    if sweep is None:
+        return FRONT_PATH
+    known = client.search_runs([records.experiment_id], max_results=10) if records else []
+    names = ", ".join(run.data.tags["birdclef.sweep"] for run in known)
+    raise InputError(f"The tracking server at {client.tracking_uri} has no sweep {sweep!r}; the newest are: {names or 'none'}.")
+
+
+def save_views(client: "MlflowClient", experiment_id: str, sweep: str, time_ms: int) -> None:
+    """Writes the views of a sweep, of what its trials report by now, to their experiment."""
+    trials = [run.data for run in client.search_runs([experiment_id], trials_filter(sweep), max_results=_VIEWED_TRIALS)]
+    objectives = [data.tags["birdclef.objective"] for data in trials if "birdclef.objective" in data.tags]
+    reported = [(data.params, data.metrics) for data in trials]
+    for tag, view in saved_views(sweep, objectives[0] if objectives else _OBJECTIVE, reported, time_ms).items():
+        client.set_experiment_tag(experiment_id, tag, view)
+
+
+def saved_views(sweep: str, objective: str, trials: Sequence[Trial], time_ms: int) -> dict[str, str]:
+    """Tags of an experiment that MLflow offers as saved views of a sweep, in the format of MLflow 3.17's own.
+
+    One has the trials, best first; its charts begin with parallel coordinates, the trials' scores as bars and their learning
+    curves, and MLflow adds all other metrics. The other has each trial's stages below it, which MLflow only shows in order
+    of time. The columns of both are scores and what differs between trials.
+    """
+    compared = [trial for trial in trials if objective in trial[1]]
+    scores = [name for name in _known_metrics(trials) if name.startswith("val/")]
+    scores.sort(key=lambda name: (name != objective, name != "val/cmap", name))
+    columns = [f"metrics.`{name}`" for name in (*scores[:_SCORE_COLUMNS], *_COST_METRICS)]
+    columns += [f"params.`{name}`" for name in _searched_params(trials)] + ["tags.`birdclef.status`"]
+    table: dict[str, Any] = {"selectedColumns": columns, "runsHiddenMode": "FIRST_20_RUNS"}
+    comparison = {
+        **table,
+        "searchFilter": trials_filter(sweep),
+        "orderByKey": f"metrics.`{objective}`",
+        "orderByAsc": False,
+        "compareRunSections": [_section(_SEARCHED, columns=1, height_px=380), _section(_SCORES, columns=2, height_px=360)],
+        "compareRunCharts": _charts(objective, _searched_params(compared), scores),
+        "isAccordionReordered": True,
+    }
+    stages = {**table, "searchFilter": sweep_filter(sweep), "orderByKey": "attributes.start_time", "orderByAsc": False}
+    return {
+        f"mlflow.sharedViewState.{view}": json.dumps(
+            {"name": name, "createdAt": time_ms, "updatedAt": time_ms, "state": json.dumps(state)}
+        )
+        for view, name, state in (
+            (sweep, f"Sweep {sweep}", comparison),
+            (_with_stages(sweep), f"Sweep {sweep}, trials with their stages", stages),
+        )
+    }
+
+
+def _with_stages(sweep: str) -> str:
+    return f"{sweep}.stages"
+
+
+def _searched_params(trials: Sequence[Trial]) -> list[str]:
+    """Parameters that every trial has and not all with the same value; of those that say the same, the first by name."""
+    common = set.intersection(*(set(params) for params, _ in trials)) if trials else set()
+    told: dict[tuple[object, ...], str] = {}
+    for name in sorted(common, key=lambda name: (name != "recipe", name)):
+        values = [params[name] for params, _ in trials]
+        if len(set(values)) > 1:
+            told.setdefault(_signature(values), name)
+    return list(told.values())
+
+
+def _signature(values: Sequence[str]) -> tuple[object, ...]:
+    """Numbers as they are; words only by which trials share one, as a recipe and its encoder do."""
+    try:
+        return tuple(float(value) for value in values)
+    except ValueError:
+        return ("words", *(values.index(value) for value in values))
+
+
+def _known_metrics(trials: Sequence[Trial]) -> set[str]:
+    return set().union(*(metrics for _, metrics in trials))
+
+
+def _charts(objective: str, params: list[str], scores: list[str]) -> list[dict[str, Any]]:
+    parallel: dict[str, Any] = {"type": "PARALLEL", "selectedParams": params, "selectedMetrics": [objective], "showAllRuns": True}
+    charts = [{**parallel, "metricSectionId": _SEARCHED}]
+    charts += [{"type": "BAR", "metricKey": name, "metricSectionId": _SCORES} for name in scores[:2]]
+    charts += [{**_LINE, "metricKey": name, "metricSectionId": _SCORES} for name in scores[:2]]
+    common = {"runsCountToCompare": 20, "deleted": False, "isGenerated": False}
+    return [{**common, **chart, "uuid": f"sweep-{index}"} for index, chart in enumerate(charts)]
+
+
+def _section(name: str, columns: int, height_px: int) -> dict[str, Any]:
+    shown = {"display": True, "isReordered": True, "deleted": False}
+    return {"uuid": name, "name": name, "columns": columns, "cardHeight": height_px, **shown}
+
+
+def describe_experiment(old: str, *, sweep: str, status: str, trials_id: str, record: tuple[str, str], body: str) -> str:
+    """The experiment's description with the latest sweep in it; what somebody wrote around it stays.
+
+    `trials_id` is the experiment, `record` the experiment and run of the sweep's own record. Too long a table is cut.
+    """
+    pages = {
+        "its trials": comparison_path(trials_id, sweep),
+        "with their stages": stages_path(trials_id, sweep),
+        "its record": record_path(*record),
+    }
+    links = " · ".join(f"[{name}]({path})" for name, path in pages.items())
+    heading = f"### Sweep {sweep}: {status}\n{links}"
+    before, _, rest = old.partition(_NOTE_BEGIN)
+    after = rest.partition(_NOTE_END)[2] if rest else ""
+    around = before.strip(), after.strip()
+    room = _NOTE_CHARACTERS - sum(len(text) for text in around) - len(heading) - 200
+    if len(body) > room:
+        body = body[:room].rpartition("\n")[0] + "\n\n(cut here; all of it is in the sweep's record)"
+    ours = f"{_NOTE_BEGIN}\n{heading}\n\n{body.strip()}\n{_NOTE_END}"
+    return "\n\n".join(text for text in (around[0], ours, around[1]) if text)

@@ -1,0 +1,98 @@
+"""Bundles are whole or not there, and a changed byte is noticed; on a local folder and on S3 alike."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from birdclef_core.errors import InputError, StoreError
+from birdclef_core.store.storage import MANIFEST, Storage, tidy_scratch
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def storage(request, tmp_path):
+    if request.param == "local":
+        return Storage.parse(str(tmp_path / "store"))
+    return Storage.parse(request.getfixturevalue("s3_uri"))
+
+
+def write(storage: Storage, name: str, text: str) -> None:
+    with storage.write_bundle(name) as folder:
+        (folder / "a.txt").write_text(text)
+
+
+def test_a_bundle_comes_back_as_written(storage, tmp_path):
+    write(storage, "x/y", "song")
+    assert (storage.read_bundle("x/y", tmp_path / "scratch") / "a.txt").read_text() == "song"
+
+
+def test_a_bundle_whose_writer_failed_is_not_there(storage, tmp_path):
+    with pytest.raises(RuntimeError), storage.write_bundle("b") as folder:
+        (folder / "a.txt").write_text("half")
+        raise RuntimeError
+    with pytest.raises(StoreError, match=f"no {MANIFEST}"):
+        storage.read_bundle("b", tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("damage", ["sonG", "son", None])
+def test_changed_truncated_and_missing_files_are_noticed(storage, tmp_path, damage):
+    write(storage, "b", "song")
+    if damage is None:
+        storage.delete("b/a.txt")
+    else:
+        storage.write_text("b/a.txt", damage)
+    with pytest.raises(StoreError, match="sha256 differs"):
+        storage.read_bundle("b", tmp_path / "scratch")
+
+
+def test_a_damaged_manifest_is_noticed(storage, tmp_path):
+    write(storage, "b", "song")
+    storage.write_text(f"b/{MANIFEST}", "{")
+    with pytest.raises(StoreError, match="is damaged"):
+        storage.read_bundle("b", tmp_path / "scratch")
+
+
+@pytest.mark.slow
+def test_a_remote_bundle_is_brought_once_and_again_when_the_copy_is_damaged(s3_uri, tmp_path):
+    storage = Storage.parse(s3_uri)
+    write(storage, "b", "song")
+    first = storage.read_bundle("b", tmp_path)
+    brought = (first / "a.txt").stat().st_ino
+    assert storage.read_bundle("b", tmp_path) == first
+    assert (first / "a.txt").stat().st_ino == brought
+    (first / "a.txt").write_text("sonG")
+    assert (storage.read_bundle("b", tmp_path) / "a.txt").read_text() == "song"
+
+
+def test_scratch_copies_that_were_used_last_stay(tmp_path):
+    for age_s, name in ((0, "new"), (4000, "old"), (8000, "older")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "weights").write_bytes(bytes(1000))
+        os.utime(folder, (time.time() - age_s,) * 2)
+    tidy_scratch(tmp_path, max_bytes=2500)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+    tidy_scratch(tmp_path, max_bytes=500)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new"], "the new one may be in use"
+
+
+def test_text_is_replaced_listed_and_deleted(storage):
+    assert storage.read_text("t.json") is None
+    storage.write_text("t.json", "1")
+    storage.write_text("t.json", "2")
+    assert storage.read_text("t.json") == "2"
+    assert storage.names() == ["t.json"]
+    storage.delete("t.json")
+    storage.delete("t.json")
+    assert not storage.exists("t.json")
+
+
+def test_unknown_schemes_are_refused():
+    with pytest.raises(InputError, match="a folder or a URI"):
+        Storage.parse("ftp2://x/y")
+
+
+def test_local_paths_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Storage.parse("out").root == str(Path(tmp_path) / "out")

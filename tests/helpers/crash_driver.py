@@ -1,0 +1,57 @@
+"""A sweep's real driver on a real Ray cluster, but for the training of a stage, which is made up (`made_up_stage.py`).
+
+python tests/sweeps/crash_driver.py ADDRESS LOG (--start DATA SEARCH | --resume)
+
+The sweep is called s and lies in the current folder.
+"""
+
+import sys
+from pathlib import Path
+
+from made_up_stage import ExecutionLog, MadeUpStage
+from rich.console import Console
+
+from sweeps.execution.actor import TrialActor, WorkerContext
+from sweeps.options import SweepOptions
+from sweeps.run import runner
+
+LOG = Path(sys.argv[2])
+
+
+class MadeUpActor(TrialActor):
+    """Of this script, so that Ray sends it to the workers."""
+
+    def setup(self, config: dict, context: WorkerContext) -> None:
+        import sweeps.execution.trial
+
+        sweeps.execution.trial.train_stage = MadeUpStage(ExecutionLog(LOG), epoch_s=0.1)
+        super().setup(config, context)
+
+
+def main() -> None:
+    runner.TrialActor = MadeUpActor
+    address, _, what, *more = sys.argv[1:]
+    console = Console(force_terminal=False, width=160)
+    if what == "--resume":
+        runner.resume_sweep("s", "sweeps-output", {}, console)
+        return
+    data, search = more
+    options = SweepOptions(
+        search=search,
+        data=data,
+        budget="full",
+        samples=10,
+        name="s",
+        address=address,
+        pretrained="off",
+        tracking_uri=str(Path("mlflow").resolve()),
+        cache_dir="cache",
+        max_concurrent=2,
+        cpus_per_trial=1,
+        gpus_per_trial=0,
+    )
+    runner.start_sweep(options, console)
+
+
+if __name__ == "__main__":
+    main()

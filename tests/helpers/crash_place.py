@@ -1,0 +1,79 @@
+"""Two sweeps on one store that are killed at random moments: what they ask for, and where their files are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from made_up_stage import ExecutionLog
+
+from birdclef_core.config import ModelConfig, Recipe, StageConfig
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.store.leases import Leases
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
+from birdclef_core.taxonomy import LabelSpace
+from sweeps.schedule.records import SweepRecords
+from sweeps.search.chains import StageTree
+from sweeps.search.space import Choice, Search
+
+SWEEPS = ("first", "second")
+LEASE_S = 2.0
+COMMON = {"learning_rate": 1e-3, "clip_s": 1.0, "batch_size": 2}
+STAGES = (
+    StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=1, epochs=10, **COMMON),
+    StageConfig(name="train_ce", label_space="target", loss="ce", seed=2, epochs=4, **COMMON),
+    StageConfig(name="finetune", label_space="target", loss="bce", seed=3, epochs=2, **COMMON),
+)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+
+
+def make_tree(sweep: str) -> StageTree:
+    """A tree of 2 x 3 x 4; the second sweep asks for the same stages in another order."""
+    search = Search(
+        name="crashes",
+        recipes=(Recipe(name="r", model=ModelConfig(encoder="mobilenetv3_small_050"), stages=STAGES),),
+        space={
+            "pretrain_ce.learning_rate": Choice(RATES[:2]),
+            "train_ce.learning_rate": Choice(RATES[:3]),
+            "finetune.learning_rate": Choice(RATES),
+        },
+        sampler="random" if sweep == "first" else "tpe",
+    )
+    return StageTree(
+        search=search,
+        seed=SWEEPS.index(sweep),
+        pretrained={"mobilenetv3_small_050": RANDOM},
+        all_species=LabelSpace.of("all", "abcd"),
+        target_species=LabelSpace.of("target", "ab"),
+        data_fingerprint="data",
+        code_version="code",
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files of one round."""
+
+    folder: Path
+    samples: int = 20
+
+    @property
+    def storage(self) -> Storage:
+        return Storage.parse(str(self.folder))
+
+    @property
+    def store(self) -> StageStore:
+        return StageStore(self.storage.at("store"))
+
+    @property
+    def leases(self) -> Leases:
+        return Leases(self.store.storage, duration_s=LEASE_S)
+
+    @property
+    def log(self) -> ExecutionLog:
+        return ExecutionLog(self.folder / "executed.txt")
+
+    def records(self, sweep: str) -> SweepRecords:
+        return SweepRecords(self.storage.at(sweep))
+
+    def socket_of(self, sweep: str) -> str:
+        return str(self.folder / f"{sweep}.socket")

@@ -1,0 +1,135 @@
+"""A sweep without training: made-up scores through the real tree, sampler, coordinator and store."""
+
+import random
+from dataclasses import replace
+
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.recipes import sed_b3ns, sed_v2s, small_budget
+from birdclef_core.stages.training import StageTask
+from birdclef_core.store.stage_store import StageRecord
+from birdclef_core.store.storage import Storage
+from birdclef_core.store.summary import StageSummary, summarise_record
+from birdclef_core.taxonomy import LabelSpace
+from sweeps.execution.trial import TrialReport
+from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, PlannedTrial
+from sweeps.schedule.records import SweepRecords
+from sweeps.schedule.simulate import SimulatedStore, SimulatedView, even_score
+from sweeps.search.chains import StageTree
+from sweeps.search.space import Choice, Range, Search
+
+
+def make_search(pools=None) -> Search:
+    return Search(
+        name="made-up",
+        recipes=(small_budget(sed_v2s()), small_budget(sed_b3ns())),
+        space={
+            "pretrain_ce.learning_rate": Range(1e-4, 1e-2, log=True),
+            "train_ce.learning_rate": Range(1e-4, 1e-2, log=True),
+            "train.clip_s": Choice((3.0, 5.0)),
+        },
+        pools={"pretrain": 2} if pools is None else pools,
+    )
+
+
+def make_tree(search: Search | None = None, **changes) -> StageTree:
+    search = search or make_search()
+    tree = StageTree(
+        search=search,
+        seed=0,
+        pretrained={recipe.model.encoder: RANDOM for recipe in search.recipes},
+        all_species=LabelSpace.of("all", "abcd"),
+        target_species=LabelSpace.of("target", "ab"),
+        data_fingerprint="data",
+        code_version="code",
+    )
+    return replace(tree, **changes)
+
+
+def make_coordinator(folder, tree=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=()) -> Coordinator:
+    records = SweepRecords(Storage.parse(str(folder)).at(sweep))
+    view = SimulatedView(SimulatedStore() if store is None else store, sweep)
+    return Coordinator(tree or make_tree(), view, records, samples=samples, max_running=max_running, observers=observers)
+
+
+def summary_of(task: StageTask, **changes) -> StageSummary:
+    """As a store would have it of the stage, had somebody trained it."""
+    record = StageRecord(
+        stage_id=task.stage_id,
+        parent_id=task.parent_id,
+        recipe=task.recipe,
+        stage=task.config.name,
+        identity={**task.identity, **changes},
+        species=["a"],
+        metrics={"cmap_pad5": 0.5},
+        history=[],
+        cost_s=1.0,
+        surgery="",
+        environment={},
+        finished_at="2026-11-22T12:00:00+00:00",
+    )
+    return summarise_record(record, 1000)
+
+
+class MadeUpWorkers:
+    """Runs what a coordinator hands out, one epoch of one random worker at a time, and counts what was executed."""
+
+    def __init__(self, coordinator: Coordinator, seed: int = 0) -> None:
+        self.coordinator = coordinator
+        self.published = coordinator._view.store.published
+        self.random = random.Random(seed)
+        self.executed: list[str] = []
+        """stage_id of every stage that was trained to its end."""
+        self.epochs = 0
+        self.running: dict[str, list[TrialReport]] = {}
+        self.fail_stage = ""
+        """A stage name whose training fails."""
+
+    def fill(self) -> None:
+        while (planned := self.coordinator.next_trial()) is not None:
+            self.running[planned.record.trial] = self.reports(planned)
+
+    def reports(self, planned: PlannedTrial) -> list[TrialReport]:
+        """What the trial would report, had every stage been published that is; the last first."""
+        reports = []
+        for index, task in enumerate(planned.chain):
+            epochs = task.config.epochs
+            reused = task.stage_id in self.published
+            for epoch in [epochs] if reused else range(1, epochs + 1):
+                score = even_score(task, epoch)
+                reports.append(
+                    TrialReport(
+                        kind="reused" if reused else "epoch",
+                        stage=task.config.name,
+                        stage_index=index,
+                        stage_id=task.stage_id,
+                        epoch=epoch,
+                        epochs=epochs,
+                        score=score,
+                        metrics={OBJECTIVE: score},
+                        cost_s=1.0,
+                        done=index == len(planned.chain) - 1 and epoch == epochs,
+                    )
+                )
+        return reports[::-1]
+
+    def step(self) -> bool:
+        """One report of one running trial; False when nothing runs."""
+        self.fill()
+        if not self.running:
+            return False
+        trial = self.random.choice(sorted(self.running))
+        report = self.running[trial].pop()
+        if report.stage == self.fail_stage:
+            report = replace(report, kind="failed", done=True, message="made to fail", score=float("nan"))
+        if report.kind == "epoch":
+            self.epochs += 1
+            if report.stage_done:
+                self.executed.append(report.stage_id)
+                self.published.add(report.stage_id)
+        if not self.coordinator.report(trial, report):
+            del self.running[trial]
+        return True
+
+    def run(self) -> None:
+        while self.step():
+            pass

@@ -1,0 +1,75 @@
+"""A checkpoint's ancestry: every stage with what made it, what is missing or damaged among them, as text and as a page."""
+
+from xml.etree import ElementTree
+
+import pytest
+from made_up_store import A, C, P, damage, make, store
+
+from sweeps.checkpoints.lineage import is_sound, lineage, lineage_lines, lineage_page, lineage_svg
+from sweeps.cli.birdclef import birdclef
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return make(str(tmp_path))
+
+
+def test_every_stage_is_told_from_the_first_weights_on(storage):
+    found = lineage(store(storage), C, verify=True)
+    assert [ancestor.stage_id for ancestor in found] == [P, A, C] and is_sound(found)
+    text = "\n".join(lineage_lines(found))
+    assert text.startswith("starts from random weights\npretrain_ce 9999999999999999 (tiny, tiny)")
+    for part in (
+        "learning_rate=0.1",
+        "data dddddddddddddddd, code c0de",
+        "on cpu in 2.0 s",
+        "cmap_pad5 0.5000",
+        "every hash verified",
+    ):
+        assert text.count(part) == 3, part
+    assert text.endswith("in all 6.0 s of device time")
+
+
+def test_damage_is_found_where_it_is_looked_for(storage):
+    damage(storage, A)
+    assert is_sound(lineage(store(storage), C, verify=False))
+    found = lineage(store(storage), C, verify=True)
+    assert not is_sound(found)
+    assert [line.strip()[:14] for line in lineage_lines(found) if "files" in line] == [
+        "files   every ",
+        "files   DAMAGE",
+        "files   every ",
+    ]
+    assert store(storage).is_published(A), "it is not set aside by looking at it"
+
+
+def test_an_ancestor_that_is_gone_ends_the_lineage(storage):
+    store(storage).remove(A)
+    found = lineage(store(storage), C, verify=True)
+    assert not is_sound(found)
+    assert lineage_lines(found)[:2] == [
+        "starts from a stage that is no longer in the store",
+        f"{A[:16]}: MISSING, no longer in the store",
+    ]
+
+
+def test_the_picture_has_a_box_for_each_stage_and_its_score_and_cost(storage):
+    svg = ElementTree.fromstring(lineage_svg(lineage(store(storage), C, verify=False)))
+    texts = [element.text for element in svg.iter("text")]
+    assert len(list(svg.iter("rect"))) == 4 and len(list(svg.iter("path"))) == 3
+    assert texts.count("cmap_pad5 0.500") == 3 and "finetune" in texts and "random weights" in texts
+
+
+def test_the_page_stands_alone_and_is_escaped(storage):
+    page = lineage_page(lineage(store(storage), C, verify=False), "<best>")
+    assert "&lt;best&gt;" in page and "http" not in page and "<script" not in page
+
+
+def test_the_command_prints_it_and_exits_1_when_something_is_wrong(storage, tmp_path, capsys):
+    page = tmp_path / "new" / "page.html"
+    assert birdclef(["lineage", "s", "--storage", storage.root, "--html", str(page)]) == 0
+    assert "finetune cccccccccccccccc" in capsys.readouterr().out and "<svg" in page.read_text()
+    damage(storage, P)
+    assert birdclef(["lineage", "s", "--storage", storage.root]) == 1
+    store(storage).remove(P)
+    assert birdclef(["lineage", "s", "--storage", storage.root]) == 1

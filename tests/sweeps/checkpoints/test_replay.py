@@ -1,0 +1,133 @@
+"""A stage trained again from its record alone gives the same bits; what cannot be replayed is refused before anything is trained."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from made_up_store import damage, store
+
+from birdclef_core.errors import InputError, StoreError
+from birdclef_core.identity import code_version
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.training import train_stage
+from birdclef_core.store.storage import Storage
+from sweeps.checkpoints.replay import Replay, replay_lines, replay_reference
+from sweeps.options import SweepOptions
+from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.search.chains import StageTree
+from sweeps.search.space import Search
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_recipe, tone_data):
+    """A storage with a chain of two stages, trained by a sweep; and the chain."""
+    storage, dataset = Storage.parse(str(tmp_path / "out")), tone_data.dataset
+    recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages[:2]))
+    tree = StageTree(
+        search=Search(name="tiny", recipes=(recipe,), space={}),
+        seed=0,
+        pretrained={recipe.model.encoder: RANDOM},
+        all_species=dataset.all_species,
+        target_species=dataset.target_species,
+        data_fingerprint=dataset.fingerprint,
+        code_version=code_version(),
+    )
+    chain = tree.chain("tiny", {})
+    for task in chain:
+        list(train_stage(task, tone_data, store(storage), torch.device("cpu")))
+    options = asdict(SweepOptions(search="tiny", data=str(dataset.root), pretrained="off"))
+    records = SweepRecords(storage.at("s"))
+    records.save_sweep({"data_fingerprint": dataset.fingerprint, "options": options})
+    records.save_trial(
+        TrialRecord(
+            trial="t0000", recipe="tiny", params={}, stage_ids=[t.stage_id for t in chain], stages=[t.config.name for t in chain]
+        )
+    )
+    return storage, chain
+
+
+@pytest.fixture
+def replayed(tmp_path):
+    """Replays a stage; what came out and what was said."""
+
+    def run(storage, stage_id, data=None, pretrained=None) -> tuple[Replay, list[str]]:
+        said: list[str] = []
+        return replay_reference(storage, stage_id, data, pretrained, str(tmp_path / "cache"), say=said.append), said
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_stage_comes_out_the_same_to_the_bit_and_the_store_is_left_alone(trained, replayed, monkeypatch):
+    storage, chain = trained
+    before = sorted(store(storage).storage.files(), key=lambda file: file.name)
+    for task in chain:
+        torch.set_num_threads(2)
+        result, said = replayed(storage, task.stage_id)
+        assert torch.get_num_threads() == 1, "as many as it was trained with"
+        assert result.is_exact and result.agrees, replay_lines(result)
+        assert replay_lines(result)[-1] == "The same: every score and every weight, to the bit."
+        assert said[1].startswith("epoch 1/1: cmap_pad5 ")
+    assert sorted(store(storage).storage.files(), key=lambda file: file.name) == before
+
+    monkeypatch.setattr("sweeps.checkpoints.replay.code_version", lambda: "0ther")
+    result, _ = replayed(storage, chain[1].stage_id)
+    assert result.is_exact and [remark for remark in replay_lines(result) if "is 0ther" in remark], "other code is said aloud"
+
+
+@pytest.mark.slow
+def test_what_is_not_as_it_was_is_refused_with_the_reason(trained, replayed, tmp_path, tone_data):
+    storage, chain = trained
+    first, second = (task.stage_id for task in chain)
+    (tmp_path / "weights.pt").write_text("")
+    with pytest.raises(InputError, match="started from random weights, but these are "):
+        replayed(storage, first, pretrained=_some_weights(tmp_path, chain[0].model.encoder))
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "train_audio").symlink_to(tone_data.dataset.root / "train_audio")
+    (other / "target_species.txt").write_text("low\ntop\n")
+    table = (tone_data.dataset.root / "train.csv").read_text().splitlines()
+    (other / "train.csv").write_text("\n".join(table[:-1]) + "\n")
+    with pytest.raises(InputError, match="The recordings must be those of the record"):
+        replayed(storage, first, other)
+    (other / "train.csv").write_text("\n".join(table) + "\n")
+    (other / "target_species.txt").write_text("low\n")
+    with pytest.raises(InputError, match="The species must be the 2 of the record"):
+        replayed(storage, second, other)
+    damage(storage, first)
+    with pytest.raises(StoreError, match="must be whole to be replayed or started from"):
+        replayed(storage, second)
+    store(storage).remove(first)
+    with pytest.raises(InputError, match="must be in the store"):
+        replayed(storage, second)
+    storage.delete("s")
+    with pytest.raises(InputError, match="must be named with --data: no sweep in"):
+        replayed(storage, second)
+
+
+def _some_weights(folder: Path, encoder: str) -> str:
+    import timm
+
+    path = folder / "weights.pt"
+    torch.save(timm.create_model(encoder).state_dict(), path)
+    return str(path)
+
+
+def result(recorded: float, replayed: float, *, error: float = 0.02, changed=()) -> Replay:
+    return Replay(
+        recorded={"cmap_pad5": recorded, "cmap_pad5_se": error},
+        replayed={"cmap_pad5": replayed, "cmap_pad5_se": error},
+        same_weights=False,
+        changed=tuple(changed),
+    )
+
+
+def test_scores_are_judged_by_their_standard_error():
+    near, far, nothing = result(0.5, 0.51, changed=["torch was 1, is 2"]), result(0.5, 0.53), result(0.5, float("nan"))
+    assert near.agrees and not near.is_exact and not far.agrees and not nothing.agrees
+    assert replay_lines(near)[-1].startswith(
+        "Agrees: cmap_pad5 differs by 0.01, its standard error is 0.02; weights are not the same"
+    )
+    assert "  torch was 1, is 2" in replay_lines(near)
+    assert "DOES NOT AGREE" in replay_lines(far)[-1] and "a CPU is expected to give the same bits" in replay_lines(far)[-1]

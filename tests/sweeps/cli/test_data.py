@@ -1,0 +1,39 @@
+"""`birdclef data ...`: what is printed, what is written, and exit codes that a script can use."""
+
+import json
+
+import pytest
+
+from sweeps.cli.birdclef import birdclef
+
+
+def test_collect_then_check_then_report(tone_data, tmp_path, capsys):
+    root, out = tone_data.dataset.root, tmp_path / "collected"
+    assert birdclef(["data", "collect", str(root), "--out", str(out)]) == 0
+    assert "18 recordings" in capsys.readouterr().out
+    assert (out / "manifest.parquet").is_file()
+
+    assert birdclef(["data", "check", str(out)]) in (0, 1)
+    assert "Written" in capsys.readouterr().out
+    assert json.loads((out / "check.json").read_text())
+
+    assert birdclef(["data", "report", str(out), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "low" in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_a_damaged_file_is_named_and_the_exit_code_says_that_data_are_lost(tone_data, tmp_path, capsys):
+    out = tmp_path / "copied"
+    birdclef(["data", "collect", str(tone_data.dataset.root), "--out", str(out), "--mode", "copy"])
+    broken = sorted(out.rglob("*.wav"))[0]
+    broken.write_bytes(broken.read_bytes()[:3000])
+    assert birdclef(["data", "check", str(out)]) == 1
+    assert "loses" in capsys.readouterr().out
+    assert broken.stem in (out / "check.csv").read_text()
+
+
+@pytest.mark.parametrize("command", ["check", "report"])
+def test_a_folder_that_is_not_there_exits_2(tmp_path, command, capsys):
+    assert birdclef(["data", command, str(tmp_path / "nowhere")]) == 2
+    said = capsys.readouterr()
+    assert "nowhere" in said.out + said.err

@@ -1,0 +1,103 @@
+"""The command line says what is wrong in one message, and reads settings as they are meant."""
+
+import shlex
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from birdclef_core.errors import InputError
+from sweeps.cli.birdclef import birdclef
+from sweeps.cli.tune import _given, _parse, parse_settings, tune_main
+from sweeps.options import PLACEMENT, SweepOptions
+
+
+def test_settings_are_python_literals_or_text():
+    pairs = ["epochs=2", "learning_rate=1e-3", "head_transfer=drop", "deltas=true", "encoder=resnet10t.c3_in1k"]
+    assert parse_settings(pairs) == {
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "head_transfer": "drop",
+        "deltas": True,
+        "encoder": "resnet10t.c3_in1k",
+    }
+    with pytest.raises(InputError, match="KEY=VALUE"):
+        parse_settings(["epochs"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--search", "sed", "--resume", "x"], ["--resume", "x", "--extend", "x"], ["--search", "sed", "--budget", "huge"]],
+)
+def test_contradictions_are_refused_by_the_parser(arguments, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        tune_main(arguments)
+    assert exit_info.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--resume", "s", "--samples", "3", "--set", "epochs=1"],
+            "but got --samples, --set. Once it has ended, --extend takes them",
+        ),
+        (["--resume", "s", "--seed", "0"], "but got --seed"),
+        (["--resume", "s", "--plan"], "--plan takes a new sweep"),
+        (["--extend", "s", "--name", "x"], "--extend s goes on under that name, but got --name x"),
+    ],
+)
+def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys):
+    assert tune_main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_is_not_given_is_not_taken_for_given():
+    """A default in the parser would replace what an extended sweep was started with; defaults are those of SweepOptions."""
+    assert _given(_parse(["--resume", "s"])) == {}
+
+
+def test_where_a_sweep_goes_on_are_options_that_it_has():
+    assert set(PLACEMENT) < {item.name for item in fields(SweepOptions)}
+
+
+def test_help_shows_examples_and_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        tune_main(["--help"])
+    text = capsys.readouterr().out
+    for flag in (
+        "--search",
+        "--samples",
+        "--budget",
+        "--seed",
+        "--name",
+        "--storage",
+        "--address",
+        "--set",
+        "--gpus-per-trial",
+        "--extend",
+        "--from-stage",
+    ):
+        assert flag in text
+    assert "python tune_main.py --search sed " in text
+
+
+def test_syncing_a_folder_without_records_is_an_input_error(tmp_path, capsys):
+    assert birdclef(["track", "sync", str(tmp_path)]) == 2
+    assert "holds no records" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_read_enough_is_no_error(tmp_path):
+    """`birdclef store ls | head -1` printed a traceback."""
+    script = "import sys; from sweeps.cli.tune import guarded; sys.exit(guarded(lambda: print('x\\n' * 100_000) or 0))"
+    run = subprocess.run(
+        f"{sys.executable} -c {shlex.quote(script)} | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.stdout == "x\n" and run.stderr == ""

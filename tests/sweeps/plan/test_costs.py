@@ -1,0 +1,79 @@
+"""What an epoch will cost follows from what is known of the same work on the same device, and says how well it is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from made_up import make_tree
+
+from birdclef_core.store.summary import Spread
+from sweeps.plan.calibration import measure_clips_per_s
+from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
+
+SIZE = DataSize(num_training=1000, evaluated_s_R=np.array([2.0, 30.0, 60.0]))
+TREE = make_tree()
+TASK = TREE.chain("sed_v2s", TREE.search.baseline(TREE.search.recipe("sed_v2s")))[0]
+FAST = Spread(low=50.0, middle=64.0, high=80.0)
+
+
+def model(*measurements: Measurement) -> CostModel:
+    return CostModel(measurements, {"all": SIZE, "target": SIZE}, data="here")
+
+
+def measurement(**changes) -> Measurement:
+    return replace(Measurement(work=work_of_task(TASK), clip_s=5.0, clips_per_s=FAST), **changes)
+
+
+def test_an_epoch_is_its_clips_and_an_evaluation_as_measured():
+    cost = model(measurement(data="here", evaluate_s=Spread(low=1.0, middle=2.0, high=3.0))).epoch(TASK)
+    assert TASK.config.clips_per_epoch == 256
+    assert (cost.low_s, cost.middle_s, cost.high_s) == (256 / 80 + 1, 256 / 64 + 2, 256 / 50 + 3)
+    assert cost.basis == "measured"
+
+
+def test_on_other_recordings_an_evaluation_costs_a_third_of_training_for_each_window():
+    windows = 1 + 6 + 12
+    cost = model(measurement(data="elsewhere", evaluate_s=FAST)).epoch(TASK)
+    assert cost.middle_s == pytest.approx(256 / 64 + windows / 64 / 3)
+
+
+def test_another_clip_length_is_scaled_and_less_certain():
+    exact, scaled = (model(measurement(clip_s=clip_s)).epoch(TASK) for clip_s in (5.0, 10.0))
+    assert scaled.basis == "scaled"
+    assert scaled.middle_s == pytest.approx(exact.middle_s / 2)
+    assert (
+        scaled.low_s / scaled.middle_s
+        < exact.low_s / exact.middle_s
+        < 1
+        < exact.high_s / exact.middle_s
+        < scaled.high_s / scaled.middle_s
+    )
+
+
+def test_what_was_measured_goes_before_what_was_calibrated():
+    slow = Spread(low=1.0, middle=1.0, high=1.0)
+    cost = model(measurement(clips_per_s=slow, calibrated=True), measurement()).epoch(TASK)
+    assert cost.basis == "measured" and cost.middle_s < 10
+    assert model(measurement(calibrated=True)).epoch(TASK).basis == "calibrated"
+
+
+def test_of_other_work_nothing_is_known():
+    assert model().epoch(TASK) is None
+    frozen = replace(TASK, identity={**TASK.identity, "stage": {**TASK.identity["stage"], "freeze_encoder": True}})
+    assert model(measurement()).epoch(frozen) is None
+
+
+def test_data_sizes_come_from_the_tables_that_training_uses(tone_data):
+    dataset = tone_data.dataset
+    every, target = (DataSize.of(dataset, name) for name in ("all", "target"))
+    assert every.num_training + len(every.evaluated_s_R) == 18
+    assert target.num_training < every.num_training
+    assert (every.evaluated_s_R == 1.0).all()
+
+
+def test_a_calibration_measures_steps_on_noise(tiny_recipe, tone_data):
+    config = tiny_recipe.stages[0]
+    task = replace(TASK, model=tiny_recipe.model, config=config)
+    rate = measure_clips_per_s(task, tone_data.dataset.all_species, torch.device("cpu"), threads=1, limit_s=0.2)
+    assert 0 < rate.low <= rate.middle <= rate.high

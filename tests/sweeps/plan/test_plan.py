@@ -1,0 +1,175 @@
+"""A plan says what a sweep will train: the same that the simulated sweep trains, less what the store has."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree, summary_of
+from made_up_stages import publish
+
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
+from birdclef_core.store.summary import Spread
+from sweeps.execution.cluster import Slots
+from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
+from sweeps.plan.picture import plan_page
+from sweeps.plan.plan import Plan, make_plan
+from sweeps.plan.planner import Planner, against_actual, save_plan
+from sweeps.plan.text import plan_lines
+from sweeps.schedule.records import TrialRecord
+from sweeps.search.space import Choice
+
+SIZE = DataSize(num_training=1000, evaluated_s_R=np.array([0.0]))
+
+
+def grid_tree():
+    """2 pretrainings x 3 x 4, of one recipe."""
+    search = make_search(pools={"pretrain": 2})
+    space = {
+        **search.space,
+        "train_ce.learning_rate": Choice((1e-3, 2e-3, 3e-3)),
+        "train_bce.learning_rate": Choice((1e-4, 2e-4, 3e-4, 4e-4)),
+    }
+    del space["train.clip_s"]
+    return make_tree(replace(search, recipes=search.recipes[:1], space=space))
+
+
+def make(tree, *, known=True, stored=(), samples=24, workers=2, known_trials=()) -> Plan:
+    """Every epoch takes about 36 s."""
+    costs = CostModel([], {"all": SIZE, "target": SIZE}, data="here")
+    baseline = tree.chain(tree.search.recipes[0].name, tree.search.baseline(tree.search.recipes[0]))
+    for task in baseline if known else ():
+        rate = 256 / 36
+        costs.add(Measurement(work=work_of_task(task), clip_s=5.0, clips_per_s=Spread(low=rate / 2, middle=rate, high=rate * 2)))
+    return make_plan(
+        tree,
+        samples=samples,
+        workers=workers,
+        gpus_per_worker=0.5,
+        device="a GPU",
+        stored={stage_id: summary_of(baseline[0], code=stage_id) for stage_id in stored},
+        costs=costs,
+        stage_bytes=lambda task: 2**20,
+        known=known_trials,
+    )
+
+
+def test_the_plan_of_a_grid_is_the_grid():
+    plan = make(grid_tree())
+    epochs = {"pretrain_ce": 3, "pretrain_bce": 1, "train_ce": 3, "train_bce": 3, "finetune": 1}
+    assert (plan.trials, plan.stages_asked) == (24, 24 * 5)
+    assert plan.stages_unique == 2 + 2 + 6 + 24 + 24
+    assert plan.alone.epochs == 24 * sum(epochs.values())
+    assert plan.shared.epochs == 2 * 4 + 6 * 3 + 24 * 4 == 122
+    assert plan.merge_rate == 24 * 11 / 122
+    assert plan.pruned.epochs < plan.shared.epochs
+    assert plan.shared.worker_hours.middle == pytest.approx(122 / 100, rel=0.01)
+    assert plan.shared.wall_hours.middle == pytest.approx(0.61, rel=0.1)
+    assert plan.shared.worker_hours.low < plan.shared.worker_hours.middle < plan.shared.worker_hours.high
+    assert plan.stored_bytes == plan.stages_unique * 2**20
+
+
+def test_what_the_store_has_costs_nothing():
+    tree = grid_tree()
+    baseline = tree.chain("sed_v2s", tree.search.baseline(tree.search.recipes[0]))
+    plan = make(tree, stored=[task.stage_id for task in baseline[:2]])
+    assert plan.stages_stored == 2
+    assert plan.shared.epochs == 122 - 4
+    assert plan.alone.epochs == 24 * 11
+
+
+def test_the_plan_of_an_extension_is_of_the_new_trials_alone(tmp_path):
+    """The store has what the old ones trained, and draws that are old trials are not trials of the extension."""
+    tree = grid_tree()
+    workers = MadeUpWorkers(make_coordinator(tmp_path, tree, samples=18))
+    workers.run()
+    known = list(workers.coordinator.trials.values())
+    before = [record.to_json() for record in known]
+    plan = make(tree, stored=workers.published, samples=30, known_trials=known)
+    assert plan.trials == 24 - 18
+    assert plan.stages_asked == 6 * 5
+    assert plan.shared.epochs < plan.alone.epochs == 6 * 11
+    assert plan.stages_stored >= 2
+    assert [record.to_json() for record in known] == before, "planning does not touch them"
+
+
+def test_an_extension_that_finds_nothing_new_is_an_empty_plan(tmp_path):
+    tree = grid_tree()
+    workers = MadeUpWorkers(make_coordinator(tmp_path, tree, samples=30))
+    workers.run()
+    plan = make(tree, samples=40, known_trials=list(workers.coordinator.trials.values()))
+    assert (plan.trials, plan.stages_unique, plan.shared.epochs) == (0, 0, 0)
+    assert "Plan: 0 trials" in plan_lines(plan)[0]
+
+
+def test_unknown_costs_are_said_and_not_made_up():
+    plan = make(grid_tree(), known=False)
+    assert plan.shared.worker_hours is None and plan.shared.epochs == 122
+    text = "\n".join(plan_lines(plan, price_per_hour=2.0))
+    assert "costs on a GPU is not known" in text
+    assert "min" not in text
+
+
+def test_the_text_has_the_tree_and_money_is_for_gpus():
+    lines = plan_lines(make(grid_tree()), price_per_hour=10.0)
+    text = "\n".join(lines)
+    assert "120 stages asked for, 58 unique, 0 of them in the store (merge rate 2.16)" in text
+    assert text.count("pretrain_ce") == 2 and text.count("train_ce ") == 6 + 2, "with the two pretrain_ce"
+    assert text.count("4 x train_bce → finetune: 4 epochs each, shared with nobody") == 6
+    shared = next(line for line in lines if "stages shared" in line)
+    assert "6.1" in shared, "1.22 worker hours of half a GPU at 10 an hour"
+
+
+def test_the_page_draws_every_shared_stage_and_is_small_for_large_sweeps():
+    page = plan_page(make(grid_tree()), "mine")
+    assert page.count("once for") >= 4 + 6
+    assert page.startswith("<!doctype html>") and "http" not in page
+    large = make(make_tree(replace(make_search(), sampler="random")), samples=1000, known=False)
+    assert len(plan_page(large, "large")) < 30_000
+
+
+def test_a_planner_takes_costs_and_stages_from_the_store(tmp_path, tone_data):
+    store = StageStore(Storage.parse(str(tmp_path)))
+    tree = replace(grid_tree(), all_species=tone_data.dataset.all_species, target_species=tone_data.dataset.target_species)
+    slots = Slots(gpus_per_trial=0.0, cpus_per_trial=1, max_concurrent=2, num_nodes=1)
+    planner = Planner(tree=tree, dataset=tone_data.dataset, store=store, slots=slots)
+    assert planner.plan(samples=24).shared.worker_hours is None
+    import torch
+
+    from birdclef_core.stages.training import environment
+
+    chain = tree.chain("sed_v2s", tree.search.baseline(tree.search.recipes[0]))
+    history = [{"clips_per_s": 100.0, "evaluate_s": 1.0}] * 3
+    for task in (chain[0], chain[-1]):
+        publish(
+            store,
+            task.stage_id,
+            identity=task.identity,
+            history=history,
+            environment=environment(torch.device("cpu")),
+        )
+    plan = planner.plan(samples=24)
+    assert plan.stages_stored == 2
+    assert plan.shared.worker_hours is not None
+    assert set(plan.bases) == {"measured"}
+
+
+def test_planned_and_actual_stand_side_by_side(tmp_path):
+    storage = Storage.parse(str(tmp_path))
+    assert against_actual(storage, [], 1.0, "plan.json") == []
+    save_plan(storage, make(grid_tree()), "plan.json")
+    record = TrialRecord(
+        trial="t0",
+        recipe="r",
+        params={},
+        stage_ids=["a", "b"],
+        trained_ids=["b"],
+        epochs_trained=7,
+        spent_s={"train_ce": 3600.0},
+        reused_s={"pretrain_ce": 1800.0},
+    )
+    text = "\n".join(against_actual(storage, [record, replace(record, trial="t1")], wall_s=7200.0, file="plan.json"))
+    rows = {line.split("  ")[1].strip(): line for line in text.splitlines()[2:]}
+    assert rows["epochs trained"].split()[2:] == ["122", rows["epochs trained"].split()[3], "14"]
+    assert rows["worker time"].endswith("2.00 h") and rows["wall time"].endswith("2.00 h")
+    assert "would have taken 1.00 h more" in text

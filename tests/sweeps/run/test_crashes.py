@@ -1,0 +1,66 @@
+"""Sweeps that are killed at random moments, again and again, end as if they had not been."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import pytest
+from crash_place import SWEEPS, Place
+
+from sweeps.tracking.events import sync
+from sweeps.tracking.server import run_local
+
+pytestmark = pytest.mark.slow
+
+ROUNDS = int(os.environ.get("BIRDCLEF_CRASH_ROUNDS", "6"))
+"""Stores, with up to forty kills each."""
+
+
+def crash(folder: Path, *arguments: str) -> int:
+    """Runs `crashes.py` with a new seed, which is returned; what it says is shown when the test fails."""
+    seed = random.randrange(10**6)
+    script = Path(__file__).parents[2] / "helpers" / "crashes.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder), "--seed", str(seed), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=60 + 20 * ROUNDS,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, f"seed {seed}:\n{done.stdout}"
+    return seed
+
+
+def test_no_trial_is_lost_no_stage_trained_twice_and_nothing_forgotten(tmp_path):
+    crash(tmp_path, "--rounds", str(ROUNDS))
+
+
+def test_each_trial_is_one_run_in_mlflow_and_ends_as_it_did(tmp_path):
+    seed = crash(tmp_path, "--keep")
+    place = Place(tmp_path / f"seed{seed}")
+    with run_local(tmp_path / "mlflow") as url:
+        for sweep in SWEEPS:
+            report = sync(place.folder / sweep, url)
+            assert (report.kept, report.rejected) == (0, 0)
+        client = mlflow.MlflowClient(url)
+        experiment = client.get_experiment_by_name("birdclef/crashes")
+        runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED", "FAILED"}
+    for sweep in SWEEPS:
+        found = {
+            run.data.tags["birdclef.trial"]: run.data.tags["birdclef.status"]
+            for run in runs
+            if run.data.tags["birdclef.kind"] == "trial" and run.data.tags["birdclef.sweep"] == sweep
+        }
+        assert found == {record.trial: record.status for record in place.records(sweep).load_trials()}
+    trials = [run for run in runs if run.data.tags["birdclef.kind"] == "trial"]
+    assert len(trials) == len(SWEEPS) * place.samples, "one run a trial"
+    published = [run for run in runs if run.data.tags["birdclef.kind"] == "execution" and run.info.status == "FINISHED"]
+    ids = [run.data.tags["birdclef.stage_id"] for run in published]
+    assert len(ids) == len(set(ids)), "a stage has one run that finished it"

@@ -1,0 +1,68 @@
+"""An encoder starts from the same weights throughout a sweep, or the sweep is refused; from a checkpoint none are looked for."""
+
+from dataclasses import replace
+
+import pytest
+from made_up_stages import publish
+
+from birdclef_core.errors import InputError
+from birdclef_core.identity import canonical
+from birdclef_core.models.encoders import RANDOM, PretrainedWeights
+from birdclef_core.recipes import sed_v2s
+from birdclef_core.store.storage import Storage
+from sweeps.checkpoints.references import store_of
+from sweeps.execution.audio_cache import AudioCache
+from sweeps.options import SweepOptions
+from sweeps.run import inputs
+from sweeps.run.request import Order
+from sweeps.schedule.records import SweepRecords
+from sweeps.search.space import Search
+
+ENCODER = sed_v2s().model.encoder
+SEARCH = Search(name="x", recipes=(sed_v2s(),), space={})
+
+
+@pytest.fixture
+def order(tmp_path) -> Order:
+    options = SweepOptions(search="x", storage=str(tmp_path))
+    return Order(kind="start", name="s", options=options, records=SweepRecords(Storage.parse(str(tmp_path)).at("s")))
+
+
+def make(order, tone_data, tmp_path):
+    said = []
+    return inputs.make_tree(order, SEARCH, tone_data.dataset, AudioCache(folder=tmp_path), said.append), said
+
+
+def with_history(order: Order, weights: str, pretrained: str = "auto") -> Order:
+    record = {"parts": [{"pretrained": {ENCODER: weights}}]}
+    return replace(order, kind="extend", record=record, options=replace(order.options, pretrained=pretrained))
+
+
+@pytest.fixture
+def reachable(monkeypatch):
+    monkeypatch.setattr(inputs, "resolve_pretrained", lambda encoder, mode: PretrainedWeights("timm:x", found="the hub's"))
+
+
+def test_weights_are_looked_for_once_and_said(order, tone_data, tmp_path, reachable):
+    tree, said = make(order, tone_data, tmp_path)
+    assert tree.pretrained[ENCODER].name == "timm:x" and said == ["Encoders: the hub's"]
+    assert make(with_history(order, "timm:x"), tone_data, tmp_path)[0].pretrained == tree.pretrained
+
+
+def test_what_was_random_stays_random_though_weights_can_be_had_now(order, tone_data, tmp_path, reachable):
+    assert make(with_history(order, "random"), tone_data, tmp_path)[0].pretrained == {ENCODER: RANDOM}
+
+
+@pytest.mark.parametrize(("before", "mode"), [("timm:y", "auto"), ("random", "require")])
+def test_other_weights_than_before_are_refused(order, tone_data, tmp_path, reachable, before, mode):
+    with pytest.raises(InputError, match=f"has started from {before} in s, but these are timm:x .the hub's."):
+        make(with_history(order, before, mode), tone_data, tmp_path)
+
+
+def test_from_a_checkpoint_no_weights_are_looked_for(order, tone_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "resolve_pretrained", None)
+    storage = Storage.parse(order.options.storage)
+    start = publish(store_of(storage), "a" * 64, stage="train_bce", identity={"model": canonical(sed_v2s().model)})
+    order = replace(order, options=replace(order.options, from_stage=start.stage_id))
+    tree, said = make(order, tone_data, tmp_path)
+    assert tree.start == start.stage_id and "starts from tiny train_bce" in said[0]

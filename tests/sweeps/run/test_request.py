@@ -1,0 +1,187 @@
+"""Starting, resuming and extending: what is kept, what may be given again, what is refused, and what the record says of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from made_up import MadeUpWorkers, make_coordinator, make_tree
+
+from birdclef_core.errors import InputError
+from birdclef_core.store.storage import Storage
+from sweeps.options import SweepOptions
+from sweeps.run.request import Order, extend_order, resume_order, start_order
+from sweeps.schedule.records import SweepRecords
+
+OWN = """
+from dataclasses import replace
+from birdclef_core.recipes import sed_b3ns, sed_seresnext26t, sed_v2s
+from sweeps.search.space import Range, Search
+SEARCH = Search(name="own", recipes=({recipes},), space={{"train_ce.learning_rate": Range(1e-4, {high})}})
+"""
+
+
+class Place:
+    """A storage folder with searches of one's own beside it; sweeps there have made-up workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.storage = folder, str(folder / "out")
+        self.write("own.py")
+
+    def write(self, name: str, recipes: str = "sed_v2s()", high: float = 1e-3) -> str:
+        (self.folder / name).write_text(OWN.format(recipes=recipes, high=high))
+        return str(self.folder / name)
+
+    def start(self, **options) -> Order:
+        search = str(self.folder / "own.py")
+        return start_order(SweepOptions(**{"search": search, "name": "s", "storage": self.storage, "samples": 4, **options}))
+
+    def extend(self, **given) -> Order:
+        return extend_order("s", self.storage, given)
+
+    def resume(self, **given) -> Order:
+        return resume_order("s", self.storage, given)
+
+    def run(self, order: Order, steps: int = 10_000, data: str = "data") -> MadeUpWorkers:
+        """As the runner does: so many reports, then the end if it has come."""
+        search = order.search("small")
+        record = order.begin(search, budget="small", data_fingerprint=data, pretrained={"e": "random"})
+        coordinator = make_coordinator(self.storage, make_tree(search), sweep="s", samples=order.samples("small"))
+        workers = MadeUpWorkers(coordinator)
+        for _ in range(steps):
+            if not workers.step():
+                order.set_state(record, "finished", trials=len(coordinator.trials))
+                break
+        return workers
+
+    def record(self) -> dict:
+        return json.loads((Path(self.storage) / "s" / "sweep.json").read_text())
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_sweep_may_go_on_elsewhere_than_where_it_began(place):
+    place.run(place.start(max_concurrent=1, cpus_per_trial=1), steps=3)
+    order = place.resume(max_concurrent=4, address="auto")
+    assert (order.options.max_concurrent, order.options.cpus_per_trial, order.options.address) == (4, 1, "auto")
+    place.run(order, steps=1)
+    assert place.resume().options.max_concurrent == 4
+
+
+def test_an_extended_sweep_goes_on_under_its_numbers_and_keeps_what_it_was_started_with(place):
+    place.run(place.start(settings={"epochs": 1}, seed=5, cache_dir="cache"))
+    order = place.extend(samples=3)
+    assert (order.first_trial, order.part, order.plan_file, order.samples("small")) == (4, 1, "plan-1.json", 7)
+    assert (order.options.seed, order.options.settings, order.options.budget) == (5, {"epochs": 1}, "small")
+    assert {stage.epochs for stage in order.search("small").recipes[0].stages} == {1}
+    workers = place.run(order)
+    assert sorted(workers.coordinator.trials) == [f"t000{number}" for number in range(7)]
+    assert not workers.coordinator.unlike
+
+
+def test_what_was_run_when_is_in_the_record_and_a_resume_goes_on_with_the_last(place):
+    place.run(place.start())
+    other = place.write("other.py", "sed_b3ns(), sed_v2s()", high=1e-2)
+    place.run(place.extend(samples=3, search=other, settings={"train_ce.epochs": 2}), steps=3)
+    record = place.record()
+    assert [(part["first_trial"], part["samples"], part["search"]["name"]) for part in record["parts"]] == [
+        (0, 4, "own"),
+        (4, 3, "own"),
+    ]
+    assert record["state"] == "running" and record["trials"] == 4
+    order = place.resume()
+    assert (order.part, order.first_trial, order.samples("small"), order.plan_file) == (1, 4, 7, "plan-1.json")
+    search = order.search("small")
+    assert [recipe.name for recipe in search.recipes] == ["sed_b3ns", "sed_v2s"]
+    assert search.recipes[0].stages[2].epochs == 2
+    workers = place.run(order)
+    assert len(workers.coordinator.trials) == 7 and len(workers.coordinator.unlike) == 4, "the old ones had other epochs"
+    assert place.record()["state"] == "finished" and len(place.record()["parts"]) == 2
+
+
+def test_a_sweep_goes_on_with_its_own_search_whatever_became_of_the_file(place):
+    place.run(place.start())
+    before = place.resume().search("small")
+    place.write("own.py", "sed_b3ns()", high=1e-2)
+    assert place.resume().search("small") == place.extend(samples=1).search("small") == before
+    (place.folder / "own.py").unlink()
+    assert place.extend(samples=1).search("small") == before
+    with pytest.raises(InputError, match="no search"):
+        place.extend(samples=1, budget="full").check_search()
+
+
+def test_an_extension_trains_only_what_is_new(place):
+    first = place.run(place.start())
+    search = place.write("other.py", "replace(sed_v2s(), stages=sed_v2s().stages[:4]), sed_b3ns()")
+    order = place.extend(samples=3, search=search)
+    tree = make_tree(order.search("small"))
+    store = first.coordinator._view.store
+    coordinator = make_coordinator(place.storage, tree, sweep="s", samples=order.samples("small"), store=store)
+    workers = MadeUpWorkers(coordinator)
+    workers.run()
+    executed = first.executed + workers.executed
+    assert len(executed) == len(set(executed))
+    assert any(set(record.stage_ids) & set(first.executed) for record in list(coordinator.trials.values())[4:])
+
+
+def test_a_sweep_that_has_not_ended_is_to_be_resumed_first(place):
+    place.run(place.start(samples=20), steps=5)
+    with pytest.raises(
+        InputError, match=r"but s runs, or was killed: 10 of its 10 trials .* 10 are to come. End it first: --resume s"
+    ):
+        place.extend(samples=3)
+
+
+@pytest.mark.parametrize("samples", [None, 0])
+def test_an_extension_says_how_many_more(place, samples):
+    place.run(place.start())
+    with pytest.raises(InputError, match="takes --samples N"):
+        place.extend(**({} if samples is None else {"samples": samples}))
+
+
+def test_a_sweep_that_is_not_there_names_those_that_are(place):
+    place.run(place.start())
+    with pytest.raises(InputError, match=r"no sweep 'x' in .*; those that exist: s"):
+        extend_order("x", place.storage, {"samples": 3})
+    with pytest.raises(InputError, match="--resume s, or extend it by --extend s"):
+        place.start()
+
+
+def test_other_recordings_are_refused(place):
+    place.run(place.start())
+    for order in (place.resume(), place.extend(samples=1, data="elsewhere")):
+        order.check_data("data")
+        with pytest.raises(InputError, match=r"began with data data and .* is other now"):
+            order.check_data("other")
+
+
+def test_fewer_trials_than_there_were_are_refused(place):
+    place.run(place.start())
+    (Path(place.storage) / "s" / "trials" / "t0003.json").unlink()
+    with pytest.raises(InputError, match=r"had 4 trials and .* has 3. Nothing was changed"):
+        place.resume()
+
+
+def test_the_storage_by_which_a_sweep_was_found_is_the_one_that_it_goes_on_with(place, monkeypatch):
+    place.run(place.start())
+    records = SweepRecords(Storage.parse(place.storage).at("s"))
+    record = records.load_sweep()
+    records.save_sweep({**record, "options": {**record["options"], "storage": "out"}})
+    assert place.resume().options.storage == place.extend(samples=1).options.storage == place.storage
+
+
+def test_a_wrong_setting_is_said_before_anything_is_made(place):
+    with pytest.raises(InputError, match="no such field"):
+        place.start(settings={"epoch": 1}).check_search()
+    place.run(place.start())
+    with pytest.raises(InputError, match="no such field"):
+        place.extend(samples=1, settings={"epoch": 1}).check_search()
+
+
+def test_settings_that_only_the_small_budget_can_take_are_not_refused(place):
+    place.start(settings={"clips_per_epoch": 32}).check_search()
+    place.start(settings={"clips_per_epoch": 32}, data="inputs").check_search()
+    with pytest.raises(InputError, match="clips_per_epoch >= batch_size"):
+        place.start(settings={"clips_per_epoch": 32}, budget="full").check_search()

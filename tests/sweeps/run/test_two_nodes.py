@@ -1,0 +1,75 @@
+"""A cluster of two nodes: trials run on both, on one store."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+SEARCH = """
+from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig
+from sweeps.search.space import Range, Search
+
+STAGE = StageConfig(
+    name="train_bce", label_space="target", loss="bce", seed=2, epochs=2, learning_rate=3e-3, clip_s=1.0, batch_size=4,
+    clips_per_epoch=100,
+)
+MODEL = ModelConfig(
+    encoder="mobilenetv3_small_050",
+    spectrogram=SpectrogramConfig(num_mels=32, n_fft=1024, hop_length=500, deltas=False),
+    drop_path_rate=0.0,
+)
+SEARCH = Search(
+    name="tiny",
+    recipes=(Recipe(name="tiny", model=MODEL, stages=(STAGE,)),),
+    space={"train_bce.learning_rate": Range(1e-3, 1e-2, log=True)},
+)
+"""
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_trials_run_on_both_nodes(cluster, tmp_path, tone_data, monkeypatch):
+    from sweeps.options import SweepOptions
+    from sweeps.run import runner
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.py").write_text(SEARCH)
+    seen: set[str] = set()
+    original = runner.Coordinator.report
+
+    def report(self, trial, report):
+        if report.node:  # the plan, simulated before the trials run, has none
+            seen.add(report.node)
+        return original(self, trial, report)
+
+    monkeypatch.setattr(runner.Coordinator, "report", report)
+    options = SweepOptions(
+        search="tiny.py",
+        data=str(tone_data.dataset.root),
+        budget="full",
+        samples=4,
+        address=cluster.address,
+        pretrained="off",
+        tracking_uri="off",
+        cache_dir=str(tmp_path / "cache"),
+        name="two",
+    )
+    result = runner.start_sweep(options, Console(file=(tmp_path / "out.txt").open("w")))
+    assert [record.status for record in result.trials] == ["finished"] * 4
+    assert len(seen) == 2, "one Ray node id for each node"

@@ -1,0 +1,271 @@
+"""Whole sweeps through the command line, in processes of their own: they end, go on, and survive what can be killed."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+SEARCH = """
+from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig
+from sweeps.search.space import Range, Search
+
+MODEL = ModelConfig(
+    encoder="mobilenetv3_small_050",
+    spectrogram=SpectrogramConfig(num_mels=32, n_fft=1024, hop_length=500, deltas=False),
+    drop_path_rate=0.0,
+)
+COMMON = dict(learning_rate=3e-3, clip_s=1.0, batch_size=4, clips_per_epoch=8)
+SEARCH = Search(
+    name="tiny",
+    recipes=(
+        Recipe(
+            name="tiny",
+            model=MODEL,
+            stages=(
+                StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=1, epochs=2, **COMMON),
+                StageConfig(name="train_bce", label_space="target", loss="bce", seed=2, epochs=3, **COMMON),
+            ),
+        ),
+    ),
+    space={"train_bce.learning_rate": Range(1e-3, 1e-2, log=True)},
+)
+"""
+LONG_EPOCHS = ("--set", "train_bce.clips_per_epoch=120")
+"""So long that a sweep has not ended before it hears of a signal, however busy the machine is."""
+
+
+class Workplace:
+    """A folder with a search, from which sweeps are started as a user would."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
+        (folder / "tiny.py").write_text(SEARCH)
+        self.output = folder / "sweeps-output"
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, str(REPOSITORY / "tune_main.py"), *arguments]
+
+    def start_arguments(self, *more: str) -> list[str]:
+        common = ["--data", str(self.data), "--budget", "full", "--tracking-uri", "off", "--pretrained", "off"]
+        return ["--search", "tiny.py", "--name", "s", "--cache-dir", str(self.folder / "cache"), *common, *more]
+
+    def run(self, *arguments: str, expect: int = 0) -> str:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+
+    def trials(self) -> dict[str, dict]:
+        return {path.stem: json.loads(path.read_text()) for path in sorted((self.output / "s" / "trials").glob("*.json"))}
+
+    def workers(self) -> list[int]:
+        """Processes that run trials of a driver started here (Ray names them after the class that they run)."""
+        found = subprocess.run(["pgrep", "-f", "ray::ResourceTrainable"], capture_output=True, text=True, check=True)
+        mine = [int(pid) for pid in found.stdout.split() if Path(f"/proc/{pid}/cwd").resolve() == self.folder.resolve()]
+        assert mine
+        return mine
+
+    def published(self) -> int:
+        return len(list((self.output / "store" / "stages").glob("*/published.json")))
+
+
+def read_until(process: subprocess.Popen, pattern: str) -> str:
+    """The output up to a line that matches."""
+    assert process.stdout is not None
+    seen = ""
+    for line in process.stdout:
+        seen += line
+        if re.search(pattern, line):
+            return seen
+    raise AssertionError(f"{pattern} never came:\n{seen}")
+
+
+@pytest.fixture
+def place(tmp_path, tone_data) -> Workplace:
+    return Workplace(tmp_path, tone_data.dataset.root)
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
+    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2"))
+    trials = place.trials()
+    assert sorted(trials) == ["t0000", "t0001", "t0002"]
+    assert {record["status"] for record in trials.values()} == {"finished"}
+    assert sum(record["epochs_trained"] for record in trials.values()) == 2 + 3 * 3, "the prefix once"
+    assert place.published() == 4
+    best = max(trials.values(), key=lambda record: record["score"])
+    assert f"Best: {best['trial']}" in output
+    checkpoint = Path(re.search(r"Best checkpoint: (\S+)", output).group(1))
+    assert checkpoint.is_file()
+    assert "times chance" in output
+    assert "Traceback" not in output and "WARNING" not in output
+    assert "must be new" in place.run(*place.start_arguments("--samples", "3"), expect=2)
+
+
+@pytest.mark.slow
+def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
+    """Two trials; one more of a wider search of another name; then a new sweep from the first trial's prefix."""
+    place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1"))
+    wider = SEARCH.replace("Range(1e-3, 1e-2", "Range(1e-4, 1e-1").replace('name="tiny",\n    rec', 'name="wider",\n    rec')
+    (place.folder / "wider.py").write_text(wider)
+    more = place.run("--extend", "s", "--samples", "1", "--search", "wider.py")
+    assert "1 trials more after 2" in more and "Plan: 1 trial" in more and "1 of them in the store" in more
+    assert "not told" not in more
+    trials = place.trials()
+    assert {record["status"] for record in trials.values()} == {"finished"}
+    assert [record["epochs_trained"] for record in trials.values()] == [5, 3, 3], "the prefix once"
+
+    arguments = place.start_arguments("--samples", "1", "--from-stage", "s/t0000/pretrain_ce", "--max-concurrent", "1")
+    arguments[arguments.index("--name") + 1] = "from"
+    output = place.run(*arguments)
+    assert "starts from tiny pretrain_ce" in output and "train_bce reused" in output, "the recipe itself, which t0000 was"
+    assert place.published() == 4
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
+    process = place.start(*place.start_arguments("--samples", "2", "--max-concurrent", "1", *LONG_EPOCHS))
+    read_until(process, r"t0001 .*train_bce epoch 1/3")
+    process.send_signal(signal.SIGINT)
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, rest
+    assert "--resume s" in rest and "Traceback" not in rest
+    before = place.trials()
+    assert [record["status"] for record in before.values()] == ["finished", "interrupted"]
+    place.run("--resume", "s")
+    after = place.trials()
+    assert after["t0000"] == before["t0000"]
+    assert after["t0001"]["status"] == "finished"
+    assert after["t0001"]["params"] == before["t0001"]["params"]
+    assert after["t0001"]["epochs_trained"] <= 3 + 1, "at most the epoch that was under way again"
+
+
+@pytest.mark.slow
+def test_after_kill_9_of_the_driver_a_resume_ends_the_sweep(place):
+    process = place.start(*place.start_arguments("--samples", "3", "--max-concurrent", "1", *LONG_EPOCHS))
+    read_until(process, r"t0001 .*train_bce epoch 1/3")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = place.trials()
+    assert before["t0001"]["status"] == "running"
+    output = place.run("--resume", "s")
+    after = place.trials()
+    assert after["t0000"] == before["t0000"]
+    assert [record["status"] for record in after.values()] == ["finished"] * 3
+    assert after["t0001"]["params"] == before["t0001"]["params"]
+    assert "train_bce epoch 1/3" not in "".join(re.findall(r".*t0001.*", output)), "the first epoch was not trained again"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_worker_is_replaced_and_loses_one_epoch_at_most(place, number):
+    process = place.start(*place.start_arguments("--samples", "1", "--set", "clips_per_epoch=400"))
+    read_until(process, r"t0000 .*pretrain_ce epoch 1/2")
+    time.sleep(0.5)  # well into the second epoch
+    for pid in place.workers():
+        os.kill(pid, number)
+    rest, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, rest
+    assert place.trials()["t0000"]["status"] == "finished"
+    assert "pretrain_ce epoch 1/2" not in rest
+    assert "pretrain_ce epoch 2/2" in rest
+    errors = "".join(path.read_text() for path in (place.output / "s" / "tune").glob("*/error.txt"))
+    assert ("epoch 2, step" in errors and "SIGTERM was received" in errors) == (number == signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_a_sweep_stays_in_its_bytes_and_the_next_one_trains_damaged_stages_again_aloud(place):
+    """34 MiB: nine of a stage's size are for epoch checkpoints and one for the next stage, so two fit beside the best trial."""
+    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "1", "--max-store-bytes", "34M"))
+    assert "may take 34.0 MiB (--max-store-bytes)" in output
+    removed = sum(int(number) for number in re.findall(r"Store: removed (\d+) stage", output))
+    assert removed > 0 and place.published() == 4 - removed
+    assert Path(re.search(r"Best checkpoint: (\S+)", output).group(1)).is_file()
+    assert "<svg" in (place.output / "s" / "result" / "tree.html").read_text()
+    for weights in (place.output / "store" / "stages").glob("*/*/weights.safetensors"):
+        os.truncate(weights, 100)
+    output = place.run(*place.start_arguments("--samples", "1", "--name", "again"))
+    assert "is damaged and will be trained again" in output and "pretrain_ce epoch 2/2" in output
+
+
+@pytest.mark.slow
+def test_when_all_trials_fail_the_first_reason_is_given(place):
+    output = place.run(*place.start_arguments("--samples", "2", "--set", "learning_rate=1e30"), expect=1)
+    assert "No trial finished. The first reason: The loss must be finite" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.slow
+def test_gpus_that_are_not_there_are_refused(place):
+    output = place.run(*place.start_arguments("--gpus-per-trial", "64"), expect=2)
+    assert "--gpus-per-trial <= the cluster's GPUs must hold, but got 64" in output
+
+
+@pytest.mark.slow
+def test_a_storage_that_cannot_be_written_is_refused(place):
+    output = place.run(*place.start_arguments("--storage", "/proc/sweeps"), expect=2)
+    assert "The storage /proc/sweeps must be writable, but is not" in output and "Traceback" not in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--search", "nowhere"], "no search 'nowhere'; those that exist: all, cnn, sed"),
+        (["--search", "sed", "--data", "nowhere"], "nowhere"),
+        (["--search", "sed", "--set", "epoch=3"], "no such field"),
+        (["--search", "sed", "--set", "epochs"], "KEY=VALUE"),
+        (["--search", "sed", "--samples", "0"], "--samples >= 1 must hold, but got 0"),
+        (["--search", "sed", "--name", "a/b"], "--name made of letters"),
+        (["--resume", "nowhere"], "no sweep 'nowhere'"),
+        (["--search", "sed", "--storage", "ftp2://x"], "a folder or a URI"),
+    ],
+)
+def test_wrong_input_is_one_message_and_exit_code_2(tmp_path, arguments, message):
+    started = time.monotonic()
+    place = Workplace(tmp_path, tmp_path)
+    output = place.run(*arguments, expect=2)
+    assert message in output
+    assert output.startswith("Error: ") and "Traceback" not in output
+    assert not (tmp_path / "sweeps-output").exists()
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.slow
+def test_a_sweep_keeps_everything_on_s3_and_is_resumed_from_there(place, s3_uri):
+    place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1", "--storage", s3_uri))
+    shutil.rmtree(place.output, ignore_errors=True)
+    output = place.run("--resume", "s", "--storage", s3_uri)
+    assert "Best: t000" in output
+    assert not re.search(r"epoch \d+/", output), "nothing was trained again"
+    assert not (place.output / "store").exists()

@@ -1,0 +1,256 @@
+"""The driver's decisions, with made-up scores: every prefix once, every trial remembered, no duplicate run."""
+
+from dataclasses import replace
+from unittest.mock import Mock
+
+import pytest
+from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+
+from sweeps.search.space import Choice, Range, Search
+
+
+def run(folder, **options) -> MadeUpWorkers:
+    workers = MadeUpWorkers(make_coordinator(folder, **options))
+    workers.run()
+    return workers
+
+
+@pytest.mark.parametrize("max_running", [1, 2, 7])
+def test_no_stage_is_trained_twice(tmp_path, max_running):
+    workers = run(tmp_path, samples=30, max_running=max_running)
+    assert len(workers.executed) == len(set(workers.executed))
+    assert len(workers.coordinator.trials) == 30
+    assert all(record.ended for record in workers.coordinator.trials.values())
+
+
+def test_trials_share_the_pools_prefixes(tmp_path):
+    workers = run(tmp_path, samples=30)
+    stages = [record.stage_ids for record in workers.coordinator.trials.values()]
+    assert len({ids[1] for ids in stages}) <= 4, "two recipes with a pool of two pretrainings each"
+    assert len({ids[-1] for ids in stages}) == 30
+
+
+def test_a_trial_waits_for_a_prefix_in_training_and_starts_once_it_is_published(tmp_path):
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3, 3e-3))})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=3, max_running=2))
+    workers.fill()
+    assert list(workers.running) == ["t0000"]
+    while "pretrain_bce" not in workers.coordinator.trials["t0000"].stage_scores:
+        workers.step()
+    workers.fill()
+    assert len(workers.running) == 2
+
+
+def test_the_trial_that_trained_a_prefix_goes_on_where_it_is_and_those_that_waited_start_elsewhere(tmp_path):
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3))})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=2, max_running=2))
+    started = []
+    while workers.step():
+        started += [trial for trial in workers.running if trial not in started]
+        if "t0001" in workers.running and len(workers.running) == 2:
+            assert workers.running["t0000"], "told to go on at each stage end, so its worker has never changed"
+    assert started == ["t0000", "t0001"]
+    assert {record.status for record in workers.coordinator.trials.values()} == {"finished"}
+
+
+def test_while_one_trains_a_prefix_the_others_get_other_work(tmp_path):
+    """Two recipes, one prefix each: all trials of one wait for it, and the second worker takes the other."""
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(make_search(pools={"pretrain": 1})), samples=10, max_running=4))
+    workers.fill()
+    assert len(workers.running) == 2
+    assert len({workers.coordinator.trials[trial].stage_ids[0] for trial in workers.running}) == 2
+
+
+def test_what_a_stage_saved_is_counted_once_however_often_it_is_told(tmp_path):
+    """A worker that takes over from a lost one, or after a hold, tells of the reused stages again."""
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_bce.learning_rate": Choice((1e-3, 2e-3))})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=2, max_running=1))
+    while "t0001" not in workers.running:
+        workers.step()
+        workers.fill()
+    planned = next(item for item in workers.coordinator.open_trials if item.record.trial == "t0001")
+    workers.step()
+    workers.coordinator.worker_lost("t0001", "killed")
+    workers.running["t0001"] = workers.reports(planned)
+    workers.run()
+    assert planned.record.saved_s == 3.0, "three stages of one second each"
+    assert planned.record.epochs_done == sum(task.config.epochs for task in planned.chain)
+
+
+def test_exact_duplicates_are_not_run_and_a_finite_space_is_tried_to_its_last_point(tmp_path):
+    space = {"train_ce.clip_s": Choice((3.0, 4.0, 5.0)), "train_bce.clip_s": Choice((3.0, 4.0, 5.0))}
+    search = Search(name="few", recipes=make_search().recipes, space=space)
+    workers = run(tmp_path, tree=make_tree(search), samples=50)
+    records = workers.coordinator.trials.values()
+    assert len({record.stage_ids[-1] for record in records}) == len(records) == 18
+    assert workers.coordinator.finished
+
+
+def test_a_duplicate_of_a_running_trial_is_told_its_score_when_it_ends(tmp_path):
+    search = Search(name="few", recipes=make_search().recipes[:1], space={"train.clip_s": Choice((3.0, 5.0))})
+    coordinator = make_coordinator(tmp_path, make_tree(search), samples=50, max_running=1)
+    source = coordinator._source
+    told = []
+    source._sampler.tell = lambda ticket, outcome, tell=source._sampler.tell: (told.append(outcome), tell(ticket, outcome))
+    workers = MadeUpWorkers(coordinator)
+    workers.fill()
+    waiting = sum(len(tickets) for tickets in source._duplicates.values())
+    assert waiting and not told
+    workers.run()
+    assert {outcome.kind for outcome in told} <= {"score", "pruned"}
+    assert len(told) >= 2 + waiting
+
+
+def test_poor_trials_stop_at_stage_ends_and_say_why(tmp_path):
+    records = run(tmp_path, samples=30).coordinator.trials.values()
+    pruned = [record for record in records if record.status == "pruned"]
+    assert pruned
+    assert all("below" in record.reason and record.score is None and record.stopped for record in pruned)
+    assert any(record.status == "finished" for record in records)
+
+
+def test_what_a_trial_cost_and_saved_is_kept_apart(tmp_path):
+    workers = run(tmp_path, samples=20)
+    records = workers.coordinator.trials.values()
+    assert sum(record.cost_s for record in records) == workers.epochs
+    assert any(record.saved_s for record in records)
+    assert sum(record.epochs_trained for record in records) == workers.epochs
+
+
+def test_a_pruned_trial_goes_on_when_later_ones_are_worse(tmp_path):
+    """The first four set the bar at .9; .7 is stopped there, and is among the better half of nine: it goes on to the next bar."""
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Range(1e-4, 1e-2, log=True)})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=9, max_running=1))
+    scores = dict(zip((f"t{index:04d}" for index in range(9)), (0.9, 0.9, 0.9, 0.9, 0.7, 0.1, 0.2, 0.1, 0.1), strict=True))
+    started, pruned = [], []
+    while True:
+        workers.fill()
+        for trial in workers.running:
+            started.append(trial) if started[-1:] != [trial] else None
+            workers.running[trial] = [replace(report, score=scores[trial]) for report in workers.running[trial]]
+        if not workers.step():
+            break
+        pruned += [
+            name for name, record in workers.coordinator.trials.items() if record.status == "pruned" and name not in pruned
+        ]
+    assert pruned[0] == "t0004"
+    assert started.count("t0004") == 2
+    assert workers.coordinator.trials["t0004"].stopped.rung.stage == "train_bce"
+    assert len(workers.executed) == len(set(workers.executed)), "it went on from the store"
+
+
+def test_trials_on_a_stopped_prefix_are_pruned_without_a_worker(tmp_path):
+    """Four prefixes for each of two recipes; once one is stopped, so is every trial that would start from it."""
+    workers = run(tmp_path, tree=make_tree(make_search(pools={"pretrain": 4})), samples=40)
+    records = workers.coordinator.trials.values()
+    stopped = {record.stopped.stage_id for record in records if record.stopped and record.stopped.rung.stage == "pretrain_ce"}
+    assert stopped
+    for record in records:
+        if record.stopped and record.stopped.stage_id in stopped:
+            assert record.trained_ids in ([], [record.stopped.stage_id])
+    assert any(record.status == "pruned" and not record.stage for record in records), "some never ran"
+
+
+def test_what_a_driver_knew_of_scores_its_successor_knows(tmp_path):
+    first = run(tmp_path, samples=20)
+    before = first.coordinator._pruning
+    after = make_coordinator(tmp_path, samples=20, store=first.coordinator._view.store)._pruning
+    assert set(after.stopped) <= set(before.stopped)
+    assert {rung: scores.known for rung, scores in after._scores.items()} == {
+        rung: scores.known for rung, scores in before._scores.items()
+    }
+
+
+def test_a_failed_stage_fails_those_that_need_it_and_the_sweep_goes_on(tmp_path):
+    search = make_search(pools={"pretrain": 1})
+    ended = []
+    observer = Mock(trial_ended=lambda planned: ended.append(planned.record.trial))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=6, max_running=3, observers=(observer,)))
+    workers.fail_stage = "pretrain_bce"
+    workers.run()
+    assert sorted(ended) == sorted(workers.coordinator.trials), "each is told once"
+    assert [len(record.told) for record in workers.coordinator.trials.values()] == [1] * len(ended)
+    failed = [record for record in workers.coordinator.trials.values() if record.status == "failed"]
+    assert {record.reason for record in failed} == {"made to fail"}
+    assert len(workers.executed) == len(set(workers.executed)) == 2, "each recipe's pretrain_ce, once"
+    assert workers.coordinator.finished
+
+
+@pytest.mark.parametrize("kill_after", range(1, 60, 6))
+def test_a_driver_killed_at_any_moment_is_taken_up_by_the_next(tmp_path, kill_after):
+    first = MadeUpWorkers(make_coordinator(tmp_path, samples=12))
+    for _ in range(kill_after):
+        first.step()
+    known = {name: (record.recipe, record.params, record.stage_ids) for name, record in first.coordinator.trials.items()}
+    finished = {name: record.score for name, record in first.coordinator.trials.items() if record.status == "finished"}
+
+    second = MadeUpWorkers(make_coordinator(tmp_path, samples=12, store=first.coordinator._view.store))
+    taken_up = {name: (record.recipe, record.params, record.stage_ids) for name, record in second.coordinator.trials.items()}
+    assert taken_up == known
+    second.run()
+    trials = second.coordinator.trials
+    assert len(trials) == 12
+    assert all(trials[name].score == score for name, score in finished.items())
+    executed = first.executed + second.executed
+    assert len(executed) == len(set(executed))
+
+
+def test_an_interrupted_sweep_goes_on_with_the_same_trials(tmp_path):
+    first = MadeUpWorkers(make_coordinator(tmp_path, samples=6))
+    for _ in range(5):
+        first.step()
+    running = sorted(first.running)
+    first.coordinator.interrupt()
+    second = make_coordinator(tmp_path, samples=6)
+    assert [second.next_trial().record.trial for _ in running] == running
+
+
+def test_reports_of_a_trial_that_has_ended_are_passed_over(tmp_path):
+    workers = MadeUpWorkers(make_coordinator(tmp_path))
+    workers.fill()
+    trial = next(iter(workers.running))
+    workers.coordinator.worker_lost(trial, "killed")
+    workers.coordinator.fail(trial)
+    before = workers.coordinator.trials[trial].cost_s
+    assert not workers.coordinator.report(trial, workers.running[trial].pop())
+    assert workers.coordinator.trials[trial].cost_s == before
+
+
+def test_a_trial_that_is_begun_again_repeats_itself_and_is_counted_once(tmp_path):
+    """As after a lost worker: what it reused, and the stages that it had trained, are reported a second time."""
+    workers = run(tmp_path, samples=2, max_running=1)
+    coordinator = make_coordinator(tmp_path, store=workers.coordinator._view.store, samples=3, max_running=1)
+    planned = coordinator.next_trial()
+    reports = MadeUpWorkers(coordinator).reports(planned)[::-1]
+    reused = sum(report.kind == "reused" for report in reports)
+    assert 0 < reused < len(reports)
+    for report in reports[: reused + 1]:
+        assert coordinator.report(planned.record.trial, report)
+    for report in reports[: reused + 1]:
+        coordinator.report(planned.record.trial, report)
+    assert planned.record.saved_s == reused
+    before = sum(task.config.epochs for task in planned.chain[:reused])
+    assert planned.record.epochs_done == before + 1
+
+
+def test_a_stage_whose_end_was_not_heard_of_is_charged_to_the_trial_that_trained_it(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    planned = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).reports(planned)[-1]
+    heard = []
+    coordinator._observers = (type("Heard", (), {"reported": lambda self, planned, report: heard.append(report.kind)})(),)
+    for _ in range(2):
+        again = replace(first, kind="reused", is_own=True, epoch=first.epochs, cost_s=7.0)
+        assert coordinator.report(planned.record.trial, again)
+    assert heard == ["published", "reused"]
+    assert planned.record.trained_ids == [first.stage_id]
+    assert (planned.record.cost_s, planned.record.saved_s) == (7.0, 0.0)
+
+
+@pytest.mark.parametrize(("every_s", "on_record"), [(0.0, 1), (60.0, 0)])
+def test_what_a_long_stage_has_cost_is_on_record_before_it_ends(tmp_path, monkeypatch, every_s, on_record):
+    monkeypatch.setattr("sweeps.schedule.coordinator.SAVE_EVERY_S", every_s)
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    planned = coordinator.next_trial()
+    coordinator.report(planned.record.trial, MadeUpWorkers(coordinator).reports(planned)[-1])
+    assert [record.epochs_trained for record in coordinator._records.load_trials()] == [on_record]

@@ -1,0 +1,96 @@
+"""Successive halving at rungs: the lower share stops once enough have arrived, and goes on when it turns out not to be lower."""
+
+import math
+import random
+from dataclasses import replace
+
+import pytest
+
+from birdclef_core.recipes import sed_v2s
+from sweeps.schedule.pruning import Rung, StageHalving, rung_at
+
+STAGE = sed_v2s().stages[2]
+END = Rung("train_ce", kind="target ce")
+
+
+def judge(pruning: StageHalving, *scores: float, rung: Rung = END) -> list[str]:
+    return [pruning.judge(rung, f"{rung.name}-{score}-{index}", score) for index, score in enumerate(scores)]
+
+
+def test_nobody_stops_during_the_grace():
+    assert judge(StageHalving(grace=4), 0.9, 0.5, 0.1) == ["", "", ""]
+
+
+def test_the_lower_half_stops_and_the_message_says_why():
+    pruning = StageHalving(grace=4)
+    judge(pruning, 0.9, 0.5, 0.1)
+    assert pruning.judge(END, "fourth", 0.6) == ""
+    assert "at the end of train_ce its 0.400 was below 0.500, the best 50% of 5 stages" in pruning.judge(END, "fifth", 0.4)
+    assert pruning.stopped["fifth"].score == 0.4
+
+
+def test_rungs_are_at_the_end_and_in_the_middle_of_long_stages():
+    assert rung_at(STAGE, 3, 3) == END
+    assert rung_at(STAGE, 1, 3) is None
+    middle = rung_at(STAGE, 30, 60)
+    assert middle.keep > END.keep
+    assert middle != rung_at(STAGE, 30, 61), "another schedule is another rung"
+    assert rung_at(STAGE, 29, 60) is None
+
+
+def test_stages_are_not_compared_with_each_other():
+    pruning = StageHalving(grace=2)
+    judge(pruning, 0.9, 0.95)
+    others = sed_v2s().stages[1], replace(STAGE, label_space="all"), replace(STAGE, loss="bce")
+    for config in others:
+        assert judge(pruning, 0.1, rung=rung_at(config, 3, 3)) == [""]
+        assert judge(pruning, 0.1, rung=rung_at(config, 30, 60)) == [""]
+    assert judge(pruning, 0.1, rung=rung_at(replace(STAGE, learning_rate=1e-3), 3, 3)) != [""]
+
+
+def test_a_stage_that_many_trials_share_counts_once():
+    pruning = StageHalving(grace=3)
+    assert [pruning.judge(END, "shared", 0.9) for _ in range(5)] == [""] * 5
+    assert pruning.judge(END, "second", 0.1) == ""
+
+
+def test_equal_scores_all_go_on():
+    assert judge(StageHalving(grace=2), 0.5, 0.5, 0.5, 0.5) == [""] * 4
+
+
+def test_a_score_that_is_not_a_number_stops_and_is_not_remembered():
+    pruning = StageHalving(grace=2)
+    assert "nan" in pruning.judge(END, "first", float("nan"))
+    assert judge(pruning, 0.1, 0.2) == ["", ""]
+
+
+def test_what_was_stopped_goes_on_when_later_ones_are_worse():
+    pruning = StageHalving(grace=2)
+    judge(pruning, 0.9, 0.9, 0.9)
+    assert pruning.judge(END, "middling", 0.7)
+    assert pruning.take_risen() == []
+    judge(pruning, 0.1, 0.2, 0.3)
+    assert pruning.take_risen() == ["middling"]
+    assert pruning.take_risen() == []
+    assert "middling" not in pruning.stopped
+
+
+def test_rising_at_another_rung_does_not_let_a_stage_go_on():
+    pruning, middle = StageHalving(grace=2), rung_at(STAGE, 30, 60)
+    assert pruning.judge(middle, "s", 0.5) == ""
+    judge(pruning, 0.9, 0.8, 0.7)
+    assert pruning.judge(END, "s", 0.5)
+    judge(pruning, 0.6, 0.4, 0.3, 0.2, rung=middle)
+    assert "s" in pruning.stopped
+
+
+@pytest.mark.parametrize("epochs", [(0, 0), (30, 60)])
+def test_in_the_end_exactly_the_upper_share_may_go_on(epochs):
+    """Whatever the order of arrival: the cut is that of sorting all scores, and nobody above it stays stopped."""
+    pruning, rung, generator = StageHalving(grace=1), Rung("train_ce", *epochs), random.Random(0)
+    scores = {f"s{index}": generator.random() for index in range(101)}
+    for stage_id, score in scores.items():
+        pruning.judge(rung, stage_id, score)
+    best = sorted(scores, key=lambda stage_id: -scores[stage_id])
+    kept = math.ceil(len(scores) * rung.keep)
+    assert not set(best[:kept]) & set(pruning.stopped)

@@ -1,0 +1,310 @@
+"""Records reach a server that comes and goes, each once, and nothing is lost on the way."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import sweeps
+from birdclef_core.errors import StoreError
+from sweeps.tracking import delivery as tracking_delivery
+from sweeps.tracking.delivery import JournalTracker, Rejected
+from sweeps.tracking.events import TrialStarted
+from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, STATE_NAME, Journal, Progress
+
+
+class Server:
+    """What a tracking server holds, and how it misbehaves."""
+
+    def __init__(self):
+        self.up = True
+        self.trials = []
+        self.refused = set()
+        self.breaks_on = set()
+        self.dies_after = None
+        self.connections = 0
+
+    @contextmanager
+    def connect(self, memory):
+        self.connections += 1
+        yield Sink(self, memory)
+
+    def wait_for(self, count):
+        deadline = time.monotonic() + 5
+        while len(self.trials) < count and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert len(self.trials) == count
+
+
+class Sink:
+    """Creates one thing a record; as with a real server, creating it again would double it."""
+
+    def __init__(self, server, memory):
+        self.server, self.memory = server, memory
+
+    def apply(self, records, *, seen_before):
+        for event, _ in records:
+            if not self.server.up:
+                raise ConnectionError("connection refused")
+            if event.trial in self.server.refused:
+                raise Rejected(f"{event.trial} has a bad parameter")
+            if event.trial in self.server.breaks_on:
+                raise TypeError("a bug")
+            if not (seen_before and event.trial in self.server.trials):
+                self.server.trials.append(event.trial)
+            self.memory[event.trial] = "known"
+            if self.server.dies_after == len(self.server.trials):
+                self.server.dies_after = None
+                raise ConnectionError("reset by peer")
+
+    def is_well(self):
+        return self.server.up
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(tracking_delivery, "_GATHER_S", 0.0)
+    monkeypatch.setattr(tracking_delivery, "_RETRY_S", (0.01,))
+    monkeypatch.setattr(tracking_delivery, "_BATCH_RECORDS", 20)
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+def names(start, stop):
+    return [f"t{number}" for number in range(start, stop)]
+
+
+def record(tracker, trials):
+    for trial in trials:
+        tracker.record(TrialStarted(trial=trial))
+
+
+def test_all_is_delivered_in_order(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 50))
+    report = tracker.close()
+    assert (report.delivered, report.kept, report.rejected, report.problem) == (50, 0, 0, "")
+    assert server.trials == names(0, 50)
+
+
+def test_an_outage_only_delays(tmp_path, server, caplog):
+    server.up = False
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    with caplog.at_level(logging.WARNING):
+        record(tracker, names(0, 30))
+        time.sleep(0.1)
+        assert server.trials == []
+        server.up = True
+        server.wait_for(30)
+        server.up = False
+        record(tracker, names(30, 40))
+        time.sleep(0.1)
+        server.up = True
+        report = tracker.close()
+    assert report.delivered == 40
+    assert server.trials == names(0, 40)
+    assert sum("is away" in message for message in caplog.messages) == 2, "an outage is said once"
+    assert server.connections > 1, "a server that went away is reached for anew"
+
+
+def test_recording_does_not_wait_for_the_server(tmp_path, server):
+    server.up = False
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    started = time.perf_counter()
+    record(tracker, names(0, 200))
+    assert time.perf_counter() - started < 0.5
+    tracker.close(timeout_s=0)
+
+
+def test_what_is_kept_is_counted_and_delivered_by_the_next(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 10))
+    server.wait_for(10)
+    server.up = False
+    record(tracker, names(10, 25))
+    report = tracker.close(timeout_s=0.1)
+    assert (report.delivered, report.kept) == (10, 15)
+    assert report.problem == "connection refused"
+    server.up = True
+    report = JournalTracker(tmp_path, "server", server.connect).close()
+    assert (report.delivered, report.kept) == (25, 0)
+    assert server.trials == names(0, 25)
+
+
+def test_a_server_that_dies_within_a_batch_gets_nothing_twice(tmp_path, server):
+    server.dies_after = 7
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 20))
+    assert tracker.close().delivered == 20
+    assert server.trials == names(0, 20)
+
+
+def test_a_crash_between_delivery_and_its_note_doubles_nothing(tmp_path, server, monkeypatch):
+    with monkeypatch.context() as crash:
+        crash.setattr(Progress, "save", lambda self, folder: 0)
+        tracker = JournalTracker(tmp_path, "server", server.connect)
+        record(tracker, names(0, 30))
+        tracker.close()
+    assert not (tmp_path / STATE_NAME).exists()
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(30, 35))
+    assert tracker.close().delivered == 35
+    assert server.trials == names(0, 35)
+
+
+def test_a_killed_driver_loses_nothing(tmp_path, server):
+    code = """
+import os, signal, sys
+from contextlib import contextmanager
+from sweeps.tracking.events import TrialStarted
+from sweeps.tracking.delivery import JournalTracker
+@contextmanager
+def connect(memory):
+    raise ConnectionError("away")
+    yield
+tracker = JournalTracker(__import__("pathlib").Path(sys.argv[1]), "server", connect)
+for number in range(300):
+    tracker.record(TrialStarted(trial=f"t{number}"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    root = Path(sweeps.__file__).parent.parent
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert JournalTracker(tmp_path, "server", server.connect).close().delivered == 300
+    assert server.trials == names(0, 300)
+
+
+def test_a_refused_record_holds_nobody_up(tmp_path, server):
+    server.refused = {"t3", "t33"}
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 50))
+    report = tracker.close()
+    assert (report.delivered, report.rejected, report.kept) == (48, 2, 0)
+    assert server.trials == [trial for trial in names(0, 50) if trial not in server.refused]
+    refused = [json.loads(line) for line in (tmp_path / REJECTED_NAME).read_text().splitlines()]
+    assert [line["reason"] for line in refused] == ["t3 has a bad parameter", "t33 has a bad parameter"]
+    assert json.loads(refused[0]["record"])["trial"] == "t3"
+
+
+def test_what_breaks_a_healthy_server_again_and_again_is_set_aside(tmp_path, server):
+    server.breaks_on = {"t5"}
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 10))
+    report = tracker.close()
+    assert (report.delivered, report.rejected) == (9, 1)
+
+
+def test_a_torn_line_spoils_only_itself(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 3))
+    tracker.close()
+    with (tmp_path / JOURNAL_NAME).open("a") as journal:
+        journal.write('{"event":"TrialSta')
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(3, 5))
+    report = tracker.close()
+    assert (report.delivered, report.rejected) == (5, 1)
+    assert server.trials == names(0, 5)
+
+
+def test_another_server_gets_all_of_it(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "one", server.connect)
+    record(tracker, names(0, 5))
+    tracker.close()
+    other = Server()
+    report = JournalTracker(tmp_path, "other", other.connect).close()
+    assert report.delivered == 5
+    assert other.trials == names(0, 5)
+
+
+def test_memory_lasts_from_one_process_to_the_next(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 2))
+    tracker.close()
+    assert Progress.load(tmp_path, "server").memory == {"t0": "known", "t1": "known"}
+    assert Progress.load(tmp_path, "other").memory == {}
+
+
+def test_two_may_not_deliver_one_journal(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    with pytest.raises(StoreError, match="another process"):
+        JournalTracker(tmp_path, "server", server.connect)
+    tracker.close()
+    JournalTracker(tmp_path, "server", server.connect).close()
+
+
+def test_closing_does_not_hang_on_a_server_that_does(tmp_path, server, monkeypatch):
+    released = threading.Event()
+    monkeypatch.setattr(Sink, "apply", lambda self, records, seen_before: released.wait(20))
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 3))
+    started = time.monotonic()
+    report = tracker.close(timeout_s=0.1)
+    assert time.monotonic() - started < 3
+    assert report.kept == 3
+    released.set()
+
+
+def test_threads_do_not_tear_each_others_lines(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    threads = [threading.Thread(target=record, args=(tracker, names(100 * n, 100 * n + 100))) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert tracker.close().delivered == 400
+    assert sorted(server.trials) == sorted(names(0, 400))
+
+
+def test_sync_goes_on_while_records_get_through(tmp_path, server):
+    server.up = False
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 60))
+    tracker.close(timeout_s=0)
+    server.up = True
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    tracker.wait(patience_s=5)
+    assert tracker.close(timeout_s=0).delivered == 60
+
+
+def test_sync_gives_up_on_a_server_that_stays_away(tmp_path, server):
+    server.up = False
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    record(tracker, names(0, 5))
+    started = time.monotonic()
+    tracker.wait(patience_s=0.2)
+    assert time.monotonic() - started < 2
+    assert tracker.close(timeout_s=0).kept == 5
+
+
+def test_a_line_that_is_still_being_written_is_not_read(tmp_path):
+    journal = Journal(tmp_path)
+    journal.append(TrialStarted(trial="whole"), 0)
+    os.write(journal._file, b'{"event":')
+    assert len(journal.read(0, 10)) == 1
+    journal.close()
+
+
+def test_what_is_remembered_of_the_server_is_written_in_proportion_to_the_journal(tmp_path, server, monkeypatch):
+    """Else a sweep's tracking would cost the square of its trials."""
+    written = []
+    save = Progress.save
+    monkeypatch.setattr(Progress, "save", lambda self, folder: written.append(save(self, folder)) or written[-1])
+    monkeypatch.setattr(tracking_delivery, "_BATCH_RECORDS", 5)
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    for start in range(0, 300, 5):
+        record(tracker, names(start, start + 5))
+        server.wait_for(start + 5)
+    assert tracker.close().delivered == 300
+    assert sum(written) < 3 * (tmp_path / JOURNAL_NAME).stat().st_size

@@ -1,0 +1,354 @@
+"""A sweep's records as MLflow keeps them: read back from a database of its own, without a server."""
+
+import hashlib
+import itertools
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeps.tracking.delivery import Rejected
+from sweeps.tracking.events import (
+    CheckpointUsed,
+    EpochFinished,
+    StageFinished,
+    StageStarted,
+    SweepFinished,
+    SweepStarted,
+    TrialFinished,
+    TrialStarted,
+    _import_mlflow,
+)
+from sweeps.tracking.mlflow_views import find_page
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    """A database; MLflow puts artifacts beside it in the current folder."""
+    folder, before = tmp_path_factory.mktemp("mlflow"), Path.cwd()
+    os.chdir(folder)
+    yield f"sqlite:///{folder / 'mlflow.db'}"
+    os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def client(uri):
+    _import_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+class Driver:
+    """Applies events as a delivery thread would, and looks at what came of them."""
+
+    clock_ms = itertools.count(10_000)
+
+    def __init__(self, uri, client, folder, sweep):
+        self.uri, self.client, self.folder, self.sweep = uri, client, folder, sweep
+        self.memory = {}
+        self.search = f"search-{sweep}"
+        self.apply(SweepStarted(sweep=sweep, search=self.search, note="What it is."))
+
+    def apply(self, *events, seen_before=False):
+        self.deliver(self.journal(*events), seen_before=seen_before)
+
+    def journal(self, *events):
+        return [(event, next(self.clock_ms)) for event in events]
+
+    def deliver(self, records, *, seen_before=False):
+        _import_mlflow().MlflowSink(self.uri, self.memory, self.folder).apply(records, seen_before=seen_before)
+
+    def stage_id(self, execution):
+        return hashlib.sha256(f"{self.sweep}/{execution}".encode()).hexdigest()
+
+    def stage(self, trial, name, starts_from=None, first_epoch=0, status="finished", **finished):
+        """The events of one execution of two epochs; `starts_from` is the execution before."""
+        execution = f"{trial}/{name}"
+        parent = self.stage_id(starts_from) if starts_from else None
+        yield StageStarted(trial=trial, execution=execution, stage=name, params={"lr": 0.1}, starts_from=parent)
+        for epoch in (1, 2):
+            yield EpochFinished(
+                trial=trial,
+                execution=execution,
+                epoch=epoch,
+                trial_epoch=first_epoch + epoch,
+                metrics={"val/cmap": 0.1 * epoch},
+                time_s=float(epoch),
+            )
+        yield StageFinished(
+            **{"trial": trial, "execution": execution, "stage_id": self.stage_id(execution), "status": status, **finished}
+        )
+
+    def runs(self, **tags):
+        experiment = self.client.get_experiment_by_name(f"birdclef/{self.search}")
+        wanted = {"sweep": self.sweep, **tags}
+        query = " and ".join(f"tags.`birdclef.{name}` = '{value}'" for name, value in wanted.items())
+        return self.client.search_runs([experiment.experiment_id], query)
+
+    def run(self, **tags):
+        (run,) = self.runs(**tags)
+        return run
+
+    def model(self, run):
+        (output,) = run.outputs.model_outputs
+        return self.client.get_logged_model(output.model_id)
+
+    def inputs(self, run):
+        return {item.model_id for item in self.client.get_run(run.info.run_id).inputs.model_inputs}
+
+
+@pytest.fixture
+def driver(uri, client, tmp_path, request):
+    return Driver(uri, client, tmp_path, request.node.name)
+
+
+def test_a_trial_is_a_top_level_run_and_its_stages_are_below_it(driver):
+    driver.apply(
+        TrialStarted(trial="t", params={"recipe": "sed_b3ns"}, tags={"birdclef.recipe": "sed_b3ns"}),
+        *driver.stage("t", "train_ce"),
+        TrialFinished(trial="t", status="finished", metrics={"objective": 0.2}),
+    )
+    trial, execution = driver.run(kind="trial"), driver.run(kind="execution")
+    assert "mlflow.parentRunId" not in trial.data.tags
+    assert execution.data.tags["mlflow.parentRunId"] == trial.info.run_id
+    assert (trial.info.run_name, execution.info.run_name) == ("t", "train_ce")
+    assert trial.data.params == {"recipe": "sed_b3ns"}
+    assert (trial.info.status, execution.info.status) == ("FINISHED", "FINISHED")
+
+
+def test_an_epoch_is_kept_by_its_number_in_the_stage_and_in_the_trial(driver):
+    driver.apply(TrialStarted(trial="t"), *driver.stage("t", "train_bce", first_epoch=10))
+    for kind, steps in (("execution", [1, 2]), ("trial", [11, 12])):
+        history = driver.client.get_metric_history(driver.run(kind=kind).info.run_id, "val/cmap")
+        assert [(point.step, point.value, point.timestamp) for point in history] == [
+            (steps[0], 0.1, 1_000),
+            (steps[1], 0.2, 2_000),
+        ]
+
+
+def test_a_checkpoint_is_output_of_its_stage_and_input_of_what_starts_from_it(driver):
+    first = "t/pretrain_ce"
+    driver.apply(TrialStarted(trial="t"), *driver.stage("t", "pretrain_ce", checkpoint_uri="s3://b/1"))
+    driver.apply(*driver.stage("t", "train_ce", starts_from=first))
+    producer, consumer = driver.run(execution=first), driver.run(execution="t/train_ce")
+    model = driver.model(producer)
+    assert model.source_run_id == producer.info.run_id
+    assert (model.status.value, model.model_type, model.params) == ("READY", "checkpoint", {"lr": "0.1"})
+    assert model.tags["birdclef.checkpoint_uri"] == "s3://b/1"
+    assert driver.inputs(consumer) == {model.model_id}
+    assert driver.inputs(driver.run(kind="trial")) == {model.model_id, driver.model(consumer).model_id}
+
+
+def test_a_trial_that_takes_a_checkpoint_is_its_consumer(driver):
+    driver.apply(TrialStarted(trial="a"), *driver.stage("a", "pretrain_ce"))
+    driver.apply(
+        TrialStarted(trial="b"),
+        CheckpointUsed(trial="b", stage_id=driver.stage_id("a/pretrain_ce"), metrics={"val/cmap": 0.2}),
+        TrialFinished(trial="b", status="finished", metrics={"objective": 0.9}),
+    )
+    model = driver.model(driver.run(execution="a/pretrain_ce"))
+    trial = driver.run(trial="b", kind="trial")
+    assert driver.inputs(trial) == {model.model_id}
+    assert trial.data.metrics == {"val/cmap": 0.2, "objective": 0.9}
+    of_trials = {metric.run_id: metric.value for metric in model_metrics(driver, model) if metric.key == "objective"}
+    assert of_trials == {trial.info.run_id: 0.9}, "the model's page lists the trials that have it"
+
+
+def model_metrics(driver, model):
+    return driver.client.get_logged_model(model.model_id).metrics
+
+
+def test_a_checkpoint_that_the_server_has_never_seen_is_described(driver):
+    stage_id = "of-another-server"
+    driver.apply(TrialStarted(trial="t"), CheckpointUsed(trial="t", stage_id=stage_id, stage="train_ce", checkpoint_uri="gs://x"))
+    (model_id,) = driver.inputs(driver.run(kind="trial"))
+    model = driver.client.get_logged_model(model_id)
+    assert model.name == "train_ce-of-anoth"
+    assert model.tags["birdclef.checkpoint_uri"] == "gs://x"
+    assert not model.source_run_id
+
+
+def test_a_checkpoint_of_another_search_is_found(driver, uri, client, tmp_path):
+    other = Driver(uri, client, tmp_path, "the-other-search")
+    other.apply(TrialStarted(trial="o"), *other.stage("o", "pretrain_ce", stage_id="5ha2ed"))
+    driver.apply(TrialStarted(trial="t"), CheckpointUsed(trial="t", stage_id="5ha2ed"))
+    assert driver.inputs(driver.run(kind="trial")) == {other.model(other.run(kind="execution")).model_id}
+
+
+def everything(driver):
+    events = [
+        TrialStarted(trial="t", params={"lr": 0.1}),
+        *driver.stage("t", "pretrain_ce"),
+        *driver.stage("t", "train_ce", starts_from="t/pretrain_ce", first_epoch=2),
+        TrialFinished(trial="t", status="finished", metrics={"objective": 0.4}),
+        SweepFinished(status="finished", table_markdown="| 1 | t |"),
+    ]
+    return [SweepStarted(sweep=driver.sweep, search=driver.search, note="What it is."), *events]
+
+
+def snapshot(driver):
+    experiment = driver.client.get_experiment_by_name(f"birdclef/{driver.search}")
+    models = driver.client.search_logged_models([experiment.experiment_id])
+    runs = driver.runs()
+    points = {
+        (run.info.run_id, name): len(driver.client.get_metric_history(run.info.run_id, name))
+        for run in runs
+        for name in run.data.metrics
+    }
+    inputs = {run.info.run_id: driver.inputs(run) for run in runs}
+    return {run.info.run_id for run in runs}, {model.model_id for model in models}, points, inputs
+
+
+@pytest.mark.parametrize("forgotten", ["nothing", "all"])
+def test_what_is_delivered_again_changes_nothing(uri, client, tmp_path, forgotten):
+    """A crash between delivery and the note of it: the records come again, and the ids may be forgotten."""
+    driver = Driver(uri, client, tmp_path, f"again-{forgotten}")
+    records = driver.journal(*everything(driver))
+    driver.deliver(records)
+    before = snapshot(driver)
+    if forgotten == "all":
+        driver.memory.clear()
+    driver.deliver(records, seen_before=True)
+    assert snapshot(driver) == before
+
+
+def test_statuses(driver):
+    driver.apply(
+        *(TrialStarted(trial=trial) for trial in ("pruned", "failed")),
+        *driver.stage("failed", "train_ce", status="failed"),
+        *driver.stage("pruned", "train_ce", status="stopped"),
+        TrialFinished(trial="pruned", status="pruned", reason="below the others"),
+        TrialFinished(trial="failed", status="failed", reason="the loss is NaN"),
+    )
+    found = {run.info.run_name: run for run in driver.runs(kind="trial")}
+    assert {name: run.info.status for name, run in found.items()} == {"pruned": "KILLED", "failed": "FAILED"}
+    assert found["failed"].data.tags["mlflow.note.content"] == "the loss is NaN"
+    assert driver.run(execution="failed/train_ce").info.status == "FAILED"
+    assert driver.run(execution="pruned/train_ce").info.status == "KILLED"
+
+
+def test_an_interrupted_trial_waits_and_goes_on_as_the_same_run(driver):
+    events = list(driver.stage("t", "train_ce"))
+    driver.apply(TrialStarted(trial="t"), *events[:2], TrialFinished(trial="t", status="interrupted", reason="Ctrl-C"))
+    trial = driver.run(kind="trial")
+    assert [run.info.status for run in driver.runs()] == ["SCHEDULED", "SCHEDULED"]
+    trained_again = replace(events[1], time_s=9.0)
+    driver.apply(TrialStarted(trial="t"), events[0], trained_again, *events[2:], TrialFinished(trial="t", status="finished"))
+    assert driver.run(kind="trial").info.run_id == trial.info.run_id
+    assert [run.info.status for run in driver.runs()] == ["FINISHED", "FINISHED"]
+    assert len(driver.client.get_metric_history(trial.info.run_id, "val/cmap")) == 2, "an epoch told twice is kept once"
+
+
+def test_single_figures_are_at_step_0_and_scores_at_the_last_epoch(driver):
+    driver.apply(
+        TrialStarted(trial="t"),
+        *driver.stage("t", "train_ce"),
+        TrialFinished(trial="t", status="finished", metrics={"cost/spent_s": 12.0, "val/cmap": 0.7}),
+    )
+    run = driver.run(kind="trial")
+    assert run.data.metrics["val/cmap"] == 0.7, "the final score is the one that the table shows"
+    assert [point.step for point in driver.client.get_metric_history(run.info.run_id, "cost/spent_s")] == [0]
+
+
+def test_a_metric_that_is_no_number_is_told_and_not_drawn(driver):
+    epoch = EpochFinished(
+        trial="t", execution="t/e", epoch=1, trial_epoch=1, metrics={"loss": math.nan, "val/cmap": 0.1}, time_s=1
+    )
+    driver.apply(TrialStarted(trial="t"), StageStarted(trial="t", execution="t/e", stage="train_ce"), epoch)
+    run = driver.run(kind="execution")
+    assert run.data.metrics == {"val/cmap": 0.1}
+    assert run.data.tags["birdclef.not_finite.loss"] == "nan at step 1"
+
+
+def test_artifacts_are_uploaded_and_missing_ones_are_told(driver):
+    (driver.folder / "report").mkdir()
+    (driver.folder / "report" / "species.csv").write_text("species,ap\n")
+    driver.apply(
+        TrialStarted(trial="t"),
+        *driver.stage("t", "train_ce", artifacts="report"),
+        *driver.stage("t", "train_bce", artifacts="not-there"),
+        TrialFinished(trial="t", status="pruned", artifacts="report"),
+    )
+    assert [item.path for item in driver.client.list_artifacts(driver.run(kind="trial").info.run_id)] == ["species.csv"]
+    run = driver.run(execution="t/train_ce")
+    assert [item.path for item in driver.client.list_artifacts(run.info.run_id)] == ["species.csv"]
+    run = driver.run(execution="t/train_bce")
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["birdclef.artifacts_missing"].endswith("not-there")
+
+
+def test_a_refusal_is_told_from_an_outage(driver):
+    with pytest.raises(Rejected, match="Invalid"):
+        driver.apply(TrialStarted(trial="t", params={"no;such*name": 1}))
+    driver.apply(TrialStarted(trial="u", params={"lr": 1}))
+    with pytest.raises(Rejected, match="lr"):
+        driver.apply(TrialStarted(trial="u", params={"lr": 2}))
+
+
+def test_an_epoch_of_an_unknown_trial_is_refused(driver):
+    with pytest.raises(Rejected, match="must be recorded first"):
+        driver.apply(*list(driver.stage("never-started", "train_ce"))[1:])
+
+
+def test_epochs_of_an_attempt_that_failed_are_not_taken_for_delivered(driver, monkeypatch):
+    started = [TrialStarted(trial="t"), *list(driver.stage("t", "train_ce"))[:2]]
+
+    def away(*arguments, **named):
+        raise ConnectionError("away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(type(driver.client), "log_batch", away)
+        with pytest.raises(ConnectionError):
+            driver.apply(*started)
+    driver.apply(*started, seen_before=True)
+    assert driver.run(kind="trial").data.metrics == {"val/cmap": 0.1}
+
+
+def test_a_sweep_has_a_record_a_description_and_views(driver):
+    driver.apply(*everything(driver))
+    experiment = driver.client.get_experiment_by_name(f"birdclef/{driver.search}")
+    assert "| 1 | t |" in experiment.tags["mlflow.note.content"]
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert f"mlflow.sharedViewState.{driver.sweep}" in experiment.tags
+    sweeps = driver.client.get_experiment_by_name("birdclef/sweeps")
+    (record,) = driver.client.search_runs([sweeps.experiment_id], f"tags.`birdclef.sweep` = '{driver.sweep}'")
+    assert record.info.status == "FINISHED"
+    assert record.data.tags["mlflow.note.content"] == "What it is.\n\n| 1 | t |"
+    assert all(run.data.tags["birdclef.kind"] != "sweep" for run in driver.runs()), "the comparison shows trials only"
+
+
+def test_the_page_of_a_sweep_is_found(driver):
+    experiment = driver.client.get_experiment_by_name(f"birdclef/{driver.search}")
+    path = find_page(driver.client, sweep=driver.sweep, search=None)
+    assert f"#/experiments/{experiment.experiment_id}/runs" in path
+    assert f"viewStateShareKey={driver.sweep}" in path
+    assert find_page(driver.client, sweep=None, search=driver.search) == path
+    assert find_page(driver.client, sweep=None, search="never-run") == "#/experiments?workflowType=machine_learning"
+
+
+def test_an_unknown_sweep_is_told_with_those_that_exist(driver):
+    with pytest.raises(Exception, match=f"no sweep 'nope'.*{driver.sweep}"):
+        find_page(driver.client, sweep="nope", search=None)
+
+
+def test_a_deleted_experiment_is_restored(driver):
+    experiment = driver.client.get_experiment_by_name(f"birdclef/{driver.search}")
+    driver.client.delete_experiment(experiment.experiment_id)
+    driver.memory.clear()
+    driver.apply(SweepStarted(sweep=driver.sweep, search=driver.search), TrialStarted(trial="t"), seen_before=True)
+    assert driver.client.get_experiment(experiment.experiment_id).lifecycle_stage == "active"
+
+
+def test_an_execution_that_a_crash_cut_short_and_nobody_goes_on_with_is_ended(driver):
+    """Of three trials one takes the stage from elsewhere, one trains another stage, and one ends."""
+    for trial in "abc":
+        driver.apply(TrialStarted(trial=trial), *list(driver.stage(trial, "train_ce"))[:2])
+    driver.apply(CheckpointUsed(trial="a", stage_id=driver.stage_id("b/train_ce"), stage="train_ce"))
+    driver.apply(*list(driver.stage("b", "train_bce"))[:1])
+    driver.apply(TrialFinished(trial="c", status="pruned"))
+    assert {trial: driver.run(execution=f"{trial}/train_ce").info.status for trial in "abc"} == dict.fromkeys("abc", "KILLED")
+    driver.apply(*list(driver.stage("b", "train_bce"))[1:])
+    assert driver.run(execution="b/train_bce").info.status == "FINISHED"

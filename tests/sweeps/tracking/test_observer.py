@@ -1,0 +1,137 @@
+"""What a sweep does becomes tracking events: executions under their trials, checkpoints made and used, cost charged once."""
+
+import pytest
+from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+from made_up_stages import publish
+
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
+from sweeps.tracking.events import (
+    CheckpointUsed,
+    DeliveryReport,
+    EpochFinished,
+    StageFinished,
+    StageStarted,
+    TrialFinished,
+    TrialStarted,
+)
+from sweeps.tracking.observer import TrackingObserver, flat_params
+
+
+class ListTracker:
+    def __init__(self) -> None:
+        self.events = []
+
+    def record(self, event) -> None:
+        self.events.append(event)
+
+    def close(self, timeout_s: float = 60.0) -> DeliveryReport:
+        return DeliveryReport(delivered=len(self.events), kept=0, rejected=0)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+def tracker():
+    return ListTracker()
+
+
+@pytest.fixture
+def workers(tmp_path, tracker, monkeypatch):
+    monkeypatch.setattr(StageStore, "copy_reports", lambda self, stage_id, folder: folder.mkdir(parents=True, exist_ok=True))
+    store = StageStore(Storage.parse(str(tmp_path / "store")))
+    observer = TrackingObserver(tracker, store, tmp_path, space=make_search().space, tags={"birdclef.sweep": "s"})
+    return MadeUpWorkers(make_coordinator(tmp_path / "sweep", samples=8, observers=(observer,)))
+
+
+def test_every_execution_is_started_finished_once_and_names_its_parent(workers, tracker):
+    workers.run()
+    started, finished = tracker.of(StageStarted), tracker.of(StageFinished)
+    assert len(started) == len({event.execution for event in started})
+    assert {event.execution for event in finished} <= {event.execution for event in started}
+    published = [event for event in finished if event.status == "finished"]
+    assert sorted(event.stage_id for event in published) == sorted(workers.executed)
+    by_stage_id = {event.stage_id for event in published}
+    assert all(event.starts_from is None or event.starts_from in by_stage_id for event in started)
+    assert all(event.artifacts for event in published)
+
+
+def test_a_reused_checkpoint_is_used_and_not_executed(workers, tracker):
+    workers.run()
+    used = tracker.of(CheckpointUsed)
+    assert used
+    assert {event.stage_id for event in used} <= set(workers.executed)
+
+
+def test_a_trial_has_the_values_that_the_search_varies_and_its_costs(workers, tracker):
+    workers.run()
+    params = tracker.of(TrialStarted)[0].params
+    assert set(params) == {"recipe", *make_search().space}
+    ended = tracker.of(TrialFinished)
+    assert sum(event.metrics["cost/spent_s"] for event in ended) == workers.epochs
+    assert all(("objective" in event.metrics) == (event.status == "finished") for event in ended)
+
+
+def test_epochs_count_on_over_the_stages_of_a_trial(workers, tracker):
+    workers.run()
+    first = [event.trial_epoch for event in tracker.of(EpochFinished) if event.trial == "t0000"]
+    assert first == list(range(1, len(first) + 1))
+
+
+def test_a_worker_lost_for_good_fails_its_execution(workers, tracker):
+    workers.step()
+    trial = tracker.of(EpochFinished)[0].trial
+    workers.coordinator.worker_lost(trial, "killed")
+    workers.coordinator.fail(trial)
+    assert [(event.trial, event.status) for event in tracker.of(StageFinished)] == [(trial, "failed")]
+    assert tracker.of(TrialFinished)[0].reason == "worker lost: killed"
+
+
+def test_an_interrupted_trial_leaves_its_execution_open(workers, tracker):
+    for _ in range(2):
+        workers.step()
+    workers.coordinator.interrupt()
+    assert {event.status for event in tracker.of(TrialFinished)} == {"interrupted"}
+    assert not tracker.of(StageFinished)
+
+
+def test_a_trial_brings_the_lineage_of_what_it_came_to(workers, tracker, tmp_path):
+    store = StageStore(Storage.parse(str(tmp_path / "store")))
+    planned = workers.coordinator.next_trial()
+    for task in planned.chain:
+        publish(store, task.stage_id, stage=task.config.name, parent_id=task.parent_id)
+    workers.running[planned.record.trial] = workers.reports(planned)
+    workers.run()
+    ended = {event.trial: event for event in tracker.of(TrialFinished)}
+    assert all(event.artifacts == f"lineages/{trial}" for trial, event in ended.items())
+    page = (tmp_path / ended[planned.record.trial].artifacts / "lineage.html").read_text()
+    known = [task.stage_id[:16] in page for task in planned.chain]
+    assert known == [index < len(planned.record.stage_scores) for index in range(len(known))]
+    assert f"Lineage of {planned.record.trial}" in page and "<svg" in page
+
+
+def test_an_interrupted_trial_and_one_that_came_to_nothing_bring_none(workers, tracker):
+    workers.fail_stage = "pretrain_ce"
+    workers.step()
+    workers.step()
+    workers.coordinator.interrupt()
+    ended = tracker.of(TrialFinished)
+    assert {event.status for event in ended} >= {"failed"} and not any(event.artifacts for event in ended)
+
+
+def test_a_config_becomes_dotted_names_and_plain_values():
+    flat = flat_params(make_tree().chain("sed_v2s", {})[0].config)
+    assert flat["mixing.wave_double_prob"] == 0.5
+    assert flat["noise.0.source"] == "*"
+    assert flat["freeze_encoder"] is False
+
+
+def test_a_trial_that_starts_from_a_checkpoint_is_its_user(tmp_path, tracker):
+    store = StageStore(Storage.parse(str(tmp_path / "store")))
+    publish(store, "a" * 64, stage="pretrain_bce")
+    observer = TrackingObserver(tracker, store, tmp_path, space=(), tags={})
+    coordinator = make_coordinator(tmp_path / "sweep", make_tree(start="a" * 64), samples=1, observers=(observer,))
+    MadeUpWorkers(coordinator).fill()
+    used = tracker.of(CheckpointUsed)
+    assert [(event.trial, event.stage_id, event.stage) for event in used] == [("t0000", "a" * 64, "pretrain_bce")]
