@@ -35,7 +35,7 @@ from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import SweepRecords
 from sweeps.schedule.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
-from sweeps.search.chains import StageTree
+from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Range, SamplerName, Search, load_search
 
 HIPPO = "Hippo (PVLDB 15): up to 4.81x GPU hours and 2.76x end to end in one study, 6.77x and 3.53x over several"
@@ -143,8 +143,8 @@ def save(chosen: Sequence[Study], *, prunes: bool) -> Saving:
     )
 
 
-def make_tree(study: Study) -> StageTree:
-    return StageTree(
+def make_chain_builder(study: Study) -> ChainBuilder:
+    return ChainBuilder(
         search=replace(study.search, sampler="random"),
         seed=study.seed,
         pretrained={recipe.model.encoder: RANDOM for recipe in study.search.recipes},
@@ -156,10 +156,10 @@ def make_tree(study: Study) -> StageTree:
 
 
 def _sweep(study: Study, store: SimulatedStore, prunes: bool) -> SimulatedSweep:
-    tree = make_tree(study)
+    chains = make_chain_builder(study)
     pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
     view = SimulatedView(store, study.title)
-    coordinator = Coordinator(tree, view, MemoryRecords(), samples=study.trials, max_running=study.gpus, pruning=pruning)
+    coordinator = Coordinator(chains, view, MemoryRecords(), samples=study.trials, max_running=study.gpus, pruning=pruning)
     return SimulatedSweep(name=study.title, coordinator=coordinator)
 
 
@@ -234,7 +234,7 @@ def _take_up(study: Study) -> tuple[float, float, float]:
         memory = MemoryRecords()
         memory.trials = {record.trial: record for record in known}
         view = SimulatedView(store, study.title)
-        Coordinator(make_tree(study), view, memory, samples=study.trials, max_running=study.gpus)
+        Coordinator(make_chain_builder(study), view, memory, samples=study.trials, max_running=study.gpus)
     return kept_s, loaded_s, time.perf_counter() - started
 
 
@@ -288,7 +288,7 @@ def main() -> None:
     elif options.what == "growth":
         growth(options.gpus)
     elif options.what == "overhead":
-        overhead(make_tree(studies(1, 1)[2]), trials=100, s3_trials=40)
+        overhead(make_chain_builder(studies(1, 1)[2]), trials=100, s3_trials=40)
     elif options.what == "real":
         real(alone_first=options.alone_first)
     else:

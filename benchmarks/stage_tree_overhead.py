@@ -28,8 +28,9 @@ from sweeps.execution.trial import run_trial
 from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
 from sweeps.schedule.records import SweepRecords, TrialRecord
 from sweeps.schedule.store_view import DriverStoreView
-from sweeps.search.chains import StageTree
-from sweeps.tracking.events import SweepStarted, make_tracker
+from sweeps.search.chains import ChainBuilder
+from sweeps.tracking.connect import make_tracker
+from sweeps.tracking.events import SweepStarted
 from sweeps.tracking.observer import TrackingObserver
 
 SIZE_FLOATS = 250_000
@@ -105,7 +106,7 @@ class TimedObserver:
     """Another observer, timed."""
 
     def __init__(self, observer: TrackingObserver, clock: Clock) -> None:
-        for name in ("trial_started", "reported", "worker_lost", "trial_ended"):
+        for name in ("trial_started", "updated", "worker_lost", "trial_ended"):
             setattr(self, name, clock.timed("tracking", getattr(observer, name)))
 
 
@@ -117,21 +118,21 @@ class TimedRecords:
         self.save_trial = clock.timed("records", records.save_trial)
 
 
-def overhead(tree: StageTree, trials: int, s3_trials: int) -> None:
+def overhead(chains: ChainBuilder, trials: int, s3_trials: int) -> None:
     """Prints milliseconds a trial for a local store and one on S3."""
     print("milliseconds a trial; 'bare' trains and saves the same stages with nothing around")
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
-        _measure("local", Storage.parse(f"{folder}/storage"), Path(folder), tree, trials)
+        _measure("local", Storage.parse(f"{folder}/storage"), Path(folder), chains, trials)
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder, _moto() as uri:
-        _measure("S3", Storage.parse(uri), Path(folder), tree, s3_trials)
+        _measure("S3", Storage.parse(uri), Path(folder), chains, s3_trials)
 
 
-def _measure(title: str, storage: Storage, folder: Path, tree: StageTree, trials: int) -> None:
-    tree = _one_epoch(tree)
+def _measure(title: str, storage: Storage, folder: Path, chains: ChainBuilder, trials: int) -> None:
+    chains = _one_epoch(chains)
     clock, train_stage = Clock(), sweeps.execution.trial.train_stage
     sweeps.execution.trial.train_stage = train_at_once
     try:
-        tree_s, coordinator, delivery_s = _sweep(storage, folder, tree, trials, clock)
+        tree_s, coordinator, delivery_s = _sweep(storage, folder, chains, trials, clock)
     finally:
         sweeps.execution.trial.train_stage = train_stage
     trained = sum(len(record.trained_ids) for record in coordinator.trials.values())
@@ -147,16 +148,16 @@ def _measure(title: str, storage: Storage, folder: Path, tree: StageTree, trials
     )
 
 
-def _sweep(storage: Storage, folder: Path, tree: StageTree, trials: int, clock: Clock) -> tuple[float, Coordinator, float]:
+def _sweep(storage: Storage, folder: Path, chains: ChainBuilder, trials: int, clock: Clock) -> tuple[float, Coordinator, float]:
     """Seconds for all trials, one after the other in this process, and until the tracker had all."""
     store, leases = StageStore(storage.at("store")), Leases(storage.at("store"))
     tracker = make_tracker(str(folder / "mlflow"), folder / "sweep")
-    observer = TrackingObserver(tracker, store, folder / "sweep", space=tree.search.space, tags={})
+    observer = TrackingObserver(tracker, store, folder / "sweep", space=chains.search.space, tags={})
     tracker.record(SweepStarted(sweep="overhead", search="overhead"))
     time.sleep(15)  # the server is up
     started = time.perf_counter()
     coordinator = Coordinator(
-        tree,
+        chains,
         DriverStoreView(store, leases, sweep="overhead"),
         TimedRecords(SweepRecords(storage.at("overhead")), clock),
         samples=trials,
@@ -164,7 +165,7 @@ def _sweep(storage: Storage, folder: Path, tree: StageTree, trials: int, clock: 
         observers=(TimedObserver(observer, clock),),
     )
     inside = Clock()
-    next_trial, report = (inside.timed("ids and gate", call) for call in (coordinator.next_trial, coordinator.report))
+    next_trial, update = (inside.timed("ids and gate", call) for call in (coordinator.next_trial, coordinator.update))
     while (planned := next_trial()) is not None:
         trial = planned.record.trial
         holder = Holder(sweep="overhead", run="1", trial=trial)
@@ -178,7 +179,7 @@ def _sweep(storage: Storage, folder: Path, tree: StageTree, trials: int, clock: 
             name=f"overhead/{trial}",
         ):
             told.metrics[OBJECTIVE] = told.score
-            if not report(trial, told):
+            if not update(trial, told):
                 break
     tree_s = time.perf_counter() - started
     clock.parts_s["ids and gate"] = inside.parts_s["ids and gate"] - sum(clock.parts_s.values())  # type: ignore[assignment]
@@ -204,11 +205,11 @@ def _made(storage: Storage, name: str) -> str:
     return storage.path(name)
 
 
-def _one_epoch(tree: StageTree) -> StageTree:
+def _one_epoch(chains: ChainBuilder) -> ChainBuilder:
     recipes = tuple(
-        replace(recipe, stages=tuple(replace(stage, epochs=1) for stage in recipe.stages)) for recipe in tree.search.recipes
+        replace(recipe, stages=tuple(replace(stage, epochs=1) for stage in recipe.stages)) for recipe in chains.search.recipes
     )
-    return replace(tree, search=replace(tree.search, recipes=recipes))
+    return replace(chains, search=replace(chains.search, recipes=recipes))
 
 
 @contextmanager

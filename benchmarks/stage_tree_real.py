@@ -20,13 +20,13 @@ from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.identity import fingerprint
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
-from sweeps.execution.trial import TrialReport
 from sweeps.options import SweepOptions
 from sweeps.run import runner
-from sweeps.schedule.coordinator import Coordinator, PlannedTrial
+from sweeps.schedule.coordinator import Coordinator, Trial
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import TrialRecord
-from sweeps.search.chains import Chain, StageTree
+from sweeps.schedule.update import TrialUpdate
+from sweeps.search.chains import Chain, ChainBuilder
 
 TRIALS = 24
 ACTORS = 2
@@ -57,13 +57,13 @@ SEARCH = Search(
 """
 
 
-class AloneTree(StageTree):
+class AloneTree(ChainBuilder):
     """A tree in which no two trials share a stage: the trial's own parameters are in the id of each of its stages."""
 
     def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
-        values = {item.name: getattr(self, item.name) for item in fields(StageTree)}
+        values = {item.name: getattr(self, item.name) for item in fields(ChainBuilder)}
         values["code_version"] += fingerprint([recipe_name, dict(params)])
-        return StageTree(**values).chain(recipe_name, params)
+        return ChainBuilder(**values).chain(recipe_name, params)
 
 
 class Timed(Coordinator):
@@ -76,13 +76,13 @@ class Timed(Coordinator):
         self.started = self.ended = 0.0
         Timed.last = self
 
-    def next_trial(self) -> PlannedTrial | None:
+    def next_trial(self) -> Trial | None:
         self.started = self.started or time.monotonic()
         return super().next_trial()
 
-    def report(self, trial: str, report: TrialReport) -> bool:
+    def update(self, trial: str, update: TrialUpdate) -> bool:
         self.ended = time.monotonic()
-        return super().report(trial, report)
+        return super().update(trial, update)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,13 +117,13 @@ def real(*, alone_first: bool) -> None:
 
 
 def _execute(name: str, *, alone: bool) -> Execution:
-    make_tree = runner.make_tree
+    make_chain_builder = runner.make_chain_builder
 
-    def make_alone(*arguments: Any) -> StageTree:
-        tree = make_tree(*arguments)
-        return AloneTree(**{item.name: getattr(tree, item.name) for item in fields(StageTree)})
+    def make_alone(*arguments: Any) -> ChainBuilder:
+        chains = make_chain_builder(*arguments)
+        return AloneTree(**{item.name: getattr(chains, item.name) for item in fields(ChainBuilder)})
 
-    runner.Coordinator, runner.make_tree = Timed, make_alone if alone else make_tree  # type: ignore[misc, assignment]
+    runner.Coordinator, runner.make_chain_builder = Timed, make_alone if alone else make_chain_builder  # type: ignore[misc, assignment]
     options = SweepOptions(
         search="tree.py",
         data="demo-data",
@@ -141,7 +141,7 @@ def _execute(name: str, *, alone: bool) -> Execution:
     load = os.getloadavg()[0]
     with Path(f"{name}.txt").open("w") as said:
         result = runner.start_sweep(options, Console(file=said))
-    runner.Coordinator, runner.make_tree = Coordinator, make_tree  # type: ignore[misc]
+    runner.Coordinator, runner.make_chain_builder = Coordinator, make_chain_builder  # type: ignore[misc]
     assert all(record.status == "finished" for record in result.trials)
     execution = Execution(
         trials=result.trials,

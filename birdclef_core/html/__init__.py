@@ -1,1 +1,1 @@
-"""TODO"""
+"""HTML pages for people: one style sheet, templates, and SVG pictures."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The two commands, `tune_main.py` and `birdclef`."""

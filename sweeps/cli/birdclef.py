@@ -5,9 +5,9 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweeps.cli.common import guarded
 from sweeps.cli.data import add_data_commands
 from sweeps.cli.stages import add_stage_commands
-from sweeps.cli.tune import guarded
 
 
 def birdclef(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ui(arguments: argparse.Namespace) -> int:
-    from sweeps.tracking.events import open_ui
+    from sweeps.tracking.connect import open_ui
 
     with open_ui(arguments.tracking_uri, sweep=arguments.sweep) as url:
         print(f"Open {url}\nCtrl-C ends it.", flush=True)
@@ -46,7 +46,7 @@ def _ui(arguments: argparse.Namespace) -> int:
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    from sweeps.tracking.events import sync
+    from sweeps.tracking.connect import sync
 
     report = sync(arguments.sweep_dir, arguments.tracking_uri)
     waiting = f", {report.kept} still wait ({report.problem})" if report.kept else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from birdclef_core.config import STAGE_NAMES
-from sweeps.cli.tune import bytes_argument, parse_settings
+from sweeps.cli.common import bytes_argument, parse_settings
 from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE
 from sweeps.wording import REFERENCE
 
@@ -137,7 +137,7 @@ def _usage(arguments: argparse.Namespace) -> int:
 
 
 def _collect(arguments: argparse.Namespace) -> int:
-    from sweeps.checkpoints.listing import find_garbage, garbage_lines, remove_garbage
+    from sweeps.checkpoints.garbage import find_garbage, garbage_lines, remove_garbage
     from sweeps.checkpoints.references import existing_storage
 
     storage = existing_storage(arguments.storage)

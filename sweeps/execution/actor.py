@@ -1,4 +1,4 @@
-"""A trial as a Ray actor: one Tune iteration is one report of `run_trial`. Ray may hand the same actor another trial."""
+"""A trial as a Ray actor: one Tune iteration is one update of `run_trial`. Ray may hand the same actor another trial."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,15 +14,16 @@ from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.audio_cache import AudioCache
-from sweeps.execution.trial import TrialReport, run_trial
-from sweeps.search.chains import StageTree
+from sweeps.execution.trial import run_trial
+from sweeps.schedule.update import TrialUpdate
+from sweeps.search.chains import ChainBuilder
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerContext:
     """What every worker needs; sent once to each through Ray's object store."""
 
-    tree: StageTree
+    chains: ChainBuilder
     dataset: Dataset
     cache: AudioCache
     """On the worker's own machine."""
@@ -41,7 +42,7 @@ class TrialActor(tune.Trainable):
         torch.set_num_threads(context.threads)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._node = ray.get_runtime_context().get_node_id()[:6]
-        self._tree = context.tree
+        self._chains = context.chains
         self._data = context.cache.build(context.dataset)
         self._notes: list[str] = []
         self._termination = Termination()
@@ -51,10 +52,10 @@ class TrialActor(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        chain = self._tree.chain(new_config["recipe"], new_config["params"])
+        chain = self._chains.chain(new_config["recipe"], new_config["params"])
         sweep, trial = self._context.sweep, new_config["trial"]
         holder = Holder(sweep=sweep, run=self._context.run, trial=trial)
-        self._reports: Iterator[TrialReport] = run_trial(
+        self._updates: Iterator[TrialUpdate] = run_trial(
             chain,
             self._data,
             self._store,
@@ -73,10 +74,10 @@ class TrialActor(tune.Trainable):
             return self._next_report()
 
     def _next_report(self) -> dict[str, Any]:
-        return next(self._reports).to_result() | {"node": self._node}
+        return next(self._updates).to_result() | {"node": self._node}
 
     def cleanup(self) -> None:
-        self._reports.close()  # type: ignore[attr-defined]
+        self._updates.close()  # type: ignore[attr-defined]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing to do: all that a trial goes on from is in the stage store."""

@@ -6,8 +6,8 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from sweeps.execution.trial import TrialReport
 from sweeps.schedule.coordinator import Coordinator
+from sweeps.schedule.update import TrialUpdate
 
 METRIC = "score"
 
@@ -48,20 +48,20 @@ class CoordinatorSearcher(_WithoutState, Searcher):
 
 
 class CoordinatorScheduler(_WithoutState, FIFOScheduler):
-    """Passes every report to the coordinator and stops what it says is to stop."""
+    """Passes every update to the coordinator and stops what it says is to stop."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__()
         self._coordinator = coordinator
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        goes_on = self._coordinator.report(trial.config["trial"], TrialReport.from_result(result))
+        goes_on = self._coordinator.update(trial.config["trial"], TrialUpdate.from_result(result))
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
         # The last result of a trial comes here alone; of a trial that was stopped it comes a second time and is passed over.
         if "kind" in result:
-            self._coordinator.report(trial.config["trial"], TrialReport.from_result(result))
+            self._coordinator.update(trial.config["trial"], TrialUpdate.from_result(result))
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
         self._coordinator.worker_lost(trial.config["trial"], _last_line(trial))

@@ -17,7 +17,7 @@ from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.simulate import EpochSeconds, MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
-from sweeps.search.chains import StageTree
+from sweeps.search.chains import ChainBuilder
 
 MAX_TRIALS_BY_MODEL = 300
 """Beyond so many the plan draws at random: TPE's draws take longer and depend on scores that nobody knows yet."""
@@ -90,7 +90,7 @@ class Plan:
 
 
 def make_plan(
-    tree: StageTree,
+    chains: ChainBuilder,
     *,
     samples: int,
     workers: int,
@@ -103,7 +103,7 @@ def make_plan(
 ) -> Plan:
     """The plan of a sweep of `samples` trials, less those it has already (`known`), on a store that has the stages `stored`."""
     if samples > MAX_TRIALS_BY_MODEL:
-        tree = replace(tree, search=replace(tree.search, sampler="random"))
+        chains = replace(chains, search=replace(chains.search, sampler="random"))
     priced: dict[str, EpochCost | None] = {}
     tasks: dict[str, StageTask] = {}
 
@@ -113,8 +113,8 @@ def make_plan(
         cost = priced[task.stage_id]
         return cost.middle_s if cost else 1.0
 
-    whole = _run(tree, samples, workers, stored, epoch_s, StageHalving(grace=math.inf), known)
-    pruned = _run(tree, samples, workers, stored, epoch_s, StageHalving(), known)
+    whole = _run(chains, samples, workers, stored, epoch_s, StageHalving(grace=math.inf), known)
+    pruned = _run(chains, samples, workers, stored, epoch_s, StageHalving(), known)
     asked = [stage_id for record in whole.records for stage_id in record.stage_ids]
     new = [stage_id for stage_id in tasks if stage_id not in stored]
     alone_hours, shared_hours = (_hours(ids, tasks, priced) for ids in (asked, new))
@@ -162,7 +162,7 @@ class _Run:
 
 
 def _run(
-    tree: StageTree,
+    chains: ChainBuilder,
     samples: int,
     workers: int,
     stored: Mapping[str, StageSummary],
@@ -174,7 +174,7 @@ def _run(
     view = SimulatedView(store, "plan")
     # Without their scores, which cannot be compared with made-up ones.
     before = {item.trial: replace(item, stage_scores={}, middle_scores={}, stopped=None, told=list(item.told)) for item in known}
-    coordinator = Coordinator(tree, view, MemoryRecords(before), samples=samples, max_running=workers, pruning=pruning)
+    coordinator = Coordinator(chains, view, MemoryRecords(before), samples=samples, max_running=workers, pruning=pruning)
     result = simulate([SimulatedSweep(name="plan", coordinator=coordinator)], store, workers, epoch_s)
     records = list(coordinator.trials.values())[len(known) :]
     return _Run(records=records, epochs=result.epochs, worker_s=result.worker_s, elapsed_s=result.elapsed_s)

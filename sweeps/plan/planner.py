@@ -19,7 +19,7 @@ from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, work_o
 from sweeps.plan.plan import Plan, make_plan
 from sweeps.plan.text import hours_text
 from sweeps.schedule.records import TrialRecord
-from sweeps.search.chains import StageTree
+from sweeps.search.chains import ChainBuilder
 
 BYTES_A_FLOAT = 4
 
@@ -28,7 +28,7 @@ BYTES_A_FLOAT = 4
 class Planner:
     """Makes plans for one sweep on one store."""
 
-    tree: StageTree
+    chains: ChainBuilder
     dataset: Dataset
     store: StageStore
     slots: Slots
@@ -42,7 +42,7 @@ class Planner:
         device = self._device()
         name = environment(device)["device"] if device is not None else _usual_gpu(stored.values())
         sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
-        costs = CostModel(measured(stored.values(), name), sizes, self.tree.data_fingerprint)
+        costs = CostModel(measured(stored.values(), name), sizes, self.chains.data_fingerprint)
         if calibrate is not None and device is not None:
             self._calibrate(costs, device, calibrate)
         by_work = {summary.work: summary.num_bytes for summary in stored.values()}
@@ -50,11 +50,11 @@ class Planner:
         def stage_bytes(task: StageTask) -> int | None:
             work = work_of_task(task)
             if work not in by_work and calibrate is not None:
-                by_work[work] = _weight_bytes(task, len(self.tree.all_species))
+                by_work[work] = _weight_bytes(task, len(self.chains.all_species))
             return by_work.get(work)
 
         return make_plan(
-            self.tree,
+            self.chains,
             samples=samples,
             workers=self.slots.max_concurrent,
             gpus_per_worker=self.slots.gpus_per_trial,
@@ -73,13 +73,13 @@ class Planner:
 
     def _calibrate(self, costs: CostModel, device: torch.device, say: Callable[[str], None]) -> None:
         """Measures one stage of each kind of work of which the store knows nothing."""
-        search = self.tree.search
+        search = self.chains.search
         for recipe in search.recipes:
-            for task in self.tree.chain(recipe.name, search.baseline(recipe)):
+            for task in self.chains.chain(recipe.name, search.baseline(recipe)):
                 if costs.epoch(task) is not None:
                     continue
                 say(f"Measuring {recipe.name}, {task.config.name} ({task.config.clip_s:g} s clips)")
-                space = self.tree.all_species if task.config.label_space == "all" else self.tree.target_species
+                space = self.chains.all_species if task.config.label_space == "all" else self.chains.target_species
                 rate = measure_clips_per_s(task, space, device, threads=self.slots.threads_per_trial)
                 costs.add(Measurement(work=work_of_task(task), clip_s=task.config.clip_s, clips_per_s=rate, calibrated=True))
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""One sweep from what the user asked for to its result."""

@@ -10,9 +10,9 @@ from birdclef_core.identity import code_version
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.options import SweepOptions
-from sweeps.run.request import Order
+from sweeps.run.request import SweepRequest
 from sweeps.run.start_stage import describe_start
-from sweeps.search.chains import StageTree
+from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
 
 DEMO_DATA = "demo-data"
@@ -44,24 +44,26 @@ def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -
     return dataset
 
 
-def make_tree(order: Order, search: Search, dataset: Dataset, cache: AudioCache, say: Callable[[str], None]) -> StageTree:
+def make_chain_builder(
+    request: SweepRequest, search: Search, dataset: Dataset, cache: AudioCache, say: Callable[[str], None]
+) -> ChainBuilder:
     """The tree of an order's stages.
 
     Raises InputError when a sweep that goes on would have other recordings or first weights than it began with, or when the stage
     that trials start from is not whole.
     """
     fingerprint = cache.data_fingerprint(dataset)
-    order.check_data(fingerprint)
-    start = order.start
+    request.check_data(fingerprint)
+    start = request.start
     encoders = sorted({recipe.model.encoder for recipe in search.recipes})
-    pretrained = {encoder: RANDOM if start else _first_weights(order, encoder) for encoder in encoders}
+    pretrained = {encoder: RANDOM if start else _first_weights(request, encoder) for encoder in encoders}
     for line in dict.fromkeys(weights.found for weights in pretrained.values() if not start):
         say(f"Encoders: {line}")
     if start:
         say(describe_start(search, start))
-    return StageTree(
+    return ChainBuilder(
         search=search,
-        seed=order.options.seed,
+        seed=request.options.seed,
         pretrained=pretrained,
         all_species=dataset.all_species,
         target_species=dataset.target_species,
@@ -71,15 +73,15 @@ def make_tree(order: Order, search: Search, dataset: Dataset, cache: AudioCache,
     )
 
 
-def _first_weights(order: Order, encoder: str) -> PretrainedWeights:
+def _first_weights(request: SweepRequest, encoder: str) -> PretrainedWeights:
     """The weights that an encoder starts from: those that it has started from in this sweep before."""
-    before = order.encoders().get(encoder)
-    if before == RANDOM.name and order.options.pretrained in ("auto", "off"):
+    before = request.encoders().get(encoder)
+    if before == RANDOM.name and request.options.pretrained in ("auto", "off"):
         return RANDOM
-    weights = resolve_pretrained(encoder, order.options.pretrained)
+    weights = resolve_pretrained(encoder, request.options.pretrained)
     if before is not None and weights.name != before:
         raise InputError(
-            f"{encoder} must start from the same weights throughout a sweep, and has started from {before} in {order.name}, but these "
+            f"{encoder} must start from the same weights throughout a sweep, and has started from {before} in {request.name}, but these "
             f"are {weights.name} ({weights.found}). Make those reachable, or start a new sweep."
         )
     return weights

@@ -26,15 +26,15 @@ from sweeps.search.space import Search, load_search, override
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
 ENDED = ("finished", "failed")
 
-OrderKind = Literal["start", "resume", "extend"]
+RequestKind = Literal["start", "resume", "extend"]
 State = Literal["running", "interrupted", "finished", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class SweepRequest:
     """What one run of a driver is to do."""
 
-    kind: OrderKind
+    kind: RequestKind
     name: str
     options: SweepOptions
     records: SweepRecords
@@ -141,9 +141,9 @@ class Order:
         self.records.save_sweep(record)
 
 
-def start_order(options: SweepOptions) -> Order:
+def new_request(options: SweepOptions) -> SweepRequest:
     """A new sweep. Raises InputError when its name is taken."""
-    order = plan_order(options)
+    request = plan_request(options)
     name = options.name or f"{Path(options.search).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     records = SweepRecords(Storage.parse(options.storage).at(name))
     if records.exists():
@@ -151,25 +151,27 @@ def start_order(options: SweepOptions) -> Order:
             f"The sweep's name must be new, but {name!r} is in {options.storage}; go on with it by --resume {name}, or extend it by "
             f"--extend {name}."
         )
-    return replace(order, name=name, records=records)
+    return replace(request, name=name, records=records)
 
 
-def plan_order(options: SweepOptions) -> Order:
+def plan_request(options: SweepOptions) -> SweepRequest:
     """A new sweep that is planned alone: its name may be taken."""
     name = options.name or Path(options.search).stem
     records = SweepRecords(Storage.parse(options.storage).at(name))
-    return Order(kind="start", name=name, options=options.with_whole_paths(), records=records)
+    return SweepRequest(kind="start", name=name, options=options.with_whole_paths(), records=records)
 
 
-def resume_order(name: str, storage: str, given: Mapping[str, Any]) -> Order:
+def resume_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRequest:
     """Goes on with a sweep where it stopped; `given` (of PLACEMENT) replaces what it had. Raises InputError when its records cannot
     be trusted."""
     records, record, known = _load(name, storage)
     options = replace(SweepOptions.from_record(record), **{**given, "storage": storage}).with_whole_paths()
-    return Order(kind="resume", name=name, options=options, records=records, record=record, known=known, reads_search=False)
+    return SweepRequest(
+        kind="resume", name=name, options=options, records=records, record=record, known=known, reads_search=False
+    )
 
 
-def extend_order(name: str, storage: str, given: Mapping[str, Any]) -> Order:
+def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRequest:
     """More trials for a sweep that has ended: `given` (options by their names, `settings` among them) replaces what it had.
 
     Raises InputError when the sweep has not ended, or for options that a sweep cannot change.
@@ -190,7 +192,7 @@ def extend_order(name: str, storage: str, given: Mapping[str, Any]) -> Order:
     changes = {**given, "settings": settings, "samples": len(known) + more, "storage": storage}
     options = replace(before, **changes).with_whole_paths()
     reads_search = bool({"search", "budget", "from_stage"} & given.keys())
-    return Order(
+    return SweepRequest(
         kind="extend",
         name=name,
         options=options,

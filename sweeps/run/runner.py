@@ -27,16 +27,18 @@ from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import Plan
 from sweeps.plan.planner import Planner, against_actual, save_plan
 from sweeps.plan.text import plan_lines
-from sweeps.run.console import SweepConsole, best_by_end, ranked_markdown, ranked_table, ranking
-from sweeps.run.inputs import load_data, make_tree
-from sweeps.run.request import Order, extend_order, plan_order, resume_order, start_order
+from sweeps.run.console import SweepConsole
+from sweeps.run.inputs import load_data, make_chain_builder
+from sweeps.run.ranking import best_by_end, ranked_markdown, ranked_table, ranking
+from sweeps.run.request import SweepRequest, extend_request, new_request, plan_request, resume_request
 from sweeps.run.store_budget import StoreBudget, budget_line
-from sweeps.run.tree_picture import MAX_TRIALS, reached, tree_page
+from sweeps.run.tree_picture import MAX_TRIALS, tree_page
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.store_view import DriverStoreView
-from sweeps.search.chains import StageTree
-from sweeps.tracking.events import SweepFinished, SweepStarted, Tracker, make_tracker
+from sweeps.search.chains import ChainBuilder
+from sweeps.tracking.connect import make_tracker
+from sweeps.tracking.events import SweepFinished, SweepStarted, Tracker
 from sweeps.tracking.observer import TrackingObserver
 
 MAX_WORKER_LOSSES = 3
@@ -58,35 +60,35 @@ class SweepResult:
 
 def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
     """A new sweep. Raises InputError when its name is taken."""
-    return _Sweep(start_order(options), console).run()
+    return _Sweep(new_request(options), console).run()
 
 
 def resume_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
     """Goes on with a sweep where it stopped: ended trials stay ended, the others go on from their last epoch."""
-    return _Sweep(resume_order(name, storage, given), console).run()
+    return _Sweep(resume_request(name, storage, given), console).run()
 
 
 def extend_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
-    """More trials for a sweep that has ended, of the same search or another; raises InputError as `extend_order` does."""
-    return _Sweep(extend_order(name, storage, given), console).run()
+    """More trials for a sweep that has ended, of the same search or another; raises InputError as `extend_request` does."""
+    return _Sweep(extend_request(name, storage, given), console).run()
 
 
 def plan_sweep(options: SweepOptions, console: Console, price_per_hour: float | None) -> Plan:
     """Prints what a new sweep would do and cost, and writes it as a page; trains nothing and keeps nothing."""
-    return _Sweep(plan_order(options), console).plan(price_per_hour)
+    return _Sweep(plan_request(options), console).plan(price_per_hour)
 
 
 def plan_extension(name: str, storage: str, given: Mapping[str, Any], console: Console, price_per_hour: float | None) -> Plan:
     """The same of what `extend_sweep` would do."""
-    return _Sweep(extend_order(name, storage, given), console).plan(price_per_hour)
+    return _Sweep(extend_request(name, storage, given), console).plan(price_per_hour)
 
 
 class _Sweep:
     """One run of one driver over one sweep."""
 
-    def __init__(self, order: Order, console: Console) -> None:
-        self.order, self.console = order, console
-        self.options, self.name, self.records = options, name, _ = order.options, order.name, order.records
+    def __init__(self, request: SweepRequest, console: Console) -> None:
+        self.request, self.console = request, console
+        self.options, self.name, self.records = options, name, _ = request.options, request.name, request.records
         self.record: dict[str, Any] = {}
         """The sweep's record, once it has been written."""
         self.storage = Storage.parse(options.storage)
@@ -101,31 +103,33 @@ class _Sweep:
         )
 
     def run(self) -> SweepResult:
-        self.order.check_search()
+        self.request.check_search()
         dataset = load_data(self.options, self.local_dir, self._say)
         self._make_place()
         with self._only_driver(), ray_log(self.local_dir / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
-            tree = make_tree(self.order, self.order.search(budget), dataset, self.cache, self._say)
-            self._begin(tree, slots, budget)
+            chains = make_chain_builder(self.request, self.request.search(budget), dataset, self.cache, self._say)
+            self._begin(chains, slots, budget)
             self.cache.build_aloud(dataset, self.console)
-            return self._search_trials(tree, dataset, slots, self.order.samples(budget))
+            return self._search_trials(chains, dataset, slots, self.request.samples(budget))
 
     def plan(self, price_per_hour: float | None) -> Plan:
-        self.order.check_search()
+        self.request.check_search()
         dataset = load_data(self.options, self.local_dir, self._say)
         folder = self.local_dir.parent / "plans"
         folder.mkdir(parents=True, exist_ok=True)
         with ray_log(folder / "ray.log"), connect(self.options.address):
             slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self._budget(slots)
-            tree = make_tree(self.order, self.order.search(budget), dataset, self.cache, self._say)
-            samples = self.order.samples(budget)
-            if self.order.kind == "extend":
-                self._say(f"Extension of {self.name} by {samples - len(self.order.known)} trials after {len(self.order.known)}.")
+            chains = make_chain_builder(self.request, self.request.search(budget), dataset, self.cache, self._say)
+            samples = self.request.samples(budget)
+            if self.request.kind == "extend":
+                self._say(
+                    f"Extension of {self.name} by {samples - len(self.request.known)} trials after {len(self.request.known)}."
+                )
             with self.console.status("Planning") as status:
-                plan = self._planner(tree, dataset, slots).plan(samples, calibrate=status.update)
+                plan = self._planner(chains, dataset, slots).plan(samples, calibrate=status.update)
         page = folder / f"{self.name}.html"
         page.write_text(plan_page(plan, self.name, price_per_hour))
         for line in plan_lines(plan, price_per_hour):
@@ -134,16 +138,16 @@ class _Sweep:
         self._say(f"\nAs a picture: {page}")
         return plan
 
-    def _planner(self, tree: StageTree, dataset: Dataset, slots: Slots) -> Planner:
-        return Planner(tree=tree, dataset=dataset, store=self.store, slots=slots, known=self.order.known)
+    def _planner(self, chains: ChainBuilder, dataset: Dataset, slots: Slots) -> Planner:
+        return Planner(chains=chains, dataset=dataset, store=self.store, slots=slots, known=self.request.known)
 
-    def _plan_ahead(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> None:
+    def _plan_ahead(self, chains: ChainBuilder, dataset: Dataset, slots: Slots, samples: int) -> None:
         """Keeps the plan of a new sweep or extension, to be set against what it takes."""
-        plan = self._planner(tree, dataset, slots).plan(samples)
-        save_plan(self.records.storage, plan, self.order.plan_file)
+        plan = self._planner(chains, dataset, slots).plan(samples)
+        save_plan(self.records.storage, plan, self.request.plan_file)
         result = self.local_dir / "result"
         result.mkdir(exist_ok=True)
-        (result / self.order.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
+        (result / self.request.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
         for line in plan_lines(plan, with_tree=False):
             self._say(line)
         self._say_budget(plan)
@@ -175,43 +179,43 @@ class _Sweep:
     def _budget(self, slots: Slots) -> str:
         return self.options.budget or ("full" if slots.gpus_per_trial and self.options.data else "small")
 
-    def _begin(self, tree: StageTree, slots: Slots, budget: str) -> None:
+    def _begin(self, chains: ChainBuilder, slots: Slots, budget: str) -> None:
         """Says what is going to happen and keeps it in the sweep's record."""
-        order, samples, known = self.order, self.order.samples(budget), len(self.order.known)
+        request, samples, known = self.request, self.request.samples(budget), len(self.request.known)
         if budget == "small":
             self._say(
                 "Budget: small (48-bin spectrograms, a few short epochs, random encoders unless weights are found): it shows that "
                 "all works, not how good a recipe is. `--budget full` trains the recipes as they are."
             )
-        recipes = ", ".join(recipe.name for recipe in tree.search.recipes)
-        trials = f"{samples - known} trials more after {known}" if order.kind == "extend" else f"{samples} trials"
+        recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
+        trials = f"{samples - known} trials more after {known}" if request.kind == "extend" else f"{samples} trials"
         self._say(f"Sweep {self.name}: {trials}, over {recipes}; {slots.describe()}.")
-        before = order.record.get("code_version", tree.code_version)
-        if before != tree.code_version:
+        before = request.record.get("code_version", chains.code_version)
+        if before != chains.code_version:
             self._say(
                 "[yellow]The code has changed since the sweep was started: stages that are not in its trials yet are trained anew.[/yellow]"
             )
-        self.record = order.begin(
-            tree.search,
+        self.record = request.begin(
+            chains.search,
             budget=budget,
-            data_fingerprint=tree.data_fingerprint,
-            pretrained={} if tree.start else {encoder: weights.name for encoder, weights in tree.pretrained.items()},
+            data_fingerprint=chains.data_fingerprint,
+            pretrained={} if chains.start else {encoder: weights.name for encoder, weights in chains.pretrained.items()},
         )
 
-    def _search_trials(self, tree: StageTree, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:
+    def _search_trials(self, chains: ChainBuilder, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:
         started = time.monotonic()
-        if not self.records.storage.exists(self.order.plan_file):
-            self._plan_ahead(tree, dataset, slots, samples)
+        if not self.records.storage.exists(self.request.plan_file):
+            self._plan_ahead(chains, dataset, slots, samples)
         tracker = make_tracker(self.options.tracking_uri, self.local_dir)
-        tags = {"birdclef.sweep": self.name, "birdclef.data": dataset.fingerprint[:16], "birdclef.code": tree.code_version}
-        observer = TrackingObserver(tracker, self.store, self.local_dir, space=self.order.space(tree.search), tags=tags)
+        tags = {"birdclef.sweep": self.name, "birdclef.data": dataset.fingerprint[:16], "birdclef.code": chains.code_version}
+        observer = TrackingObserver(tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags)
         interrupted = False
         try:
             with SweepConsole(self.console) as terminal:
                 view = DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name)
-                store_budget = self._store_budget(view, tree, slots)
+                store_budget = self._store_budget(view, chains, slots)
                 coordinator = Coordinator(
-                    tree,
+                    chains,
                     view,
                     self.records,
                     samples=samples,
@@ -224,12 +228,12 @@ class _Sweep:
                 self._say_what_is_unlike(coordinator)
                 # Its first search names the experiment, whatever it is extended with: all its trials are found in one place.
                 tracker.record(
-                    SweepStarted(sweep=self.name, search=self.record["search"], tags=tags, note=self._note(tree, samples))
+                    SweepStarted(sweep=self.name, search=self.record["search"], tags=tags, note=self._note(chains, samples))
                 )
-                interrupted = self._fit(coordinator, tree, dataset, slots)
+                interrupted = self._fit(coordinator, chains, dataset, slots)
             result = self._conclude(coordinator, tracker, interrupted)
-            mine = result.trials[self.order.first_trial :]
-            for line in against_actual(self.records.storage, mine, time.monotonic() - started, self.order.plan_file):
+            mine = result.trials[self.request.first_trial :]
+            for line in against_actual(self.records.storage, mine, time.monotonic() - started, self.request.plan_file):
                 self._say(line)
             for line in store_budget.outcome() if store_budget else ():
                 self._say(line)
@@ -237,10 +241,10 @@ class _Sweep:
         finally:
             self._close(tracker)
 
-    def _fit(self, coordinator: Coordinator, tree: StageTree, dataset: Dataset, slots: Slots) -> bool:
+    def _fit(self, coordinator: Coordinator, chains: ChainBuilder, dataset: Dataset, slots: Slots) -> bool:
         """Runs the trials; True when it was interrupted."""
         context = WorkerContext(
-            tree=tree,
+            chains=chains,
             dataset=dataset,
             cache=self.cache,
             store=self.store.storage,
@@ -278,7 +282,7 @@ class _Sweep:
     def _say_what_is_unlike(self, coordinator: Coordinator) -> None:
         if coordinator.unlike:
             self._say(
-                f"Of {len(self.order.known)} trials before, {len(coordinator.unlike)} are not told to the sampler nor compared with new ones: "
+                f"Of {len(self.request.known)} trials before, {len(coordinator.unlike)} are not told to the sampler nor compared with new ones: "
                 "this search has no place for their parameters, or makes other models or stages of them."
             )
 
@@ -286,7 +290,7 @@ class _Sweep:
         if self.options.max_store_bytes is not None:
             self._say(budget_line(self.store, plan, self.options.max_store_bytes))
 
-    def _store_budget(self, view: DriverStoreView, tree: StageTree, slots: Slots) -> StoreBudget | None:
+    def _store_budget(self, view: DriverStoreView, chains: ChainBuilder, slots: Slots) -> StoreBudget | None:
         if self.options.max_store_bytes is None:
             return None
         return StoreBudget(
@@ -295,12 +299,12 @@ class _Sweep:
             sweep=self.name,
             max_bytes=self.options.max_store_bytes,
             max_running=slots.max_concurrent,
-            start=tree.start,
+            start=chains.start,
             say=self._say,
         )
 
-    def _note(self, tree: StageTree, samples: int) -> str:
-        recipes = ", ".join(recipe.name for recipe in tree.search.recipes)
+    def _note(self, chains: ChainBuilder, samples: int) -> str:
+        recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
         return f"Sweep **{self.name}**: {samples} trials over {recipes}. Data: {self.options.data or 'synthetic demo set'}."
 
     def _conclude(self, coordinator: Coordinator, tracker: Tracker, interrupted: bool) -> SweepResult:
@@ -309,7 +313,7 @@ class _Sweep:
         best = finished[0] if finished else None
         checkpoint = self.store.location(best.stage_ids[-1]) if best else None
         status: Literal["interrupted", "finished", "failed"] = "interrupted" if interrupted else "finished" if best else "failed"
-        self.order.set_state(self.record, status, trials=len(trials))
+        self.request.set_state(self.record, status, trials=len(trials))
         table = ranked_markdown(trials)
         result = self.local_dir / "result"
         result.mkdir(exist_ok=True)
@@ -339,7 +343,7 @@ class _Sweep:
 
     def _tree_page(self, trials: list[TrialRecord]) -> str:
         shown = ranking(trials)[:MAX_TRIALS]
-        summaries = self.store.summaries({stage_id for record in shown for stage_id in reached(record)})
+        summaries = self.store.summaries({stage_id for record in shown for stage_id in record.reached_ids()})
         return tree_page(trials, summaries, self.name)
 
     def _storage_flag(self) -> str:

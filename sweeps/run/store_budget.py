@@ -17,13 +17,13 @@ from birdclef_core.store.leftovers import find_leftovers
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary
-from sweeps.checkpoints.listing import needed_by_sweep, stages_in_training
+from sweeps.checkpoints.garbage import needed_by_sweep, stages_in_training
 from sweeps.checkpoints.references import best, store_of
-from sweeps.execution.trial import TrialReport
 from sweeps.plan.plan import CHECKPOINTS_KEPT, STATES_A_CHECKPOINT, Plan
-from sweeps.schedule.coordinator import Coordinator, PlannedTrial
+from sweeps.schedule.coordinator import Coordinator, Trial
 from sweeps.schedule.queue import StoreView
 from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.schedule.update import TrialUpdate
 from sweeps.wording import bytes_text
 
 SHARE_A_LOOK = 16
@@ -118,17 +118,17 @@ class StoreBudget:
             self._store.storage.delete(leftover.place)
         self._look()
 
-    def trial_started(self, planned: PlannedTrial) -> None:
+    def trial_started(self, planned: Trial) -> None:
         self._count(planned.record)
 
-    def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
-        if report.stage_done and report.kind != "reused":
+    def updated(self, planned: Trial, update: TrialUpdate) -> None:
+        if update.stage_done and update.kind != "reused":
             self._event()
 
-    def worker_lost(self, planned: PlannedTrial) -> None:
+    def worker_lost(self, planned: Trial) -> None:
         """Nothing: another worker needs the same."""
 
-    def trial_ended(self, planned: PlannedTrial) -> None:
+    def trial_ended(self, planned: Trial) -> None:
         record = planned.record
         if not record.ended:
             return  # interrupted: it will need what it has, and the driver ends

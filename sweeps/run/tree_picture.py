@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.html.picture_page import box, page, picture
 from birdclef_core.store.summary import SCORE, StageSummary
-from sweeps.run.console import ranking
+from sweeps.run.ranking import ranking
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import cost_text
 
@@ -50,14 +50,6 @@ class TreeRoot:
     children: dict[str, TreeStage] = field(default_factory=dict)
 
 
-def reached(record: TrialRecord) -> list[str]:
-    """Ids of the stages of a trial whose ends are known, also where they were stopped before it came to run."""
-    known = len(record.stage_scores)
-    if record.stopped is not None and not record.stopped.rung.epoch:
-        known = max(known, record.stages.index(record.stopped.rung.stage) + 1)
-    return record.stage_ids[:known]
-
-
 def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummary]) -> list[TreeRoot]:
     """The tree of each recipe, from what the trials came to and what the store says of their stages."""
     roots: dict[str, TreeRoot] = {}
@@ -74,7 +66,7 @@ def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummar
         root = roots.setdefault(record.recipe, TreeRoot(recipe=record.recipe, start=_start(record, summaries)))
         root.trials += 1
         children = root.children
-        for stage, stage_id in zip(record.stages, reached(record), strict=False):
+        for stage, stage_id in zip(record.stages, record.reached_ids(), strict=False):
             summary = summaries.get(stage_id)
             if stage_id not in children:
                 children[stage_id] = TreeStage(
@@ -216,7 +208,7 @@ def _who(node: TreeStage) -> str:
     if len(node.trials) == 1:
         only = node.trials[0]
         return f"{only.trial} {only.status}{'' if node.is_stored else ', removed'}"
-    ends = sum(record.status == "pruned" and reached(record)[-1:] == [node.stage_id] for record in node.trials)
+    ends = sum(record.status == "pruned" and record.reached_ids()[-1:] == [node.stage_id] for record in node.trials)
     what = ", removed" if not node.is_stored else f", {ends} pruned" if ends else ""
     return f"{len(node.trials)} trials{what}"
 

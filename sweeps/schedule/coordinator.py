@@ -1,6 +1,6 @@
-"""The driver's mind, without Ray: which trial comes next, what a report means, which trials stop, what is remembered.
+"""The driver's mind, without Ray: which trial comes next, what a update means, which trials stop, what is remembered.
 
-A trial whose prefix another trial is training is held back until the prefix is published (`gate.py`), so that no stage is
+A trial whose prefix another trial is training is held back until the prefix is published (`queue.py`), so that no stage is
 trained twice; only the searcher can do that, because Tune starts whatever it has been given.
 """
 
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from sweeps.execution.trial import SCORE, TrialReport, tracked_name
 from sweeps.schedule.pruning import StageHalving, rung_at
-from sweeps.schedule.queue import Gate, StoreView
+from sweeps.schedule.queue import StoreView, TrialQueue
 from sweeps.schedule.records import Records, Status, TrialRecord, trial_name
-from sweeps.schedule.trial_source import PlannedTrial, TrialSource
-from sweeps.search.chains import StageTree
+from sweeps.schedule.trial_source import Trial, TrialSource
+from sweeps.schedule.update import SCORE, TrialUpdate, tracked_name
+from sweeps.search.chains import ChainBuilder
 
-__all__ = ["OBJECTIVE", "Coordinator", "Observer", "PlannedTrial"]
+__all__ = ["OBJECTIVE", "Coordinator", "Observer", "Trial"]
 
 SAVE_EVERY_S = 60.0
 """So much of what a trial has cost is forgotten at most when the driver is killed; oftener, a store far away would be busy with it."""
@@ -28,22 +28,22 @@ OBJECTIVE = tracked_name("target", SCORE)
 class Observer(Protocol):
     """Is told what happens, on the driver, in order; must return at once."""
 
-    def trial_started(self, planned: PlannedTrial) -> None:
+    def trial_started(self, planned: Trial) -> None:
         """It runs, or goes on: after an interruption, or because it was pruned and later ones were worse."""
 
-    def reported(self, planned: PlannedTrial, report: TrialReport) -> None: ...
+    def updated(self, planned: Trial, update: TrialUpdate) -> None: ...
 
-    def worker_lost(self, planned: PlannedTrial) -> None: ...
+    def worker_lost(self, planned: Trial) -> None: ...
 
-    def trial_ended(self, planned: PlannedTrial) -> None: ...
+    def trial_ended(self, planned: Trial) -> None: ...
 
 
 class Coordinator:
-    """Hands out trials, takes their reports and keeps the sweep's records."""
+    """Hands out trials, takes their updates and keeps the sweep's records."""
 
     def __init__(
         self,
-        tree: StageTree,
+        chains: ChainBuilder,
         view: StoreView,
         records: Records,
         *,
@@ -56,13 +56,13 @@ class Coordinator:
         self.samples, self._max_running = samples, max_running
         known = records.load_trials()
         self.trials: dict[str, TrialRecord] = {record.trial: record for record in known}
-        self._gate = Gate(view)
-        self._waiting: dict[str, PlannedTrial] = {}
-        self._running: dict[str, PlannedTrial] = {}
+        self._queue = TrialQueue(view)
+        self._waiting: dict[str, Trial] = {}
+        self._running: dict[str, Trial] = {}
         self._unsaved: dict[str, TrialRecord] = {}
         self._saved_at: dict[str, float] = {}
         """Of running trials, by the monotonic clock."""
-        self._source = TrialSource(tree, known, changed=self._remember)
+        self._source = TrialSource(chains, known, changed=self._remember)
         self._pruning = pruning or StageHalving()
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
         """Trials that were pruned because a stage was stopped, by the stage's id."""
@@ -86,11 +86,11 @@ class Coordinator:
         return len(self._running)
 
     @property
-    def open_trials(self) -> list[PlannedTrial]:
+    def open_trials(self) -> list[Trial]:
         """Those that run, then those that wait."""
         return [*self._running.values(), *self._waiting.values()]
 
-    def next_trial(self) -> PlannedTrial | None:
+    def next_trial(self) -> Trial | None:
         """The next trial to start; None when nothing can start now."""
         if len(self._running) >= self._max_running:
             return None
@@ -107,29 +107,29 @@ class Coordinator:
         self._save_all()
         return planned
 
-    def report(self, trial: str, report: TrialReport) -> bool:
-        """Takes a report; True when the trial is to go on."""
+    def update(self, trial: str, update: TrialUpdate) -> bool:
+        """Takes a update; True when the trial is to go on."""
         planned = self._running.get(trial)
         if planned is None:
             return False
-        if report.kind == "held":
-            self._hold(planned, report.stage_id)
+        if update.kind == "held":
+            self._hold(planned, update.stage_id)
             return False
-        report = self._note(planned, report)
+        update = self._note(planned, update)
         for observer in self._observers:
-            observer.reported(planned, report)
-        if report.kind == "failed":
-            self._failed_stages[report.stage_id] = report.message
-            self._end(planned, "failed", report.message)
+            observer.updated(planned, update)
+        if update.kind == "failed":
+            self._failed_stages[update.stage_id] = update.message
+            self._end(planned, "failed", update.message)
             return False
-        verdict = self._judge(planned, report)
-        if report.done:
-            planned.record.score = score = report.metrics.get(OBJECTIVE)
+        verdict = self._judge(planned, update)
+        if update.done:
+            planned.record.score = score = update.metrics.get(OBJECTIVE)
             usable = score is not None and math.isfinite(score)
             self._end(planned, "finished" if usable else "failed", "" if usable else f"{OBJECTIVE} is {score}")
         elif verdict:
-            self._prune(planned, report.stage_id)
-        elif report.stage_done or time.monotonic() - self._saved_at.get(trial, 0.0) > SAVE_EVERY_S:
+            self._prune(planned, update.stage_id)
+        elif update.stage_done or time.monotonic() - self._saved_at.get(trial, 0.0) > SAVE_EVERY_S:
             self._save(planned.record)
         return trial in self._running
 
@@ -152,50 +152,50 @@ class Coordinator:
         for planned in list(self._running.values()):
             self._end(planned, "interrupted", "the sweep was stopped")
 
-    def _note(self, planned: PlannedTrial, report: TrialReport) -> TrialReport:
-        """Remembers a report, once however often a trial that was begun again repeats it; as what it is to be passed on."""
+    def _note(self, planned: Trial, update: TrialUpdate) -> TrialUpdate:
+        """Remembers a update, once however often a trial that was begun again repeats it; as what it is to be passed on."""
         record = planned.record
-        if report.kind == "failed":
-            return report
-        if report.kind == "reused" and report.is_own and report.stage_id not in record.trained_ids:
-            report = replace(report, kind="published")
-        if report.kind == "epoch":
-            record.spent_s[report.stage] = record.spent_s.get(report.stage, 0.0) + report.cost_s
+        if update.kind == "failed":
+            return update
+        if update.kind == "reused" and update.is_own and update.stage_id not in record.trained_ids:
+            update = replace(update, kind="published")
+        if update.kind == "epoch":
+            record.spent_s[update.stage] = record.spent_s.get(update.stage, 0.0) + update.cost_s
             record.epochs_trained += 1
-            record.reused_s.pop(report.stage, None)
-            self._gate.in_training(record.trial, report.stage_id)
-        elif report.kind == "published":
-            record.spent_s[report.stage] = max(record.spent_s.get(report.stage, 0.0), report.cost_s)
+            record.reused_s.pop(update.stage, None)
+            self._queue.in_training(record.trial, update.stage_id)
+        elif update.kind == "published":
+            record.spent_s[update.stage] = max(record.spent_s.get(update.stage, 0.0), update.cost_s)
             record.epochs_trained += 1
-        elif report.stage_id not in record.trained_ids:
-            record.reused_s[report.stage] = report.cost_s
-        record.stage, record.epoch, record.metrics = report.stage, report.epoch, report.metrics
-        record.epochs_done = sum(task.config.epochs for task in planned.chain[: report.stage_index]) + report.epoch
-        if report.stage_done:
-            self._gate.published(report.stage_id)
-            record.stage_scores[report.stage] = report.score
-            if report.kind != "reused" and report.stage_id not in record.trained_ids:
-                record.trained_ids.append(report.stage_id)
-        return report
+        elif update.stage_id not in record.trained_ids:
+            record.reused_s[update.stage] = update.cost_s
+        record.stage, record.epoch, record.metrics = update.stage, update.epoch, update.metrics
+        record.epochs_done = sum(task.config.epochs for task in planned.chain[: update.stage_index]) + update.epoch
+        if update.stage_done:
+            self._queue.published(update.stage_id)
+            record.stage_scores[update.stage] = update.score
+            if update.kind != "reused" and update.stage_id not in record.trained_ids:
+                record.trained_ids.append(update.stage_id)
+        return update
 
-    def _judge(self, planned: PlannedTrial, report: TrialReport) -> str:
-        rung = rung_at(planned.chain[report.stage_index].config, report.epoch, report.epochs)
+    def _judge(self, planned: Trial, update: TrialUpdate) -> str:
+        rung = rung_at(planned.chain[update.stage_index].config, update.epoch, update.epochs)
         if rung is None:
             return ""
         if rung.epoch:
-            planned.record.middle_scores[report.stage] = [report.epoch, report.epochs, report.score]
-        return self._pruning.judge(rung, report.stage_id, report.score)
+            planned.record.middle_scores[update.stage] = [update.epoch, update.epochs, update.score]
+        return self._pruning.judge(rung, update.stage_id, update.score)
 
-    def _hold(self, planned: PlannedTrial, stage_id: str) -> None:
+    def _hold(self, planned: Trial, stage_id: str) -> None:
         """Takes back a trial whose next stage is being trained elsewhere, or by a trial here that had not said so."""
         record = planned.record
         del self._running[record.trial]
         trainer = next((other for other in self._running.values() if stage_id in other.record.stage_ids), None)
         if trainer is not None:
-            self._gate.in_training(trainer.record.trial, stage_id)
+            self._queue.in_training(trainer.record.trial, stage_id)
         else:
             self._view.mark_leased(stage_id)
-        self._gate.release(record.trial)
+        self._queue.release(record.trial)
         self._wait(planned)
 
     def _ask(self) -> bool:
@@ -215,16 +215,16 @@ class Coordinator:
             for record in self._pruned_at.pop(stage_id, ()):
                 self._wait(self._source.take_up(record), urgent=True)
 
-    def _wait(self, planned: PlannedTrial, *, urgent: bool = False) -> None:
+    def _wait(self, planned: Trial, *, urgent: bool = False) -> None:
         record = planned.record
         record.status = "waiting"
         self._waiting[record.trial] = planned
         self._remember(record)
-        self._gate.add(record.trial, record.stage_ids, urgent=urgent)
+        self._queue.add(record.trial, record.stage_ids, urgent=urgent)
 
-    def _startable(self) -> PlannedTrial | None:
+    def _startable(self) -> Trial | None:
         """The waiting trial that is to start; those that a failed or stopped stage has settled meanwhile are told so."""
-        while (trial := self._gate.pop()) is not None:
+        while (trial := self._queue.pop()) is not None:
             planned = self._waiting.pop(trial)
             failed = self._failed_stage(planned.record.stage_ids)
             stopped = self._stopped_stage(planned.record.stage_ids)
@@ -246,26 +246,26 @@ class Coordinator:
         """A stage of the chain that does not go on for now; empty when none is."""
         return next((stage_id for stage_id in stage_ids if stage_id in self._pruning.stopped), "")
 
-    def _start(self, planned: PlannedTrial) -> None:
+    def _start(self, planned: Trial) -> None:
         record = planned.record
         record.status = "running"
         self._running[record.trial] = planned
-        self._gate.claim(record.trial, record.stage_ids)
+        self._queue.claim(record.trial, record.stage_ids)
         self._save(record)
         for observer in self._observers:
             observer.trial_started(planned)
 
-    def _prune(self, planned: PlannedTrial, stage_id: str) -> None:
+    def _prune(self, planned: Trial, stage_id: str) -> None:
         planned.record.stopped = stopped = self._pruning.stopped[stage_id]
         self._pruned_at[stage_id].append(planned.record)
         self._end(planned, "pruned", stopped.reason)
 
-    def _end(self, planned: PlannedTrial, status: Status, reason: str) -> None:
+    def _end(self, planned: Trial, status: Status, reason: str) -> None:
         record = planned.record
         record.status, record.reason = status, reason
         self._running.pop(record.trial, None)
         self._saved_at.pop(record.trial, None)
-        self._gate.release(record.trial)
+        self._queue.release(record.trial)
         if record.ended:
             self._source.tell(planned)
         # Before it is on record: what is on record as ended is never spoken of again.

@@ -38,7 +38,7 @@ class _Place:
     trial: str = field(compare=False)
 
 
-class Gate:
+class TrialQueue:
     """Waiting trials, and the stages that running trials have claimed."""
 
     def __init__(self, view: StoreView) -> None:

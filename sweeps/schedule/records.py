@@ -106,6 +106,13 @@ class TrialRecord:
         self.stage_scores, self.middle_scores, self.metrics, self.reused_s = {}, {}, {}, {}
         self.score, self.reason, self.stopped = None, "", None
 
+    def reached_ids(self) -> list[str]:
+        """Ids of the stages whose ends are known, also of one that was stopped before this trial ran it."""
+        known = len(self.stage_scores)
+        if self.stopped is not None and not self.stopped.rung.epoch:
+            known = max(known, self.stages.index(self.stopped.rung.stage) + 1)
+        return self.stage_ids[:known]
+
     def rung_scores(self) -> Iterator[tuple[Rung, str, float]]:
         """Rung, stage id and score wherever it was compared with others."""
         ids = dict(zip(self.stages, self.stage_ids, strict=True))

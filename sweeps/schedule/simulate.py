@@ -9,10 +9,10 @@ from itertools import count
 from typing import Any
 
 from birdclef_core.stages.training import StageTask
-from sweeps.execution.trial import TrialReport
-from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, PlannedTrial
+from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, Trial
 from sweeps.schedule.pruning import rung_at
 from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.update import TrialUpdate
 
 EpochSeconds = Callable[[StageTask], float]
 Score = Callable[[StageTask, int], float]
@@ -138,16 +138,16 @@ class _Simulation:
         else:
             heapq.heappush(self._events, (now_s + wait_s, next(self._order), worker))
 
-    def _worker(self, sweep: SimulatedSweep, planned: PlannedTrial) -> Iterator[float]:
+    def _worker(self, sweep: SimulatedSweep, planned: Trial) -> Iterator[float]:
         """Takes a trial to its end as `run_trial` does; yields the seconds until it has something to say that matters."""
         chain, trial = planned.chain, planned.record.trial
         first = max((index + 1 for index, task in enumerate(chain) if task.stage_id in self._store.published), default=0)
         for index, task in enumerate(chain):
             if index < first:
-                if not sweep.coordinator.report(trial, self._report(planned, index, "reused", task.config.epochs)):
+                if not sweep.coordinator.update(trial, self._update(planned, index, "reused", task.config.epochs)):
                     return
             elif self._store.trained_by.setdefault(task.stage_id, sweep.name) != sweep.name:
-                sweep.coordinator.report(trial, self._report(planned, index, "held", 0))
+                sweep.coordinator.update(trial, self._update(planned, index, "held", 0))
                 return
             else:
                 goes_on = yield from self._stage(sweep, planned, index)
@@ -155,7 +155,7 @@ class _Simulation:
                 if not goes_on:
                     return
 
-    def _stage(self, sweep: SimulatedSweep, planned: PlannedTrial, index: int) -> Generator[float, None, bool]:
+    def _stage(self, sweep: SimulatedSweep, planned: Trial, index: int) -> Generator[float, None, bool]:
         task, trial = planned.chain[index], planned.record.trial
         stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(planned.chain[index])
         done = self._store.unfinished.pop(stage_id, 0)
@@ -168,17 +168,17 @@ class _Simulation:
                 self._store.published.add(stage_id)
                 self._result.executed[stage_id] = self._result.executed.get(stage_id, 0) + 1
             for epoch in range(done + 1, until + 1):
-                goes_on = sweep.coordinator.report(trial, self._report(planned, index, "epoch", epoch, epoch_s))
+                goes_on = sweep.coordinator.update(trial, self._update(planned, index, "epoch", epoch, epoch_s))
             done = until
             if not goes_on and done < epochs:
                 self._store.unfinished[stage_id] = done
                 break
         return goes_on
 
-    def _report(self, planned: PlannedTrial, index: int, kind: Any, epoch: int, cost_s: float = 0.0) -> TrialReport:
+    def _update(self, planned: Trial, index: int, kind: Any, epoch: int, cost_s: float = 0.0) -> TrialUpdate:
         task = planned.chain[index]
         score = self._score(task, epoch)
-        return TrialReport(
+        return TrialUpdate(
             kind=kind,
             stage=task.config.name,
             stage_index=index,

@@ -8,14 +8,14 @@ from typing import Any
 from sweeps.schedule.pruning import kind_of
 from sweeps.schedule.records import Outcome, ToldDraw, TrialRecord
 from sweeps.schedule.sampler import Draw, Sampler, Told
-from sweeps.search.chains import Chain, StageTree, config_fingerprint
+from sweeps.search.chains import Chain, ChainBuilder, config_fingerprint
 
 DUPLICATES_BEFORE_THE_GRID = 10
 DUPLICATES_BEFORE_THE_END = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedTrial:
+class Trial:
     """A trial with its chain of stages."""
 
     record: TrialRecord
@@ -27,12 +27,12 @@ class PlannedTrial:
 class TrialSource:
     """Draws trials and tells the sampler what became of them. A configuration is drawn once; its duplicates are told its score."""
 
-    def __init__(self, tree: StageTree, known: Sequence[TrialRecord], changed: Callable[[TrialRecord], None]) -> None:
+    def __init__(self, chains: ChainBuilder, known: Sequence[TrialRecord], changed: Callable[[TrialRecord], None]) -> None:
         """`known`: the trials of earlier drivers; what their samplers were told this one is told, where it means the same in this
         search. `changed` is called with each trial whose record of what was told has grown.
         """
-        self._tree, self._changed = tree, changed
-        self._points = {record.trial: _point_in(tree, record, record.recipe, record.params) for record in known}
+        self._chains, self._changed = chains, changed
+        self._points = {record.trial: _point_in(chains, record, record.recipe, record.params) for record in known}
         draws = [draw.draw for record in known for draw in record.told]
         history = [
             (draw.draw, Told(recipe=draw.recipe, params=point, outcome=draw.outcome))
@@ -41,15 +41,15 @@ class TrialSource:
             if (point := self._point_of_draw(record, draw)) is not None
         ]
         self._sampler = Sampler(
-            tree.search,
-            tree.seed,
+            chains.search,
+            chains.seed,
             history=[told for _, told in sorted(history, key=lambda item: item[0])],
             first_ticket=max(draws, default=-1) + 1,
         )
         self._by_last_stage = {record.stage_ids[-1]: record for record in known}
         self._duplicates: defaultdict[str, list[Draw]] = defaultdict(list)
         """Draws that are the same as a trial that has not ended, by its name."""
-        self._grid = tree.search.points()
+        self._grid = chains.search.points()
         self.exhausted = False
         """Whether there is nothing new to draw."""
 
@@ -61,13 +61,13 @@ class TrialSource:
         """See Sampler.free_draws."""
         return self._sampler.free_draws(waiting, max_running)
 
-    def draw(self, name: str, is_known_to_fail: Callable[[Sequence[str]], bool]) -> PlannedTrial | None:
+    def draw(self, name: str, is_known_to_fail: Callable[[Sequence[str]], bool]) -> Trial | None:
         """A new trial of that name; None when there is none. Draws that are known to fail are told so, and not returned."""
         for attempt in range(DUPLICATES_BEFORE_THE_END):
             draw = self._sampler.ask() if attempt < DUPLICATES_BEFORE_THE_GRID else self._draw_from_grid()
             if draw is None:
                 break
-            chain = self._tree.chain(draw.recipe, draw.params)
+            chain = self._chains.chain(draw.recipe, draw.params)
             twin = self._by_last_stage.get(chain[-1].stage_id)
             if twin is not None:
                 self._tell_as(draw, twin)
@@ -78,18 +78,18 @@ class TrialSource:
         self.exhausted = True
         return None
 
-    def take_up(self, record: TrialRecord) -> PlannedTrial:
+    def take_up(self, record: TrialRecord) -> Trial:
         """A trial that was under way before, or was pruned, from its first stage on: what is in the store is reused."""
         point = self._points.get(record.trial)
         params = record.params if point is None else point
-        chain = self._tree.chain(record.recipe, params)
+        chain = self._chains.chain(record.recipe, params)
         self._by_last_stage.pop(record.stage_ids[-1], None)
         record.begin_again([task.stage_id for task in chain])
         record.config_id = config_fingerprint(chain)
         self._by_last_stage[record.stage_ids[-1]] = record
-        return PlannedTrial(record=record, chain=chain, draw=self._sampler.take(record.recipe, params))
+        return Trial(record=record, chain=chain, draw=self._sampler.take(record.recipe, params))
 
-    def tell(self, planned: PlannedTrial) -> None:
+    def tell(self, planned: Trial) -> None:
         """The trial has ended."""
         for draw in (planned.draw, *self._duplicates.pop(planned.record.trial, ())):
             self._tell(draw, planned.record)
@@ -99,7 +99,7 @@ class TrialSource:
         if self._grid is None:
             return self._sampler.ask()
         for recipe, params in self._grid:
-            if self._tree.chain(recipe, params)[-1].stage_id not in self._by_last_stage:
+            if self._chains.chain(recipe, params)[-1].stage_id not in self._by_last_stage:
                 return self._sampler.take(recipe, params)
         return None
 
@@ -118,9 +118,9 @@ class TrialSource:
     def _point_of_draw(self, record: TrialRecord, draw: ToldDraw) -> dict[str, Any] | None:
         if (draw.recipe, draw.params) == (record.recipe, record.params):
             return self._points[record.trial]
-        return _point_in(self._tree, record, draw.recipe, draw.params)
+        return _point_in(self._chains, record, draw.recipe, draw.params)
 
-    def _plan_new(self, name: str, draw: Draw, chain: Chain) -> PlannedTrial:
+    def _plan_new(self, name: str, draw: Draw, chain: Chain) -> Trial:
         record = TrialRecord(
             trial=name,
             recipe=draw.recipe,
@@ -131,13 +131,13 @@ class TrialSource:
             config_id=config_fingerprint(chain),
         )
         self._by_last_stage[record.stage_ids[-1]] = record
-        return PlannedTrial(record=record, chain=chain, draw=draw)
+        return Trial(record=record, chain=chain, draw=draw)
 
 
-def _point_in(tree: StageTree, record: TrialRecord, recipe: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+def _point_in(chains: ChainBuilder, record: TrialRecord, recipe: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Parameters as a point of the tree's search; None where they would not make the same model and stages there as the trial's."""
-    point = tree.search.point_of(recipe, params)
-    same = point is not None and config_fingerprint(tree.chain(recipe, point)) == record.config_id
+    point = chains.search.point_of(recipe, params)
+    same = point is not None and config_fingerprint(chains.chain(recipe, point)) == record.config_id
     return point if same else None
 
 

@@ -17,7 +17,7 @@ Chain = tuple[StageTask, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageTree:
+class ChainBuilder:
     """Everything that stage ids depend on besides a trial's parameters. Picklable."""
 
     search: Search

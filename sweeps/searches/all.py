@@ -1,7 +1,7 @@
 """All seven recipes. What differs by head (the clip lengths) is left to each recipe."""
 
 from birdclef_core.recipes import RECIPES
-from sweeps.search.space import Range, Search
+from sweeps.search import Range, Search
 
 SEARCH = Search(
     name="all",

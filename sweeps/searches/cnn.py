@@ -1,7 +1,7 @@
 """The four CNN backbones; stages that a recipe skips stay skipped. A clip is a multiple of five seconds."""
 
 from birdclef_core.recipes import cnn_b0ns, cnn_b3ns, cnn_resnet34d, cnn_v2s
-from sweeps.search.space import Choice, Range, Search
+from sweeps.search import Choice, Range, Search
 
 SEARCH = Search(
     name="cnn",

@@ -1,7 +1,7 @@
 """The three SED backbones, each through all five stages."""
 
 from birdclef_core.recipes import sed_b3ns, sed_seresnext26t, sed_v2s, with_all_stages
-from sweeps.search.space import Choice, Range, Search
+from sweeps.search import Choice, Range, Search
 
 SEARCH = Search(
     name="sed",

@@ -1,1 +1,1 @@
-"""TODO"""
+"""What a tracker is sent, how it gets there, and what it looks like in MLflow."""

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from sweeps.tracking.events import DeliveryReport, Event, from_json
+from sweeps.tracking.events import DeliveryStatus, Event, from_json
 from sweeps.tracking.journal import REJECTED_NAME, Journal, Progress, keep_rejected
 
 _BATCH_RECORDS = 200
@@ -71,7 +71,7 @@ class JournalTracker:
                 return
             self._delivery.join(timeout=0.1)
 
-    def close(self, timeout_s: float = 60.0) -> DeliveryReport:
+    def close(self, timeout_s: float = 60.0) -> DeliveryStatus:
         self._delivery.finish()
         self._delivery.join(timeout=timeout_s)
         self._delivery.give_up()
@@ -81,7 +81,7 @@ class JournalTracker:
         if not self._delivery.is_alive():
             self._journal.close()
         problem = self._delivery.problem if kept else ""
-        return DeliveryReport(delivered=progress.delivered, kept=kept, rejected=progress.rejected, problem=problem)
+        return DeliveryStatus(delivered=progress.delivered, kept=kept, rejected=progress.rejected, problem=problem)
 
 
 class _Delivery(threading.Thread):

@@ -9,10 +9,9 @@ from typing import Any, cast
 
 from birdclef_core.store.stage_store import StageStore
 from sweeps.checkpoints.lineage import lineage_page, trace
-from sweeps.execution.trial import TrialReport
-from sweeps.run.tree_picture import reached
-from sweeps.schedule.coordinator import OBJECTIVE, PlannedTrial
+from sweeps.schedule.coordinator import OBJECTIVE, Trial
 from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.update import TrialUpdate
 from sweeps.search.space import value_of
 from sweeps.tracking.events import (
     CheckpointUsed,
@@ -42,7 +41,7 @@ class TrackingObserver:
         self._stage_names: dict[str, str] = {}
         self._record_of = lru_cache(maxsize=REMEMBERED_RECORDS)(store.record)
 
-    def trial_started(self, planned: PlannedTrial) -> None:
+    def trial_started(self, planned: Trial) -> None:
         record = planned.record
         stages = [task.config for task in planned.chain]
         values = {key: value_of(stages, key) for key in self._space}
@@ -56,18 +55,18 @@ class TrackingObserver:
                 )
             )
 
-    def reported(self, planned: PlannedTrial, report: TrialReport) -> None:
-        if report.kind == "reused":
-            self._checkpoint_used(planned, report)
-        elif report.kind == "epoch":
-            self._epoch(planned, report)
-        elif report.kind == "published":
-            self._published(planned, report)
+    def updated(self, planned: Trial, update: TrialUpdate) -> None:
+        if update.kind == "reused":
+            self._checkpoint_used(planned, update)
+        elif update.kind == "epoch":
+            self._epoch(planned, update)
+        elif update.kind == "published":
+            self._published(planned, update)
 
-    def worker_lost(self, planned: PlannedTrial) -> None:
+    def worker_lost(self, planned: Trial) -> None:
         """Nothing: the execution goes on, under its name."""
 
-    def trial_ended(self, planned: PlannedTrial) -> None:
+    def trial_ended(self, planned: Trial) -> None:
         record = planned.record
         if record.status == "interrupted":
             self._open.pop(record.trial, None)
@@ -90,66 +89,66 @@ class TrackingObserver:
             )
         )
 
-    def _checkpoint_used(self, planned: PlannedTrial, report: TrialReport) -> None:
+    def _checkpoint_used(self, planned: Trial, update: TrialUpdate) -> None:
         self._tracker.record(
             CheckpointUsed(
                 trial=planned.record.trial,
-                stage_id=report.stage_id,
-                stage=report.stage,
-                checkpoint_uri=self._checkpoint_uri(report.stage_id),
-                metrics=_finite(report.metrics),
+                stage_id=update.stage_id,
+                stage=update.stage,
+                checkpoint_uri=self._checkpoint_uri(update.stage_id),
+                metrics=_finite(update.metrics),
             )
         )
 
-    def _epoch(self, planned: PlannedTrial, report: TrialReport) -> None:
+    def _epoch(self, planned: Trial, update: TrialUpdate) -> None:
         trial = planned.record.trial
-        execution = self._execution(planned, report)
+        execution = self._execution(planned, update)
         self._tracker.record(
             EpochFinished(
                 trial=trial,
                 execution=execution,
-                epoch=report.epoch,
+                epoch=update.epoch,
                 trial_epoch=planned.record.epochs_done,
-                metrics=_finite(report.metrics),
-                time_s=report.time_s,
+                metrics=_finite(update.metrics),
+                time_s=update.time_s,
             )
         )
-        if report.stage_done:
-            self._published(planned, report)
+        if update.stage_done:
+            self._published(planned, update)
 
-    def _published(self, planned: PlannedTrial, report: TrialReport) -> None:
+    def _published(self, planned: Trial, update: TrialUpdate) -> None:
         """The trial has trained the stage to its end; of its last epochs it may have been killed before it could tell."""
-        execution = self._execution(planned, report)
+        execution = self._execution(planned, update)
         del self._open[planned.record.trial]
         self._tracker.record(
             StageFinished(
                 trial=planned.record.trial,
                 execution=execution,
-                stage_id=report.stage_id,
+                stage_id=update.stage_id,
                 status="finished",
-                checkpoint_uri=self._checkpoint_uri(report.stage_id),
-                metrics=_finite(report.metrics),
-                artifacts=self._copy_reports(report.stage_id),
+                checkpoint_uri=self._checkpoint_uri(update.stage_id),
+                metrics=_finite(update.metrics),
+                artifacts=self._copy_reports(update.stage_id),
             )
         )
 
-    def _execution(self, planned: PlannedTrial, report: TrialReport) -> str:
+    def _execution(self, planned: Trial, update: TrialUpdate) -> str:
         """The name of the stage's execution by this trial, which is begun if that was not said yet."""
         trial = planned.record.trial
-        execution = f"{trial}/{report.stage}"
+        execution = f"{trial}/{update.stage}"
         if self._open.get(trial, ("",))[0] != execution:
-            self._open[trial] = (execution, report.stage_id)
-            self._stage_started(planned, report, execution)
+            self._open[trial] = (execution, update.stage_id)
+            self._stage_started(planned, update, execution)
         return execution
 
-    def _stage_started(self, planned: PlannedTrial, report: TrialReport, execution: str) -> None:
-        task = planned.chain[report.stage_index]
+    def _stage_started(self, planned: Trial, update: TrialUpdate, execution: str) -> None:
+        task = planned.chain[update.stage_index]
         identity = task.identity
         self._tracker.record(
             StageStarted(
                 trial=planned.record.trial,
                 execution=execution,
-                stage=report.stage,
+                stage=update.stage,
                 params=flat_params(task.config),
                 tags={
                     **self._tags,
@@ -157,7 +156,7 @@ class TrackingObserver:
                     "birdclef.starts_from": str(identity["parent"]),
                     "birdclef.data": str(identity["data"]),
                     "birdclef.code": str(identity["code"]),
-                    "birdclef.device": report.device,
+                    "birdclef.device": update.device,
                 },
                 starts_from=task.parent_id,
             )
@@ -174,7 +173,7 @@ class TrackingObserver:
 
     def _write_lineage(self, record: TrialRecord) -> str | None:
         """A page with the stages that the trial came to the end of; None when there are none."""
-        stage_ids = reached(record)
+        stage_ids = record.reached_ids()
         if not stage_ids:
             return None
         folder = self._sweep_dir / "lineages" / record.trial
@@ -185,7 +184,7 @@ class TrackingObserver:
         return str(folder.relative_to(self._sweep_dir))
 
     def _copy_reports(self, stage_id: str) -> str:
-        folder = self._sweep_dir / "reports" / stage_id[:16]
+        folder = self._sweep_dir / "updates" / stage_id[:16]
         self._store.copy_reports(stage_id, folder)
         return str(folder.relative_to(self._sweep_dir))
 

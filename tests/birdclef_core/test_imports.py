@@ -40,6 +40,6 @@ def test_only_its_own_file_knows_each_library():
     }
     assert owners == {
         "timm": ["birdclef_core/models/encoders.py"],
-        "optuna": ["sweeps/sampler.py"],
-        "mlflow": ["sweeps/tracking_mlflow.py"],
+        "optuna": ["sweeps/schedule/sampler.py"],
+        "mlflow": ["sweeps/tracking/mlflow_sink.py"],
     }

@@ -12,7 +12,7 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.schedule.records import SweepRecords
-from sweeps.search.chains import StageTree
+from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Choice, Search
 
 SWEEPS = ("first", "second")
@@ -26,7 +26,7 @@ STAGES = (
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
-def make_tree(sweep: str) -> StageTree:
+def make_chain_builder(sweep: str) -> ChainBuilder:
     """A tree of 2 x 3 x 4; the second sweep asks for the same stages in another order."""
     search = Search(
         name="crashes",
@@ -38,7 +38,7 @@ def make_tree(sweep: str) -> StageTree:
         },
         sampler="random" if sweep == "first" else "tpe",
     )
-    return StageTree(
+    return ChainBuilder(
         search=search,
         seed=SWEEPS.index(sweep),
         pretrained={"mobilenetv3_small_050": RANDOM},

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 from crash_checks import check
-from crash_place import LEASE_S, SWEEPS, Place, make_tree
+from crash_place import LEASE_S, SWEEPS, Place, make_chain_builder
 from made_up_stage import MadeUpStage
 
 import sweeps.execution.trial
@@ -34,9 +34,10 @@ import sweeps.schedule.store_view
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
-from sweeps.execution.trial import TrialReport, run_trial
-from sweeps.schedule.coordinator import Coordinator, PlannedTrial
+from sweeps.execution.trial import run_trial
+from sweeps.schedule.coordinator import Coordinator, Trial
 from sweeps.schedule.store_view import DriverStoreView
+from sweeps.schedule.update import TrialUpdate
 from sweeps.tracking.delivery import JournalTracker
 from sweeps.tracking.events import SweepFinished, SweepStarted
 from sweeps.tracking.journal import Journal
@@ -51,7 +52,7 @@ MAX_WORKER_LOSSES = 3
 
 
 def work(place: Place, sweep: str) -> None:
-    """Takes trials from the sweep's driver, one report at a time, until the driver is gone."""
+    """Takes trials from the sweep's driver, one update at a time, until the driver is gone."""
     sweeps.execution.trial.train_stage = MadeUpStage(place.log)
     leases = place.leases
     driver = _connect(place.socket_of(sweep))
@@ -60,7 +61,7 @@ def work(place: Place, sweep: str) -> None:
             run, trial, chain = driver.recv()
             notes: list[str] = []
             holder = Holder(sweep=sweep, run=run, trial=trial)
-            reports = run_trial(
+            updates = run_trial(
                 chain,
                 None,  # type: ignore[arg-type]
                 StageStore(place.store.storage, notes.append),
@@ -69,10 +70,10 @@ def work(place: Place, sweep: str) -> None:
                 hold=lambda stage_id, holder=holder: leases.hold(stage_id, holder),
                 name=f"{sweep}/{trial}",
             )
-            for report in reports:
-                driver.send(report)
+            for update in updates:
+                driver.send(update)
                 if not driver.recv():
-                    reports.close()
+                    updates.close()
                     break
 
 
@@ -96,8 +97,8 @@ class Driver:
     sweep: str
     run: str
     idle: list[Connection] = field(default_factory=list)
-    busy: dict[Connection, PlannedTrial] = field(default_factory=dict)
-    again: list[PlannedTrial] = field(default_factory=list)
+    busy: dict[Connection, Trial] = field(default_factory=dict)
+    again: list[Trial] = field(default_factory=list)
     """Trials whose worker was lost."""
     losses: Counter = field(default_factory=Counter)
 
@@ -106,12 +107,12 @@ class Driver:
         driver_leases = Leases(place.storage.at(sweep), duration_s=LEASE_S)
         with driver_leases.hold("driver", Holder(sweep=self.run, run=self.run, trial="driver")) as lease:
             assert lease is not None, "the lease of a driver that was killed is still held"
-            tree = make_tree(sweep)
+            chains = make_chain_builder(sweep)
             tracker = JournalTracker(place.folder / sweep, "nowhere", _nowhere)
-            observer = TrackingObserver(tracker, place.store, place.folder / sweep, space=tree.search.space, tags={})
+            observer = TrackingObserver(tracker, place.store, place.folder / sweep, space=chains.search.space, tags={})
             view = DriverStoreView(place.store, place.leases, sweep=sweep)
             self.coordinator = Coordinator(
-                tree, view, place.records(sweep), samples=place.samples, max_running=WORKERS, observers=(observer,)
+                chains, view, place.records(sweep), samples=place.samples, max_running=WORKERS, observers=(observer,)
             )
             self._compare_with_before()
             tracker.record(SweepStarted(sweep=sweep, search="crashes"))
@@ -168,11 +169,11 @@ class Driver:
 
     def _hear(self, worker: Connection) -> None:
         try:
-            report: TrialReport = worker.recv()
+            update: TrialUpdate = worker.recv()
         except (EOFError, OSError):
             self._lose(worker)
             return
-        goes_on = self.coordinator.report(self.busy[worker].record.trial, report)
+        goes_on = self.coordinator.update(self.busy[worker].record.trial, update)
         if not goes_on:
             del self.busy[worker]
             self.idle.append(worker)

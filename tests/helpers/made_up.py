@@ -1,4 +1,4 @@
-"""A sweep without training: made-up scores through the real tree, sampler, coordinator and store."""
+"""A sweep without training: made-up scores through the real chains, sampler, coordinator and store."""
 
 import random
 from dataclasses import replace
@@ -10,11 +10,11 @@ from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary, summarise_record
 from birdclef_core.taxonomy import LabelSpace
-from sweeps.execution.trial import TrialReport
-from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, PlannedTrial
+from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, Trial
 from sweeps.schedule.records import SweepRecords
 from sweeps.schedule.simulate import SimulatedStore, SimulatedView, even_score
-from sweeps.search.chains import StageTree
+from sweeps.schedule.update import TrialUpdate
+from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Choice, Range, Search
 
 
@@ -31,9 +31,9 @@ def make_search(pools=None) -> Search:
     )
 
 
-def make_tree(search: Search | None = None, **changes) -> StageTree:
+def make_chain_builder(search: Search | None = None, **changes) -> ChainBuilder:
     search = search or make_search()
-    tree = StageTree(
+    chains = ChainBuilder(
         search=search,
         seed=0,
         pretrained={recipe.model.encoder: RANDOM for recipe in search.recipes},
@@ -42,13 +42,15 @@ def make_tree(search: Search | None = None, **changes) -> StageTree:
         data_fingerprint="data",
         code_version="code",
     )
-    return replace(tree, **changes)
+    return replace(chains, **changes)
 
 
-def make_coordinator(folder, tree=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=()) -> Coordinator:
+def make_coordinator(folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=()) -> Coordinator:
     records = SweepRecords(Storage.parse(str(folder)).at(sweep))
     view = SimulatedView(SimulatedStore() if store is None else store, sweep)
-    return Coordinator(tree or make_tree(), view, records, samples=samples, max_running=max_running, observers=observers)
+    return Coordinator(
+        chains or make_chain_builder(), view, records, samples=samples, max_running=max_running, observers=observers
+    )
 
 
 def summary_of(task: StageTask, **changes) -> StageSummary:
@@ -80,24 +82,24 @@ class MadeUpWorkers:
         self.executed: list[str] = []
         """stage_id of every stage that was trained to its end."""
         self.epochs = 0
-        self.running: dict[str, list[TrialReport]] = {}
+        self.running: dict[str, list[TrialUpdate]] = {}
         self.fail_stage = ""
         """A stage name whose training fails."""
 
     def fill(self) -> None:
         while (planned := self.coordinator.next_trial()) is not None:
-            self.running[planned.record.trial] = self.reports(planned)
+            self.running[planned.record.trial] = self.updates(planned)
 
-    def reports(self, planned: PlannedTrial) -> list[TrialReport]:
-        """What the trial would report, had every stage been published that is; the last first."""
-        reports = []
+    def updates(self, planned: Trial) -> list[TrialUpdate]:
+        """What the trial would update, had every stage been published that is; the last first."""
+        updates = []
         for index, task in enumerate(planned.chain):
             epochs = task.config.epochs
             reused = task.stage_id in self.published
             for epoch in [epochs] if reused else range(1, epochs + 1):
                 score = even_score(task, epoch)
-                reports.append(
-                    TrialReport(
+                updates.append(
+                    TrialUpdate(
                         kind="reused" if reused else "epoch",
                         stage=task.config.name,
                         stage_index=index,
@@ -110,23 +112,23 @@ class MadeUpWorkers:
                         done=index == len(planned.chain) - 1 and epoch == epochs,
                     )
                 )
-        return reports[::-1]
+        return updates[::-1]
 
     def step(self) -> bool:
-        """One report of one running trial; False when nothing runs."""
+        """One update of one running trial; False when nothing runs."""
         self.fill()
         if not self.running:
             return False
         trial = self.random.choice(sorted(self.running))
-        report = self.running[trial].pop()
-        if report.stage == self.fail_stage:
-            report = replace(report, kind="failed", done=True, message="made to fail", score=float("nan"))
-        if report.kind == "epoch":
+        update = self.running[trial].pop()
+        if update.stage == self.fail_stage:
+            update = replace(update, kind="failed", done=True, message="made to fail", score=float("nan"))
+        if update.kind == "epoch":
             self.epochs += 1
-            if report.stage_done:
-                self.executed.append(report.stage_id)
-                self.published.add(report.stage_id)
-        if not self.coordinator.report(trial, report):
+            if update.stage_done:
+                self.executed.append(update.stage_id)
+                self.published.add(update.stage_id)
+        if not self.coordinator.update(trial, update):
             del self.running[trial]
         return True
 

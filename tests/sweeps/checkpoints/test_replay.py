@@ -15,7 +15,7 @@ from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.replay import Replay, replay_lines, replay_reference
 from sweeps.options import SweepOptions
 from sweeps.schedule.records import SweepRecords, TrialRecord
-from sweeps.search.chains import StageTree
+from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
 
 
@@ -24,7 +24,7 @@ def trained(tmp_path, tiny_recipe, tone_data):
     """A storage with a chain of two stages, trained by a sweep; and the chain."""
     storage, dataset = Storage.parse(str(tmp_path / "out")), tone_data.dataset
     recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages[:2]))
-    tree = StageTree(
+    chains = ChainBuilder(
         search=Search(name="tiny", recipes=(recipe,), space={}),
         seed=0,
         pretrained={recipe.model.encoder: RANDOM},
@@ -33,7 +33,7 @@ def trained(tmp_path, tiny_recipe, tone_data):
         data_fingerprint=dataset.fingerprint,
         code_version=code_version(),
     )
-    chain = tree.chain("tiny", {})
+    chain = chains.chain("tiny", {})
     for task in chain:
         list(train_stage(task, tone_data, store(storage), torch.device("cpu")))
     options = asdict(SweepOptions(search="tiny", data=str(dataset.root), pretrained="off"))

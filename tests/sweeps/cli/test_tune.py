@@ -9,7 +9,8 @@ import pytest
 
 from birdclef_core.errors import InputError
 from sweeps.cli.birdclef import birdclef
-from sweeps.cli.tune import _given, _parse, parse_settings, tune_main
+from sweeps.cli.common import parse_settings
+from sweeps.cli.tune import _given, _parse, tune_main
 from sweeps.options import PLACEMENT, SweepOptions
 
 

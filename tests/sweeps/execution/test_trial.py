@@ -11,8 +11,9 @@ from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.store.leases import Holder, Leases, NoLease, alone
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from birdclef_core.store.storage import Storage
-from sweeps.execution.trial import TrialReport, run_trial
-from sweeps.search.chains import StageTree
+from sweeps.execution.trial import run_trial
+from sweeps.schedule.update import TrialUpdate
+from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
 
 CPU = torch.device("cpu")
@@ -31,7 +32,7 @@ def store(tmp_path, notes):
 @pytest.fixture
 def chain(tiny_recipe, tone_data):
     recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages))
-    tree = StageTree(
+    chains = ChainBuilder(
         search=Search(name="tiny", recipes=(recipe,), space={}),
         seed=0,
         pretrained={recipe.model.encoder: RANDOM},
@@ -40,49 +41,49 @@ def chain(tiny_recipe, tone_data):
         data_fingerprint=tone_data.dataset.fingerprint,
         code_version="test",
     )
-    return tree.chain("tiny", {})
+    return chains.chain("tiny", {})
 
 
-def reports(chain, tone_data, store, notes) -> list[TrialReport]:
+def updates(chain, tone_data, store, notes) -> list[TrialUpdate]:
     return list(run_trial(chain, tone_data, store, CPU, notes))
 
 
 def test_a_trial_reports_every_epoch_and_scores_under_the_label_spaces_name(chain, tone_data, store, notes):
-    got = reports(chain, tone_data, store, notes)
-    assert [(report.kind, report.stage, report.done) for report in got] == [
+    got = updates(chain, tone_data, store, notes)
+    assert [(update.kind, update.stage, update.done) for update in got] == [
         ("epoch", "pretrain_ce", False),
         ("epoch", "train_bce", False),
         ("epoch", "finetune", True),
     ]
     assert "val_all/cmap_pad5" in got[0].metrics and "val/cmap_pad5" not in got[0].metrics
     assert got[2].metrics["val/cmap_pad5"] == got[2].score
-    assert all(report.stage_done for report in got)
+    assert all(update.stage_done for update in got)
 
 
 def test_a_second_run_reuses_all_and_says_what_that_saved(chain, tone_data, store, notes):
-    first = reports(chain, tone_data, store, notes)
-    second = reports(chain, tone_data, store, notes)
-    assert [report.kind for report in second] == ["reused"] * 3
-    assert [report.score for report in second] == [report.score for report in first]
-    assert [report.cost_s for report in second] == [report.cost_s for report in first]
+    first = updates(chain, tone_data, store, notes)
+    second = updates(chain, tone_data, store, notes)
+    assert [update.kind for update in second] == ["reused"] * 3
+    assert [update.score for update in second] == [update.score for update in first]
+    assert [update.cost_s for update in second] == [update.cost_s for update in first]
     assert second[-1].done
 
 
 def test_a_damaged_stage_is_trained_again_and_said_aloud(chain, tone_data, store, notes):
-    first = reports(chain, tone_data, store, notes)
+    first = updates(chain, tone_data, store, notes)
     place = store.location(chain[2].stage_id).removeprefix(store.storage.root + "/")
     assert place.endswith(WEIGHTS)
     store.storage.write_text(place, "rubbish")
-    second = reports(chain, tone_data, store, notes)
-    assert [report.kind for report in second] == ["reused", "reused", "epoch"]
+    second = updates(chain, tone_data, store, notes)
+    assert [update.kind for update in second] == ["reused", "reused", "epoch"]
     assert "is damaged and will be trained again" in second[0].message
     assert second[-1].score == first[-1].score
 
 
 def test_a_failure_ends_the_trial_with_its_reason(chain, tone_data, store, notes):
     bad = replace(chain[1], config=replace(chain[1].config, learning_rate=1e30))
-    got = reports((chain[0], bad, chain[2]), tone_data, store, notes)
-    assert [report.kind for report in got] == ["epoch", "failed"]
+    got = updates((chain[0], bad, chain[2]), tone_data, store, notes)
+    assert [update.kind for update in got] == ["epoch", "failed"]
     assert got[1].done and "must be finite" in got[1].message
 
 
@@ -90,14 +91,14 @@ def test_a_stage_that_another_sweep_trains_is_held_and_reused_once_it_is_there(c
     leases = Leases(store.storage)
     mine, other = (Holder(sweep=name, run="1", trial="t0") for name in ("mine", "other"))
 
-    def run() -> list[TrialReport]:
+    def run() -> list[TrialUpdate]:
         return list(run_trial(chain, tone_data, store, CPU, notes, hold=lambda stage_id: leases.hold(stage_id, mine)))
 
     with leases.hold(chain[0].stage_id, other):
         got = run()
-        assert [(report.kind, report.stage, report.stage_done) for report in got] == [("held", "pretrain_ce", False)]
+        assert [(update.kind, update.stage, update.stage_done) for update in got] == [("held", "pretrain_ce", False)]
         list(run_trial(chain[:1], tone_data, store, CPU, notes))
-    assert [report.kind for report in run()] == ["reused", "epoch", "epoch"]
+    assert [update.kind for update in run()] == ["reused", "epoch", "epoch"]
     assert leases.entries() == []
 
 
@@ -107,7 +108,7 @@ def test_a_stage_published_while_its_lease_was_waited_for_is_reused(chain, tone_
         return alone(stage_id)
 
     got = list(run_trial(chain[:1], tone_data, store, CPU, notes, hold=hold))
-    assert [report.kind for report in got] == ["reused"]
+    assert [update.kind for update in got] == ["reused"]
 
 
 def test_a_trial_whose_lease_was_taken_over_stops_and_is_held(chain, tone_data, store, notes):
@@ -118,23 +119,23 @@ def test_a_trial_whose_lease_was_taken_over_stops_and_is_held(chain, tone_data, 
             return "lost"
 
     got = list(run_trial(chain, tone_data, store, CPU, notes, hold=lambda stage_id: nullcontext(Lost())))
-    assert [report.kind for report in got] == ["held"]
+    assert [update.kind for update in got] == ["held"]
     assert store.record(chain[0].stage_id) is None
 
 
 def test_the_lease_is_given_back_with_the_stages_end_not_with_the_next_call(chain, tone_data, store, notes):
     leases = Leases(store.storage)
     holder = Holder(sweep="mine", run="1", trial="t0")
-    reports = run_trial(chain[:1], tone_data, store, CPU, notes, hold=lambda stage_id: leases.hold(stage_id, holder))
-    assert next(reports).done
+    updates = run_trial(chain[:1], tone_data, store, CPU, notes, hold=lambda stage_id: leases.hold(stage_id, holder))
+    assert next(updates).done
     assert leases.entries() == []
 
 
 def test_a_stage_that_stops_early_is_done_and_the_next_one_follows(chain, tone_data, store, notes, monkeypatch):
     monkeypatch.setattr("birdclef_core.stages.training.summarise", lambda truth, score: {"cmap_pad5": 0.5})
     early = replace(chain[0], config=replace(chain[0].config, epochs=9, early_stop_epochs=1))
-    got = reports((early, chain[1]), tone_data, store, notes)
-    assert [(report.stage, report.epoch, report.stage_done, report.done) for report in got] == [
+    got = updates((early, chain[1]), tone_data, store, notes)
+    assert [(update.stage, update.epoch, update.stage_done, update.done) for update in got] == [
         ("pretrain_ce", 1, False, False),
         ("pretrain_ce", 2, True, False),
         ("train_bce", 1, True, True),
@@ -145,21 +146,21 @@ def test_a_stop_ends_a_trial_without_a_report_and_it_goes_on_where_it_was(chain,
     calls = iter(("", "", "enough"))
     with pytest.raises(StageInterrupted, match="enough"):
         list(run_trial(chain, tone_data, store, CPU, notes, stop=lambda: next(calls)))
-    got = reports(chain, tone_data, store, notes)
-    assert [report.kind for report in got] == ["epoch"] * 3
+    got = updates(chain, tone_data, store, notes)
+    assert [update.kind for update in got] == ["epoch"] * 3
 
 
 def test_what_an_epoch_cost_is_tracked(chain, tone_data, store, notes):
-    metrics = reports(chain[:1], tone_data, store, notes)[0].metrics
+    metrics = updates(chain[:1], tone_data, store, notes)[0].metrics
     assert {"train/loss", "train/learning_rate", "train/clips_per_s", "train/waited_s"} <= metrics.keys()
     assert 0 < metrics["train/device_s"] + metrics["train/evaluate_s"] < metrics["train/epoch_s"]
     assert metrics["train/memory_gib"] > 0.05
 
 
 def test_reports_survive_tunes_flattening():
-    report = TrialReport(
+    update = TrialUpdate(
         kind="epoch", stage="train_ce", stage_index=0, stage_id="x", epoch=1, epochs=2, score=0.5, metrics={"val/cmap": 0.25}
     )
-    flat = {key: value for key, value in report.to_result().items() if key != "metrics"}
+    flat = {key: value for key, value in update.to_result().items() if key != "metrics"}
     flat |= {"metrics/val/cmap": 0.25, "training_iteration": 3}
-    assert TrialReport.from_result(flat) == report
+    assert TrialUpdate.from_result(flat) == update

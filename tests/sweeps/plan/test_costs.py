@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_up import make_tree
+from made_up import make_chain_builder
 
 from birdclef_core.store.summary import Spread
 from sweeps.plan.calibration import measure_clips_per_s
 from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
 
 SIZE = DataSize(num_training=1000, evaluated_s_R=np.array([2.0, 30.0, 60.0]))
-TREE = make_tree()
+TREE = make_chain_builder()
 TASK = TREE.chain("sed_v2s", TREE.search.baseline(TREE.search.recipe("sed_v2s")))[0]
 FAST = Spread(low=50.0, middle=64.0, high=80.0)
 

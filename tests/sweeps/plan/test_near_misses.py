@@ -1,18 +1,18 @@
 """Stages that the store has but for what made them are found, whatever their depth, and said in words."""
 
 import pytest
-from made_up import make_tree, summary_of
+from made_up import make_chain_builder, summary_of
 
 from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.near_misses import find_lookalikes, lookalike_lines
 
-TREE = make_tree()
+TREE = make_chain_builder()
 RECIPE = TREE.search.recipes[0]
 
 
-def chain_of(tree, **params):
-    return tree.chain(RECIPE.name, {**tree.search.baseline(RECIPE), **params})
+def chain_of(chains, **params):
+    return chains.chain(RECIPE.name, {**chains.search.baseline(RECIPE), **params})
 
 
 def found(asked, stored, **changes):
@@ -21,12 +21,12 @@ def found(asked, stored, **changes):
 
 
 def test_other_code_is_found_in_the_whole_chain():
-    stored = chain_of(make_tree(code_version="0ld"))
+    stored = chain_of(make_chain_builder(code_version="0ld"))
     assert found(chain_of(TREE), stored) == {(("code", "0ld", "code"),): len(stored)}
 
 
 def test_a_stage_that_differs_in_itself_or_in_an_ancestor_is_not_alike():
-    stored = chain_of(make_tree(code_version="0ld"))
+    stored = chain_of(make_chain_builder(code_version="0ld"))
     asked = chain_of(TREE, **{"train_ce.learning_rate": 0.005})
     assert found(asked, stored) == {(("code", "0ld", "code"),): 2}, "the two before train_ce"
 
@@ -44,12 +44,12 @@ def test_what_is_in_the_store_is_no_lookalike_and_an_empty_store_has_none():
     ],
 )
 def test_other_data_species_and_first_weights_are_said(changes, what):
-    lines = list(lookalike_lines(found(chain_of(make_tree(**changes)), chain_of(TREE))))
+    lines = list(lookalike_lines(found(chain_of(make_chain_builder(**changes)), chain_of(TREE))))
     assert len(lines) == 1 and what in lines[0] and lines[0].endswith("trained again, not reused.")
 
 
 def test_of_several_the_one_with_the_fewest_differences_counts():
-    near, far = make_tree(code_version="0ld"), make_tree(code_version="older", data_fingerprint="d0")
+    near, far = make_chain_builder(code_version="0ld"), make_chain_builder(code_version="older", data_fingerprint="d0")
     result = found(chain_of(TREE)[:1], [*chain_of(far)[:1], *chain_of(near)[:1]])
     assert result == {(("code", "0ld", "code"),): 1}
     assert next(iter(lookalike_lines(result))).startswith(
@@ -58,5 +58,5 @@ def test_of_several_the_one_with_the_fewest_differences_counts():
 
 
 def test_a_stored_stage_whose_parent_is_gone_is_like_no_other():
-    stored = chain_of(make_tree(code_version="0ld"))[1:]
+    stored = chain_of(make_chain_builder(code_version="0ld"))[1:]
     assert found(chain_of(TREE), stored) == {}

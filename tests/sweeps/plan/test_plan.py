@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree, summary_of
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, summary_of
 from made_up_stages import publish
 
 from birdclef_core.store.stage_store import StageStore
@@ -31,18 +31,18 @@ def grid_tree():
         "train_bce.learning_rate": Choice((1e-4, 2e-4, 3e-4, 4e-4)),
     }
     del space["train.clip_s"]
-    return make_tree(replace(search, recipes=search.recipes[:1], space=space))
+    return make_chain_builder(replace(search, recipes=search.recipes[:1], space=space))
 
 
-def make(tree, *, known=True, stored=(), samples=24, workers=2, known_trials=()) -> Plan:
+def make(chains, *, known=True, stored=(), samples=24, workers=2, known_trials=()) -> Plan:
     """Every epoch takes about 36 s."""
     costs = CostModel([], {"all": SIZE, "target": SIZE}, data="here")
-    baseline = tree.chain(tree.search.recipes[0].name, tree.search.baseline(tree.search.recipes[0]))
+    baseline = chains.chain(chains.search.recipes[0].name, chains.search.baseline(chains.search.recipes[0]))
     for task in baseline if known else ():
         rate = 256 / 36
         costs.add(Measurement(work=work_of_task(task), clip_s=5.0, clips_per_s=Spread(low=rate / 2, middle=rate, high=rate * 2)))
     return make_plan(
-        tree,
+        chains,
         samples=samples,
         workers=workers,
         gpus_per_worker=0.5,
@@ -70,9 +70,9 @@ def test_the_plan_of_a_grid_is_the_grid():
 
 
 def test_what_the_store_has_costs_nothing():
-    tree = grid_tree()
-    baseline = tree.chain("sed_v2s", tree.search.baseline(tree.search.recipes[0]))
-    plan = make(tree, stored=[task.stage_id for task in baseline[:2]])
+    chains = grid_tree()
+    baseline = chains.chain("sed_v2s", chains.search.baseline(chains.search.recipes[0]))
+    plan = make(chains, stored=[task.stage_id for task in baseline[:2]])
     assert plan.stages_stored == 2
     assert plan.shared.epochs == 122 - 4
     assert plan.alone.epochs == 24 * 11
@@ -80,12 +80,12 @@ def test_what_the_store_has_costs_nothing():
 
 def test_the_plan_of_an_extension_is_of_the_new_trials_alone(tmp_path):
     """The store has what the old ones trained, and draws that are old trials are not trials of the extension."""
-    tree = grid_tree()
-    workers = MadeUpWorkers(make_coordinator(tmp_path, tree, samples=18))
+    chains = grid_tree()
+    workers = MadeUpWorkers(make_coordinator(tmp_path, chains, samples=18))
     workers.run()
     known = list(workers.coordinator.trials.values())
     before = [record.to_json() for record in known]
-    plan = make(tree, stored=workers.published, samples=30, known_trials=known)
+    plan = make(chains, stored=workers.published, samples=30, known_trials=known)
     assert plan.trials == 24 - 18
     assert plan.stages_asked == 6 * 5
     assert plan.shared.epochs < plan.alone.epochs == 6 * 11
@@ -94,10 +94,10 @@ def test_the_plan_of_an_extension_is_of_the_new_trials_alone(tmp_path):
 
 
 def test_an_extension_that_finds_nothing_new_is_an_empty_plan(tmp_path):
-    tree = grid_tree()
-    workers = MadeUpWorkers(make_coordinator(tmp_path, tree, samples=30))
+    chains = grid_tree()
+    workers = MadeUpWorkers(make_coordinator(tmp_path, chains, samples=30))
     workers.run()
-    plan = make(tree, samples=40, known_trials=list(workers.coordinator.trials.values()))
+    plan = make(chains, samples=40, known_trials=list(workers.coordinator.trials.values()))
     assert (plan.trials, plan.stages_unique, plan.shared.epochs) == (0, 0, 0)
     assert "Plan: 0 trials" in plan_lines(plan)[0]
 
@@ -124,21 +124,21 @@ def test_the_page_draws_every_shared_stage_and_is_small_for_large_sweeps():
     page = plan_page(make(grid_tree()), "mine")
     assert page.count("once for") >= 4 + 6
     assert page.startswith("<!doctype html>") and "http" not in page
-    large = make(make_tree(replace(make_search(), sampler="random")), samples=1000, known=False)
+    large = make(make_chain_builder(replace(make_search(), sampler="random")), samples=1000, known=False)
     assert len(plan_page(large, "large")) < 30_000
 
 
 def test_a_planner_takes_costs_and_stages_from_the_store(tmp_path, tone_data):
     store = StageStore(Storage.parse(str(tmp_path)))
-    tree = replace(grid_tree(), all_species=tone_data.dataset.all_species, target_species=tone_data.dataset.target_species)
+    chains = replace(grid_tree(), all_species=tone_data.dataset.all_species, target_species=tone_data.dataset.target_species)
     slots = Slots(gpus_per_trial=0.0, cpus_per_trial=1, max_concurrent=2, num_nodes=1)
-    planner = Planner(tree=tree, dataset=tone_data.dataset, store=store, slots=slots)
+    planner = Planner(chains=chains, dataset=tone_data.dataset, store=store, slots=slots)
     assert planner.plan(samples=24).shared.worker_hours is None
     import torch
 
     from birdclef_core.stages.training import environment
 
-    chain = tree.chain("sed_v2s", tree.search.baseline(tree.search.recipes[0]))
+    chain = chains.chain("sed_v2s", chains.search.baseline(chains.search.recipes[0]))
     history = [{"clips_per_s": 100.0, "evaluate_s": 1.0}] * 3
     for task in (chain[0], chain[-1]):
         publish(

@@ -5,7 +5,8 @@ import io
 from made_up import MadeUpWorkers, make_coordinator
 from rich.console import Console
 
-from sweeps.run.console import SweepConsole, best_by_end, ranked_markdown, ranked_table, ranking
+from sweeps.run.console import SweepConsole
+from sweeps.run.ranking import best_by_end, ranked_markdown, ranked_table, ranking
 from sweeps.schedule.records import TrialRecord
 
 

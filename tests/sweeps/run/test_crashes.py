@@ -10,7 +10,7 @@ import mlflow
 import pytest
 from crash_place import SWEEPS, Place
 
-from sweeps.tracking.events import sync
+from sweeps.tracking.connect import sync
 from sweeps.tracking.server import run_local
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ from sweeps.checkpoints.references import store_of
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.options import SweepOptions
 from sweeps.run import inputs
-from sweeps.run.request import Order
+from sweeps.run.request import SweepRequest
 from sweeps.schedule.records import SweepRecords
 from sweeps.search.space import Search
 
@@ -23,19 +23,19 @@ SEARCH = Search(name="x", recipes=(sed_v2s(),), space={})
 
 
 @pytest.fixture
-def order(tmp_path) -> Order:
+def sweep_request(tmp_path) -> SweepRequest:
     options = SweepOptions(search="x", storage=str(tmp_path))
-    return Order(kind="start", name="s", options=options, records=SweepRecords(Storage.parse(str(tmp_path)).at("s")))
+    return SweepRequest(kind="start", name="s", options=options, records=SweepRecords(Storage.parse(str(tmp_path)).at("s")))
 
 
-def make(order, tone_data, tmp_path):
+def make(request, tone_data, tmp_path):
     said = []
-    return inputs.make_tree(order, SEARCH, tone_data.dataset, AudioCache(folder=tmp_path), said.append), said
+    return inputs.make_chain_builder(request, SEARCH, tone_data.dataset, AudioCache(folder=tmp_path), said.append), said
 
 
-def with_history(order: Order, weights: str, pretrained: str = "auto") -> Order:
+def with_history(request: SweepRequest, weights: str, pretrained: str = "auto") -> SweepRequest:
     record = {"parts": [{"pretrained": {ENCODER: weights}}]}
-    return replace(order, kind="extend", record=record, options=replace(order.options, pretrained=pretrained))
+    return replace(request, kind="extend", record=record, options=replace(request.options, pretrained=pretrained))
 
 
 @pytest.fixture
@@ -43,26 +43,26 @@ def reachable(monkeypatch):
     monkeypatch.setattr(inputs, "resolve_pretrained", lambda encoder, mode: PretrainedWeights("timm:x", found="the hub's"))
 
 
-def test_weights_are_looked_for_once_and_said(order, tone_data, tmp_path, reachable):
-    tree, said = make(order, tone_data, tmp_path)
-    assert tree.pretrained[ENCODER].name == "timm:x" and said == ["Encoders: the hub's"]
-    assert make(with_history(order, "timm:x"), tone_data, tmp_path)[0].pretrained == tree.pretrained
+def test_weights_are_looked_for_once_and_said(sweep_request, tone_data, tmp_path, reachable):
+    chains, said = make(sweep_request, tone_data, tmp_path)
+    assert chains.pretrained[ENCODER].name == "timm:x" and said == ["Encoders: the hub's"]
+    assert make(with_history(sweep_request, "timm:x"), tone_data, tmp_path)[0].pretrained == chains.pretrained
 
 
-def test_what_was_random_stays_random_though_weights_can_be_had_now(order, tone_data, tmp_path, reachable):
-    assert make(with_history(order, "random"), tone_data, tmp_path)[0].pretrained == {ENCODER: RANDOM}
+def test_what_was_random_stays_random_though_weights_can_be_had_now(sweep_request, tone_data, tmp_path, reachable):
+    assert make(with_history(sweep_request, "random"), tone_data, tmp_path)[0].pretrained == {ENCODER: RANDOM}
 
 
 @pytest.mark.parametrize(("before", "mode"), [("timm:y", "auto"), ("random", "require")])
-def test_other_weights_than_before_are_refused(order, tone_data, tmp_path, reachable, before, mode):
+def test_other_weights_than_before_are_refused(sweep_request, tone_data, tmp_path, reachable, before, mode):
     with pytest.raises(InputError, match=f"has started from {before} in s, but these are timm:x .the hub's."):
-        make(with_history(order, before, mode), tone_data, tmp_path)
+        make(with_history(sweep_request, before, mode), tone_data, tmp_path)
 
 
-def test_from_a_checkpoint_no_weights_are_looked_for(order, tone_data, tmp_path, monkeypatch):
+def test_from_a_checkpoint_no_weights_are_looked_for(sweep_request, tone_data, tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "resolve_pretrained", None)
-    storage = Storage.parse(order.options.storage)
+    storage = Storage.parse(sweep_request.options.storage)
     start = publish(store_of(storage), "a" * 64, stage="train_bce", identity={"model": canonical(sed_v2s().model)})
-    order = replace(order, options=replace(order.options, from_stage=start.stage_id))
-    tree, said = make(order, tone_data, tmp_path)
-    assert tree.start == start.stage_id and "starts from tiny train_bce" in said[0]
+    sweep_request = replace(sweep_request, options=replace(sweep_request.options, from_stage=start.stage_id))
+    chains, said = make(sweep_request, tone_data, tmp_path)
+    assert chains.start == start.stage_id and "starts from tiny train_bce" in said[0]

@@ -48,7 +48,9 @@ class Killer:
         self.random = random.Random(seed)
         self.log = ExecutionLog(folder / "executed.txt")
         self.kills: list[str] = []
-        (folder / "search.py").write_text("from crash_place import make_tree\n\nSEARCH = make_tree('first').search\n")
+        (folder / "search.py").write_text(
+            "from crash_place import make_chain_builder\n\nSEARCH = make_chain_builder('first').search\n"
+        )
 
     def start(self, *what: str) -> None:
         self.output = (self.folder / "output.txt").open("a")
@@ -125,7 +127,7 @@ def check_stages(folder: Path, killer: Killer) -> None:
 
 
 def check_mlflow(folder: Path) -> None:
-    from sweeps.tracking.events import sync
+    from sweeps.tracking.connect import sync
     from sweeps.tracking.server import run_local
 
     records = SweepRecords(Storage.parse(str(folder / "sweeps-output" / "s"))).load_trials()

@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from made_up import MadeUpWorkers, make_coordinator, make_tree
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator
 
 from birdclef_core.errors import InputError
 from birdclef_core.store.storage import Storage
 from sweeps.options import SweepOptions
-from sweeps.run.request import Order, extend_order, resume_order, start_order
+from sweeps.run.request import SweepRequest, extend_request, new_request, resume_request
 from sweeps.schedule.records import SweepRecords
 
 OWN = """
@@ -31,25 +31,25 @@ class Place:
         (self.folder / name).write_text(OWN.format(recipes=recipes, high=high))
         return str(self.folder / name)
 
-    def start(self, **options) -> Order:
+    def start(self, **options) -> SweepRequest:
         search = str(self.folder / "own.py")
-        return start_order(SweepOptions(**{"search": search, "name": "s", "storage": self.storage, "samples": 4, **options}))
+        return new_request(SweepOptions(**{"search": search, "name": "s", "storage": self.storage, "samples": 4, **options}))
 
-    def extend(self, **given) -> Order:
-        return extend_order("s", self.storage, given)
+    def extend(self, **given) -> SweepRequest:
+        return extend_request("s", self.storage, given)
 
-    def resume(self, **given) -> Order:
-        return resume_order("s", self.storage, given)
+    def resume(self, **given) -> SweepRequest:
+        return resume_request("s", self.storage, given)
 
-    def run(self, order: Order, steps: int = 10_000, data: str = "data") -> MadeUpWorkers:
-        """As the runner does: so many reports, then the end if it has come."""
-        search = order.search("small")
-        record = order.begin(search, budget="small", data_fingerprint=data, pretrained={"e": "random"})
-        coordinator = make_coordinator(self.storage, make_tree(search), sweep="s", samples=order.samples("small"))
+    def run(self, request: SweepRequest, steps: int = 10_000, data: str = "data") -> MadeUpWorkers:
+        """As the runner does: so many updates, then the end if it has come."""
+        search = request.search("small")
+        record = request.begin(search, budget="small", data_fingerprint=data, pretrained={"e": "random"})
+        coordinator = make_coordinator(self.storage, make_chain_builder(search), sweep="s", samples=request.samples("small"))
         workers = MadeUpWorkers(coordinator)
         for _ in range(steps):
             if not workers.step():
-                order.set_state(record, "finished", trials=len(coordinator.trials))
+                request.set_state(record, "finished", trials=len(coordinator.trials))
                 break
         return workers
 
@@ -64,19 +64,19 @@ def place(tmp_path) -> Place:
 
 def test_a_sweep_may_go_on_elsewhere_than_where_it_began(place):
     place.run(place.start(max_concurrent=1, cpus_per_trial=1), steps=3)
-    order = place.resume(max_concurrent=4, address="auto")
-    assert (order.options.max_concurrent, order.options.cpus_per_trial, order.options.address) == (4, 1, "auto")
-    place.run(order, steps=1)
+    request = place.resume(max_concurrent=4, address="auto")
+    assert (request.options.max_concurrent, request.options.cpus_per_trial, request.options.address) == (4, 1, "auto")
+    place.run(request, steps=1)
     assert place.resume().options.max_concurrent == 4
 
 
 def test_an_extended_sweep_goes_on_under_its_numbers_and_keeps_what_it_was_started_with(place):
     place.run(place.start(settings={"epochs": 1}, seed=5, cache_dir="cache"))
-    order = place.extend(samples=3)
-    assert (order.first_trial, order.part, order.plan_file, order.samples("small")) == (4, 1, "plan-1.json", 7)
-    assert (order.options.seed, order.options.settings, order.options.budget) == (5, {"epochs": 1}, "small")
-    assert {stage.epochs for stage in order.search("small").recipes[0].stages} == {1}
-    workers = place.run(order)
+    request = place.extend(samples=3)
+    assert (request.first_trial, request.part, request.plan_file, request.samples("small")) == (4, 1, "plan-1.json", 7)
+    assert (request.options.seed, request.options.settings, request.options.budget) == (5, {"epochs": 1}, "small")
+    assert {stage.epochs for stage in request.search("small").recipes[0].stages} == {1}
+    workers = place.run(request)
     assert sorted(workers.coordinator.trials) == [f"t000{number}" for number in range(7)]
     assert not workers.coordinator.unlike
 
@@ -91,12 +91,12 @@ def test_what_was_run_when_is_in_the_record_and_a_resume_goes_on_with_the_last(p
         (4, 3, "own"),
     ]
     assert record["state"] == "running" and record["trials"] == 4
-    order = place.resume()
-    assert (order.part, order.first_trial, order.samples("small"), order.plan_file) == (1, 4, 7, "plan-1.json")
-    search = order.search("small")
+    request = place.resume()
+    assert (request.part, request.first_trial, request.samples("small"), request.plan_file) == (1, 4, 7, "plan-1.json")
+    search = request.search("small")
     assert [recipe.name for recipe in search.recipes] == ["sed_b3ns", "sed_v2s"]
     assert search.recipes[0].stages[2].epochs == 2
-    workers = place.run(order)
+    workers = place.run(request)
     assert len(workers.coordinator.trials) == 7 and len(workers.coordinator.unlike) == 4, "the old ones had other epochs"
     assert place.record()["state"] == "finished" and len(place.record()["parts"]) == 2
 
@@ -115,10 +115,10 @@ def test_a_sweep_goes_on_with_its_own_search_whatever_became_of_the_file(place):
 def test_an_extension_trains_only_what_is_new(place):
     first = place.run(place.start())
     search = place.write("other.py", "replace(sed_v2s(), stages=sed_v2s().stages[:4]), sed_b3ns()")
-    order = place.extend(samples=3, search=search)
-    tree = make_tree(order.search("small"))
+    request = place.extend(samples=3, search=search)
+    chains = make_chain_builder(request.search("small"))
     store = first.coordinator._view.store
-    coordinator = make_coordinator(place.storage, tree, sweep="s", samples=order.samples("small"), store=store)
+    coordinator = make_coordinator(place.storage, chains, sweep="s", samples=request.samples("small"), store=store)
     workers = MadeUpWorkers(coordinator)
     workers.run()
     executed = first.executed + workers.executed
@@ -144,17 +144,17 @@ def test_an_extension_says_how_many_more(place, samples):
 def test_a_sweep_that_is_not_there_names_those_that_are(place):
     place.run(place.start())
     with pytest.raises(InputError, match=r"no sweep 'x' in .*; those that exist: s"):
-        extend_order("x", place.storage, {"samples": 3})
+        extend_request("x", place.storage, {"samples": 3})
     with pytest.raises(InputError, match="--resume s, or extend it by --extend s"):
         place.start()
 
 
 def test_other_recordings_are_refused(place):
     place.run(place.start())
-    for order in (place.resume(), place.extend(samples=1, data="elsewhere")):
-        order.check_data("data")
+    for request in (place.resume(), place.extend(samples=1, data="elsewhere")):
+        request.check_data("data")
         with pytest.raises(InputError, match=r"began with data data and .* is other now"):
-            order.check_data("other")
+            request.check_data("other")
 
 
 def test_fewer_trials_than_there_were_are_refused(place):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
 from made_up_stages import publish
 
 from birdclef_core.errors import InputError
@@ -14,7 +14,7 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import resolve
 from sweeps.options import SweepOptions
-from sweeps.run.request import extend_order, resume_order, start_order
+from sweeps.run.request import extend_request, new_request, resume_request
 from sweeps.run.start_stage import describe_start, find_start, start_after
 from sweeps.search.chains import config_fingerprint
 from sweeps.search.space import Choice, Range, Search, override
@@ -50,7 +50,7 @@ def stages(search: Search) -> dict[str, list[str]]:
 @pytest.fixture
 def start(store):
     """The second stage of sed_v2s as it is."""
-    return publish_task(store, make_tree().chain("sed_v2s", POINT)[1])
+    return publish_task(store, make_chain_builder().chain("sed_v2s", POINT)[1])
 
 
 def test_only_recipes_of_that_model_remain_with_the_stages_that_follow(start):
@@ -63,8 +63,8 @@ def test_only_recipes_of_that_model_remain_with_the_stages_that_follow(start):
 
 
 def test_the_ids_are_those_of_the_whole_chain(start):
-    whole = make_tree().chain("sed_v2s", POINT)
-    rest = make_tree(start_after(make_search(), start), start=start.stage_id).chain("sed_v2s", POINT)
+    whole = make_chain_builder().chain("sed_v2s", POINT)
+    rest = make_chain_builder(start_after(make_search(), start), start=start.stage_id).chain("sed_v2s", POINT)
     assert [task.stage_id for task in rest] == [task.stage_id for task in whole[2:]]
     assert [task.identity for task in rest] == [task.identity for task in whole[2:]]
     assert rest[0].parent_id == start.stage_id
@@ -73,7 +73,7 @@ def test_the_ids_are_those_of_the_whole_chain(start):
 
 def test_from_another_checkpoint_the_same_stages_are_other_stages_and_other_trials(start):
     search = start_after(make_search(), start)
-    one, other = (make_tree(search, start=stage_id).chain("sed_v2s", POINT) for stage_id in (start.stage_id, "f" * 64))
+    one, other = (make_chain_builder(search, start=stage_id).chain("sed_v2s", POINT) for stage_id in (start.stage_id, "f" * 64))
     assert not {task.stage_id for task in one} & {task.stage_id for task in other}
     assert config_fingerprint(one) != config_fingerprint(other)
 
@@ -96,7 +96,7 @@ def test_another_model_is_refused_with_the_fields_that_differ(start):
 
 
 def test_where_nothing_remains_it_is_said_why(store):
-    last = publish_task(store, make_tree().chain("sed_v2s", POINT)[-1])
+    last = publish_task(store, make_chain_builder().chain("sed_v2s", POINT)[-1])
     with pytest.raises(InputError, match=r"Stages must remain after sed_v2s finetune .*, but sed_v2s ends with finetune"):
         start_after(make_search(), last)
 
@@ -118,7 +118,7 @@ def test_a_stage_that_is_not_whole_is_refused_and_left_as_it_is(storage, store, 
 def test_trials_from_a_checkpoint_share_what_follows_it_and_do_not_train_it(tmp_path, start):
     search = start_after(make_search(), start)
     search = replace(search, space={"train_ce.learning_rate": Choice((1e-3, 2e-3)), "finetune.learning_rate": Range(1e-4, 1e-3)})
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search, start=start.stage_id), samples=8))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search, start=start.stage_id), samples=8))
     workers.run()
     assert start.stage_id not in workers.executed
     assert len(workers.executed) == len(set(workers.executed))
@@ -136,13 +136,13 @@ class Place:
             search=str(folder / "own.py"), name="s", storage=storage.root, samples=3, from_stage=start[:10]
         )
 
-    def run(self, order):
-        search = order.search("small")
-        record = order.begin(search, budget="small", data_fingerprint="data", pretrained={})
-        tree = make_tree(search, start=order.start.stage_id)
-        workers = MadeUpWorkers(make_coordinator(self.storage.root, tree, sweep="s", samples=order.samples("small")))
+    def run(self, request):
+        search = request.search("small")
+        record = request.begin(search, budget="small", data_fingerprint="data", pretrained={})
+        chains = make_chain_builder(search, start=request.start.stage_id)
+        workers = MadeUpWorkers(make_coordinator(self.storage.root, chains, sweep="s", samples=request.samples("small")))
         workers.run()
-        order.set_state(record, "finished", trials=len(workers.coordinator.trials))
+        request.set_state(record, "finished", trials=len(workers.coordinator.trials))
         return workers.coordinator
 
 
@@ -154,29 +154,29 @@ def place(tmp_path, storage, store):
 
 
 def test_the_start_is_kept_by_its_whole_id_and_goes_for_a_resume_and_an_extension(place):
-    place.run(start_order(place.options))
-    for order in (resume_order("s", place.storage.root, {}), extend_order("s", place.storage.root, {"samples": 2})):
-        assert order.options.from_stage == order.start.stage_id == place.start_id
-        assert stages(order.search("small")) == {"sed_v2s": ["train_ce", "train_bce", "finetune"]}
-    coordinator = place.run(order)
+    place.run(new_request(place.options))
+    for request in (resume_request("s", place.storage.root, {}), extend_request("s", place.storage.root, {"samples": 2})):
+        assert request.options.from_stage == request.start.stage_id == place.start_id
+        assert stages(request.search("small")) == {"sed_v2s": ["train_ce", "train_bce", "finetune"]}
+    coordinator = place.run(request)
     assert len(coordinator.trials) == 5 and not coordinator.unlike
 
 
 def test_an_extension_from_another_stage_does_not_compare_with_the_trials_before(place, store):
-    before = place.run(start_order(place.options))
-    next_stage = make_tree(start_order(replace(place.options, name="x")).search("small"), start=place.start_id).chain(
+    before = place.run(new_request(place.options))
+    next_stage = make_chain_builder(new_request(replace(place.options, name="x")).search("small"), start=place.start_id).chain(
         "sed_v2s", before.trials["t0000"].params
     )[0]
     publish_task(store, next_stage)
-    order = extend_order("s", place.storage.root, {"samples": 2, "from_stage": "s/t0000/train_ce"})
-    assert stages(order.search("small")) == {"sed_v2s": ["train_bce", "finetune"]}
-    coordinator = place.run(order)
+    request = extend_request("s", place.storage.root, {"samples": 2, "from_stage": "s/t0000/train_ce"})
+    assert stages(request.search("small")) == {"sed_v2s": ["train_bce", "finetune"]}
+    coordinator = place.run(request)
     assert len(coordinator.unlike) == 3 and len(coordinator.trials) == 5
     assert resolve(place.storage, "s/t0003/train_bce") == coordinator.trials["t0003"].stage_ids[0]
 
 
 def test_a_setting_that_makes_another_model_is_refused_for_an_extension_too(place):
-    place.run(start_order(place.options))
-    order = extend_order("s", place.storage.root, {"samples": 2, "settings": {"spectrogram.num_mels": 64}})
+    place.run(new_request(place.options))
+    request = extend_request("s", place.storage.root, {"samples": 2, "settings": {"spectrogram.num_mels": 64}})
     with pytest.raises(InputError, match=r"num_mels is 64 and not 48"):
-        order.check_search()
+        request.check_search()

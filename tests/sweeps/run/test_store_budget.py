@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import made_up_stages
 import pytest
-from made_up import MadeUpWorkers, make_tree
+from made_up import MadeUpWorkers, make_chain_builder
 from made_up_store import A, P, make, publish, save_progress, save_trial, store
 
 from birdclef_core.store.leases import Holder, Leases
@@ -44,18 +44,18 @@ class Published:
 class Workers(MadeUpWorkers):
     """Made-up workers that leave real files."""
 
-    def reports(self, planned):
+    def updates(self, planned):
         self.published.parents |= {task.stage_id: task.parent_id for task in planned.chain}
-        return super().reports(planned)
+        return super().updates(planned)
 
 
 def sweep(folder: Path, max_bytes: int, *, samples: int = 20) -> tuple[Workers, StoreBudget, list[str]]:
     """A sweep on a store of files, its budget, and what it says."""
-    storage, said, tree = Storage.parse(str(folder)), [], make_tree()
+    storage, said, chains = Storage.parse(str(folder)), [], make_chain_builder()
     view = SimulatedView(SimulatedStore(published=Published(store(storage))), "s")
     budget = StoreBudget(storage, view, sweep="s", max_bytes=max_bytes, max_running=2, start=None, say=said.append)
     records = SweepRecords(storage.at("s"))
-    coordinator = Coordinator(tree, view, records, samples=samples, max_running=2, observers=(budget,))
+    coordinator = Coordinator(chains, view, records, samples=samples, max_running=2, observers=(budget,))
     budget.follow(coordinator)
     return Workers(coordinator), budget, said
 
@@ -63,7 +63,7 @@ def sweep(folder: Path, max_bytes: int, *, samples: int = 20) -> tuple[Workers, 
 def passed(workers: Workers) -> Iterator[str]:
     """Stages that running trials have behind them."""
     for trial, left in workers.running.items():
-        open_ids = {report.stage_id for report in left}
+        open_ids = {update.stage_id for update in left}
         yield from (stage_id for stage_id in workers.coordinator.trials[trial].stage_ids if stage_id not in open_ids)
 
 
@@ -177,10 +177,10 @@ def test_the_work_of_all_looks_is_in_proportion_to_the_stages(tmp_path, monkeypa
     monkeypatch.setattr(StageStore, "summaries", lambda self, ids: read.extend(ids) or dict.fromkeys(ids, summary))
     budget, _ = made_up_budget(storage, 1)
     budget.follow(IDLE)
-    report = SimpleNamespace(kind="epoch", stage_done=True)
+    update = SimpleNamespace(kind="epoch", stage_done=True)
     for number in range(2000):
         known.append(str(number))
-        budget.reported(None, report)
+        budget.updated(None, update)
     assert sum(looked) <= 2000 * (SHARE_A_LOOK + 2)
     assert len(read) <= 2000, "every stage's summary is read once"
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
-from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree, summary_of
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, summary_of
 
-from sweeps.run.tree_picture import MAX_TRIALS, grow_tree, reached, tree_page, tree_svg
+from sweeps.run.tree_picture import MAX_TRIALS, grow_tree, tree_page, tree_svg
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 
@@ -14,11 +14,11 @@ from sweeps.schedule.records import TrialRecord
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     """The trials of a sweep with pruned ones among them, and the store's summaries of their stages."""
-    tree = make_tree(replace(make_search(), sampler="random"))
-    workers = MadeUpWorkers(make_coordinator(tmp_path_factory.mktemp("sweep"), tree, samples=16))
+    chains = make_chain_builder(replace(make_search(), sampler="random"))
+    workers = MadeUpWorkers(make_coordinator(tmp_path_factory.mktemp("sweep"), chains, samples=16))
     workers.run()
     trials = list(workers.coordinator.trials.values())
-    tasks = {task.stage_id: task for record in trials for task in tree.chain(record.recipe, record.params)}
+    tasks = {task.stage_id: task for record in trials for task in chains.chain(record.recipe, record.params)}
     return trials, {stage_id: summary_of(tasks[stage_id]) for stage_id in workers.executed}
 
 
@@ -76,13 +76,13 @@ def test_no_two_boxes_overlap(swept):
 
 def test_a_trial_comes_as_far_as_its_last_known_score():
     record = TrialRecord(trial="t", recipe="r", params={}, stage_ids=["a", "b"], stages=["pretrain_ce", "train_ce"])
-    assert reached(record) == []
+    assert record.reached_ids() == []
     record.stage_scores = {"pretrain_ce": 0.5}
-    assert reached(record) == ["a"]
+    assert record.reached_ids() == ["a"]
     record.stopped = Stopped(rung=Rung("train_ce"), stage_id="b", score=0.4, reason="worse")
-    assert reached(record) == ["a", "b"], "stopped by a stage that another trial had trained"
+    assert record.reached_ids() == ["a", "b"], "stopped by a stage that another trial had trained"
     record.stopped = Stopped(rung=Rung("train_ce", 2, 4), stage_id="b", score=0.4, reason="worse")
-    assert reached(record) == ["a"]
+    assert record.reached_ids() == ["a"]
 
 
 def test_a_page_of_many_trials_has_the_best_and_one_of_none_is_a_page(swept):

@@ -51,14 +51,14 @@ def test_trials_run_on_both_nodes(cluster, tmp_path, tone_data, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.py").write_text(SEARCH)
     seen: set[str] = set()
-    original = runner.Coordinator.report
+    original = runner.Coordinator.update
 
     def report(self, trial, report):
         if report.node:  # the plan, simulated before the trials run, has none
             seen.add(report.node)
         return original(self, trial, report)
 
-    monkeypatch.setattr(runner.Coordinator, "report", report)
+    monkeypatch.setattr(runner.Coordinator, "update", report)
     options = SweepOptions(
         search="tiny.py",
         data=str(tone_data.dataset.root),

@@ -4,7 +4,7 @@ from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
-from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
 
 from sweeps.search.space import Choice, Range, Search
 
@@ -32,7 +32,7 @@ def test_trials_share_the_pools_prefixes(tmp_path):
 
 def test_a_trial_waits_for_a_prefix_in_training_and_starts_once_it_is_published(tmp_path):
     search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3, 3e-3))})
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=3, max_running=2))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search), samples=3, max_running=2))
     workers.fill()
     assert list(workers.running) == ["t0000"]
     while "pretrain_bce" not in workers.coordinator.trials["t0000"].stage_scores:
@@ -43,7 +43,7 @@ def test_a_trial_waits_for_a_prefix_in_training_and_starts_once_it_is_published(
 
 def test_the_trial_that_trained_a_prefix_goes_on_where_it_is_and_those_that_waited_start_elsewhere(tmp_path):
     search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3))})
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=2, max_running=2))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search), samples=2, max_running=2))
     started = []
     while workers.step():
         started += [trial for trial in workers.running if trial not in started]
@@ -55,7 +55,9 @@ def test_the_trial_that_trained_a_prefix_goes_on_where_it_is_and_those_that_wait
 
 def test_while_one_trains_a_prefix_the_others_get_other_work(tmp_path):
     """Two recipes, one prefix each: all trials of one wait for it, and the second worker takes the other."""
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(make_search(pools={"pretrain": 1})), samples=10, max_running=4))
+    workers = MadeUpWorkers(
+        make_coordinator(tmp_path, make_chain_builder(make_search(pools={"pretrain": 1})), samples=10, max_running=4)
+    )
     workers.fill()
     assert len(workers.running) == 2
     assert len({workers.coordinator.trials[trial].stage_ids[0] for trial in workers.running}) == 2
@@ -64,14 +66,14 @@ def test_while_one_trains_a_prefix_the_others_get_other_work(tmp_path):
 def test_what_a_stage_saved_is_counted_once_however_often_it_is_told(tmp_path):
     """A worker that takes over from a lost one, or after a hold, tells of the reused stages again."""
     search = Search(name="one", recipes=make_search().recipes[:1], space={"train_bce.learning_rate": Choice((1e-3, 2e-3))})
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=2, max_running=1))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search), samples=2, max_running=1))
     while "t0001" not in workers.running:
         workers.step()
         workers.fill()
     planned = next(item for item in workers.coordinator.open_trials if item.record.trial == "t0001")
     workers.step()
     workers.coordinator.worker_lost("t0001", "killed")
-    workers.running["t0001"] = workers.reports(planned)
+    workers.running["t0001"] = workers.updates(planned)
     workers.run()
     assert planned.record.saved_s == 3.0, "three stages of one second each"
     assert planned.record.epochs_done == sum(task.config.epochs for task in planned.chain)
@@ -80,7 +82,7 @@ def test_what_a_stage_saved_is_counted_once_however_often_it_is_told(tmp_path):
 def test_exact_duplicates_are_not_run_and_a_finite_space_is_tried_to_its_last_point(tmp_path):
     space = {"train_ce.clip_s": Choice((3.0, 4.0, 5.0)), "train_bce.clip_s": Choice((3.0, 4.0, 5.0))}
     search = Search(name="few", recipes=make_search().recipes, space=space)
-    workers = run(tmp_path, tree=make_tree(search), samples=50)
+    workers = run(tmp_path, chains=make_chain_builder(search), samples=50)
     records = workers.coordinator.trials.values()
     assert len({record.stage_ids[-1] for record in records}) == len(records) == 18
     assert workers.coordinator.finished
@@ -88,7 +90,7 @@ def test_exact_duplicates_are_not_run_and_a_finite_space_is_tried_to_its_last_po
 
 def test_a_duplicate_of_a_running_trial_is_told_its_score_when_it_ends(tmp_path):
     search = Search(name="few", recipes=make_search().recipes[:1], space={"train.clip_s": Choice((3.0, 5.0))})
-    coordinator = make_coordinator(tmp_path, make_tree(search), samples=50, max_running=1)
+    coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=50, max_running=1)
     source = coordinator._source
     told = []
     source._sampler.tell = lambda ticket, outcome, tell=source._sampler.tell: (told.append(outcome), tell(ticket, outcome))
@@ -120,14 +122,14 @@ def test_what_a_trial_cost_and_saved_is_kept_apart(tmp_path):
 def test_a_pruned_trial_goes_on_when_later_ones_are_worse(tmp_path):
     """The first four set the bar at .9; .7 is stopped there, and is among the better half of nine: it goes on to the next bar."""
     search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Range(1e-4, 1e-2, log=True)})
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=9, max_running=1))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search), samples=9, max_running=1))
     scores = dict(zip((f"t{index:04d}" for index in range(9)), (0.9, 0.9, 0.9, 0.9, 0.7, 0.1, 0.2, 0.1, 0.1), strict=True))
     started, pruned = [], []
     while True:
         workers.fill()
         for trial in workers.running:
             started.append(trial) if started[-1:] != [trial] else None
-            workers.running[trial] = [replace(report, score=scores[trial]) for report in workers.running[trial]]
+            workers.running[trial] = [replace(update, score=scores[trial]) for update in workers.running[trial]]
         if not workers.step():
             break
         pruned += [
@@ -141,7 +143,7 @@ def test_a_pruned_trial_goes_on_when_later_ones_are_worse(tmp_path):
 
 def test_trials_on_a_stopped_prefix_are_pruned_without_a_worker(tmp_path):
     """Four prefixes for each of two recipes; once one is stopped, so is every trial that would start from it."""
-    workers = run(tmp_path, tree=make_tree(make_search(pools={"pretrain": 4})), samples=40)
+    workers = run(tmp_path, chains=make_chain_builder(make_search(pools={"pretrain": 4})), samples=40)
     records = workers.coordinator.trials.values()
     stopped = {record.stopped.stage_id for record in records if record.stopped and record.stopped.rung.stage == "pretrain_ce"}
     assert stopped
@@ -165,7 +167,9 @@ def test_a_failed_stage_fails_those_that_need_it_and_the_sweep_goes_on(tmp_path)
     search = make_search(pools={"pretrain": 1})
     ended = []
     observer = Mock(trial_ended=lambda planned: ended.append(planned.record.trial))
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=6, max_running=3, observers=(observer,)))
+    workers = MadeUpWorkers(
+        make_coordinator(tmp_path, make_chain_builder(search), samples=6, max_running=3, observers=(observer,))
+    )
     workers.fail_stage = "pretrain_bce"
     workers.run()
     assert sorted(ended) == sorted(workers.coordinator.trials), "each is told once"
@@ -212,7 +216,7 @@ def test_reports_of_a_trial_that_has_ended_are_passed_over(tmp_path):
     workers.coordinator.worker_lost(trial, "killed")
     workers.coordinator.fail(trial)
     before = workers.coordinator.trials[trial].cost_s
-    assert not workers.coordinator.report(trial, workers.running[trial].pop())
+    assert not workers.coordinator.update(trial, workers.running[trial].pop())
     assert workers.coordinator.trials[trial].cost_s == before
 
 
@@ -221,13 +225,13 @@ def test_a_trial_that_is_begun_again_repeats_itself_and_is_counted_once(tmp_path
     workers = run(tmp_path, samples=2, max_running=1)
     coordinator = make_coordinator(tmp_path, store=workers.coordinator._view.store, samples=3, max_running=1)
     planned = coordinator.next_trial()
-    reports = MadeUpWorkers(coordinator).reports(planned)[::-1]
-    reused = sum(report.kind == "reused" for report in reports)
-    assert 0 < reused < len(reports)
-    for report in reports[: reused + 1]:
-        assert coordinator.report(planned.record.trial, report)
-    for report in reports[: reused + 1]:
-        coordinator.report(planned.record.trial, report)
+    updates = MadeUpWorkers(coordinator).updates(planned)[::-1]
+    reused = sum(update.kind == "reused" for update in updates)
+    assert 0 < reused < len(updates)
+    for update in updates[: reused + 1]:
+        assert coordinator.update(planned.record.trial, update)
+    for update in updates[: reused + 1]:
+        coordinator.update(planned.record.trial, update)
     assert planned.record.saved_s == reused
     before = sum(task.config.epochs for task in planned.chain[:reused])
     assert planned.record.epochs_done == before + 1
@@ -236,12 +240,12 @@ def test_a_trial_that_is_begun_again_repeats_itself_and_is_counted_once(tmp_path
 def test_a_stage_whose_end_was_not_heard_of_is_charged_to_the_trial_that_trained_it(tmp_path):
     coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
     planned = coordinator.next_trial()
-    first = MadeUpWorkers(coordinator).reports(planned)[-1]
+    first = MadeUpWorkers(coordinator).updates(planned)[-1]
     heard = []
-    coordinator._observers = (type("Heard", (), {"reported": lambda self, planned, report: heard.append(report.kind)})(),)
+    coordinator._observers = (type("Heard", (), {"updated": lambda self, planned, update: heard.append(update.kind)})(),)
     for _ in range(2):
         again = replace(first, kind="reused", is_own=True, epoch=first.epochs, cost_s=7.0)
-        assert coordinator.report(planned.record.trial, again)
+        assert coordinator.update(planned.record.trial, again)
     assert heard == ["published", "reused"]
     assert planned.record.trained_ids == [first.stage_id]
     assert (planned.record.cost_s, planned.record.saved_s) == (7.0, 0.0)
@@ -252,5 +256,5 @@ def test_what_a_long_stage_has_cost_is_on_record_before_it_ends(tmp_path, monkey
     monkeypatch.setattr("sweeps.schedule.coordinator.SAVE_EVERY_S", every_s)
     coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
     planned = coordinator.next_trial()
-    coordinator.report(planned.record.trial, MadeUpWorkers(coordinator).reports(planned)[-1])
+    coordinator.update(planned.record.trial, MadeUpWorkers(coordinator).updates(planned)[-1])
     assert [record.epochs_trained for record in coordinator._records.load_trials()] == [on_record]

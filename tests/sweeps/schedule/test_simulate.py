@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from made_up import make_search, make_tree
+from made_up import make_chain_builder, make_search
 
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
@@ -14,9 +14,9 @@ from sweeps.schedule.simulate import MemoryRecords, SimulatedStore, SimulatedSwe
 def sweep(
     store: SimulatedStore, name: str = "a", *, samples: int, workers: int = 4, seed: int = 0, prunes=True
 ) -> SimulatedSweep:
-    tree = make_tree(replace(make_search(), sampler="random"), seed=seed)
+    chains = make_chain_builder(replace(make_search(), sampler="random"), seed=seed)
     view, pruning = SimulatedView(store, name), StageHalving() if prunes else StageHalving(grace=math.inf)
-    coordinator = Coordinator(tree, view, MemoryRecords(), samples=samples, max_running=workers, pruning=pruning)
+    coordinator = Coordinator(chains, view, MemoryRecords(), samples=samples, max_running=workers, pruning=pruning)
     return SimulatedSweep(name=name, coordinator=coordinator)
 
 
@@ -51,9 +51,9 @@ def test_a_stage_stopped_in_the_middle_goes_on_from_there():
     recipes = tuple(
         replace(recipe, stages=tuple(replace(stage, epochs=10) for stage in recipe.stages)) for recipe in make_search().recipes
     )
-    tree = make_tree(replace(make_search(), recipes=recipes, sampler="random"))
+    chains = make_chain_builder(replace(make_search(), recipes=recipes, sampler="random"))
     store = SimulatedStore()
-    coordinator = Coordinator(tree, SimulatedView(store, "a"), MemoryRecords(), samples=60, max_running=3)
+    coordinator = Coordinator(chains, SimulatedView(store, "a"), MemoryRecords(), samples=60, max_running=3)
     result = simulate([SimulatedSweep(name="a", coordinator=coordinator)], store, 3, lambda task: 1.0)
     assert set(result.executed.values()) == {1}
     assert result.epochs == 10 * len(result.executed) + sum(store.unfinished.values())
@@ -83,8 +83,8 @@ class _Counting:
 def test_work_grows_with_the_number_of_trials_and_no_faster(prunes):
     def asked(samples: int) -> int:
         one = sweep(SimulatedStore(), samples=samples, workers=8, prunes=prunes)
-        gate = one.coordinator._gate
-        gate._view = counting = _Counting(gate._view)
+        queue = one.coordinator._queue
+        queue._view = counting = _Counting(queue._view)
         run(one)
         return counting.asked
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
 
 from birdclef_core.recipes import sed_seresnext26t, small_budget
 from sweeps.search.space import Choice, Range, Search, override
@@ -30,11 +30,13 @@ def open_params(coordinator) -> list[dict]:
 @pytest.mark.parametrize("kill_after", [1, 30, 90, 140, 10_000])
 @pytest.mark.parametrize("search", [make_search(), FEW], ids=["ranges", "many duplicates"])
 def test_a_restored_sampler_is_told_exactly_what_the_one_before_was(tmp_path, search, kill_after):
-    first = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=24, max_running=3))
+    first = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search), samples=24, max_running=3))
     for _ in range(kill_after):
         if not first.step():
             break
-    second = make_coordinator(tmp_path, make_tree(search), samples=24, max_running=3, store=first.coordinator._view.store)
+    second = make_coordinator(
+        tmp_path, make_chain_builder(search), samples=24, max_running=3, store=first.coordinator._view.store
+    )
     assert len(second.trials) == len(first.coordinator.trials)
     assert state(second) == state(first.coordinator)
     known = [params for params in open_params(second) if params in open_params(first.coordinator)]
@@ -43,7 +45,7 @@ def test_a_restored_sampler_is_told_exactly_what_the_one_before_was(tmp_path, se
 
 
 def test_the_runs_of_the_test_before_have_duplicates_and_pruned_trials_that_went_on(tmp_path):
-    few, ranges = run(tmp_path / "few", tree=make_tree(FEW), samples=24), run(tmp_path / "ranges", samples=24)
+    few, ranges = run(tmp_path / "few", chains=make_chain_builder(FEW), samples=24), run(tmp_path / "ranges", samples=24)
     assert any(len(record.told) > 1 for record in few.coordinator.trials.values())
     pruned = [record for record in ranges.coordinator.trials.values() if record.told[0].outcome.kind == "pruned"]
     assert pruned and all(record.told[-1].outcome.kind == "pruned" for record in pruned if record.status == "pruned")
@@ -51,17 +53,19 @@ def test_the_runs_of_the_test_before_have_duplicates_and_pruned_trials_that_went
 
 def test_a_trial_that_went_on_after_it_was_pruned_is_told_twice_and_so_it_is_to_the_next_driver(tmp_path):
     search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Range(1e-4, 1e-2, log=True)})
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(search), samples=9, max_running=1))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search), samples=9, max_running=1))
     scores = dict(zip((f"t{index:04d}" for index in range(9)), (0.9, 0.9, 0.9, 0.9, 0.7, 0.1, 0.2, 0.1, 0.1), strict=True))
     while True:
         workers.fill()
         for trial in workers.running:
-            workers.running[trial] = [replace(report, score=scores[trial]) for report in workers.running[trial]]
+            workers.running[trial] = [replace(update, score=scores[trial]) for update in workers.running[trial]]
         if not workers.step():
             break
     record = workers.coordinator.trials["t0004"]
     assert [told.outcome.step for told in record.told] == [6, 8], "pruned after train_ce, then after train_bce"
-    after = make_coordinator(tmp_path, make_tree(search), samples=9, max_running=1, store=workers.coordinator._view.store)
+    after = make_coordinator(
+        tmp_path, make_chain_builder(search), samples=9, max_running=1, store=workers.coordinator._view.store
+    )
     assert state(after) == state(workers.coordinator)
 
 
@@ -90,7 +94,7 @@ WIDER = changed(make_search(), train_ce__learning_rate=Range(1e-5, 1e-1, log=Tru
 def test_only_trials_that_mean_the_same_in_another_search_are_told_to_it(tmp_path, search, share):
     """And so in the same place: the parameters that the other search does not sample are left out."""
     before = run(tmp_path, samples=24).coordinator
-    after = make_coordinator(tmp_path, make_tree(search), samples=30)
+    after = make_coordinator(tmp_path, make_chain_builder(search), samples=30)
     told = len(before.trials) - len(after.unlike)
     assert told == 24 if share == 1 else told == 0 if share == 0 else 0 < told < 24
     assert len(state(after)) == sum(len(record.told) for record in before.trials.values() if record not in after.unlike)
@@ -102,7 +106,7 @@ def test_only_trials_that_mean_the_same_in_another_search_are_told_to_it(tmp_pat
 
 def test_pruning_does_not_compare_with_trials_of_another_search(tmp_path):
     run(tmp_path, samples=24)
-    other = make_coordinator(tmp_path, make_tree(override(make_search(), {"epochs": 1})), samples=30)
+    other = make_coordinator(tmp_path, make_chain_builder(override(make_search(), {"epochs": 1})), samples=30)
     assert not other._pruning._scores and not other._pruning.stopped
     same = make_coordinator(tmp_path, samples=30)
     assert same._pruning._scores and same._pruning.stopped
@@ -110,15 +114,15 @@ def test_pruning_does_not_compare_with_trials_of_another_search(tmp_path):
 
 def test_a_draw_that_is_a_trial_of_another_search_is_told_its_score_and_not_run(tmp_path):
     """One value of a parameter that is new is what the recipe has: those two searches share these points."""
-    store = run(tmp_path, tree=make_tree(FEW), samples=8).coordinator._view.store
+    store = run(tmp_path, chains=make_chain_builder(FEW), samples=8).coordinator._view.store
     bce = make_search().recipes[0].stages[3].clip_s
     wider = changed(FEW, train_bce__clip_s=Choice((bce, 3.0)))
-    workers = MadeUpWorkers(make_coordinator(tmp_path, make_tree(wider), samples=40, store=store))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(wider), samples=40, store=store))
     workers.run()
     trials = workers.coordinator.trials
     assert len(trials) == 16, "eight are new, though all sixteen points have been drawn"
     assert len({record.stage_ids[-1] for record in trials.values()}) == 16
     assert len(workers.executed) == len(set(workers.executed))
-    restored = make_coordinator(tmp_path, make_tree(wider), samples=40, store=store)
+    restored = make_coordinator(tmp_path, make_chain_builder(wider), samples=40, store=store)
     assert state(restored) == state(workers.coordinator), "told of the older trials too, as they were drawn"
     assert len(restored.unlike) == 8

@@ -3,7 +3,7 @@
 from dataclasses import fields, is_dataclass, replace
 
 import pytest
-from made_up import make_tree
+from made_up import make_chain_builder
 
 from birdclef_core.config import NoiseGroup, Recipe, StageConfig
 from birdclef_core.models.encoders import PretrainedWeights
@@ -43,7 +43,7 @@ OTHER_VALUES = {
 
 
 def tree_of(recipe: Recipe, **changes):
-    return make_tree(Search(name="one", recipes=(recipe,), space={}), **changes)
+    return make_chain_builder(Search(name="one", recipes=(recipe,), space={}), **changes)
 
 
 def last_id(recipe: Recipe, **changes) -> str:

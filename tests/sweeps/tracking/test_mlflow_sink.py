@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.tracking.connect import _import_mlflow
 from sweeps.tracking.delivery import Rejected
 from sweeps.tracking.events import (
     CheckpointUsed,
@@ -19,7 +20,6 @@ from sweeps.tracking.events import (
     SweepStarted,
     TrialFinished,
     TrialStarted,
-    _import_mlflow,
 )
 from sweeps.tracking.mlflow_views import find_page
 

@@ -1,14 +1,14 @@
 """What a sweep does becomes tracking events: executions under their trials, checkpoints made and used, cost charged once."""
 
 import pytest
-from made_up import MadeUpWorkers, make_coordinator, make_search, make_tree
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
 from made_up_stages import publish
 
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.tracking.events import (
     CheckpointUsed,
-    DeliveryReport,
+    DeliveryStatus,
     EpochFinished,
     StageFinished,
     StageStarted,
@@ -25,8 +25,8 @@ class ListTracker:
     def record(self, event) -> None:
         self.events.append(event)
 
-    def close(self, timeout_s: float = 60.0) -> DeliveryReport:
-        return DeliveryReport(delivered=len(self.events), kept=0, rejected=0)
+    def close(self, timeout_s: float = 60.0) -> DeliveryStatus:
+        return DeliveryStatus(delivered=len(self.events), kept=0, rejected=0)
 
     def of(self, kind):
         return [event for event in self.events if isinstance(event, kind)]
@@ -101,7 +101,7 @@ def test_a_trial_brings_the_lineage_of_what_it_came_to(workers, tracker, tmp_pat
     planned = workers.coordinator.next_trial()
     for task in planned.chain:
         publish(store, task.stage_id, stage=task.config.name, parent_id=task.parent_id)
-    workers.running[planned.record.trial] = workers.reports(planned)
+    workers.running[planned.record.trial] = workers.updates(planned)
     workers.run()
     ended = {event.trial: event for event in tracker.of(TrialFinished)}
     assert all(event.artifacts == f"lineages/{trial}" for trial, event in ended.items())
@@ -121,7 +121,7 @@ def test_an_interrupted_trial_and_one_that_came_to_nothing_bring_none(workers, t
 
 
 def test_a_config_becomes_dotted_names_and_plain_values():
-    flat = flat_params(make_tree().chain("sed_v2s", {})[0].config)
+    flat = flat_params(make_chain_builder().chain("sed_v2s", {})[0].config)
     assert flat["mixing.wave_double_prob"] == 0.5
     assert flat["noise.0.source"] == "*"
     assert flat["freeze_encoder"] is False
@@ -131,7 +131,7 @@ def test_a_trial_that_starts_from_a_checkpoint_is_its_user(tmp_path, tracker):
     store = StageStore(Storage.parse(str(tmp_path / "store")))
     publish(store, "a" * 64, stage="pretrain_bce")
     observer = TrackingObserver(tracker, store, tmp_path, space=(), tags={})
-    coordinator = make_coordinator(tmp_path / "sweep", make_tree(start="a" * 64), samples=1, observers=(observer,))
+    coordinator = make_coordinator(tmp_path / "sweep", make_chain_builder(start="a" * 64), samples=1, observers=(observer,))
     MadeUpWorkers(coordinator).fill()
     used = tracker.of(CheckpointUsed)
     assert [(event.trial, event.stage_id, event.stage) for event in used] == [("t0000", "a" * 64, "pretrain_bce")]

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 import sweeps
+from sweeps.tracking.connect import _import_mlflow, make_tracker, open_ui, sync
 from sweeps.tracking.events import (
     CheckpointUsed,
-    DeliveryReport,
+    DeliveryStatus,
     EpochFinished,
     StageFinished,
     StageStarted,
@@ -25,10 +26,6 @@ from sweeps.tracking.events import (
     SweepStarted,
     TrialFinished,
     TrialStarted,
-    _import_mlflow,
-    make_tracker,
-    open_ui,
-    sync,
 )
 from sweeps.tracking.server import run_local
 
@@ -136,7 +133,7 @@ def test_a_sweep_is_delivered_and_read_back(tmp_path, monkeypatch):
     tracker = make_tracker(str(store), tmp_path / "sweep")
     for event in sweep_events("whole", artifacts="result"):
         tracker.record(event)
-    assert tracker.close() == DeliveryReport(delivered=len(list(sweep_events("whole"))), kept=0, rejected=0)
+    assert tracker.close() == DeliveryStatus(delivered=len(list(sweep_events("whole"))), kept=0, rejected=0)
     with run_local(store) as url:
         assert_whole(url, "whole")
         experiment = client(url).get_experiment_by_name("birdclef/sweeps")
@@ -202,7 +199,7 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_server import sweep_events
-from sweeps.tracking.events import make_tracker
+from sweeps.tracking.connect import make_tracker
 folder = Path({str(tmp_path)!r})
 tracker = make_tracker(str(folder / "store"), folder / "sweep")
 events = list(sweep_events("driver"))

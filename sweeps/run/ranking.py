@@ -1,0 +1,51 @@
+"""The trials of a sweep from the best to the worst: as a table for the terminal and in Markdown."""
+
+from collections import Counter
+
+from rich.table import Table
+
+from sweeps.schedule.records import TrialRecord
+
+
+def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
+    """Finished trials from the best score down, then the others in their order."""
+    finished = sorted((record for record in trials if record.score is not None), key=lambda record: -(record.score or 0))
+    return finished + [record for record in trials if record.score is None]
+
+
+def ranked_rows(trials: list[TrialRecord]) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows of the ranked table, for the terminal and for Markdown."""
+    columns = ["trial", "recipe", "status", "cmap_pad5", "cmap", "lrap", "spent s", "saved s"]
+    rows = []
+    for record in ranking(trials):
+        scores = [f"{record.metrics[f'val/{name}']:.3f}" if record.score is not None else "" for name in columns[3:6]]
+        rows.append([record.trial, record.recipe, record.status, *scores, f"{record.cost_s:.0f}", f"{record.saved_s:.0f}"])
+    return columns, rows
+
+
+def best_by_end(trials: list[TrialRecord]) -> str:
+    """Where chains end with different stages, the best of each end; empty where all end alike."""
+    best: dict[str, TrialRecord] = {}
+    for record in ranking(trials):
+        if record.score is not None:
+            best.setdefault(record.stages[-1], record)
+    if len(best) < 2:
+        return ""
+    counts = Counter(record.stages[-1] for record in trials if record.score is not None)
+    ends = "; ".join(f"{counts[end]} with {end}, best {item.trial} ({item.score:.3f})" for end, item in best.items())
+    return f"Trials end with different stages: {ends}."
+
+
+def ranked_table(trials: list[TrialRecord]) -> Table:
+    columns, rows = ranked_rows(trials)
+    table = Table(title="\nTrials, best first", title_justify="left", box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, justify="left" if name in ("trial", "recipe", "status") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def ranked_markdown(trials: list[TrialRecord]) -> str:
+    columns, rows = ranked_rows(trials)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows))
