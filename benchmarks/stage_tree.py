@@ -30,11 +30,11 @@ from birdclef_core.recipes import sed_b3ns, sed_v2s
 from birdclef_core.stages.training import StageTask
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
+from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
 from sweeps.schedule import sampler
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import SweepRecords
-from sweeps.schedule.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Range, SamplerName, Search, load_search
 

@@ -13,10 +13,10 @@ from birdclef_core.stages.training import StageTask
 from birdclef_core.store.summary import Spread, StageSummary
 from sweeps.plan.costs import Basis, CostModel, EpochCost
 from sweeps.plan.near_misses import Difference, find_lookalikes
+from sweeps.plan.simulate import EpochSeconds, MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import TrialRecord
-from sweeps.schedule.simulate import EpochSeconds, MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
 from sweeps.search.chains import ChainBuilder
 
 MAX_TRIALS_BY_MODEL = 300

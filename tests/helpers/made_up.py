@@ -10,9 +10,9 @@ from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary, summarise_record
 from birdclef_core.taxonomy import LabelSpace
+from sweeps.plan.simulate import SimulatedStore, SimulatedView, even_score
 from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, Trial
 from sweeps.schedule.records import SweepRecords
-from sweeps.schedule.simulate import SimulatedStore, SimulatedView, even_score
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Choice, Range, Search

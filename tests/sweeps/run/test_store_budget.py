@@ -12,10 +12,10 @@ from made_up_store import A, P, make, publish, save_progress, save_trial, store
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.plan.simulate import SimulatedStore, SimulatedView
 from sweeps.run.store_budget import SHARE_A_LOOK, OtherSweeps, StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.records import SweepRecords
-from sweeps.schedule.simulate import SimulatedStore, SimulatedView
 
 STAGE_BYTES = 42_000
 """About as much as a stage of 10,000 numbers takes."""

@@ -1,7 +1,7 @@
 """Who may start: nobody whose stage another is training, here or elsewhere; whoever unblocks most goes first."""
 
+from sweeps.plan.simulate import SimulatedStore, SimulatedView
 from sweeps.schedule.queue import TrialQueue
-from sweeps.schedule.simulate import SimulatedStore, SimulatedView
 
 
 def make_gate(published=(), elsewhere=()) -> tuple[TrialQueue, SimulatedStore]:

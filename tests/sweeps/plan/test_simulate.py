@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 from made_up import make_chain_builder, make_search
 
+from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, SimulationResult, simulate
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
-from sweeps.schedule.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, SimulationResult, simulate
 
 
 def sweep(
