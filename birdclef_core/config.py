@@ -4,7 +4,7 @@ A field marked with `runtime()` cannot change the result and stays out of a stag
 defaults too (see `identity.py`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args
@@ -318,6 +318,25 @@ def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
             value = _coerce(f"{type(config).__name__}.{head}", known[head].type, old, value)
         config = replace(config, **{head: value})  # type: ignore[type-var]
     return config
+
+
+def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every field of a nested config, or of its JSON form, with its dotted name: ("mixing.wave_prob", 0.5).
+
+    The names are those that `evolve` takes. Configs in a tuple are numbered, as in "noise.0.prob"; any other tuple or list is one value.
+    """
+    items: Iterable[tuple[object, Any]]
+    if is_dataclass(value):
+        items = ((item.name, getattr(value, item.name)) for item in fields(value))
+    elif isinstance(value, Mapping):
+        items = value.items()
+    elif isinstance(value, (list, tuple)) and value and (is_dataclass(value[0]) or isinstance(value[0], Mapping)):
+        items = enumerate(value)
+    else:
+        yield name, value
+        return
+    for key, item in items:
+        yield from flatten(item, f"{name}.{key}" if name else str(key))
 
 
 def _coerce(name: str, hint: Any, old: Any, value: Any) -> Any:

@@ -1,11 +1,11 @@
 """The card of a trained stage: one page that a person reads, with its pictures inside. Shapes: R recordings, C species."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
+from birdclef_core.config import flatten
 from birdclef_core.evaluation.bootstrap import interval_95
 from birdclef_core.evaluation.metrics import per_class_ap
 from birdclef_core.evaluation.reliability import calibration_error, reliability
@@ -186,27 +186,12 @@ def _origin(outcome: StageOutcome) -> str:
         **{f"{name} fingerprint": value for name, value in identity.items()},
         **record.environment,
     }
-    settings = {**_flat(outcome.model, "model."), **_flat(outcome.config)}
+    settings = {name: str(value) for name, value in (*flatten(outcome.model, "model"), *flatten(outcome.config))}
     return _facts(facts) + folded("Every setting", _facts(settings))
 
 
 def _facts(facts: Mapping[str, str]) -> str:
     return table([Column("what", list(facts)), Column("value", list(facts.values()))])
-
-
-def _flat(config: Any, prefix: str = "") -> dict[str, str]:
-    """A nested config as dotted names and text."""
-    flat: dict[str, str] = {}
-    for item in fields(config):
-        value, name = getattr(config, item.name), f"{prefix}{item.name}"
-        if is_dataclass(value):
-            flat |= _flat(value, f"{name}.")
-        elif isinstance(value, tuple):
-            for index, part in enumerate(value):
-                flat |= _flat(part, f"{name}.{index}.")
-        else:
-            flat[name] = str(value)
-    return flat
 
 
 def _number(value: float) -> str:

@@ -1,9 +1,10 @@
 """In what two stages differ, and so why one was not taken for the other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from birdclef_core.config import flatten
 from birdclef_core.store.stage_store import StageRecord, StageStore
 from sweeps.checkpoints.references import known_record
 
@@ -25,7 +26,7 @@ class Difference:
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
     """Fields with different values, dotted; a field that one lacks is None there."""
-    a, b = dict(_flat(first)), dict(_flat(second))
+    a, b = dict(flatten(first)), dict(flatten(second))
     return [Difference(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
 
 
@@ -55,17 +56,6 @@ def explain(store: StageStore, first_id: str, second_id: str) -> list[str]:
             return [*lines, f"  of which {gone} is no longer in the store."]
         first, second = records[0], records[1]
         lines.append(f"{_title(first)} and {_title(second)}")
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flat(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        for index, item in enumerate(value):
-            yield from _flat(item, f"{name}.{index}")
-    else:
-        yield name, value
 
 
 def _title(record: StageRecord) -> str:

@@ -1,16 +1,17 @@
-"""Turns what happens in a sweep into tracking events: who trained which stage, from what, with what result."""
+"""Turns what happens in a sweep into events for the tracker: which trial trained which stage, from what, with what result."""
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+from birdclef_core.config import StageConfig, flatten
 from birdclef_core.store.stage_store import StageStore
 from sweeps.checkpoints.lineage import lineage_page, trace
-from sweeps.schedule.coordinator import OBJECTIVE, Trial
+from sweeps.schedule.coordinator import OBJECTIVE, Observer
 from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.trials import Trial
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.space import value_of
 from sweeps.tracking.events import (
@@ -25,49 +26,48 @@ from sweeps.tracking.events import (
 )
 
 REMEMBERED_RECORDS = 256
-"""Of stages, for pictures of lineages: most trials have the same few prefixes."""
+"""Number of stage records kept in memory for pictures of lineages: most trials share a few prefixes."""
 
 
-class TrackingObserver:
-    """Reports trials, stage executions and checkpoints to a tracker."""
+class TrackingObserver(Observer):
+    """Sends trials, executions of stages and checkpoints to a tracker."""
 
     def __init__(
         self, tracker: Tracker, store: StageStore, sweep_dir: Path, *, space: Iterable[str], tags: Mapping[str, str]
     ) -> None:
-        """`space`: the parameters of the search, whose values are what trials are compared by."""
+        """`space`: names of the search's parameters, by whose values trials are compared."""
         self._tracker, self._store, self._sweep_dir = tracker, store, sweep_dir
         self._space, self._tags = tuple(space), dict(tags)
         self._open: dict[str, tuple[str, str]] = {}
+        """The execution and stage id of the stage that a trial is training, by trial."""
         self._stage_names: dict[str, str] = {}
         self._record_of = lru_cache(maxsize=REMEMBERED_RECORDS)(store.record)
 
-    def trial_started(self, planned: Trial) -> None:
-        record = planned.record
-        stages = [task.config for task in planned.chain]
+    def trial_started(self, trial: Trial) -> None:
+        record = trial.record
+        stages = [task.config for task in trial.chain]
         values = {key: value_of(stages, key) for key in self._space}
         params = {"recipe": record.recipe, **{key: value for key, value in values.items() if value is not None}}
-        tags = {**self._tags, "birdclef.recipe": record.recipe, "birdclef.encoder": planned.chain[0].model.encoder}
+        tags = {**self._tags, "birdclef.recipe": record.recipe, "birdclef.encoder": trial.chain[0].model.encoder}
         self._tracker.record(TrialStarted(trial=record.trial, params=params, tags=tags))
-        if start := planned.chain[0].parent_id:
+        if start := trial.chain[0].parent_id:
             self._tracker.record(
                 CheckpointUsed(
                     trial=record.trial, stage_id=start, stage=self._stage_name(start), checkpoint_uri=self._checkpoint_uri(start)
                 )
             )
 
-    def updated(self, planned: Trial, update: TrialUpdate) -> None:
+    def updated(self, trial: Trial, update: TrialUpdate) -> None:
         if update.kind == "reused":
-            self._checkpoint_used(planned, update)
+            self._checkpoint_used(trial, update)
         elif update.kind == "epoch":
-            self._epoch(planned, update)
-        elif update.kind == "published":
-            self._published(planned, update)
+            self._epoch(trial, update)
 
-    def worker_lost(self, planned: Trial) -> None:
-        """Nothing: the execution goes on, under its name."""
+    def stage_recovered(self, trial: Trial, update: TrialUpdate) -> None:
+        self._published(trial, update)
 
-    def trial_ended(self, planned: Trial) -> None:
-        record = planned.record
+    def trial_ended(self, trial: Trial) -> None:
+        record = trial.record
         if record.status == "interrupted":
             self._open.pop(record.trial, None)
         elif record.trial in self._open:
@@ -89,10 +89,10 @@ class TrackingObserver:
             )
         )
 
-    def _checkpoint_used(self, planned: Trial, update: TrialUpdate) -> None:
+    def _checkpoint_used(self, trial: Trial, update: TrialUpdate) -> None:
         self._tracker.record(
             CheckpointUsed(
-                trial=planned.record.trial,
+                trial=trial.record.trial,
                 stage_id=update.stage_id,
                 stage=update.stage,
                 checkpoint_uri=self._checkpoint_uri(update.stage_id),
@@ -100,29 +100,28 @@ class TrackingObserver:
             )
         )
 
-    def _epoch(self, planned: Trial, update: TrialUpdate) -> None:
-        trial = planned.record.trial
-        execution = self._execution(planned, update)
+    def _epoch(self, trial: Trial, update: TrialUpdate) -> None:
+        execution = self._execution(trial, update)
         self._tracker.record(
             EpochFinished(
-                trial=trial,
+                trial=trial.record.trial,
                 execution=execution,
                 epoch=update.epoch,
-                trial_epoch=planned.record.epochs_done,
+                trial_epoch=trial.record.epochs_done,
                 metrics=_finite(update.metrics),
                 time_s=update.time_s,
             )
         )
         if update.stage_done:
-            self._published(planned, update)
+            self._published(trial, update)
 
-    def _published(self, planned: Trial, update: TrialUpdate) -> None:
-        """The trial has trained the stage to its end; of its last epochs it may have been killed before it could tell."""
-        execution = self._execution(planned, update)
-        del self._open[planned.record.trial]
+    def _published(self, trial: Trial, update: TrialUpdate) -> None:
+        """The trial has trained the stage to its end."""
+        execution = self._execution(trial, update)
+        del self._open[trial.record.trial]
         self._tracker.record(
             StageFinished(
-                trial=planned.record.trial,
+                trial=trial.record.trial,
                 execution=execution,
                 stage_id=update.stage_id,
                 status="finished",
@@ -132,24 +131,24 @@ class TrackingObserver:
             )
         )
 
-    def _execution(self, planned: Trial, update: TrialUpdate) -> str:
-        """The name of the stage's execution by this trial, which is begun if that was not said yet."""
-        trial = planned.record.trial
-        execution = f"{trial}/{update.stage}"
-        if self._open.get(trial, ("",))[0] != execution:
-            self._open[trial] = (execution, update.stage_id)
-            self._stage_started(planned, update, execution)
+    def _execution(self, trial: Trial, update: TrialUpdate) -> str:
+        """The name of the stage's execution by this trial; the tracker hears of its start here."""
+        name = trial.record.trial
+        execution = f"{name}/{update.stage}"
+        if self._open.get(name, ("",))[0] != execution:
+            self._open[name] = (execution, update.stage_id)
+            self._stage_started(trial, update, execution)
         return execution
 
-    def _stage_started(self, planned: Trial, update: TrialUpdate, execution: str) -> None:
-        task = planned.chain[update.stage_index]
+    def _stage_started(self, trial: Trial, update: TrialUpdate, execution: str) -> None:
+        task = trial.chain[update.stage_index]
         identity = task.identity
         self._tracker.record(
             StageStarted(
-                trial=planned.record.trial,
+                trial=trial.record.trial,
                 execution=execution,
                 stage=update.stage,
-                params=flat_params(task.config),
+                params=_params(task.config),
                 tags={
                     **self._tags,
                     "birdclef.stage_id": task.stage_id,
@@ -172,7 +171,7 @@ class TrackingObserver:
         return self._store.storage.path(f"stages/{stage_id}")
 
     def _write_lineage(self, record: TrialRecord) -> str | None:
-        """A page with the stages that the trial came to the end of; None when there are none."""
+        """Write a page with the stages whose end the trial reached; None when there are none."""
         stage_ids = record.reached_ids()
         if not stage_ids:
             return None
@@ -184,7 +183,7 @@ class TrackingObserver:
         return str(folder.relative_to(self._sweep_dir))
 
     def _copy_reports(self, stage_id: str) -> str:
-        folder = self._sweep_dir / "updates" / stage_id[:16]
+        folder = self._sweep_dir / "reports" / stage_id[:16]
         self._store.copy_reports(stage_id, folder)
         return str(folder.relative_to(self._sweep_dir))
 
@@ -193,16 +192,6 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
-def flat_params(config: Any, prefix: str = "") -> dict[str, str | int | float]:
-    """A nested config as dotted names and plain values."""
-    flat: dict[str, str | int | float] = {}
-    for item in fields(config):
-        value, name = getattr(config, item.name), f"{prefix}{item.name}"
-        if is_dataclass(value):
-            flat |= flat_params(value, f"{name}.")
-        elif isinstance(value, tuple):
-            for index, part in enumerate(value):
-                flat |= flat_params(part, f"{name}.{index}.")
-        else:
-            flat[name] = value if isinstance(value, (str, int, float)) else str(value)
-    return flat
+def _params(config: StageConfig) -> dict[str, str | int | float]:
+    """A stage's settings under their dotted names; what a tracker has no type for, as text."""
+    return {name: value if isinstance(value, (str, int, float)) else str(value) for name, value in flatten(config)}

@@ -2,8 +2,9 @@
 
 import pytest
 
-from birdclef_core.config import MixingConfig, Recipe, SpectrogramConfig, evolve
+from birdclef_core.config import AugmentConfig, MixingConfig, NoiseGroup, Recipe, SpectrogramConfig, evolve, flatten
 from birdclef_core.errors import InputError
+from birdclef_core.identity import canonical
 from birdclef_core.recipes import sed_v2s
 
 
@@ -68,3 +69,18 @@ def test_stages_may_come_in_any_order_but_each_once():
 def test_evolve_names_the_fields_there_are():
     with pytest.raises(InputError, match=r"no field 'epoch'; it has .*epochs"):
         evolve(sed_v2s().stages[0], {"epoch": 3})
+
+
+def test_flatten_names_every_field_as_evolve_takes_it():
+    stage = sed_v2s().stages[0]
+    flat = dict(flatten(stage))
+    assert flat["mixing.wave_prob"] == stage.mixing.wave_prob and flat["epochs"] == 70
+    assert flat["noise.0.prob"] == stage.noise[0].prob
+    assert evolve(stage, {name: value for name, value in flat.items() if not name.startswith("noise.")}) == stage
+
+
+def test_flatten_is_the_same_for_a_config_and_its_json_form():
+    augment = AugmentConfig(gain_db=3.0)
+    assert list(flatten(canonical(augment))) == list(flatten(augment))
+    assert dict(flatten({"noise": (NoiseGroup(source="rain"),)}, "stage"))["stage.noise.0.source"] == "rain"
+    assert list(flatten({"empty": [], "pair": [1, 2]})) == [("empty", []), ("pair", [1, 2])]

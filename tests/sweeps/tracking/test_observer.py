@@ -15,7 +15,7 @@ from sweeps.tracking.events import (
     TrialFinished,
     TrialStarted,
 )
-from sweeps.tracking.observer import TrackingObserver, flat_params
+from sweeps.tracking.observer import TrackingObserver
 
 
 class ListTracker:
@@ -120,11 +120,13 @@ def test_an_interrupted_trial_and_one_that_came_to_nothing_bring_none(workers, t
     assert {event.status for event in ended} >= {"failed"} and not any(event.artifacts for event in ended)
 
 
-def test_a_config_becomes_dotted_names_and_plain_values():
-    flat = flat_params(make_chain_builder().chain("sed_v2s", {})[0].config)
-    assert flat["mixing.wave_double_prob"] == 0.5
-    assert flat["noise.0.source"] == "*"
-    assert flat["freeze_encoder"] is False
+def test_a_stages_settings_are_parameters_of_types_that_a_tracker_has(workers, tracker):
+    workers.step()
+    params = tracker.of(StageStarted)[0].params
+    assert params["mixing.wave_double_prob"] == 0.5
+    assert params["noise.0.source"] == "*"
+    assert params["freeze_encoder"] is False
+    assert params["clip_gradient_norm"] == "None"
 
 
 def test_a_trial_that_starts_from_a_checkpoint_is_its_user(tmp_path, tracker):
