@@ -13,6 +13,14 @@ class InputError(BirdclefError):
     exit_code = 2
 
 
+class FileContentError(InputError):
+    """A file that does not hold what it must: it is damaged, was edited by hand or was written by another version of the code."""
+
+    def __init__(self, file: str, problem: str) -> None:
+        super().__init__(f"{file} cannot be read: {problem}.")
+        self.file, self.problem = file, problem
+
+
 class DataError(InputError):
     """Metadata or audio that cannot be used as they are."""
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS: dict[str, tuple[set[str], ...]] = {
     "birdclef_core": (
         {"errors"},
-        {"findings"},
+        {"code_version", "findings", "json_files"},
         {"config"},
         {"identity"},
         {"taxonomy", "recipes"},
@@ -42,6 +42,8 @@ OWNERS = {
     "timm": ["birdclef_core/models/encoders.py"],
     "optuna": ["sweeps/schedule/sampler.py"],
     "mlflow": ["sweeps/tracking/mlflow_sink.py"],
+    "pydantic": ["birdclef_core/json_files.py"],
+    "pydantic_core": ["birdclef_core/json_files.py"],
     "ray": [
         "sweeps/execution/actor.py",
         "sweeps/execution/cluster.py",
