@@ -1,10 +1,7 @@
 """What a thing is, as a hash: canonical JSON of everything that changes the result, and nothing else."""
 
 import hashlib
-import io
 import json
-import token
-import tokenize
 from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
@@ -14,21 +11,6 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from birdclef_core.errors import InputError
 
 DataclassT = TypeVar("DataclassT")
-
-_CODE_PACKAGES = ("audio", "data", "evaluation", "models", "stages")
-_CODE_WITHOUT_RESULT = (
-    "data/findings.py",
-    "stages/calibration.py",
-    "stages/catalogue.py",
-    "stages/gc.py",
-    "stages/import_checkpoint.py",
-    "stages/leases.py",
-    "stages/leftovers.py",
-    "stages/recipes.py",
-    "stages/store.py",
-)
-"""Files that keep, list or show results, or (recipes.py) make configs, which are hashed themselves: editing one retrains nothing."""
-_INSIGNIFICANT = {token.COMMENT, token.NL, token.NEWLINE, token.INDENT, token.DEDENT, token.ENCODING, token.ENDMARKER}
 
 
 def canonical(value: Any) -> Any:
@@ -92,37 +74,3 @@ def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@cache
-def code_version() -> str:
-    """A hash of the domain's own code, 16 digits; comments, docstrings and layout do not count."""
-    root = Path(__file__).parent
-    digest = hashlib.sha256()
-    for package in _CODE_PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            name = path.relative_to(root).as_posix()
-            if name in _CODE_WITHOUT_RESULT:
-                continue
-            digest.update(f"\0{name}\0".encode())
-            digest.update(significant_code(path.read_text(encoding="utf-8")).encode())
-    return digest.hexdigest()[:16]
-
-
-def significant_code(source: str) -> str:
-    """Python source reduced to the tokens that can change what it does: no comments, no strings that stand alone."""
-    kept: list[str] = []
-    statement: list[tokenize.TokenInfo] = []
-    for item in tokenize.generate_tokens(io.StringIO(source).readline):
-        if item.type == token.NEWLINE:
-            if not all(part.type == token.STRING for part in statement):
-                kept.extend(part.string for part in statement)
-                kept.append("\n")
-            statement = []
-        elif item.type == token.INDENT:
-            kept.append("\t")
-        elif item.type == token.DEDENT:
-            kept.append("\b")
-        elif item.type not in _INSIGNIFICANT:
-            statement.append(item)
-    return " ".join(kept)

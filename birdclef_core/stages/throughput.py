@@ -11,11 +11,9 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from birdclef_core.config import Precision
 from birdclef_core.data.feed import TrainFeed
 
 _SHARE_OF_NOTE = 0.1
-_BUSY_SHARE = 0.9
 
 
 class StepClock:
@@ -73,26 +71,6 @@ class Throughput:
     def waits_for_data(self) -> bool:
         """Whether more than a tenth of the time went into waiting for clips."""
         return self.waited_s > _SHARE_OF_NOTE * self.train_s
-
-    def verdict(self, device: torch.device, precision: Precision, readers: int) -> str:
-        """One line: what held training up, and the flag that helps. `readers` is the number of threads that read clips."""
-        waited, busy = self.waited_s / self.train_s, self.device_s / self.train_s
-        if self.waits_for_data:
-            return f"Waited {waited:.0%} of the time for clips: {self._reading(readers)} would help."
-        if device.type == "cuda" and busy < _BUSY_SHARE:
-            return (
-                f"The GPU was busy {busy:.0%} of the time while clips were ready: several trials on one GPU (--gpus-per-trial 0.5) "
-                "or a larger batch (--set batch_size=...) would fill it."
-            )
-        if device.type == "cuda":
-            faster = "a smaller encoder" if precision == "bfloat16" else "--set precision=bfloat16"
-            return f"The GPU is the limit (busy {busy:.0%} of the time): {faster} would help."
-        return f"The processor is the limit ({waited:.0%} of the time waiting for clips): --cpus-per-trial, or a GPU, would help."
-
-    def _reading(self, readers: int) -> str:
-        if self.reader_s > _BUSY_SHARE * readers * self.train_s:
-            return "the reading threads had no pause, so fewer trials on this machine (--max-concurrent) or --cpus-per-trial"
-        return "reading is slow, so a cache on a faster disk (--cache-dir) or fewer trials at once (--max-concurrent)"
 
 
 class EpochMeter:

@@ -27,6 +27,7 @@ from birdclef_core.evaluation.bootstrap import cmap_errors
 from birdclef_core.evaluation.metrics import summarise
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.encoders import PretrainedWeights
+from birdclef_core.reports.bottleneck import bottleneck_line
 from birdclef_core.reports.outcome import StageOutcome
 from birdclef_core.reports.stage_report import write_stage_report
 from birdclef_core.stages.averaging import load_state
@@ -39,12 +40,12 @@ from birdclef_core.stages.checkpoint import (
     save_training_state,
 )
 from birdclef_core.stages.compilation import compile_if_faster
+from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.progress import EpochMetrics, LossLog, Progress
 from birdclef_core.stages.schedule import cosine_learning_rate, initial_seed, step_seed
 from birdclef_core.stages.scoring import Scorer
-from birdclef_core.stages.start import initial_model
 from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_step import TrainingStep, to_float
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
@@ -209,7 +210,13 @@ class _StageTraining:
             evaluate_s=time.perf_counter() - evaluate_from,
             epoch_s=spent_before_s + time.perf_counter() - started,
             memory_bytes=peak_memory_bytes(self.device),
-            bottleneck=throughput.verdict(self.device, config.precision, READER_THREADS),
+            bottleneck=bottleneck_line(
+                waited_share=throughput.waited_s / throughput.train_s,
+                waits_for_data=throughput.waits_for_data,
+                gpu_share=throughput.device_s / throughput.train_s if self.device.type == "cuda" else None,
+                reader_share=throughput.reader_s / (READER_THREADS * throughput.train_s),
+                precision=config.precision,
+            ),
             waits_for_data=throughput.waits_for_data,
             scores=scores,
         )

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
+from birdclef_core.code_version import code_version
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError, StoreError
-from birdclef_core.identity import code_version, file_sha256, fingerprint, restore
+from birdclef_core.identity import file_sha256, fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from birdclef_core.stages.training import StageTask, train_stage
 from birdclef_core.store.stage_store import WEIGHTS, StageEntry, StageRecord, StageStore

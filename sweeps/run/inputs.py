@@ -6,7 +6,7 @@ from pathlib import Path
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import InputError
-from birdclef_core.identity import code_version
+from birdclef_core.code_version import code_version
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.options import SweepOptions

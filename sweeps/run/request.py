@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from birdclef_core.errors import InputError
-from birdclef_core.identity import code_version
+from birdclef_core.code_version import code_version
 from birdclef_core.recipes import small_budget
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage

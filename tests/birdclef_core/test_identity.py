@@ -2,14 +2,12 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from birdclef_core import identity
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
-from birdclef_core.identity import canonical, fingerprint, restore, significant_code
+from birdclef_core.identity import canonical, fingerprint, restore
 from birdclef_core.recipes import RECIPES, small_budget
 
 GOLDEN = {
@@ -57,19 +55,3 @@ def test_a_config_comes_back_from_its_canonical_form(name):
 def test_a_form_of_another_version_is_refused():
     with pytest.raises(InputError, match="has no field warmup"):
         restore(ModelConfig, {"warmup": 3})
-
-
-def test_comments_docstrings_and_layout_are_not_significant():
-    plain = "def f(x):\n    return x + 1\n"
-    talkative = '"""Why."""\n\n\ndef f(\n    x\n):\n    """What."""\n    # so\n    return x+1\n'
-    assert significant_code(plain) == significant_code(talkative)
-
-
-def test_strings_that_do_something_and_indentation_are_significant():
-    assert significant_code("x = 'a'\n") != significant_code("x = 'b'\n")
-    assert significant_code("if a:\n    b()\nc()\n") != significant_code("if a:\n    b()\n    c()\n")
-
-
-def test_code_that_only_keeps_or_shows_is_left_out_by_names_that_exist():
-    root = Path(identity.__file__).parent
-    assert all((root / name).is_file() for name in identity._CODE_WITHOUT_RESULT)

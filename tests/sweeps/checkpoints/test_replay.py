@@ -7,8 +7,8 @@ import pytest
 import torch
 from made_up_store import damage, store
 
+from birdclef_core.code_version import code_version
 from birdclef_core.errors import InputError, StoreError
-from birdclef_core.identity import code_version
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.storage import Storage
