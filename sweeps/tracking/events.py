@@ -171,17 +171,27 @@ class DeliveryStatus:
 
 
 class Tracker(Protocol):
-    """Where the driver reports to. Only the process that runs the sweep calls it; from any of its threads."""
+    """Where the driver sends its events.
+
+    Only the process that runs the sweep uses a tracker, from any of its threads. A tracker never changes an event that it is given,
+    and the caller does not change it afterwards either. A server that is slow or away raises nothing.
+    """
 
     def record(self, event: Event) -> None:
-        """Takes an event and returns at once: it is safe from a kill -9 then, and delivered later."""
+        """Take an event and return without waiting for a server. Events of one thread keep their order.
+
+        A tracker that keeps events has made this one safe from a kill -9 of the process on return.
+        """
 
     def close(self, timeout_s: float = 60.0) -> DeliveryStatus:
-        """Waits up to `timeout_s` until all is delivered. Nothing may be recorded afterwards."""
+        """Wait up to `timeout_s` seconds for the delivery of all events, end it and return how far it came.
+
+        Called once, as the last call: no event may be recorded afterwards.
+        """
 
 
 class NullTracker:
-    """Takes everything and keeps nothing: `--tracking-uri off`."""
+    """A tracker that takes every event and keeps none: `--tracking-uri off`."""
 
     def record(self, event: Event) -> None:
         pass
