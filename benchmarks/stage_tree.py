@@ -35,6 +35,7 @@ from sweeps.schedule import sampler
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import SweepRecords
+from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Range, SamplerName, Search, load_search
 
@@ -159,7 +160,7 @@ def _sweep(study: Study, store: SimulatedStore, prunes: bool) -> SimulatedSweep:
     chains = make_chain_builder(study)
     pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
     view = SimulatedView(store, study.title)
-    coordinator = Coordinator(chains, view, MemoryRecords(), samples=study.trials, max_running=study.gpus, pruning=pruning)
+    coordinator = Coordinator(chains, TrialBook(MemoryRecords(), view), samples=study.trials, max_running=study.gpus, pruning=pruning)
     return SimulatedSweep(name=study.title, coordinator=coordinator)
 
 
@@ -234,7 +235,7 @@ def _take_up(study: Study) -> tuple[float, float, float]:
         memory = MemoryRecords()
         memory.trials = {record.trial: record for record in known}
         view = SimulatedView(store, study.title)
-        Coordinator(make_chain_builder(study), view, memory, samples=study.trials, max_running=study.gpus)
+        Coordinator(make_chain_builder(study), TrialBook(memory, view), samples=study.trials, max_running=study.gpus)
     return kept_s, loaded_s, time.perf_counter() - started
 
 

@@ -28,6 +28,7 @@ from sweeps.execution.trial import run_trial
 from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
 from sweeps.schedule.records import SweepRecords, TrialRecord
 from sweeps.schedule.store_view import DriverStoreView
+from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.connect import make_tracker
 from sweeps.tracking.events import SweepStarted
@@ -106,7 +107,7 @@ class TimedObserver:
     """Another observer, timed."""
 
     def __init__(self, observer: TrackingObserver, clock: Clock) -> None:
-        for name in ("trial_started", "updated", "worker_lost", "trial_ended"):
+        for name in ("trial_started", "updated", "stage_recovered", "worker_lost", "trial_ended"):
             setattr(self, name, clock.timed("tracking", getattr(observer, name)))
 
 
@@ -156,16 +157,16 @@ def _sweep(storage: Storage, folder: Path, chains: ChainBuilder, trials: int, cl
     tracker.record(SweepStarted(sweep="overhead", search="overhead"))
     time.sleep(15)  # the server is up
     started = time.perf_counter()
+    records = TimedRecords(SweepRecords(storage.at("overhead")), clock)
     coordinator = Coordinator(
         chains,
-        DriverStoreView(store, leases, sweep="overhead"),
-        TimedRecords(SweepRecords(storage.at("overhead")), clock),
+        TrialBook(records, DriverStoreView(store, leases, sweep="overhead")),
         samples=trials,
         max_running=1,
-        observers=(TimedObserver(observer, clock),),
+        observers=(TimedObserver(observer, clock),),  # type: ignore[arg-type],
     )
     inside = Clock()
-    next_trial, update = (inside.timed("ids and gate", call) for call in (coordinator.next_trial, coordinator.update))
+    next_trial, update = (inside.timed("ids and queue", call) for call in (coordinator.next_trial, coordinator.update))
     while (planned := next_trial()) is not None:
         trial = planned.record.trial
         holder = Holder(sweep="overhead", run="1", trial=trial)
@@ -182,7 +183,7 @@ def _sweep(storage: Storage, folder: Path, chains: ChainBuilder, trials: int, cl
             if not update(trial, told):
                 break
     tree_s = time.perf_counter() - started
-    clock.parts_s["ids and gate"] = inside.parts_s["ids and gate"] - sum(clock.parts_s.values())  # type: ignore[assignment]
+    clock.parts_s["ids and queue"] = inside.parts_s["ids and queue"] - sum(clock.parts_s.values())  # type: ignore[assignment]
     delivering = time.perf_counter()
     delivery = tracker.close(600)
     assert not delivery.kept and not delivery.rejected, delivery

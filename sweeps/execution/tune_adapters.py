@@ -1,4 +1,4 @@
-"""Tune's searcher and scheduler as thin covers of the coordinator, which decides."""
+"""Tune's searcher and scheduler, which pass everything to the coordinator; the coordinator decides."""
 
 from typing import Any
 
@@ -20,23 +20,23 @@ class _WithoutState:
 
 
 class CoordinatorSearcher(_WithoutState, Searcher):
-    """Suggests what the coordinator hands out. Tune asks again later after a None."""
+    """Suggests the trials that the coordinator hands out. After None, Tune asks again later."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__(metric=METRIC, mode="max")
         self._coordinator = coordinator
         self._trials: dict[str, str] = {}
-        """Our name of each of Tune's trial ids."""
+        """Names of our trials by Tune's trial ids."""
 
     def suggest(self, trial_id: str) -> Any:
-        planned = self._coordinator.next_trial()
-        if planned is None:
+        trial = self._coordinator.next_trial()
+        if trial is None:
             return Searcher.FINISHED if self._coordinator.finished else None
-        self._trials[trial_id] = planned.record.trial
-        return {"trial": planned.record.trial, "recipe": planned.record.recipe, "params": dict(planned.record.params)}
+        self._trials[trial_id] = trial.record.trial
+        return {"trial": trial.record.trial, "recipe": trial.record.recipe, "params": dict(trial.record.params)}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        # Only here is an error final: the scheduler is also told of workers that Tune replaces.
+        # Only here is an error final: the scheduler also hears of workers that Tune replaces.
         if error:
             self._coordinator.fail(self._trials[trial_id])
 
@@ -48,7 +48,7 @@ class CoordinatorSearcher(_WithoutState, Searcher):
 
 
 class CoordinatorScheduler(_WithoutState, FIFOScheduler):
-    """Passes every update to the coordinator and stops what it says is to stop."""
+    """Passes every update to the coordinator and stops the trials that do not go on."""
 
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class CoordinatorScheduler(_WithoutState, FIFOScheduler):
         return TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        # The last result of a trial comes here alone; of a trial that was stopped it comes a second time and is passed over.
+        # The last result of a trial comes only here. For a trial that was stopped it comes a second time, and the coordinator ignores it.
         if "kind" in result:
             self._coordinator.update(trial.config["trial"], TrialUpdate.from_result(result))
 

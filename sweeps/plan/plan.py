@@ -17,6 +17,7 @@ from sweeps.plan.simulate import EpochSeconds, MemoryRecords, SimulatedStore, Si
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 
 MAX_TRIALS_BY_MODEL = 300
@@ -174,7 +175,8 @@ def _run(
     view = SimulatedView(store, "plan")
     # Without their scores, which cannot be compared with made-up ones.
     before = {item.trial: replace(item, stage_scores={}, middle_scores={}, stopped=None, told=list(item.told)) for item in known}
-    coordinator = Coordinator(chains, view, MemoryRecords(before), samples=samples, max_running=workers, pruning=pruning)
+    book = TrialBook(MemoryRecords(before), view)
+    coordinator = Coordinator(chains, book, samples=samples, max_running=workers, pruning=pruning)
     result = simulate([SimulatedSweep(name="plan", coordinator=coordinator)], store, workers, epoch_s)
     records = list(coordinator.trials.values())[len(known) :]
     return _Run(records=records, epochs=result.epochs, worker_s=result.worker_s, elapsed_s=result.elapsed_s)

@@ -1,5 +1,7 @@
-"""A sweep without training, on a clock that jumps from event to event: the real tree, sampler, gate and pruning decide, made-up
-workers take the time that the caller says. Plans, benchmarks and tests run through it.
+"""A sweep without training, on a clock that jumps from event to event.
+
+The real chains, sampler, queue and pruning decide; simulated workers take the time that the caller gives. Plans, benchmarks and
+tests use it.
 """
 
 import heapq
@@ -9,9 +11,10 @@ from itertools import count
 from typing import Any
 
 from birdclef_core.stages.training import StageTask
-from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, Trial
+from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
 from sweeps.schedule.pruning import rung_at
 from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.trials import Trial
 from sweeps.schedule.update import TrialUpdate
 
 EpochSeconds = Callable[[StageTask], float]
@@ -24,14 +27,14 @@ class SimulatedStore:
 
     published: set[str] = field(default_factory=set)
     trained_by: dict[str, str] = field(default_factory=dict)
-    """The sweep that holds the lease, by stage id."""
+    """The sweep that is training a stage, by stage id."""
     unfinished: dict[str, int] = field(default_factory=dict)
-    """Epochs that an interrupted stage has behind it."""
+    """How many epochs of an interrupted stage have been trained, by stage id."""
 
 
 @dataclass(frozen=True)
 class SimulatedView:
-    """What one sweep sees of a simulated store: all of it, at once."""
+    """What one sweep sees of a simulated store: everything, without delay."""
 
     store: SimulatedStore
     sweep: str
@@ -49,11 +52,11 @@ class SimulatedView:
         self.store.published.discard(stage_id)
 
     def mark_leased(self, stage_id: str) -> None:
-        """Nothing: the store itself says so."""
+        """Do nothing: the simulated store knows its leases."""
 
 
 class MemoryRecords:
-    """Trials kept in memory alone."""
+    """Records of trials that are kept in memory only."""
 
     def __init__(self, trials: Mapping[str, TrialRecord] | None = None) -> None:
         self.trials = dict(trials or {})
@@ -70,10 +73,11 @@ class SimulationResult:
     """What a simulated sweep did."""
 
     elapsed_s: float = 0.0
-    """By the simulated clock, until the last trial ended."""
+    """Seconds of the simulated clock until the last trial ended."""
     worker_s: float = 0.0
-    """Time that workers spent training."""
+    """Seconds that workers spent training."""
     epochs: int = 0
+    """How many epochs were trained."""
     executed: dict[str, int] = field(default_factory=dict)
     """How often each stage was trained to its end."""
 
@@ -94,7 +98,7 @@ def even_score(task: StageTask, epoch: int) -> float:
 def simulate(
     sweeps: Sequence[SimulatedSweep], store: SimulatedStore, workers: int, epoch_s: EpochSeconds, score: Score = even_score
 ) -> SimulationResult:
-    """Runs sweeps on one store to their end. A worker that is free goes to the sweep that has the fewest, as on a shared cluster."""
+    """Run sweeps on one store to their end. A free worker goes to the sweep with the fewest running trials, as on a shared cluster."""
     return _Simulation(sweeps, store, workers, epoch_s, score).run()
 
 
@@ -106,7 +110,7 @@ class _Simulation:
         self._free = workers
         self._result = SimulationResult()
         self._events: list[tuple[float, int, Iterator[float]]] = []
-        """When, a tie-breaker, and the worker that goes on then."""
+        """Simulated time, a tie-breaker, and the worker that continues at that time."""
         self._order = count()
 
     def run(self) -> SimulationResult:
@@ -120,16 +124,16 @@ class _Simulation:
         return self._result
 
     def _fill(self, now_s: float) -> None:
-        """Starts whatever may start now."""
+        """Start every trial that can start now."""
         hungry = list(self._sweeps)
         while hungry and self._free:
-            sweep = min(hungry, key=lambda sweep: sweep.coordinator.num_running)
-            planned = sweep.coordinator.next_trial()
-            if planned is None:
+            sweep = min(hungry, key=lambda sweep: sweep.coordinator.book.num_running)
+            trial = sweep.coordinator.next_trial()
+            if trial is None:
                 hungry.remove(sweep)
             else:
                 self._free -= 1
-                self._advance(now_s, self._worker(sweep, planned))
+                self._advance(now_s, self._worker(sweep, trial))
 
     def _advance(self, now_s: float, worker: Iterator[float]) -> None:
         wait_s = next(worker, None)
@@ -138,26 +142,26 @@ class _Simulation:
         else:
             heapq.heappush(self._events, (now_s + wait_s, next(self._order), worker))
 
-    def _worker(self, sweep: SimulatedSweep, planned: Trial) -> Iterator[float]:
-        """Takes a trial to its end as `run_trial` does; yields the seconds until it has something to say that matters."""
-        chain, trial = planned.chain, planned.record.trial
+    def _worker(self, sweep: SimulatedSweep, trial: Trial) -> Iterator[float]:
+        """Take a trial to its end as `run_trial` does; yield the seconds until its next update that matters."""
+        chain, name = trial.chain, trial.record.trial
         first = max((index + 1 for index, task in enumerate(chain) if task.stage_id in self._store.published), default=0)
         for index, task in enumerate(chain):
             if index < first:
-                if not sweep.coordinator.update(trial, self._update(planned, index, "reused", task.config.epochs)):
+                if not sweep.coordinator.update(name, self._update(trial, index, "reused", task.config.epochs)):
                     return
             elif self._store.trained_by.setdefault(task.stage_id, sweep.name) != sweep.name:
-                sweep.coordinator.update(trial, self._update(planned, index, "held", 0))
+                sweep.coordinator.update(name, self._update(trial, index, "held", 0))
                 return
             else:
-                goes_on = yield from self._stage(sweep, planned, index)
+                goes_on = yield from self._stage(sweep, trial, index)
                 self._store.trained_by.pop(task.stage_id)
                 if not goes_on:
                     return
 
-    def _stage(self, sweep: SimulatedSweep, planned: Trial, index: int) -> Generator[float, None, bool]:
-        task, trial = planned.chain[index], planned.record.trial
-        stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(planned.chain[index])
+    def _stage(self, sweep: SimulatedSweep, trial: Trial, index: int) -> Generator[float, None, bool]:
+        task, name = trial.chain[index], trial.record.trial
+        stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(trial.chain[index])
         done = self._store.unfinished.pop(stage_id, 0)
         goes_on = True
         for until in [epoch for epoch in range(done + 1, epochs + 1) if rung_at(task.config, epoch, epochs)]:
@@ -168,15 +172,15 @@ class _Simulation:
                 self._store.published.add(stage_id)
                 self._result.executed[stage_id] = self._result.executed.get(stage_id, 0) + 1
             for epoch in range(done + 1, until + 1):
-                goes_on = sweep.coordinator.update(trial, self._update(planned, index, "epoch", epoch, epoch_s))
+                goes_on = sweep.coordinator.update(name, self._update(trial, index, "epoch", epoch, epoch_s))
             done = until
             if not goes_on and done < epochs:
                 self._store.unfinished[stage_id] = done
                 break
         return goes_on
 
-    def _update(self, planned: Trial, index: int, kind: Any, epoch: int, cost_s: float = 0.0) -> TrialUpdate:
-        task = planned.chain[index]
+    def _update(self, trial: Trial, index: int, kind: Any, epoch: int, cost_s: float = 0.0) -> TrialUpdate:
+        task = trial.chain[index]
         score = self._score(task, epoch)
         return TrialUpdate(
             kind=kind,
@@ -188,5 +192,5 @@ class _Simulation:
             score=score,
             metrics={OBJECTIVE: score},
             cost_s=cost_s if kind == "epoch" else self._epoch_s(task) * task.config.epochs,
-            done=index == len(planned.chain) - 1 and epoch == task.config.epochs,
+            done=index == len(trial.chain) - 1 and epoch == task.config.epochs,
         )

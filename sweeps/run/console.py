@@ -1,4 +1,4 @@
-"""What the terminal shows while a sweep runs: one live table, or a plain line per event where there is no terminal."""
+"""What the terminal shows while a sweep runs: a live table, or one line an update where the output is no terminal."""
 
 import time
 
@@ -6,24 +6,26 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from sweeps.schedule.coordinator import Coordinator, Trial
+from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
 from sweeps.wording import format_duration
 
 
-class SweepConsole:
-    """An observer that shows trials as they run. Use as a context manager around the sweep."""
+class SweepConsole(Observer):
+    """Shows trials as they run. Use it as a context manager around the sweep."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, book: TrialBook, samples: int) -> None:
+        """`samples`: how many trials the sweep is to have in all."""
+        self._console, self._book, self._samples = console, book, samples
         self._live: Live | None = None
-        self._coordinator: Coordinator | None = None
         self._rows: dict[str, tuple[Trial, TrialUpdate | None]] = {}
         self._started = time.monotonic()
         self._epochs, self._epochs_s = 0, 0.0
-        """Trained so far, and how long they took."""
+        """How many epochs were trained so far, and their device seconds."""
         self._started_trials, self._their_epochs = 0, 0
+        """How many trials were started, and how many epochs their chains have."""
 
     def __enter__(self) -> "SweepConsole":
         if self._console.is_terminal:
@@ -41,17 +43,13 @@ class SweepConsole:
         if self._live is not None:
             self._live.stop()
 
-    def follow(self, coordinator: Coordinator) -> None:
-        """Whose trials are shown and counted."""
-        self._coordinator = coordinator
+    def trial_started(self, trial: Trial) -> None:
+        self._rows[trial.record.trial] = (trial, None)
+        self._started_trials, self._their_epochs = self._started_trials + 1, self._their_epochs + trial.num_epochs
+        self._say(trial.record, f"started with {describe_params(trial.record.params)}")
 
-    def trial_started(self, planned: Trial) -> None:
-        self._rows[planned.record.trial] = (planned, None)
-        self._started_trials, self._their_epochs = self._started_trials + 1, self._their_epochs + _epochs_of(planned)
-        self._say(planned.record, f"started with {describe_params(planned.record.params)}")
-
-    def updated(self, planned: Trial, update: TrialUpdate) -> None:
-        self._rows[planned.record.trial] = (planned, update)
+    def updated(self, trial: Trial, update: TrialUpdate) -> None:
+        self._rows[trial.record.trial] = (trial, update)
         if update.kind == "epoch":
             self._epochs, self._epochs_s = self._epochs + 1, self._epochs_s + update.cost_s
         if update.message and update.kind != "failed":
@@ -60,14 +58,19 @@ class SweepConsole:
             loss = f"loss {update.metrics['train/loss']:.3f}  " if "train/loss" in update.metrics else ""
             what = "reused" if update.kind != "epoch" else f"epoch {update.epoch}/{update.epochs}"
             place = f"{update.device} on {update.node}"
-            self._say(planned.record, f"{update.stage} {what}  score {update.score:.3f}  {loss}{place}  {self._left()}")
+            self._say(trial.record, f"{update.stage} {what}  score {update.score:.3f}  {loss}{place}  {self._left()}")
 
-    def worker_lost(self, planned: Trial) -> None:
-        record = planned.record
-        self._console.print(f"[yellow]{record.trial}: {record.reason}; it goes on from its last epoch[/yellow]", highlight=False)
+    def stage_recovered(self, trial: Trial, update: TrialUpdate) -> None:
+        self.updated(trial, update)
 
-    def trial_ended(self, planned: Trial) -> None:
-        record = planned.record
+    def worker_lost(self, trial: Trial) -> None:
+        record = trial.record
+        self._console.print(
+            f"[yellow]{record.trial}: {record.reason}; another worker continues from its last epoch[/yellow]", highlight=False
+        )
+
+    def trial_ended(self, trial: Trial) -> None:
+        record = trial.record
         score = f" with {record.score:.3f}" if record.score is not None else ""
         self._say(record, f"{record.status}{score}{': ' + record.reason if record.reason else ''}")
 
@@ -78,14 +81,13 @@ class SweepConsole:
             )
 
     def _left(self) -> str:
-        """How long the sweep may still take, from the mean epoch so far; reuse and pruning make it shorter."""
-        if self._coordinator is None or not self._epochs:
+        """The longest time that the sweep may still take, from the mean epoch so far. Reuse and pruning make it shorter."""
+        if not self._epochs:
             return ""
-        open_trials = self._coordinator.open_trials
-        undrawn = self._coordinator.samples - len(self._coordinator.trials)
+        undrawn = self._samples - len(self._book.records)
         open_epochs = undrawn * self._their_epochs / self._started_trials
-        open_epochs += sum(_epochs_of(planned) - planned.record.epochs_done for planned in open_trials)
-        running = max(1, sum(planned.record.status == "running" for planned in open_trials))
+        open_epochs += sum(trial.num_epochs - trial.record.epochs_done for trial in self._book.open_trials)
+        running = max(1, self._book.num_running)
         left_s = max(0, open_epochs) * self._epochs_s / self._epochs / running
         return f"at most about {format_duration(left_s)} left"
 
@@ -94,13 +96,9 @@ class SweepConsole:
         table = Table(title=f"{elapsed} passed, {self._left() or 'first epochs running'}", title_justify="left")
         for name in ("trial", "recipe", "status", "stage", "epoch", "score", "device"):
             table.add_column(name, justify="right" if name in ("epoch", "score") else "left")
-        for planned, update in list(self._rows.values())[-20:]:
-            table.add_row(*_cells(planned.record, update))
+        for trial, update in list(self._rows.values())[-20:]:
+            table.add_row(*_cells(trial.record, update))
         return table
-
-
-def _epochs_of(planned: Trial) -> int:
-    return sum(task.config.epochs for task in planned.chain)
 
 
 def _cells(record: TrialRecord, update: TrialUpdate | None) -> tuple[str, ...]:
@@ -120,5 +118,5 @@ def _cells(record: TrialRecord, update: TrialUpdate | None) -> tuple[str, ...]:
 
 
 def describe_params(params: dict[str, object]) -> str:
-    """Parameters in one line, numbers with three digits."""
+    """Parameters in one line; numbers have three digits."""
     return ", ".join(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in params.items())

@@ -3,35 +3,26 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from birdclef_core.data.dataset import Dataset, load_dataset
-from birdclef_core.demo.demo_set import make_demo
-from birdclef_core.errors import InputError
+from rich.markup import escape
+
 from birdclef_core.code_version import code_version
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.errors import InputError
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
+from sweeps.checkpoints.start_stage import describe_start
 from sweeps.execution.audio_cache import AudioCache
+from sweeps.execution.recordings import load_recordings
 from sweeps.options import SweepOptions
 from sweeps.run.request import SweepRequest
-from sweeps.run.start_stage import describe_start
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
-
-DEMO_DATA = "demo-data"
 
 
 def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -> Dataset:
     """The recordings; unusable ones are listed in `folder`. Raises as `load_dataset` does."""
+    dataset = load_recordings(options, bad_files_csv=folder / "unusable_recordings.csv")
     if options.data is None:
-        root = make_demo(Path(DEMO_DATA))
-        say(f"Data: the synthetic demo set in {root} (made-up songs, for trying only; --data DIR for real recordings).")
-    else:
-        root = Path(options.data)
-    dataset = load_dataset(
-        root,
-        target_species=Path(options.target_species) if options.target_species else None,
-        max_bad_share=options.max_bad_share,
-        fold=options.fold,
-        bad_files_csv=folder / "unusable_recordings.csv",
-    )
+        say(f"Data: the synthetic demo set in {dataset.root} (made-up songs, for trying only; --data DIR for real recordings).")
     validation = int(dataset.recordings["is_validation"].sum())
     say(
         f"Data: {len(dataset.recordings)} recordings of {len(dataset.all_species)} species ({len(dataset.target_species)} target), "
@@ -40,7 +31,7 @@ def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -
     if dataset.soundscapes is not None:
         say(f"Scored too: {len(dataset.soundscapes.windows)} labelled windows of soundscapes (val_soundscapes/...).")
     for finding in dataset.findings:
-        say(f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning} ({', '.join(finding.examples)})")
+        say(f"  [yellow]{escape(finding.describe())}[/yellow]")
     return dataset
 
 

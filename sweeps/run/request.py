@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from birdclef_core.errors import InputError
 from birdclef_core.code_version import code_version
+from birdclef_core.errors import InputError
 from birdclef_core.recipes import small_budget
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
+from sweeps.checkpoints.start_stage import find_start, start_after, with_model_of
 from sweeps.options import SweepOptions
-from sweeps.run.provenance import git_commit, versions
-from sweeps.run.start_stage import find_start, start_after, with_model_of
+from sweeps.provenance import git_commit, versions
 from sweeps.schedule.records import SweepRecords, TrialRecord
 from sweeps.search.as_json import search_as_json, search_from_json
 from sweeps.search.space import Search, load_search, override
@@ -158,14 +158,14 @@ def plan_request(options: SweepOptions) -> SweepRequest:
     """A new sweep that is planned alone: its name may be taken."""
     name = options.name or Path(options.search).stem
     records = SweepRecords(Storage.parse(options.storage).at(name))
-    return SweepRequest(kind="start", name=name, options=options.with_whole_paths(), records=records)
+    return SweepRequest(kind="start", name=name, options=options.with_absolute_paths(), records=records)
 
 
 def resume_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRequest:
     """Goes on with a sweep where it stopped; `given` (of PLACEMENT) replaces what it had. Raises InputError when its records cannot
     be trusted."""
     records, record, known = _load(name, storage)
-    options = replace(SweepOptions.from_record(record), **{**given, "storage": storage}).with_whole_paths()
+    options = replace(SweepOptions.from_record(record), **{**given, "storage": storage}).with_absolute_paths()
     return SweepRequest(
         kind="resume", name=name, options=options, records=records, record=record, known=known, reads_search=False
     )
@@ -190,7 +190,7 @@ def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRe
         raise InputError(f"--extend {name} takes --samples N, how many trials more{'' if more is None else f', but got {more}'}.")
     settings = {**before.settings, **given.get("settings", {})}
     changes = {**given, "settings": settings, "samples": len(known) + more, "storage": storage}
-    options = replace(before, **changes).with_whole_paths()
+    options = replace(before, **changes).with_absolute_paths()
     reads_search = bool({"search", "budget", "from_stage"} & given.keys())
     return SweepRequest(
         kind="extend",

@@ -1,12 +1,15 @@
-"""Runs a sweep from its options to its result: data, plan of trials, Ray, records, tracking, the ranked table."""
+"""Runs a sweep: from a request to Ray's trials and back to a result.
 
-import json
+Steps, in order: recordings, Ray and its slots, chains of stages (`inputs.py`); the plan; the sweep's record (`request.py`); the
+decoded audio; the coordinator with its observers; Ray Tune; the result (`results.py`). What it prints is in `messages.py`.
+"""
+
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,23 +22,24 @@ from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.actor import TrialActor, WorkerContext
-from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.cluster import Slots, connect, plan_slots, ray_log
+from sweeps.execution.recordings import audio_cache
 from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import Plan
 from sweeps.plan.planner import Planner, against_actual, save_plan
 from sweeps.plan.text import plan_lines
+from sweeps.run import messages
 from sweeps.run.console import SweepConsole
 from sweeps.run.inputs import load_data, make_chain_builder
-from sweeps.run.ranking import best_by_end, ranked_markdown, ranked_table, ranking
+from sweeps.run.ranking import ranked_markdown, ranked_table
 from sweeps.run.request import SweepRequest, extend_request, new_request, plan_request, resume_request
+from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
-from sweeps.run.tree_picture import MAX_TRIALS, tree_page
-from sweeps.schedule.coordinator import Coordinator
-from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.coordinator import Coordinator, Observer
 from sweeps.schedule.store_view import DriverStoreView
+from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.connect import make_tracker
 from sweeps.tracking.events import SweepFinished, SweepStarted, Tracker
@@ -44,126 +48,124 @@ from sweeps.tracking.observer import TrackingObserver
 MAX_WORKER_LOSSES = 3
 DELIVERY_TIMEOUT_S = 30.0
 PROBE = "writable"
-"""A file that is written and removed, to see whether that can be done."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepResult:
-    """How a sweep ended."""
-
-    name: str
-    trials: list[TrialRecord]
-    best: TrialRecord | None
-    best_checkpoint: str | None
-    interrupted: bool
+"""A file that is written and removed, to see whether the storage can be written to."""
 
 
 def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
-    """A new sweep. Raises InputError when its name is taken."""
-    return _Sweep(new_request(options), console).run()
+    """Run a new sweep. Raises InputError when its name is taken."""
+    return _Driver(new_request(options), console).run()
 
 
 def resume_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
-    """Goes on with a sweep where it stopped: ended trials stay ended, the others go on from their last epoch."""
-    return _Sweep(resume_request(name, storage, given), console).run()
+    """Continue a sweep where it stopped: ended trials stay as they are, the others continue from their last epoch."""
+    return _Driver(resume_request(name, storage, given), console).run()
 
 
 def extend_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
-    """More trials for a sweep that has ended, of the same search or another; raises InputError as `extend_request` does."""
-    return _Sweep(extend_request(name, storage, given), console).run()
+    """Run more trials for a sweep that has ended, of the same search or another. Raises InputError as `extend_request` does."""
+    return _Driver(extend_request(name, storage, given), console).run()
 
 
 def plan_sweep(options: SweepOptions, console: Console, price_per_hour: float | None) -> Plan:
-    """Prints what a new sweep would do and cost, and writes it as a page; trains nothing and keeps nothing."""
-    return _Sweep(plan_request(options), console).plan(price_per_hour)
+    """Print what a new sweep would train and cost, and write it as a page. Trains nothing and keeps nothing else."""
+    return _Driver(plan_request(options), console).plan(price_per_hour)
 
 
 def plan_extension(name: str, storage: str, given: Mapping[str, Any], console: Console, price_per_hour: float | None) -> Plan:
-    """The same of what `extend_sweep` would do."""
-    return _Sweep(extend_request(name, storage, given), console).plan(price_per_hour)
+    """The same for what `extend_sweep` would do."""
+    return _Driver(extend_request(name, storage, given), console).plan(price_per_hour)
 
 
-class _Sweep:
-    """One run of one driver over one sweep."""
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What a sweep runs on."""
+
+    dataset: Dataset
+    chains: ChainBuilder
+    slots: Slots
+    budget: str
+    samples: int
+    """How many trials the sweep is to have in all."""
+
+
+class _Driver:
+    """One run of one driver of a sweep."""
 
     def __init__(self, request: SweepRequest, console: Console) -> None:
         self.request, self.console = request, console
         self.options, self.name, self.records = options, name, _ = request.options, request.name, request.records
-        self.record: dict[str, Any] = {}
-        """The sweep's record, once it has been written."""
         self.storage = Storage.parse(options.storage)
         self.local_dir = Path(self.storage.path(name)) if self.storage.is_local else Path(DEFAULT_STORAGE).resolve() / name
         self.store = StageStore(self.storage.at("store"))
         self.run_id = uuid.uuid4().hex[:8]
-        self.cache = AudioCache(
-            folder=Path(options.cache_dir).expanduser().resolve(),
-            max_s_per_recording=options.max_seconds_per_recording,
-            max_bytes=options.max_bytes,
-            max_bad_share=options.max_bad_share,
-        )
-
-    def run(self) -> SweepResult:
-        self.request.check_search()
-        dataset = load_data(self.options, self.local_dir, self._say)
-        self._make_place()
-        with self._only_driver(), ray_log(self.local_dir / "ray.log"), connect(self.options.address):
-            slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
-            budget = self._budget(slots)
-            chains = make_chain_builder(self.request, self.request.search(budget), dataset, self.cache, self._say)
-            self._begin(chains, slots, budget)
-            self.cache.build_aloud(dataset, self.console)
-            return self._search_trials(chains, dataset, slots, self.request.samples(budget))
+        self.cache = audio_cache(options)
 
     def plan(self, price_per_hour: float | None) -> Plan:
-        self.request.check_search()
-        dataset = load_data(self.options, self.local_dir, self._say)
+        """Print the plan and write it as a page beside the sweeps."""
         folder = self.local_dir.parent / "plans"
-        folder.mkdir(parents=True, exist_ok=True)
-        with ray_log(folder / "ray.log"), connect(self.options.address):
-            slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
-            budget = self._budget(slots)
-            chains = make_chain_builder(self.request, self.request.search(budget), dataset, self.cache, self._say)
-            samples = self.request.samples(budget)
+        with self._inputs(lambda: folder) as inputs:
+            known = len(self.request.known)
             if self.request.kind == "extend":
-                self._say(
-                    f"Extension of {self.name} by {samples - len(self.request.known)} trials after {len(self.request.known)}."
-                )
+                self._say(messages.extension_line(self.name, samples=inputs.samples, known=known))
             with self.console.status("Planning") as status:
-                plan = self._planner(chains, dataset, slots).plan(samples, calibrate=status.update)
+                plan = self._planner(inputs).plan(inputs.samples, calibrate=status.update)
         page = folder / f"{self.name}.html"
         page.write_text(plan_page(plan, self.name, price_per_hour))
-        for line in plan_lines(plan, price_per_hour):
-            self._say(line)
-        self._say_budget(plan)
-        self._say(f"\nAs a picture: {page}")
+        self._say(*plan_lines(plan, price_per_hour), *self._budget_lines(plan), f"\nAs a picture: {page}")
         return plan
 
-    def _planner(self, chains: ChainBuilder, dataset: Dataset, slots: Slots) -> Planner:
-        return Planner(chains=chains, dataset=dataset, store=self.store, slots=slots, known=self.request.known)
+    def run(self) -> SweepResult:
+        """Run the sweep to its end, or until it is interrupted."""
+        with self._inputs(self._make_place, only_driver=True) as inputs:
+            description = self._begin(inputs)
+            self.cache.build_aloud(inputs.dataset, self.console)
+            started = time.monotonic()
+            if not self.records.storage.exists(self.request.plan_file):
+                self._keep_plan(inputs)
+            tracker = make_tracker(self.options.tracking_uri, self.local_dir)
+            try:
+                result, store_budget = self._search(inputs, description, tracker)
+                mine = result.trials[self.request.first_trial :]
+                wall_s = time.monotonic() - started
+                self._say(*against_actual(self.records.storage, mine, wall_s, self.request.plan_file))
+                self._say(*(store_budget.outcome() if store_budget else ()))
+            finally:
+                self._deliver(tracker)
+        return result
 
-    def _plan_ahead(self, chains: ChainBuilder, dataset: Dataset, slots: Slots, samples: int) -> None:
-        """Keeps the plan of a new sweep or extension, to be set against what it takes."""
-        plan = self._planner(chains, dataset, slots).plan(samples)
-        save_plan(self.records.storage, plan, self.request.plan_file)
-        result = self.local_dir / "result"
-        result.mkdir(exist_ok=True)
-        (result / self.request.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
-        for line in plan_lines(plan, with_tree=False):
-            self._say(line)
-        self._say_budget(plan)
+    @contextmanager
+    def _inputs(self, make_place: Callable[[], Path], *, only_driver: bool = False) -> Iterator[_Inputs]:
+        """What the sweep runs on, with Ray running. `make_place` gives the folder for Ray's log.
 
-    def _make_place(self) -> None:
-        """Raises InputError where nothing can be written: no such bucket, no access, no room."""
+        Raises InputError for a wrong search, recordings that cannot be used, or a storage that cannot be written to.
+        """
+        request = self.request
+        request.check_search()
+        dataset = load_data(self.options, self.local_dir, self._say)
+        folder = make_place()
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._lease(only_driver), ray_log(folder / "ray.log"), connect(self.options.address):
+            slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
+            budget = self.options.budget or ("full" if slots.gpus_per_trial and self.options.data else "small")
+            chains = make_chain_builder(request, request.search(budget), dataset, self.cache, self._say)
+            yield _Inputs(dataset=dataset, chains=chains, slots=slots, budget=budget, samples=request.samples(budget))
+
+    def _make_place(self) -> Path:
+        """The sweep's local folder. Raises InputError where nothing can be written: no such bucket, no access, no room."""
         try:
             self.local_dir.mkdir(parents=True, exist_ok=True)
             self.records.storage.write_text(PROBE, "")
             self.records.storage.delete(PROBE)
         except OSError as error:
             raise InputError(f"The storage {self.options.storage} must be writable, but is not: {error}") from None
+        return self.local_dir
 
     @contextmanager
-    def _only_driver(self) -> Iterator[None]:
-        """Two drivers of one sweep would each overwrite what the other remembers."""
+    def _lease(self, needed: bool) -> Iterator[None]:
+        """Keep other drivers of this sweep out: two would overwrite each other's records."""
+        if not needed:
+            yield
+            return
         leases = Leases(self.records.storage)
         with leases.hold("driver", Holder(sweep=self.run_id, run=self.run_id, trial="driver")) as lease:
             if lease is None:
@@ -173,94 +175,89 @@ class _Sweep:
                 )
             yield
 
-    def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+    # Before the trials.
 
-    def _budget(self, slots: Slots) -> str:
-        return self.options.budget or ("full" if slots.gpus_per_trial and self.options.data else "small")
+    def _planner(self, inputs: _Inputs) -> Planner:
+        return Planner(
+            chains=inputs.chains, dataset=inputs.dataset, store=self.store, slots=inputs.slots, known=self.request.known
+        )
 
-    def _begin(self, chains: ChainBuilder, slots: Slots, budget: str) -> None:
-        """Says what is going to happen and keeps it in the sweep's record."""
-        request, samples, known = self.request, self.request.samples(budget), len(self.request.known)
-        if budget == "small":
-            self._say(
-                "Budget: small (48-bin spectrograms, a few short epochs, random encoders unless weights are found): it shows that "
-                "all works, not how good a recipe is. `--budget full` trains the recipes as they are."
-            )
-        recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
-        trials = f"{samples - known} trials more after {known}" if request.kind == "extend" else f"{samples} trials"
-        self._say(f"Sweep {self.name}: {trials}, over {recipes}; {slots.describe()}.")
-        before = request.record.get("code_version", chains.code_version)
-        if before != chains.code_version:
-            self._say(
-                "[yellow]The code has changed since the sweep was started: stages that are not in its trials yet are trained anew.[/yellow]"
-            )
-        self.record = request.begin(
+    def _keep_plan(self, inputs: _Inputs) -> None:
+        """Keep the plan of a new sweep or extension, to be compared with what it takes."""
+        plan = self._planner(inputs).plan(inputs.samples)
+        save_plan(self.records.storage, plan, self.request.plan_file)
+        folder = self.local_dir / RESULT_FOLDER
+        folder.mkdir(exist_ok=True)
+        (folder / self.request.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
+        self._say(*plan_lines(plan, with_tree=False), *self._budget_lines(plan))
+
+    def _budget_lines(self, plan: Plan) -> list[str]:
+        max_bytes = self.options.max_store_bytes
+        return [] if max_bytes is None else [budget_line(self.store, plan, max_bytes)]
+
+    def _begin(self, inputs: _Inputs) -> dict[str, Any]:
+        """Say what is going to happen and write it into the sweep's record, which is returned."""
+        request, chains, known = self.request, inputs.chains, len(self.request.known)
+        if inputs.budget == "small":
+            self._say(messages.SMALL_BUDGET)
+        extends = request.kind == "extend"
+        self._say(messages.sweep_line(self.name, chains, inputs.slots, samples=inputs.samples, known=known, extends=extends))
+        if request.record.get("code_version", chains.code_version) != chains.code_version:
+            self._say(messages.CODE_CHANGED)
+        return request.begin(
             chains.search,
-            budget=budget,
+            budget=inputs.budget,
             data_fingerprint=chains.data_fingerprint,
             pretrained={} if chains.start else {encoder: weights.name for encoder, weights in chains.pretrained.items()},
         )
 
-    def _search_trials(self, chains: ChainBuilder, dataset: Dataset, slots: Slots, samples: int) -> SweepResult:
-        started = time.monotonic()
-        if not self.records.storage.exists(self.request.plan_file):
-            self._plan_ahead(chains, dataset, slots, samples)
-        tracker = make_tracker(self.options.tracking_uri, self.local_dir)
-        tags = {"birdclef.sweep": self.name, "birdclef.data": dataset.fingerprint[:16], "birdclef.code": chains.code_version}
-        observer = TrackingObserver(tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags)
-        interrupted = False
-        try:
-            with SweepConsole(self.console) as terminal:
-                view = DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name)
-                store_budget = self._store_budget(view, chains, slots)
-                coordinator = Coordinator(
-                    chains,
-                    view,
-                    self.records,
-                    samples=samples,
-                    max_running=slots.max_concurrent,
-                    observers=(observer, terminal, *((store_budget,) if store_budget else ())),
-                )
-                terminal.follow(coordinator)
-                if store_budget:
-                    store_budget.follow(coordinator)
-                self._say_what_is_unlike(coordinator)
-                # Its first search names the experiment, whatever it is extended with: all its trials are found in one place.
-                tracker.record(
-                    SweepStarted(sweep=self.name, search=self.record["search"], tags=tags, note=self._note(chains, samples))
-                )
-                interrupted = self._fit(coordinator, chains, dataset, slots)
-            result = self._conclude(coordinator, tracker, interrupted)
-            mine = result.trials[self.request.first_trial :]
-            for line in against_actual(self.records.storage, mine, time.monotonic() - started, self.request.plan_file):
-                self._say(line)
-            for line in store_budget.outcome() if store_budget else ():
-                self._say(line)
-            return result
-        finally:
-            self._close(tracker)
+    # The trials.
 
-    def _fit(self, coordinator: Coordinator, chains: ChainBuilder, dataset: Dataset, slots: Slots) -> bool:
-        """Runs the trials; True when it was interrupted."""
+    def _search(self, inputs: _Inputs, description: dict[str, Any], tracker: Tracker) -> tuple[SweepResult, StoreBudget | None]:
+        """Run the trials, and write and print their result."""
+        chains, slots, samples = inputs.chains, inputs.slots, inputs.samples
+        book = TrialBook(self.records, DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name))
+        store_budget = self._store_budget(book, chains, slots)
+        tags = {
+            "birdclef.sweep": self.name,
+            "birdclef.data": inputs.dataset.fingerprint[:16],
+            "birdclef.code": chains.code_version,
+        }
+        tracking = TrackingObserver(tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags)
+        with SweepConsole(self.console, book, samples) as terminal:
+            observers: list[Observer] = [tracking, terminal, *([store_budget] if store_budget else [])]
+            coordinator = Coordinator(chains, book, samples=samples, max_running=slots.max_concurrent, observers=observers)
+            if store_budget:
+                store_budget.begin()
+            if coordinator.incomparable:
+                self._say(messages.incomparable_line(len(coordinator.incomparable), len(self.request.known)))
+            # The sweep's first search names the experiment, also when it is extended with another: its trials stay together.
+            tracker.record(
+                SweepStarted(sweep=self.name, search=description["search"], tags=tags, note=self._note(chains, samples))
+            )
+            interrupted = self._fit(coordinator, inputs)
+        return self._conclude(coordinator, description, tracker, interrupted), store_budget
+
+    def _fit(self, coordinator: Coordinator, inputs: _Inputs) -> bool:
+        """Let Ray Tune run the trials; True when it was interrupted."""
         context = WorkerContext(
-            chains=chains,
-            dataset=dataset,
+            chains=inputs.chains,
+            dataset=inputs.dataset,
             cache=self.cache,
             store=self.store.storage,
-            threads=slots.threads_per_trial,
+            threads=inputs.slots.threads_per_trial,
             sweep=self.name,
             run=self.run_id,
         )
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(TrialActor, context=context), slots.resources()),
+            tune.with_resources(tune.with_parameters(TrialActor, context=context), inputs.slots.resources()),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",
                 search_alg=CoordinatorSearcher(coordinator),
                 scheduler=CoordinatorScheduler(coordinator),
                 num_samples=-1,
-                max_concurrent_trials=slots.max_concurrent,
+                max_concurrent_trials=inputs.slots.max_concurrent,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -269,33 +266,24 @@ class _Sweep:
                 verbose=0,
                 callbacks=[],
                 failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
+                # Everything that a trial continues from is in the stage store; a worker need not share a disk with the driver.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         try:
-            with _terminated_like_interrupted():
+            with _sigterm_as_ctrl_c():
                 tuner.fit()
         except KeyboardInterrupt:
             coordinator.interrupt()
             return True
         return False
 
-    def _say_what_is_unlike(self, coordinator: Coordinator) -> None:
-        if coordinator.unlike:
-            self._say(
-                f"Of {len(self.request.known)} trials before, {len(coordinator.unlike)} are not told to the sampler nor compared with new ones: "
-                "this search has no place for their parameters, or makes other models or stages of them."
-            )
-
-    def _say_budget(self, plan: Plan) -> None:
-        if self.options.max_store_bytes is not None:
-            self._say(budget_line(self.store, plan, self.options.max_store_bytes))
-
-    def _store_budget(self, view: DriverStoreView, chains: ChainBuilder, slots: Slots) -> StoreBudget | None:
+    def _store_budget(self, book: TrialBook, chains: ChainBuilder, slots: Slots) -> StoreBudget | None:
         if self.options.max_store_bytes is None:
             return None
         return StoreBudget(
             self.storage,
-            view,
+            book,
             sweep=self.name,
             max_bytes=self.options.max_store_bytes,
             max_running=slots.max_concurrent,
@@ -303,71 +291,49 @@ class _Sweep:
             say=self._say,
         )
 
+    # After the trials.
+
+    def _conclude(
+        self, coordinator: Coordinator, description: dict[str, Any], tracker: Tracker, interrupted: bool
+    ) -> SweepResult:
+        """Write the result, send it to the tracker and print it. Raises BirdclefError when no trial has finished."""
+        trials = list(coordinator.trials.values())
+        result = sweep_result(self.name, trials, self.store, interrupted=interrupted)
+        status: Literal["interrupted", "finished", "failed"] = (
+            "interrupted" if interrupted else "finished" if result.best else "failed"
+        )
+        self.request.set_state(description, status, trials=len(trials))
+        folder = self.local_dir / RESULT_FOLDER
+        write_result(folder, result, self.store)
+        tracker.record(SweepFinished(status=status, table_markdown=ranked_markdown(trials), artifacts=folder.name))
+        self.console.print(ranked_table(trials))
+        self._say(*messages.outcome_lines(result, coordinator.samples, folder))
+        if interrupted:
+            flag = "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
+            self._say(messages.resume_line(self.name, flag))
+        elif result.best is None:
+            raise BirdclefError(messages.failure_text(result, self.local_dir / "ray.log"))
+        return result
+
+    def _deliver(self, tracker: Tracker) -> None:
+        """Wait a while for the tracker to receive the last events."""
+        if self.options.tracking_uri != "off":
+            self._say(f"Delivering the last events to MLflow (at most {DELIVERY_TIMEOUT_S:.0f} s).")
+        status = tracker.close(DELIVERY_TIMEOUT_S)
+        self._say(*messages.delivery_lines(status, self.name, self.local_dir, self.options.tracking_uri))
+
     def _note(self, chains: ChainBuilder, samples: int) -> str:
         recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
         return f"Sweep **{self.name}**: {samples} trials over {recipes}. Data: {self.options.data or 'synthetic demo set'}."
 
-    def _conclude(self, coordinator: Coordinator, tracker: Tracker, interrupted: bool) -> SweepResult:
-        trials = list(coordinator.trials.values())
-        finished = [record for record in ranking(trials) if record.score is not None]
-        best = finished[0] if finished else None
-        checkpoint = self.store.location(best.stage_ids[-1]) if best else None
-        status: Literal["interrupted", "finished", "failed"] = "interrupted" if interrupted else "finished" if best else "failed"
-        self.request.set_state(self.record, status, trials=len(trials))
-        table = ranked_markdown(trials)
-        result = self.local_dir / "result"
-        result.mkdir(exist_ok=True)
-        (result / "ranking.md").write_text(table + "\n")
-        (result / "trials.json").write_text(json.dumps([asdict(record) for record in ranking(trials)], indent=1))
-        (result / "tree.html").write_text(self._tree_page(trials))
-        tracker.record(SweepFinished(status=status, table_markdown=table, artifacts=result.name))
-        self.console.print(ranked_table(trials))
-        if ends := best_by_end(trials):
-            self._say(ends)
-        if not interrupted and len(trials) < coordinator.samples:
-            self._say(
-                f"{coordinator.samples - len(trials)} trials fewer than asked for: the search has nothing left that is not tried."
-            )
-        if best:
-            cmap, chance = best.metrics.get("val/cmap", float("nan")), best.metrics.get("val/cmap_chance", float("nan"))
-            self._say(f"Best: {best.trial} ({best.recipe}), val/cmap_pad5 {best.score:.3f}.")
-            self._say(f"Its unpadded val/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}).")
-            self._say(f"Best checkpoint: {checkpoint}")
-            self._say(f"All stages as a picture: {result / 'tree.html'}")
-        if interrupted:
-            self._say(f"Stopped. Go on with: python tune_main.py --resume {self.name}{self._storage_flag()}")
-        elif best is None:
-            reason = next((record.reason for record in trials if record.reason), "no trial ended")
-            raise BirdclefError(f"No trial finished. The first reason: {reason} (Ray's own log: {self.local_dir / 'ray.log'})")
-        return SweepResult(name=self.name, trials=trials, best=best, best_checkpoint=checkpoint, interrupted=interrupted)
-
-    def _tree_page(self, trials: list[TrialRecord]) -> str:
-        shown = ranking(trials)[:MAX_TRIALS]
-        summaries = self.store.summaries({stage_id for record in shown for stage_id in record.reached_ids()})
-        return tree_page(trials, summaries, self.name)
-
-    def _storage_flag(self) -> str:
-        return "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
-
-    def _close(self, tracker: Tracker) -> None:
-        if self.options.tracking_uri != "off":
-            self._say(f"Delivering the last records to MLflow (at most {DELIVERY_TIMEOUT_S:.0f} s).")
-        delivery = tracker.close(DELIVERY_TIMEOUT_S)
-        if delivery.kept:
-            self._say(
-                f"[yellow]The tracker is away ({delivery.problem}); {delivery.kept} records wait in {self.local_dir}. "
-                f"Deliver them with: birdclef track sync {self.local_dir}[/yellow]"
-            )
-        elif delivery.delivered:
-            uri = f" --tracking-uri {self.options.tracking_uri}" if self.options.tracking_uri else ""
-            self._say(f"Compare the trials in MLflow: birdclef ui {self.name}{uri}")
-        if delivery.rejected:
-            self._say(f"[yellow]The tracker refused {delivery.rejected} records; see {self.local_dir}.[/yellow]")
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            self.console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Makes SIGTERM end the sweep as Ctrl-C does."""
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM end the sweep as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt

@@ -1,299 +1,244 @@
-"""The driver's mind, without Ray: which trial comes next, what a update means, which trials stop, what is remembered.
+"""The driver's decisions, without Ray: which trial starts next, what an update of a running trial means, who stops.
 
-A trial whose prefix another trial is training is held back until the prefix is published (`queue.py`), so that no stage is
-trained twice; only the searcher can do that, because Tune starts whatever it has been given.
+It reads from top to bottom: `next_trial` hands out trials, `update` takes what running trials send, `_verdict` says who stops,
+`_end` ends a trial. States are changed by the trial book alone (`trials.py`).
+
+A trial whose prefix another trial is training waits until the prefix is published, so that no stage is trained twice. Only a
+searcher can hold a trial back, because Tune starts whatever it has been given.
 """
 
 import math
-import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Protocol
 
-from sweeps.schedule.pruning import StageHalving, rung_at
-from sweeps.schedule.queue import StoreView, TrialQueue
-from sweeps.schedule.records import Records, Status, TrialRecord, trial_name
-from sweeps.schedule.trial_source import Trial, TrialSource
+from sweeps.schedule.pruning import StageHalving, StageVerdicts, rung_at
+from sweeps.schedule.records import TrialRecord, trial_name
+from sweeps.schedule.trial_source import TrialSource
+from sweeps.schedule.trials import Ending, Failed, Finished, Interrupted, Pruned, Trial, TrialBook
 from sweeps.schedule.update import SCORE, TrialUpdate, tracked_name
 from sweeps.search.chains import ChainBuilder
 
-__all__ = ["OBJECTIVE", "Coordinator", "Observer", "Trial"]
-
-SAVE_EVERY_S = 60.0
-"""So much of what a trial has cost is forgotten at most when the driver is killed; oftener, a store far away would be busy with it."""
 OBJECTIVE = tracked_name("target", SCORE)
 
 
-class Observer(Protocol):
-    """Is told what happens, on the driver, in order; must return at once."""
+class Observer:
+    """Is called on the driver's main thread for everything that happens, in order. Every method must return at once."""
 
-    def trial_started(self, planned: Trial) -> None:
-        """It runs, or goes on: after an interruption, or because it was pruned and later ones were worse."""
+    def trial_started(self, trial: Trial) -> None:
+        """The trial has a worker: for the first time, after an interruption, or because it may go on after it was pruned."""
 
-    def updated(self, planned: Trial, update: TrialUpdate) -> None: ...
+    def updated(self, trial: Trial, update: TrialUpdate) -> None:
+        """A running trial has sent an update; the trial's record is up to date with it."""
 
-    def worker_lost(self, planned: Trial) -> None: ...
+    def stage_recovered(self, trial: Trial, update: TrialUpdate) -> None:
+        """The trial had trained a stage to its end and lost its worker before the driver heard of it."""
 
-    def trial_ended(self, planned: Trial) -> None: ...
+    def worker_lost(self, trial: Trial) -> None:
+        """The trial's worker is lost, and another continues the trial. The reason is in the trial's record."""
+
+    def trial_ended(self, trial: Trial) -> None:
+        """The trial has finished, failed, or was pruned or interrupted."""
 
 
 class Coordinator:
-    """Hands out trials, takes their updates and keeps the sweep's records."""
+    """Hands out trials, takes their updates and decides who stops."""
 
     def __init__(
         self,
         chains: ChainBuilder,
-        view: StoreView,
-        records: Records,
+        book: TrialBook,
         *,
         samples: int,
         max_running: int,
-        observers: tuple[Observer, ...] = (),
+        observers: Sequence[Observer] = (),
         pruning: StageHalving | None = None,
     ) -> None:
-        self._view, self._records, self._observers = view, records, observers
-        self.samples, self._max_running = samples, max_running
-        known = records.load_trials()
-        self.trials: dict[str, TrialRecord] = {record.trial: record for record in known}
-        self._queue = TrialQueue(view)
-        self._waiting: dict[str, Trial] = {}
-        self._running: dict[str, Trial] = {}
-        self._unsaved: dict[str, TrialRecord] = {}
-        self._saved_at: dict[str, float] = {}
-        """Of running trials, by the monotonic clock."""
-        self._source = TrialSource(chains, known, changed=self._remember)
-        self._pruning = pruning or StageHalving()
+        """Continues with the trials that are in the book.
+
+        `samples`: how many trials the sweep is to have in all. `max_running`: how many may run at the same time.
+        """
+        self.book, self.samples = book, samples
+        self._max_running, self._observers = max_running, tuple(observers)
+        self._verdicts = StageVerdicts(pruning)
+        self._source = TrialSource(chains, book, self._verdicts)
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
-        """Trials that were pruned because a stage was stopped, by the stage's id."""
-        self._failed_stages: dict[str, str] = {}
-        """Reasons by stage id."""
-        self.unlike = [record for record in known if record.ended and not self._source.means_the_same(record)]
-        """Ended trials of another search than this: neither the sampler nor pruning compares them with new ones."""
-        self._recall([record for record in known if record.ended and self._source.means_the_same(record)])
+        """Pruned trials by the id of the stage that was stopped."""
+        known = list(book.records.values())
+        ended = [record for record in known if record.ended]
+        self.incomparable = [record for record in ended if not self._source.means_the_same(record)]
+        """Ended trials of another search than this one: neither the sampler nor pruning compares them with new trials."""
+        self._restore_verdicts([record for record in ended if self._source.means_the_same(record)])
         for record in known:
             if not record.ended:
-                self._wait(self._source.take_up(record), urgent=True)
+                book.reopen(self._source.restart(record))
+
+    @property
+    def trials(self) -> dict[str, TrialRecord]:
+        """The record of every trial, by name."""
+        return self.book.records
 
     @property
     def finished(self) -> bool:
-        """Whether no trial runs and none will be handed out any more."""
-        enough = len(self.trials) >= self.samples or self._source.exhausted
-        return enough and not self._waiting and not self._running
+        """Whether no trial is open and none will be drawn."""
+        return not self._may_draw and not self.book.num_waiting and not self.book.num_running
 
-    @property
-    def num_running(self) -> int:
-        return len(self._running)
-
-    @property
-    def open_trials(self) -> list[Trial]:
-        """Those that run, then those that wait."""
-        return [*self._running.values(), *self._waiting.values()]
+    # Handing out trials.
 
     def next_trial(self) -> Trial | None:
-        """The next trial to start; None when nothing can start now."""
-        if len(self._running) >= self._max_running:
+        """The next trial to start; None when none can start now."""
+        if self.book.num_running >= self._max_running:
             return None
-        self._take_up_risen()
-        # Waiting trials are drawn early where that costs nothing, so that the prefix that most of them need can go first.
-        while self._source.free_draws(len(self._waiting), self._max_running) > 0 and self._ask():
+        self._reopen_risen()
+        # Trials are drawn early where that costs nothing, so that the prefix that most of them need can go first.
+        while self._source.free_draws(self.book.num_waiting, self._max_running) > 0 and self._draw():
             pass
-        planned = self._startable()
-        # Otherwise no more wait than could start at once, or the sampler would choose too far ahead of what it knows.
-        while planned is None and len(self._waiting) < self._max_running and self._ask():
-            planned = self._startable()
-        if planned is not None:
-            self._start(planned)
-        self._save_all()
-        return planned
+        trial = self._pop_startable()
+        # Otherwise no more trials wait than could start at once, or the sampler would choose before it knows enough.
+        while trial is None and self.book.num_waiting < self._max_running and self._draw():
+            trial = self._pop_startable()
+        if trial is not None:
+            self.book.start(trial)
+            for observer in self._observers:
+                observer.trial_started(trial)
+        self.book.save_changed()
+        return trial
 
-    def update(self, trial: str, update: TrialUpdate) -> bool:
-        """Takes a update; True when the trial is to go on."""
-        planned = self._running.get(trial)
-        if planned is None:
+    @property
+    def _may_draw(self) -> bool:
+        return len(self.book.records) < self.samples and not self._source.exhausted
+
+    def _draw(self) -> bool:
+        """Draw a new trial, which waits; False when there is none."""
+        trial = self._source.draw(trial_name(len(self.book.records))) if self._may_draw else None
+        if trial is not None:
+            self.book.add(trial)
+        return trial is not None
+
+    def _reopen_risen(self) -> None:
+        """Let trials wait again whose stage had been stopped and now goes on."""
+        for stage_id in self._verdicts.pruning.take_risen():
+            for record in self._pruned_at.pop(stage_id, ()):
+                self.book.reopen(self._source.restart(record))
+
+    def _pop_startable(self) -> Trial | None:
+        """The waiting trial that is to start. Those whose chain has a failed or stopped stage by now are ended instead."""
+        while (trial := self.book.pop_startable()) is not None:
+            ending = self._known_ending(trial)
+            if ending is None:
+                return trial
+            for observer in self._observers:
+                observer.trial_started(trial)
+            self._end(trial, ending)
+        return None
+
+    def _known_ending(self, trial: Trial) -> Ending | None:
+        """How a waiting trial ends without running; None when it can run."""
+        if failure := self._verdicts.failure(trial.record.stage_ids):
+            return Failed(failure)
+        stopped = self._verdicts.stopped(trial.record.stage_ids)
+        return Pruned(stopped) if stopped else None
+
+    # Taking updates.
+
+    def update(self, name: str, update: TrialUpdate) -> bool:
+        """Take an update of a running trial; True when the trial goes on. Updates of trials that do not run are ignored."""
+        trial = self.book.running(name)
+        if trial is None:
             return False
         if update.kind == "held":
-            self._hold(planned, update.stage_id)
+            self.book.hold(trial, update.stage_id)
             return False
-        update = self._note(planned, update)
-        for observer in self._observers:
-            observer.updated(planned, update)
+        self._note(trial, update)
+        ending = self._verdict(trial, update)
+        if ending is not None:
+            self._end(trial, ending)
+        elif update.stage_done:
+            self.book.save(trial.record)
+        else:
+            self.book.save_if_due(trial.record)
+        return ending is None
+
+    def _verdict(self, trial: Trial, update: TrialUpdate) -> Ending | None:
+        """How the trial ends by this update; None when it goes on. Every running trial that stops by itself stops here."""
         if update.kind == "failed":
-            self._failed_stages[update.stage_id] = update.message
-            self._end(planned, "failed", update.message)
-            return False
-        verdict = self._judge(planned, update)
+            self._verdicts.add_failure(update.stage_id, update.message)
+            return Failed(update.message)
+        rung = rung_at(trial.chain[update.stage_index].config, update.epoch, update.epochs)
+        if rung is not None and rung.epoch:
+            trial.record.middle_scores[update.stage] = [update.epoch, update.epochs, update.score]
+        stopped = self._verdicts.judge(rung, update.stage_id, update.score) if rung is not None else None
         if update.done:
-            planned.record.score = score = update.metrics.get(OBJECTIVE)
+            score = update.metrics.get(OBJECTIVE)
             usable = score is not None and math.isfinite(score)
-            self._end(planned, "finished" if usable else "failed", "" if usable else f"{OBJECTIVE} is {score}")
-        elif verdict:
-            self._prune(planned, update.stage_id)
-        elif update.stage_done or time.monotonic() - self._saved_at.get(trial, 0.0) > SAVE_EVERY_S:
-            self._save(planned.record)
-        return trial in self._running
+            return Finished(score) if score is not None and usable else Failed(f"{OBJECTIVE} is {score}")
+        return Pruned(stopped) if stopped else None
 
-    def worker_lost(self, trial: str, reason: str) -> None:
-        """A trial's worker is gone; another may take the trial over."""
-        planned = self._running.get(trial)
-        if planned is not None:
-            planned.record.reason = f"worker lost: {reason}"
+    def worker_lost(self, name: str, reason: str) -> None:
+        """A running trial's worker is lost; another may continue the trial."""
+        trial = self.book.running(name)
+        if trial is not None:
+            trial.record.reason = f"worker lost: {reason}"
             for observer in self._observers:
-                observer.worker_lost(planned)
+                observer.worker_lost(trial)
 
-    def fail(self, trial: str) -> None:
-        """Ends a trial whose worker is lost for good."""
-        planned = self._running.get(trial)
-        if planned is not None:
-            self._end(planned, "failed", planned.record.reason)
+    def fail(self, name: str) -> None:
+        """End a running trial whose worker was lost too often."""
+        trial = self.book.running(name)
+        if trial is not None:
+            self._end(trial, Failed(trial.record.reason))
 
     def interrupt(self) -> None:
-        """Marks every running trial as interrupted, so that a resume takes it up."""
-        for planned in list(self._running.values()):
-            self._end(planned, "interrupted", "the sweep was stopped")
+        """End every running trial as interrupted; the next driver continues it."""
+        for trial in self.book.running_trials():
+            self._end(trial, Interrupted("the sweep was stopped"))
 
-    def _note(self, planned: Trial, update: TrialUpdate) -> TrialUpdate:
-        """Remembers a update, once however often a trial that was begun again repeats it; as what it is to be passed on."""
-        record = planned.record
-        if update.kind == "failed":
-            return update
-        if update.kind == "reused" and update.is_own and update.stage_id not in record.trained_ids:
-            update = replace(update, kind="published")
+    def _note(self, trial: Trial, update: TrialUpdate) -> None:
+        """Write an update into the trial's record and pass it on. A restarted trial repeats updates: each counts once."""
+        record = trial.record
+        recovered = update.kind == "reused" and update.is_own and update.stage_id not in record.trained_ids
         if update.kind == "epoch":
             record.spent_s[update.stage] = record.spent_s.get(update.stage, 0.0) + update.cost_s
             record.epochs_trained += 1
             record.reused_s.pop(update.stage, None)
-            self._queue.in_training(record.trial, update.stage_id)
-        elif update.kind == "published":
+            self.book.stage_in_training(trial, update.stage_id)
+        elif recovered:
             record.spent_s[update.stage] = max(record.spent_s.get(update.stage, 0.0), update.cost_s)
             record.epochs_trained += 1
-        elif update.stage_id not in record.trained_ids:
+        elif update.kind == "reused" and update.stage_id not in record.trained_ids:
             record.reused_s[update.stage] = update.cost_s
-        record.stage, record.epoch, record.metrics = update.stage, update.epoch, update.metrics
-        record.epochs_done = sum(task.config.epochs for task in planned.chain[: update.stage_index]) + update.epoch
+        if update.kind != "failed":
+            record.stage, record.epoch, record.metrics = update.stage, update.epoch, update.metrics
+            record.epochs_done = sum(task.config.epochs for task in trial.chain[: update.stage_index]) + update.epoch
         if update.stage_done:
-            self._queue.published(update.stage_id)
+            self.book.stage_published(update.stage_id)
             record.stage_scores[update.stage] = update.score
-            if update.kind != "reused" and update.stage_id not in record.trained_ids:
+            if (update.kind == "epoch" or recovered) and update.stage_id not in record.trained_ids:
                 record.trained_ids.append(update.stage_id)
-        return update
-
-    def _judge(self, planned: Trial, update: TrialUpdate) -> str:
-        rung = rung_at(planned.chain[update.stage_index].config, update.epoch, update.epochs)
-        if rung is None:
-            return ""
-        if rung.epoch:
-            planned.record.middle_scores[update.stage] = [update.epoch, update.epochs, update.score]
-        return self._pruning.judge(rung, update.stage_id, update.score)
-
-    def _hold(self, planned: Trial, stage_id: str) -> None:
-        """Takes back a trial whose next stage is being trained elsewhere, or by a trial here that had not said so."""
-        record = planned.record
-        del self._running[record.trial]
-        trainer = next((other for other in self._running.values() if stage_id in other.record.stage_ids), None)
-        if trainer is not None:
-            self._queue.in_training(trainer.record.trial, stage_id)
-        else:
-            self._view.mark_leased(stage_id)
-        self._queue.release(record.trial)
-        self._wait(planned)
-
-    def _ask(self) -> bool:
-        """Draws a new trial and lets it wait; False when there is none."""
-        if len(self.trials) >= self.samples or self._source.exhausted:
-            return False
-        planned = self._source.draw(trial_name(len(self.trials)), lambda stage_ids: bool(self._failed_stage(stage_ids)))
-        if planned is None:
-            return False
-        self.trials[planned.record.trial] = planned.record
-        self._wait(planned)
-        return True
-
-    def _take_up_risen(self) -> None:
-        """Lets the trials wait again that were pruned at a stage which is now among those to go on."""
-        for stage_id in self._pruning.take_risen():
-            for record in self._pruned_at.pop(stage_id, ()):
-                self._wait(self._source.take_up(record), urgent=True)
-
-    def _wait(self, planned: Trial, *, urgent: bool = False) -> None:
-        record = planned.record
-        record.status = "waiting"
-        self._waiting[record.trial] = planned
-        self._remember(record)
-        self._queue.add(record.trial, record.stage_ids, urgent=urgent)
-
-    def _startable(self) -> Trial | None:
-        """The waiting trial that is to start; those that a failed or stopped stage has settled meanwhile are told so."""
-        while (trial := self._queue.pop()) is not None:
-            planned = self._waiting.pop(trial)
-            failed = self._failed_stage(planned.record.stage_ids)
-            stopped = self._stopped_stage(planned.record.stage_ids)
-            if not failed and not stopped:
-                return planned
-            for observer in self._observers:
-                observer.trial_started(planned)
-            if failed:
-                self._end(planned, "failed", failed)
+        for observer in self._observers:
+            if recovered:
+                observer.stage_recovered(trial, update)
             else:
-                self._prune(planned, stopped)
-        return None
+                observer.updated(trial, update)
 
-    def _failed_stage(self, stage_ids: Sequence[str]) -> str:
-        """Why a stage of the chain is known to fail; empty when none is."""
-        return next((self._failed_stages[stage_id] for stage_id in stage_ids if stage_id in self._failed_stages), "")
+    # Ending trials, and what earlier drivers decided.
 
-    def _stopped_stage(self, stage_ids: Sequence[str]) -> str:
-        """A stage of the chain that does not go on for now; empty when none is."""
-        return next((stage_id for stage_id in stage_ids if stage_id in self._pruning.stopped), "")
-
-    def _start(self, planned: Trial) -> None:
-        record = planned.record
-        record.status = "running"
-        self._running[record.trial] = planned
-        self._queue.claim(record.trial, record.stage_ids)
-        self._save(record)
+    def _end(self, trial: Trial, ending: Ending) -> None:
+        if isinstance(ending, Pruned):
+            self._pruned_at[ending.stopped.stage_id].append(trial.record)
+        self.book.end(trial, ending)
+        if trial.record.ended:
+            self._source.tell(trial)
+        # Observers come before the record: of a trial that is recorded as ended no later driver speaks again.
         for observer in self._observers:
-            observer.trial_started(planned)
+            observer.trial_ended(trial)
+        self.book.save(trial.record)
 
-    def _prune(self, planned: Trial, stage_id: str) -> None:
-        planned.record.stopped = stopped = self._pruning.stopped[stage_id]
-        self._pruned_at[stage_id].append(planned.record)
-        self._end(planned, "pruned", stopped.reason)
-
-    def _end(self, planned: Trial, status: Status, reason: str) -> None:
-        record = planned.record
-        record.status, record.reason = status, reason
-        self._running.pop(record.trial, None)
-        self._saved_at.pop(record.trial, None)
-        self._queue.release(record.trial)
-        if record.ended:
-            self._source.tell(planned)
-        # Before it is on record: what is on record as ended is never spoken of again.
-        for observer in self._observers:
-            observer.trial_ended(planned)
-        self._save(record)
-
-    def _remember(self, record: TrialRecord) -> None:
-        self._unsaved[record.trial] = record
-
-    def _save(self, record: TrialRecord) -> None:
-        if record.trial in self._running:
-            self._saved_at[record.trial] = time.monotonic()
-        self._remember(record)
-        self._save_all()
-
-    def _save_all(self) -> None:
-        # In the order of their names, new ones at least: whenever this process is killed, the records have no gap.
-        for record in self._unsaved.values():
-            self._records.save_trial(record)
-        self._unsaved.clear()
-
-    def _recall(self, ended: Sequence[TrialRecord]) -> None:
-        """What an earlier driver knew of scores and of the trials that were pruned by them."""
+    def _restore_verdicts(self, ended: Sequence[TrialRecord]) -> None:
+        """Restore what earlier drivers knew of scores, and of the trials that these stopped."""
         for record in ended:
             for rung, stage_id, score in record.rung_scores():
-                self._pruning.add(rung, stage_id, score)
+                self._verdicts.pruning.add(rung, stage_id, score)
         for record in ended:
             if record.stopped is not None:
-                self._pruning.recall(record.stopped)
+                self._verdicts.pruning.recall(record.stopped)
                 self._pruned_at[record.stopped.stage_id].append(record)

@@ -1,12 +1,15 @@
-"""Which stages stop early: asynchronous successive halving at the ends and in the middle of stages, where scores can be compared.
+"""Which stages do not go on, and why: those that failed, and those that asynchronous successive halving stopped.
 
-A score is compared only with scores of the same stage at the same epoch of as long a schedule: same loss, same label space.
-(Tune's own ASHA has its rungs at powers of a factor.) Nothing that is stopped is lost: its checkpoint stays in the store, and
-when later scores turn out worse it may go on.
+Halving compares scores at the end and in the middle of stages, and only scores of the same stage (same loss, same label space)
+at the same epoch of an equally long schedule. Tune's own ASHA cannot do that: its rungs lie at powers of a factor. Nothing that
+is stopped is lost: its checkpoint stays in the store, and it may go on when later scores are worse.
+
+Source: Li et al., A System for Massively Parallel Hyperparameter Tuning, MLSys 2020.
 """
 
 import heapq
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from birdclef_core.config import StageConfig
@@ -16,14 +19,16 @@ MIN_EPOCHS_FOR_A_MIDDLE = 10
 
 @dataclass(frozen=True)
 class Rung:
-    """A place where scores are compared: the end of a stage, or an epoch in the middle of a schedule of given length."""
+    """A place where scores are compared: the end of a stage, or an epoch in the middle of a schedule of a given length."""
 
     stage: str
+    """Name of the stage."""
     epoch: int = 0
-    """0: the end, whatever the length of the schedule."""
+    """The epoch, or 0 for the end of a schedule of any length."""
     epochs: int = 0
+    """Length of the schedule in epochs, or 0 for the end of a schedule of any length."""
     kind: str = ""
-    """Label space and loss of the stage. A search of one's own may give stages of one name several."""
+    """Label space and loss of the stage: a user's search may have stages of the same name with different ones."""
 
     @property
     def name(self) -> str:
@@ -31,17 +36,17 @@ class Rung:
 
     @property
     def keep(self) -> float:
-        """Share of the scores with which a stage goes on: the better half at an end, all but the worst quarter in a middle."""
+        """The share of stages that go on: the better half at the end of a stage, all but the worst quarter in the middle."""
         return 0.75 if self.epoch else 0.5
 
 
 def kind_of(config: StageConfig) -> str:
-    """See Rung.kind."""
+    """The value of `Rung.kind` for a stage."""
     return f"{config.label_space} {config.loss}"
 
 
 def rung_at(config: StageConfig, epoch: int, epochs: int) -> Rung | None:
-    """The rung at an epoch of a stage, if there is one. `epochs`: of the schedule, or where it was stopped early."""
+    """The rung at an epoch of a stage, if there is one. `epochs`: length of the schedule, or the last epoch of an early stop."""
     if epoch == epochs:
         return Rung(config.name, kind=kind_of(config))
     if epochs >= MIN_EPOCHS_FOR_A_MIDDLE and epoch == epochs // 2:
@@ -51,17 +56,17 @@ def rung_at(config: StageConfig, epoch: int, epochs: int) -> Rung | None:
 
 @dataclass
 class _Scores:
-    """Scores at one rung, split at the cut: adding one costs the logarithm of their number."""
+    """The scores at one rung, divided into those that go on and the others. Adding one costs the logarithm of their number."""
 
     known: dict[str, float] = field(default_factory=dict)
-    """By stage id: a stage that many trials share counts once."""
+    """Scores by stage id: a stage that many trials share counts once."""
     upper: list[tuple[float, str]] = field(default_factory=list)
-    """Heap with the lowest of the kept share on top."""
+    """Heap of the scores that go on, the lowest first."""
     lower: list[tuple[float, str]] = field(default_factory=list)
-    """Heap with the best of the others on top, negated."""
+    """Heap of the other scores, negated, the best first."""
 
     def add(self, stage_id: str, score: float, keep: float) -> list[str]:
-        """Remembers a score; the stages that have come into the kept share by that."""
+        """Add a score and return the stages that now belong to the share `keep`, and did not before."""
         if stage_id in self.known:
             return []
         self.known[stage_id] = score
@@ -83,27 +88,29 @@ class _Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
-    """A stage that does not go on for now."""
+    """A stage that pruning has stopped. It may go on later."""
 
     stage_id: str
     rung: Rung
+    """Where it was stopped."""
     score: float
+    """Its score there."""
     reason: str
 
 
 class StageHalving:
-    """Keeps the upper share of what has reached a rung."""
+    """Lets the upper share of the stages at each rung go on."""
 
     def __init__(self, grace: float = 4) -> None:
-        """`grace`: so many different stages must have come to a rung before one is stopped there; infinity: none ever is."""
+        """`grace`: no stage is stopped at a rung that fewer different stages have reached; infinity: none is ever stopped."""
         self._grace = grace
         self._scores: dict[Rung, _Scores] = {}
         self.stopped: dict[str, Stopped] = {}
-        """By stage id."""
+        """The stopped stages, by id."""
         self._risen: list[str] = []
 
     def add(self, rung: Rung, stage_id: str, score: float) -> None:
-        """Remembers a score at a rung."""
+        """Add a score at a rung. A stage that was stopped at this rung, and at no other, may rise by it."""
         if math.isfinite(score):
             for risen in self._scores.setdefault(rung, _Scores()).add(stage_id, score, rung.keep):
                 if risen in self.stopped and self.stopped[risen].rung == rung:
@@ -111,7 +118,7 @@ class StageHalving:
                     self._risen.append(risen)
 
     def judge(self, rung: Rung, stage_id: str, score: float) -> str:
-        """Why a stage with this score at the rung is to stop; empty when it goes on. The score is remembered."""
+        """Add a score and return why the stage stops there; an empty text when it goes on."""
         if not math.isfinite(score):
             return self._stop(rung, stage_id, score, f"its score at {rung.name} is {score}")
         self.add(rung, stage_id, score)
@@ -123,17 +130,42 @@ class StageHalving:
         return self._stop(rung, stage_id, score, f"at {rung.name} {below}")
 
     def recall(self, stopped: Stopped) -> None:
-        """An earlier driver's verdict. If the scores that are remembered tell otherwise by now, the stage has risen."""
+        """Restore an earlier driver's verdict. If the scores known by now say otherwise, the stage rises."""
         if math.isfinite(stopped.score) and not self.judge(stopped.rung, stopped.stage_id, stopped.score):
             self._risen.append(stopped.stage_id)
         else:
             self.stopped[stopped.stage_id] = stopped
 
     def take_risen(self) -> list[str]:
-        """Stages that were stopped and are now among those to go on; each once."""
+        """Return the stages that were stopped and now go on, each once."""
         risen, self._risen = self._risen, []
         return risen
 
     def _stop(self, rung: Rung, stage_id: str, score: float, reason: str) -> str:
         self.stopped[stage_id] = Stopped(stage_id=stage_id, rung=rung, score=score, reason=reason)
         return reason
+
+
+class StageVerdicts:
+    """Everything known about stages that do not go on: the one place where it is decided who stops."""
+
+    def __init__(self, pruning: StageHalving | None = None) -> None:
+        self.pruning = pruning or StageHalving()
+        self._failures: dict[str, str] = {}
+        """Why a stage cannot be trained, by its id."""
+
+    def add_failure(self, stage_id: str, reason: str) -> None:
+        """Every trial that needs this stage fails from now on."""
+        self._failures[stage_id] = reason
+
+    def failure(self, stage_ids: Sequence[str]) -> str:
+        """Why a stage of a chain cannot be trained; an empty text when none is known to fail."""
+        return next((self._failures[stage_id] for stage_id in stage_ids if stage_id in self._failures), "")
+
+    def stopped(self, stage_ids: Sequence[str]) -> Stopped | None:
+        """The first stage of a chain that pruning has stopped; None when there is none."""
+        return next((self.pruning.stopped[stage_id] for stage_id in stage_ids if stage_id in self.pruning.stopped), None)
+
+    def judge(self, rung: Rung, stage_id: str, score: float) -> Stopped | None:
+        """Add a score at a rung; the verdict if the stage stops there."""
+        return self.pruning.stopped[stage_id] if self.pruning.judge(rung, stage_id, score) else None

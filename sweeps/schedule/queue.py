@@ -1,37 +1,20 @@
-"""Which of the waiting trials may start: none that needs a stage that another is training, and the one that unblocks most first.
+"""Which of the waiting trials may start: none that needs a stage that another trial is training; first the one that most others wait for.
 
-Everything here costs the logarithm of the number of waiting trials, or the length of a chain.
+Every operation costs the logarithm of the number of waiting trials, or the length of a chain. The queue is the only one that
+writes the view of the store.
 """
 
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-
-class StoreView(Protocol):
-    """What the driver knows of the stage store, without asking it anew each time."""
-
-    def is_published(self, stage_id: str) -> bool:
-        """Whether the stage is in the store."""
-
-    def is_leased(self, stage_id: str) -> bool:
-        """Whether another sweep is training the stage, as of a moment ago."""
-
-    def mark_published(self, stage_id: str) -> None:
-        """The driver has been told that the stage is in the store."""
-
-    def mark_missing(self, stage_id: str) -> None:
-        """The driver has been told that the stage is not in the store after all: damaged, or removed."""
-
-    def mark_leased(self, stage_id: str) -> None:
-        """The driver has been told that another sweep is training the stage."""
+from sweeps.schedule.store_view import StoreView
 
 
 @dataclass(frozen=True, order=True)
 class _Place:
-    """A trial's place in the queue: those that were under way before come first, then the older ones."""
+    """A trial's place in the queue: trials that were open before come first, then the older ones."""
 
     is_new: bool
     age: int
@@ -39,7 +22,7 @@ class _Place:
 
 
 class TrialQueue:
-    """Waiting trials, and the stages that running trials have claimed."""
+    """The order of the waiting trials, and the stages that running trials have claimed. Knows trials by their names alone."""
 
     def __init__(self, view: StoreView) -> None:
         self._view = view
@@ -47,30 +30,29 @@ class TrialQueue:
         """Place and stage ids by trial."""
         self._added = 0
         self._groups: dict[str, list[_Place]] = {}
-        """Trials that could start, by the first stage that they would train: one of a group starts, the others wait for it.
-        Each is a heap."""
+        """Heaps of the trials that could start, by the first stage that they would train: one starts, the others of its group wait."""
         self._order: list[tuple[bool, int, int, str]] = []
-        """Heap over the groups: urgent, then large, then early ones. An entry whose group has changed since is passed over."""
+        """Heap over the groups: urgent ones first, then large ones, then early ones. An entry whose group has changed is skipped."""
         self._blocked: defaultdict[str, list[str]] = defaultdict(list)
-        """Trials that wait for a stage that a running trial will train."""
+        """Trials that wait for a stage that a running trial of this sweep will train, by the stage."""
         self._elsewhere: defaultdict[str, list[str]] = defaultdict(list)
-        """Trials that wait for a stage that another sweep is training."""
+        """Trials that wait for a stage that another sweep is training, by the stage."""
         self._claims: dict[str, str] = {}
-        """The running trial that will train a stage."""
+        """The running trial that will train a stage, by the stage."""
         self._claimed: dict[str, list[str]] = {}
-        """By running trial."""
+        """The stages that a running trial will train, by the trial."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def add(self, trial: str, stage_ids: Sequence[str], *, urgent: bool = False) -> None:
-        """Takes a trial in; an urgent one, which was under way before, goes before those that are new."""
+        """Add a waiting trial. An urgent one, which was open before, goes before the new ones."""
         self._added += 1
         self._waiting[trial] = (_Place(not urgent, self._added, trial), stage_ids)
         self._file(trial)
 
     def pop(self) -> str | None:
-        """The trial that is to start next, taken out; None when all that wait have to wait."""
+        """Remove and return the trial that is to start next; None when every waiting trial has to wait."""
         self._look_elsewhere()
         while self._order:
             _, minus_size, _, first = heapq.heappop(self._order)
@@ -90,27 +72,35 @@ class TrialQueue:
         return None
 
     def claim(self, trial: str, stage_ids: Sequence[str]) -> None:
-        """The trial has been started and will train what is missing of its chain."""
+        """The trial has started and will train the stages of its chain that are not in the store."""
         missing = self._missing(stage_ids)
         self._claimed[trial] = missing
         self._claims |= dict.fromkeys(missing, trial)
         for stage_id in missing:
             self._refile(place.trial for place in self._groups.pop(stage_id, ()))
 
-    def published(self, stage_id: str) -> None:
-        """The stage is in the store: those that wait for it are looked at again."""
+    def stage_published(self, stage_id: str) -> None:
+        """The stage is in the store: trials that wait for it are sorted in again."""
         self._view.mark_published(stage_id)
         self._free(stage_id)
 
-    def in_training(self, trial: str, stage_id: str) -> None:
-        """A running trial trains the stage, which it had not claimed if the store's copy turned out to be damaged."""
+    def stage_in_training(self, trial: str, stage_id: str) -> None:
+        """A running trial trains the stage. It had not claimed it if the stored copy turned out to be damaged."""
         if stage_id not in self._claims:
             self._view.mark_missing(stage_id)
             self._claims[stage_id] = trial
             self._claimed[trial].append(stage_id)
 
+    def stage_leased(self, stage_id: str) -> None:
+        """Another sweep trains the stage."""
+        self._view.mark_leased(stage_id)
+
+    def stage_removed(self, stage_id: str) -> None:
+        """The stage is no longer in the store."""
+        self._view.mark_missing(stage_id)
+
     def release(self, trial: str) -> None:
-        """The trial runs no longer: what it had claimed and not published is free again."""
+        """The trial no longer runs: what it had claimed and not published is free again."""
         for stage_id in self._claimed.pop(trial, ()):
             if self._claims.get(stage_id) == trial:
                 self._free(stage_id)
@@ -120,7 +110,7 @@ class TrialQueue:
         self._refile(self._blocked.pop(stage_id, ()))
 
     def _missing(self, stage_ids: Sequence[str]) -> list[str]:
-        """The stages after the deepest one that is in the store."""
+        """The stages after the last one of the chain that is in the store."""
         for index in range(len(stage_ids) - 1, -1, -1):
             if self._view.is_published(stage_ids[index]):
                 return list(stage_ids[index + 1 :])
@@ -146,6 +136,6 @@ class TrialQueue:
         heapq.heappush(self._order, (group[0].is_new, -len(group), group[0].age, first))
 
     def _look_elsewhere(self) -> None:
-        """Takes up those that waited for another sweep, when it has published the stage or given it up."""
+        """Sort in the trials that waited for another sweep, where it has published the stage or given it up."""
         for stage_id in [stage_id for stage_id in self._elsewhere if not self._view.is_leased(stage_id)]:
             self._refile(self._elsewhere.pop(stage_id))

@@ -102,7 +102,7 @@ class TrialRecord:
 
     def begin_again(self, stage_ids: list[str]) -> None:
         """Forgets what it will be told anew when it goes on from the store; what it has cost stays."""
-        self.stage_ids, self.status, self.stage, self.epoch, self.epochs_done = stage_ids, "waiting", "", 0, 0
+        self.stage_ids, self.stage, self.epoch, self.epochs_done = stage_ids, "", 0, 0
         self.stage_scores, self.middle_scores, self.metrics, self.reused_s = {}, {}, {}, {}
         self.score, self.reason, self.stopped = None, "", None
 

@@ -1,6 +1,7 @@
-"""What the driver knows of the stage store without asking it for each trial: one listing at the start, leases every few seconds."""
+"""What the driver knows of the stage store without reading it for each trial: one listing at the start, leases every few seconds."""
 
 import time
+from typing import Protocol
 
 from birdclef_core.store.leases import Leases
 from birdclef_core.store.stage_store import StageStore
@@ -8,18 +9,36 @@ from birdclef_core.store.stage_store import StageStore
 REFRESH_S = 3.0
 
 
-class DriverStoreView:
-    """The `StoreView` of a real sweep.
+class StoreView(Protocol):
+    """What the driver knows of the stage store. Used by the driver's main thread alone; only the queue of trials calls `mark_...`.
 
-    It may be a little behind: then a trial starts, finds out at once that its stage is there or is being trained elsewhere
-    (the worker asks the store itself), and says so.
+    A view may be a few seconds old. Nothing breaks by that: a worker reads the store itself before it trains a stage.
     """
+
+    def is_published(self, stage_id: str) -> bool:
+        """Whether the stage is in the store."""
+
+    def is_leased(self, stage_id: str) -> bool:
+        """Whether another sweep is training the stage."""
+
+    def mark_published(self, stage_id: str) -> None:
+        """From now on the stage is published."""
+
+    def mark_missing(self, stage_id: str) -> None:
+        """From now on the stage is not published: it was damaged, or removed."""
+
+    def mark_leased(self, stage_id: str) -> None:
+        """From now on another sweep is training the stage, until the leases are read again."""
+
+
+class DriverStoreView:
+    """The view of a real sweep's driver."""
 
     def __init__(self, store: StageStore, leases: Leases, *, sweep: str) -> None:
         self._store, self._leases, self._sweep = store, leases, sweep
         self._published: set[str] = set()
         self._doubtful = set(store.known_ids())
-        """Known to the store when it was listed: published, or damaged, or never finished."""
+        """Stages of which it is not known yet whether they are published, damaged or unfinished."""
         self._leased: set[str] = set()
         self._refreshed = -REFRESH_S
         self._clock_offset_s: float | None = None
@@ -41,6 +60,7 @@ class DriverStoreView:
 
     def mark_missing(self, stage_id: str) -> None:
         self._published.discard(stage_id)
+        self._doubtful.discard(stage_id)
 
     def mark_leased(self, stage_id: str) -> None:
         self._leased.add(stage_id)
@@ -52,6 +72,6 @@ class DriverStoreView:
             self._clock_offset_s = self._leases.clock_offset_s()
         now_s = time.time() + (self._clock_offset_s or 0.0)
         leased = {entry.stage_id for entry in others if not self._leases.is_dead(entry, now_s)}
-        self._doubtful |= self._leased - leased  # those that other sweeps were training may be there now
+        self._doubtful |= self._leased - leased  # what other sweeps were training may be published now
         self._leased = leased
         self._refreshed = time.monotonic()

@@ -1,37 +1,28 @@
-"""Where a sweep's trials come from: draws that nobody has drawn before, and trials that go on; and where their outcomes go."""
+"""Where the trials of a sweep come from (new draws, and trials that go on), and how the sampler learns what became of them."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from sweeps.schedule.pruning import kind_of
+from sweeps.schedule.pruning import StageVerdicts, kind_of
 from sweeps.schedule.records import Outcome, ToldDraw, TrialRecord
 from sweeps.schedule.sampler import Draw, Sampler, Told
+from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.search.chains import Chain, ChainBuilder, config_fingerprint
 
 DUPLICATES_BEFORE_THE_GRID = 10
 DUPLICATES_BEFORE_THE_END = 50
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A trial with its chain of stages."""
-
-    record: TrialRecord
-    chain: Chain
-    draw: Draw
-    """To tell the sampler the outcome by."""
-
-
 class TrialSource:
-    """Draws trials and tells the sampler what became of them. A configuration is drawn once; its duplicates are told its score."""
+    """Draws trials and reports their outcomes to the sampler. A configuration becomes one trial; its duplicates get the trial's score.
 
-    def __init__(self, chains: ChainBuilder, known: Sequence[TrialRecord], changed: Callable[[TrialRecord], None]) -> None:
-        """`known`: the trials of earlier drivers; what their samplers were told this one is told, where it means the same in this
-        search. `changed` is called with each trial whose record of what was told has grown.
-        """
-        self._chains, self._changed = chains, changed
+    What earlier drivers reported to their samplers is reported to this one, where it means the same in this search.
+    """
+
+    def __init__(self, chains: ChainBuilder, book: TrialBook, verdicts: StageVerdicts) -> None:
+        self._chains, self._book, self._verdicts = chains, book, verdicts
+        known = list(book.records.values())
         self._points = {record.trial: _point_in(chains, record, record.recipe, record.params) for record in known}
         draws = [draw.draw for record in known for draw in record.told]
         history = [
@@ -48,21 +39,21 @@ class TrialSource:
         )
         self._by_last_stage = {record.stage_ids[-1]: record for record in known}
         self._duplicates: defaultdict[str, list[Draw]] = defaultdict(list)
-        """Draws that are the same as a trial that has not ended, by its name."""
+        """Draws with the configuration of an open trial, by the trial's name."""
         self._grid = chains.search.points()
         self.exhausted = False
-        """Whether there is nothing new to draw."""
+        """Whether the search space has nothing new to draw."""
 
     def means_the_same(self, record: TrialRecord) -> bool:
-        """Whether a known trial is a point of this search: only then are its scores compared with those of new ones."""
+        """Whether an earlier trial is a point of this search: only then are its scores compared with those of new trials."""
         return self._points.get(record.trial) is not None
 
     def free_draws(self, waiting: int, max_running: int) -> int:
-        """See Sampler.free_draws."""
+        """See `Sampler.free_draws`."""
         return self._sampler.free_draws(waiting, max_running)
 
-    def draw(self, name: str, is_known_to_fail: Callable[[Sequence[str]], bool]) -> Trial | None:
-        """A new trial of that name; None when there is none. Draws that are known to fail are told so, and not returned."""
+    def draw(self, name: str) -> Trial | None:
+        """A new trial of that name; None when there is none. A draw that needs a failed stage is reported as failed and skipped."""
         for attempt in range(DUPLICATES_BEFORE_THE_END):
             draw = self._sampler.ask() if attempt < DUPLICATES_BEFORE_THE_GRID else self._draw_from_grid()
             if draw is None:
@@ -71,15 +62,15 @@ class TrialSource:
             twin = self._by_last_stage.get(chain[-1].stage_id)
             if twin is not None:
                 self._tell_as(draw, twin)
-            elif is_known_to_fail([task.stage_id for task in chain]):
+            elif self._verdicts.failure([task.stage_id for task in chain]):
                 self._sampler.tell(draw.ticket, Outcome(kind="failed"))
             else:
-                return self._plan_new(name, draw, chain)
+                return self._new_trial(name, draw, chain)
         self.exhausted = True
         return None
 
-    def take_up(self, record: TrialRecord) -> Trial:
-        """A trial that was under way before, or was pruned, from its first stage on: what is in the store is reused."""
+    def restart(self, record: TrialRecord) -> Trial:
+        """A trial that was open before, or was pruned, from its first stage on. What is in the store is reused."""
         point = self._points.get(record.trial)
         params = record.params if point is None else point
         chain = self._chains.chain(record.recipe, params)
@@ -89,13 +80,13 @@ class TrialSource:
         self._by_last_stage[record.stage_ids[-1]] = record
         return Trial(record=record, chain=chain, draw=self._sampler.take(record.recipe, params))
 
-    def tell(self, planned: Trial) -> None:
-        """The trial has ended."""
-        for draw in (planned.draw, *self._duplicates.pop(planned.record.trial, ())):
-            self._tell(draw, planned.record)
+    def tell(self, trial: Trial) -> None:
+        """Report the outcome of a trial that has ended, also for its duplicates."""
+        for draw in (trial.draw, *self._duplicates.pop(trial.record.trial, ())):
+            self._tell(draw, trial.record)
 
     def _draw_from_grid(self) -> Draw | None:
-        """A point of a finite space that has not been tried; where there are no end of points, another draw."""
+        """A point of a finite space that has not been tried; in an infinite space, another draw."""
         if self._grid is None:
             return self._sampler.ask()
         for recipe, params in self._grid:
@@ -113,14 +104,14 @@ class TrialSource:
         outcome = _outcome(record)
         self._sampler.tell(draw.ticket, outcome)
         record.told.append(ToldDraw(draw=draw.ticket, recipe=draw.recipe, params=draw.params, outcome=outcome))
-        self._changed(record)
+        self._book.mark_changed(record)
 
     def _point_of_draw(self, record: TrialRecord, draw: ToldDraw) -> dict[str, Any] | None:
         if (draw.recipe, draw.params) == (record.recipe, record.params):
             return self._points[record.trial]
         return _point_in(self._chains, record, draw.recipe, draw.params)
 
-    def _plan_new(self, name: str, draw: Draw, chain: Chain) -> Trial:
+    def _new_trial(self, name: str, draw: Draw, chain: Chain) -> Trial:
         record = TrialRecord(
             trial=name,
             recipe=draw.recipe,
@@ -135,7 +126,7 @@ class TrialSource:
 
 
 def _point_in(chains: ChainBuilder, record: TrialRecord, recipe: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Parameters as a point of the tree's search; None where they would not make the same model and stages there as the trial's."""
+    """Parameters as a point of the search; None where they would make another model or other stages than the trial's."""
     point = chains.search.point_of(recipe, params)
     same = point is not None and config_fingerprint(chains.chain(recipe, point)) == record.config_id
     return point if same else None

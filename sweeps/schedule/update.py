@@ -1,4 +1,4 @@
-"""What a trial updates to its driver, and the names under which its scores are tracked."""
+"""What a running trial sends its driver, and the names under which its scores are tracked."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -6,51 +6,61 @@ from typing import Any, Literal
 from birdclef_core.stages.training import SOUNDSCAPES
 
 SCORE = "cmap_pad5"
+"""The score by which trials are compared at the same stage."""
 
-
-UpdateKind = Literal["epoch", "reused", "published", "failed", "held"]
+UpdateKind = Literal["epoch", "reused", "failed", "held"]
 
 
 @dataclass(kw_only=True)
 class TrialUpdate:
-    """What a trial tells its driver: after each epoch, for each reused stage, when it fails, and when its next stage is being
-    trained by another sweep (`held`: the trial is to be run again later). The driver makes `published` of a reused stage that the
-    trial itself had trained and was killed before it could say so. Plain JSON types."""
+    """What a trial sends its driver, in plain JSON types.
+
+    It sends `epoch` after each epoch that it has trained, `reused` for each stage that it finds in the store, `failed` when it
+    cannot go on, and `held` when its next stage is being trained by another trial: then it is run again later.
+    """
 
     kind: UpdateKind
     stage: str
+    """Name of the stage."""
     stage_index: int
+    """Place of the stage in the trial's chain, from 0."""
     stage_id: str
     epoch: int
+    """Number of the epoch, from 1; of a reused stage its last."""
     epochs: int
+    """Number of epochs of the stage; after an early stop the last one."""
     score: float
-    """`cmap_pad5` in the stage's own label space: what trials are compared by at the same stage."""
+    """`cmap_pad5` in the stage's own label space."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Under the names they are tracked by: `val/...` for the target species, `val_all/...` for all species,
+    """Metrics by the names under which they are tracked: `val/...` for the target species, `val_all/...` for all species,
     `val_soundscapes/...` for the target species in labelled soundscapes, `train/...`."""
     cost_s: float = 0.0
-    """Device seconds: spent since the last update, or saved by a reused stage."""
+    """Device seconds: spent on the epoch, or saved by the reused stage."""
     is_own: bool = False
-    """Of a reused stage: whether this trial has trained it."""
+    """Whether a reused stage was trained by this trial."""
     message: str = ""
-    """Why the trial failed, or what the user should know (a damaged checkpoint, for one)."""
+    """Why the trial failed, or something the user should know, such as a damaged checkpoint."""
     device: str = ""
+    """Name of the device on which the trial runs."""
     node: str = ""
-    """Of a Ray cluster, where the trial runs."""
+    """Id of the Ray node on which the trial runs."""
     time_s: float = 0.0
-    """Seconds since the epoch, Unix time."""
+    """Unix time in seconds."""
     done: bool = False
+    """Whether this is the trial's last update."""
 
     @property
     def stage_done(self) -> bool:
-        return self.kind in ("epoch", "reused", "published") and self.epoch == self.epochs
+        """Whether the stage is at its end."""
+        return self.kind in ("epoch", "reused") and self.epoch == self.epochs
 
     def to_result(self) -> dict[str, Any]:
+        """The update as a result of Tune."""
         return asdict(self)
 
     @classmethod
     def from_result(cls, result: dict[str, Any]) -> "TrialUpdate":
-        """From a Tune result, which has other entries too and may have been flattened."""
+        """The update in a result of Tune, which has other entries too and may have been flattened."""
         values = {name: result[name] for name in cls.__dataclass_fields__ if name in result}
         if "metrics" not in values:
             values["metrics"] = {key[8:]: value for key, value in result.items() if key.startswith("metrics/")}
@@ -58,7 +68,7 @@ class TrialUpdate:
 
 
 def tracked_name(label_space: str, name: str) -> str:
-    """The name that a score is tracked by: `val_soundscapes/...` for those on soundscapes."""
+    """The name under which a score is tracked; scores on soundscapes are `val_soundscapes/...` whatever the label space."""
     if name.startswith(SOUNDSCAPES):
         return f"val_{name}"
     return f"val/{name}" if label_space == "target" else f"val_{label_space}/{name}"

@@ -35,8 +35,9 @@ from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.trial import run_trial
-from sweeps.schedule.coordinator import Coordinator, Trial
+from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.store_view import DriverStoreView
+from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
 from sweeps.tracking.delivery import JournalTracker
 from sweeps.tracking.events import SweepFinished, SweepStarted
@@ -110,10 +111,8 @@ class Driver:
             chains = make_chain_builder(sweep)
             tracker = JournalTracker(place.folder / sweep, "nowhere", _nowhere)
             observer = TrackingObserver(tracker, place.store, place.folder / sweep, space=chains.search.space, tags={})
-            view = DriverStoreView(place.store, place.leases, sweep=sweep)
-            self.coordinator = Coordinator(
-                chains, view, place.records(sweep), samples=place.samples, max_running=WORKERS, observers=(observer,)
-            )
+            book = TrialBook(place.records(sweep), DriverStoreView(place.store, place.leases, sweep=sweep))
+            self.coordinator = Coordinator(chains, book, samples=place.samples, max_running=WORKERS, observers=(observer,))
             self._compare_with_before()
             tracker.record(SweepStarted(sweep=sweep, search="crashes"))
             self._serve()

@@ -11,8 +11,9 @@ from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary, summarise_record
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import SimulatedStore, SimulatedView, even_score
-from sweeps.schedule.coordinator import OBJECTIVE, Coordinator, Trial
+from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
 from sweeps.schedule.records import SweepRecords
+from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Choice, Range, Search
@@ -48,9 +49,13 @@ def make_chain_builder(search: Search | None = None, **changes) -> ChainBuilder:
 def make_coordinator(folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=()) -> Coordinator:
     records = SweepRecords(Storage.parse(str(folder)).at(sweep))
     view = SimulatedView(SimulatedStore() if store is None else store, sweep)
-    return Coordinator(
-        chains or make_chain_builder(), view, records, samples=samples, max_running=max_running, observers=observers
-    )
+    book = TrialBook(records, view)
+    return Coordinator(chains or make_chain_builder(), book, samples=samples, max_running=max_running, observers=observers)
+
+
+def view_of(coordinator: Coordinator) -> SimulatedView:
+    """What a made-up coordinator sees of its store."""
+    return coordinator.book._queue._view
 
 
 def summary_of(task: StageTask, **changes) -> StageSummary:
@@ -77,7 +82,7 @@ class MadeUpWorkers:
 
     def __init__(self, coordinator: Coordinator, seed: int = 0) -> None:
         self.coordinator = coordinator
-        self.published = coordinator._view.store.published
+        self.published = view_of(coordinator).store.published
         self.random = random.Random(seed)
         self.executed: list[str] = []
         """stage_id of every stage that was trained to its end."""

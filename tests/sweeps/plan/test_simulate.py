@@ -4,11 +4,12 @@ import math
 from dataclasses import replace
 
 import pytest
-from made_up import make_chain_builder, make_search
+from made_up import make_chain_builder, make_search, view_of
 
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, SimulationResult, simulate
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
+from sweeps.schedule.trials import TrialBook
 
 
 def sweep(
@@ -16,12 +17,12 @@ def sweep(
 ) -> SimulatedSweep:
     chains = make_chain_builder(replace(make_search(), sampler="random"), seed=seed)
     view, pruning = SimulatedView(store, name), StageHalving() if prunes else StageHalving(grace=math.inf)
-    coordinator = Coordinator(chains, view, MemoryRecords(), samples=samples, max_running=workers, pruning=pruning)
+    coordinator = Coordinator(chains, TrialBook(MemoryRecords(), view), samples=samples, max_running=workers, pruning=pruning)
     return SimulatedSweep(name=name, coordinator=coordinator)
 
 
 def run(*sweeps: SimulatedSweep) -> SimulationResult:
-    return simulate(sweeps, sweeps[0].coordinator._view.store, 4 * len(sweeps), lambda task: 2.0)
+    return simulate(sweeps, view_of(sweeps[0].coordinator).store, 4 * len(sweeps), lambda task: 2.0)
 
 
 def test_executed_epochs_are_the_unique_epochs():
@@ -53,7 +54,7 @@ def test_a_stage_stopped_in_the_middle_goes_on_from_there():
     )
     chains = make_chain_builder(replace(make_search(), recipes=recipes, sampler="random"))
     store = SimulatedStore()
-    coordinator = Coordinator(chains, SimulatedView(store, "a"), MemoryRecords(), samples=60, max_running=3)
+    coordinator = Coordinator(chains, TrialBook(MemoryRecords(), SimulatedView(store, "a")), samples=60, max_running=3)
     result = simulate([SimulatedSweep(name="a", coordinator=coordinator)], store, 3, lambda task: 1.0)
     assert set(result.executed.values()) == {1}
     assert result.epochs == 10 * len(result.executed) + sum(store.unfinished.values())
@@ -83,7 +84,7 @@ class _Counting:
 def test_work_grows_with_the_number_of_trials_and_no_faster(prunes):
     def asked(samples: int) -> int:
         one = sweep(SimulatedStore(), samples=samples, workers=8, prunes=prunes)
-        queue = one.coordinator._queue
+        queue = one.coordinator.book._queue
         queue._view = counting = _Counting(queue._view)
         run(one)
         return counting.asked

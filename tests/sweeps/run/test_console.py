@@ -2,11 +2,12 @@
 
 import io
 
-from made_up import MadeUpWorkers, make_coordinator
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator
 from rich.console import Console
 
 from sweeps.run.console import SweepConsole
 from sweeps.run.ranking import best_by_end, ranked_markdown, ranked_table, ranking
+from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.records import TrialRecord
 
 
@@ -18,12 +19,15 @@ def record(trial: str, score: float | None, **values) -> TrialRecord:
     )
 
 
+def run_with_console(folder, console: Console, samples: int) -> None:
+    book = make_coordinator(folder, samples=samples).book
+    with SweepConsole(console, book, samples) as terminal:
+        MadeUpWorkers(Coordinator(make_chain_builder(), book, samples=samples, max_running=2, observers=(terminal,))).run()
+
+
 def test_a_plain_line_an_event_where_there_is_no_terminal(tmp_path):
     out = io.StringIO()
-    with SweepConsole(Console(file=out)) as terminal:
-        coordinator = make_coordinator(tmp_path, samples=3, observers=(terminal,))
-        terminal.follow(coordinator)
-        MadeUpWorkers(coordinator).run()
+    run_with_console(tmp_path, Console(file=out), samples=3)
     lines = out.getvalue().splitlines()
     assert sum("started with" in line for line in lines) == 3
     assert any("pretrain_ce epoch 1/3" in line and "left" in line for line in lines)
@@ -32,10 +36,7 @@ def test_a_plain_line_an_event_where_there_is_no_terminal(tmp_path):
 
 def test_a_live_table_on_a_terminal(tmp_path):
     out = io.StringIO()
-    with SweepConsole(Console(file=out, force_terminal=True, width=120)) as terminal:
-        coordinator = make_coordinator(tmp_path, samples=2, observers=(terminal,))
-        terminal.follow(coordinator)
-        MadeUpWorkers(coordinator).run()
+    run_with_console(tmp_path, Console(file=out, force_terminal=True, width=120), samples=2)
     assert "t0000" in out.getvalue() and "started with" not in out.getvalue()
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_up import MadeUpWorkers, make_chain_builder, make_coordinator
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, view_of
 
 from birdclef_core.errors import InputError
 from birdclef_core.store.storage import Storage
@@ -78,7 +78,7 @@ def test_an_extended_sweep_goes_on_under_its_numbers_and_keeps_what_it_was_start
     assert {stage.epochs for stage in request.search("small").recipes[0].stages} == {1}
     workers = place.run(request)
     assert sorted(workers.coordinator.trials) == [f"t000{number}" for number in range(7)]
-    assert not workers.coordinator.unlike
+    assert not workers.coordinator.incomparable
 
 
 def test_what_was_run_when_is_in_the_record_and_a_resume_goes_on_with_the_last(place):
@@ -97,7 +97,7 @@ def test_what_was_run_when_is_in_the_record_and_a_resume_goes_on_with_the_last(p
     assert [recipe.name for recipe in search.recipes] == ["sed_b3ns", "sed_v2s"]
     assert search.recipes[0].stages[2].epochs == 2
     workers = place.run(request)
-    assert len(workers.coordinator.trials) == 7 and len(workers.coordinator.unlike) == 4, "the old ones had other epochs"
+    assert len(workers.coordinator.trials) == 7 and len(workers.coordinator.incomparable) == 4, "the old ones had other epochs"
     assert place.record()["state"] == "finished" and len(place.record()["parts"]) == 2
 
 
@@ -117,7 +117,7 @@ def test_an_extension_trains_only_what_is_new(place):
     search = place.write("other.py", "replace(sed_v2s(), stages=sed_v2s().stages[:4]), sed_b3ns()")
     request = place.extend(samples=3, search=search)
     chains = make_chain_builder(request.search("small"))
-    store = first.coordinator._view.store
+    store = view_of(first.coordinator).store
     coordinator = make_coordinator(place.storage, chains, sweep="s", samples=request.samples("small"), store=store)
     workers = MadeUpWorkers(coordinator)
     workers.run()

@@ -12,10 +12,11 @@ from made_up_store import A, P, make, publish, save_progress, save_trial, store
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
-from sweeps.plan.simulate import SimulatedStore, SimulatedView
+from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedView
 from sweeps.run.store_budget import SHARE_A_LOOK, OtherSweeps, StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.records import SweepRecords
+from sweeps.schedule.trials import TrialBook
 
 STAGE_BYTES = 42_000
 """About as much as a stage of 10,000 numbers takes."""
@@ -53,10 +54,10 @@ def sweep(folder: Path, max_bytes: int, *, samples: int = 20) -> tuple[Workers, 
     """A sweep on a store of files, its budget, and what it says."""
     storage, said, chains = Storage.parse(str(folder)), [], make_chain_builder()
     view = SimulatedView(SimulatedStore(published=Published(store(storage))), "s")
-    budget = StoreBudget(storage, view, sweep="s", max_bytes=max_bytes, max_running=2, start=None, say=said.append)
-    records = SweepRecords(storage.at("s"))
-    coordinator = Coordinator(chains, view, records, samples=samples, max_running=2, observers=(budget,))
-    budget.follow(coordinator)
+    book = TrialBook(SweepRecords(storage.at("s")), view)
+    budget = StoreBudget(storage, book, sweep="s", max_bytes=max_bytes, max_running=2, start=None, say=said.append)
+    coordinator = Coordinator(chains, book, samples=samples, max_running=2, observers=(budget,))
+    budget.begin()
     return Workers(coordinator), budget, said
 
 
@@ -122,11 +123,8 @@ def test_with_room_nothing_is_removed_or_said(tmp_path):
 
 def made_up_budget(storage: Storage, max_bytes: int, *, start: str | None = None) -> tuple[StoreBudget, list[str]]:
     said: list[str] = []
-    view = SimulatedView(SimulatedStore(), "mine")
-    return StoreBudget(storage, view, sweep="mine", max_bytes=max_bytes, max_running=1, start=start, say=said.append), said
-
-
-IDLE = SimpleNamespace(trials={}, open_trials=[])
+    book = TrialBook(MemoryRecords(), SimulatedView(SimulatedStore(), "mine"))
+    return StoreBudget(storage, book, sweep="mine", max_bytes=max_bytes, max_running=1, start=start, say=said.append), said
 
 
 def test_what_others_need_stays_and_what_nobody_needs_goes_at_the_start(tmp_path):
@@ -138,7 +136,7 @@ def test_what_others_need_stays_and_what_nobody_needs_goes_at_the_start(tmp_path
     save_progress(storage, "5" * 64)
     budget, said = made_up_budget(storage, 1, start="3" * 64)
     with Leases(store(storage).storage).hold("2" * 64, Holder(sweep="third", run="1", trial="t")):
-        budget.follow(IDLE)
+        budget.begin()
     assert {stage_id[0] for stage_id in store(storage).summaries()} == {P[0], A[0], "c", "1", "2", "3"}
     assert list(store(storage).unfinished()) == []
     assert "removed 2 stages" in said[0] and "the epoch checkpoints of 1 stage" in said[0]
@@ -152,13 +150,13 @@ def test_other_sweeps_are_read_again_only_while_they_run(tmp_path, monkeypatch):
     save_trial(storage, "t0000", (P,), sweep="r", status="interrupted")
     others = OtherSweeps(storage, "mine")
     with Leases(storage.at("r")).hold("driver", Holder(sweep="x", run="x", trial="driver")):
-        others.look()
+        others.read()
         assert others.keep >= {P, A} and others.uses[P] == 3 and sorted(read) == ["r", "s"]
         save_trial(storage, "t0000", (P, "7" * 64), sweep="r", status="running")
-        others.look()
+        others.read()
         assert "7" * 64 in others.keep and others.uses[P] == 3 and sorted(read) == ["r", "r", "s"]
-    others.look()
-    others.look()
+    others.read()
+    others.read()
     assert sorted(read) == ["r", "r", "r", "s"], "once more when its driver has gone, to know how it ended"
 
 
@@ -176,7 +174,7 @@ def test_the_work_of_all_looks_is_in_proportion_to_the_stages(tmp_path, monkeypa
     monkeypatch.setattr(StageStore, "known_ids", lambda self: list(known))
     monkeypatch.setattr(StageStore, "summaries", lambda self, ids: read.extend(ids) or dict.fromkeys(ids, summary))
     budget, _ = made_up_budget(storage, 1)
-    budget.follow(IDLE)
+    budget.begin()
     update = SimpleNamespace(kind="epoch", stage_done=True)
     for number in range(2000):
         known.append(str(number))

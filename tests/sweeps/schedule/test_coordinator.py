@@ -4,8 +4,9 @@ from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
-from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
+from sweeps.schedule.coordinator import Observer
 from sweeps.search.space import Choice, Range, Search
 
 
@@ -70,7 +71,7 @@ def test_what_a_stage_saved_is_counted_once_however_often_it_is_told(tmp_path):
     while "t0001" not in workers.running:
         workers.step()
         workers.fill()
-    planned = next(item for item in workers.coordinator.open_trials if item.record.trial == "t0001")
+    planned = next(item for item in workers.coordinator.book.open_trials if item.record.trial == "t0001")
     workers.step()
     workers.coordinator.worker_lost("t0001", "killed")
     workers.running["t0001"] = workers.updates(planned)
@@ -155,8 +156,8 @@ def test_trials_on_a_stopped_prefix_are_pruned_without_a_worker(tmp_path):
 
 def test_what_a_driver_knew_of_scores_its_successor_knows(tmp_path):
     first = run(tmp_path, samples=20)
-    before = first.coordinator._pruning
-    after = make_coordinator(tmp_path, samples=20, store=first.coordinator._view.store)._pruning
+    before = first.coordinator._verdicts.pruning
+    after = make_coordinator(tmp_path, samples=20, store=view_of(first.coordinator).store)._verdicts.pruning
     assert set(after.stopped) <= set(before.stopped)
     assert {rung: scores.known for rung, scores in after._scores.items()} == {
         rung: scores.known for rung, scores in before._scores.items()
@@ -188,7 +189,7 @@ def test_a_driver_killed_at_any_moment_is_taken_up_by_the_next(tmp_path, kill_af
     known = {name: (record.recipe, record.params, record.stage_ids) for name, record in first.coordinator.trials.items()}
     finished = {name: record.score for name, record in first.coordinator.trials.items() if record.status == "finished"}
 
-    second = MadeUpWorkers(make_coordinator(tmp_path, samples=12, store=first.coordinator._view.store))
+    second = MadeUpWorkers(make_coordinator(tmp_path, samples=12, store=view_of(first.coordinator).store))
     taken_up = {name: (record.recipe, record.params, record.stage_ids) for name, record in second.coordinator.trials.items()}
     assert taken_up == known
     second.run()
@@ -223,7 +224,7 @@ def test_reports_of_a_trial_that_has_ended_are_passed_over(tmp_path):
 def test_a_trial_that_is_begun_again_repeats_itself_and_is_counted_once(tmp_path):
     """As after a lost worker: what it reused, and the stages that it had trained, are reported a second time."""
     workers = run(tmp_path, samples=2, max_running=1)
-    coordinator = make_coordinator(tmp_path, store=workers.coordinator._view.store, samples=3, max_running=1)
+    coordinator = make_coordinator(tmp_path, store=view_of(workers.coordinator).store, samples=3, max_running=1)
     planned = coordinator.next_trial()
     updates = MadeUpWorkers(coordinator).updates(planned)[::-1]
     reused = sum(update.kind == "reused" for update in updates)
@@ -242,19 +243,27 @@ def test_a_stage_whose_end_was_not_heard_of_is_charged_to_the_trial_that_trained
     planned = coordinator.next_trial()
     first = MadeUpWorkers(coordinator).updates(planned)[-1]
     heard = []
-    coordinator._observers = (type("Heard", (), {"updated": lambda self, planned, update: heard.append(update.kind)})(),)
+
+    class Heard(Observer):
+        def updated(self, trial, update):
+            heard.append("updated")
+
+        def stage_recovered(self, trial, update):
+            heard.append("recovered")
+
+    coordinator._observers = (Heard(),)
     for _ in range(2):
         again = replace(first, kind="reused", is_own=True, epoch=first.epochs, cost_s=7.0)
         assert coordinator.update(planned.record.trial, again)
-    assert heard == ["published", "reused"]
+    assert heard == ["recovered", "updated"]
     assert planned.record.trained_ids == [first.stage_id]
     assert (planned.record.cost_s, planned.record.saved_s) == (7.0, 0.0)
 
 
 @pytest.mark.parametrize(("every_s", "on_record"), [(0.0, 1), (60.0, 0)])
 def test_what_a_long_stage_has_cost_is_on_record_before_it_ends(tmp_path, monkeypatch, every_s, on_record):
-    monkeypatch.setattr("sweeps.schedule.coordinator.SAVE_EVERY_S", every_s)
+    monkeypatch.setattr("sweeps.schedule.trials.SAVE_EVERY_S", every_s)
     coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
     planned = coordinator.next_trial()
     coordinator.update(planned.record.trial, MadeUpWorkers(coordinator).updates(planned)[-1])
-    assert [record.epochs_trained for record in coordinator._records.load_trials()] == [on_record]
+    assert [record.epochs_trained for record in coordinator.book._storage.load_trials()] == [on_record]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from birdclef_core.recipes import sed_v2s
-from sweeps.schedule.pruning import Rung, StageHalving, rung_at
+from sweeps.schedule.pruning import Rung, StageHalving, StageVerdicts, rung_at
 
 STAGE = sed_v2s().stages[2]
 END = Rung("train_ce", kind="target ce")
@@ -78,10 +78,26 @@ def test_what_was_stopped_goes_on_when_later_ones_are_worse():
 def test_rising_at_another_rung_does_not_let_a_stage_go_on():
     pruning, middle = StageHalving(grace=2), rung_at(STAGE, 30, 60)
     assert pruning.judge(middle, "s", 0.5) == ""
+    judge(pruning, 0.9, 0.8, 0.7, rung=middle)
     judge(pruning, 0.9, 0.8, 0.7)
     assert pruning.judge(END, "s", 0.5)
-    judge(pruning, 0.6, 0.4, 0.3, 0.2, rung=middle)
-    assert "s" in pruning.stopped
+    assert "s" not in [stage_id for _, stage_id in pruning._scores[middle].upper]
+    judge(pruning, 0.1, rung=middle)
+    assert "s" in [stage_id for _, stage_id in pruning._scores[middle].upper], "it rises in the middle"
+    assert "s" in pruning.stopped and pruning.take_risen() == []
+    judge(pruning, 0.4, 0.3, 0.2, 0.1)
+    assert pruning.take_risen() == ["s"], "it rises at the end, where it was stopped"
+
+
+def test_verdicts_name_the_first_stage_of_a_chain_that_failed_or_stopped():
+    verdicts = StageVerdicts(StageHalving(grace=1))
+    assert verdicts.failure(["a", "b"]) == "" and verdicts.stopped(["a", "b"]) is None
+    verdicts.add_failure("b", "loss is not finite")
+    assert verdicts.failure(["a", "b"]) == "loss is not finite" and verdicts.failure(["a"]) == ""
+    assert verdicts.judge(END, "good", 0.9) is None
+    stopped = verdicts.judge(END, "poor", 0.1)
+    assert stopped is not None and stopped.score == 0.1
+    assert verdicts.stopped(["good", "poor"]) is stopped
 
 
 @pytest.mark.parametrize("epochs", [(0, 0), (30, 60)])

@@ -28,9 +28,9 @@ def test_one_trains_the_prefix_and_the_others_wait_for_it():
     chains = {"a": ["P", "Q", "a"], "b": ["P", "Q", "b"], "c": ["P", "R", "c"], "d": ["X", "d"]}
     fill(queue, chains)
     assert start(queue, chains) == ["a", "d"]
-    queue.published("P")
+    queue.stage_published("P")
     assert start(queue, chains) == ["c"], "b waits for Q, which a goes on to train"
-    queue.published("Q")
+    queue.stage_published("Q")
     assert start(queue, chains) == ["b"]
     assert len(queue) == 0
 
@@ -49,7 +49,7 @@ def test_an_urgent_trial_goes_before_all_and_trains_the_prefix_that_it_shares():
     queue.add("u", chains["u"], urgent=True)
     queue.add("v", chains["v"], urgent=True)
     assert start(queue, chains) == ["u", "a"]
-    queue.published("Q")
+    queue.stage_published("Q")
     assert start(queue, chains) == ["v", "c"]
 
 
@@ -58,7 +58,7 @@ def test_what_a_trial_claimed_is_free_when_it_ends():
     chains = {"a": ["P", "Q", "a"], "b": ["P", "Q", "b"], "c": ["P", "Q", "c"]}
     fill(queue, chains)
     assert start(queue, chains) == ["a"]
-    queue.published("P")
+    queue.stage_published("P")
     queue.release("a")
     assert start(queue, chains) == ["b"]
 
@@ -87,8 +87,8 @@ def test_a_damaged_prefix_is_waited_for_while_its_finder_trains_it_again():
     chains = {"a": ["P", "a"], "b": ["P", "b"]}
     queue.add("a", chains["a"])
     assert start(queue, chains) == ["a"]
-    queue.in_training("a", "P")
+    queue.stage_in_training("a", "P")
     queue.add("b", chains["b"])
     assert start(queue, chains) == []
-    queue.published("P")
+    queue.stage_published("P")
     assert start(queue, chains) == ["b"]

@@ -72,10 +72,10 @@ def test_a_driver_that_is_killed_between_two_records_leaves_none_out(tmp_path):
     """Trials are drawn ahead and the largest group of them starts first; its record must not come before older ones'."""
     coordinator = make_coordinator(tmp_path, samples=12)
     saved = []
-    save = coordinator._records.save_trial
+    save = coordinator.book._storage.save_trial
     object.__setattr__(
-        coordinator,
-        "_records",
+        coordinator.book,
+        "_storage",
         type("Spy", (), {"save_trial": lambda self, record: (saved.append(record.trial), save(record))})(),
     )
     MadeUpWorkers(coordinator).run()

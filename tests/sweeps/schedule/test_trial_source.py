@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
 from birdclef_core.recipes import sed_seresnext26t, small_budget
 from sweeps.search.space import Choice, Range, Search, override
@@ -24,7 +24,7 @@ def state(coordinator) -> list[tuple]:
 
 
 def open_params(coordinator) -> list[dict]:
-    return [planned.record.params for planned in coordinator.open_trials]
+    return [planned.record.params for planned in coordinator.book.open_trials]
 
 
 @pytest.mark.parametrize("kill_after", [1, 30, 90, 140, 10_000])
@@ -35,7 +35,7 @@ def test_a_restored_sampler_is_told_exactly_what_the_one_before_was(tmp_path, se
         if not first.step():
             break
     second = make_coordinator(
-        tmp_path, make_chain_builder(search), samples=24, max_running=3, store=first.coordinator._view.store
+        tmp_path, make_chain_builder(search), samples=24, max_running=3, store=view_of(first.coordinator).store
     )
     assert len(second.trials) == len(first.coordinator.trials)
     assert state(second) == state(first.coordinator)
@@ -64,7 +64,7 @@ def test_a_trial_that_went_on_after_it_was_pruned_is_told_twice_and_so_it_is_to_
     record = workers.coordinator.trials["t0004"]
     assert [told.outcome.step for told in record.told] == [6, 8], "pruned after train_ce, then after train_bce"
     after = make_coordinator(
-        tmp_path, make_chain_builder(search), samples=9, max_running=1, store=workers.coordinator._view.store
+        tmp_path, make_chain_builder(search), samples=9, max_running=1, store=view_of(workers.coordinator).store
     )
     assert state(after) == state(workers.coordinator)
 
@@ -95,10 +95,10 @@ def test_only_trials_that_mean_the_same_in_another_search_are_told_to_it(tmp_pat
     """And so in the same place: the parameters that the other search does not sample are left out."""
     before = run(tmp_path, samples=24).coordinator
     after = make_coordinator(tmp_path, make_chain_builder(search), samples=30)
-    told = len(before.trials) - len(after.unlike)
+    told = len(before.trials) - len(after.incomparable)
     assert told == 24 if share == 1 else told == 0 if share == 0 else 0 < told < 24
-    assert len(state(after)) == sum(len(record.told) for record in before.trials.values() if record not in after.unlike)
-    like = [record for record in after.trials.values() if record not in after.unlike]
+    assert len(state(after)) == sum(len(record.told) for record in before.trials.values() if record not in after.incomparable)
+    like = [record for record in after.trials.values() if record not in after.incomparable]
     for params, *_ in state(after):
         assert any(params.items() <= {"recipe": record.recipe, **record.params}.items() for record in like)
     assert after._ask() and list(after.trials)[24] == "t0024"
@@ -114,7 +114,7 @@ def test_pruning_does_not_compare_with_trials_of_another_search(tmp_path):
 
 def test_a_draw_that_is_a_trial_of_another_search_is_told_its_score_and_not_run(tmp_path):
     """One value of a parameter that is new is what the recipe has: those two searches share these points."""
-    store = run(tmp_path, chains=make_chain_builder(FEW), samples=8).coordinator._view.store
+    store = view_of(run(tmp_path, chains=make_chain_builder(FEW), samples=8).coordinator).store
     bce = make_search().recipes[0].stages[3].clip_s
     wider = changed(FEW, train_bce__clip_s=Choice((bce, 3.0)))
     workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(wider), samples=40, store=store))
@@ -125,4 +125,4 @@ def test_a_draw_that_is_a_trial_of_another_search_is_told_its_score_and_not_run(
     assert len(workers.executed) == len(set(workers.executed))
     restored = make_coordinator(tmp_path, make_chain_builder(wider), samples=40, store=store)
     assert state(restored) == state(workers.coordinator), "told of the older trials too, as they were drawn"
-    assert len(restored.unlike) == 8
+    assert len(restored.incomparable) == 8

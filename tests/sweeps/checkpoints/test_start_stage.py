@@ -13,9 +13,9 @@ from birdclef_core.recipes import cnn_b0ns, sed_v2s, small_budget
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import resolve
+from sweeps.checkpoints.start_stage import describe_start, find_start, start_after
 from sweeps.options import SweepOptions
 from sweeps.run.request import extend_request, new_request, resume_request
-from sweeps.run.start_stage import describe_start, find_start, start_after
 from sweeps.search.chains import config_fingerprint
 from sweeps.search.space import Choice, Range, Search, override
 
@@ -159,7 +159,7 @@ def test_the_start_is_kept_by_its_whole_id_and_goes_for_a_resume_and_an_extensio
         assert request.options.from_stage == request.start.stage_id == place.start_id
         assert stages(request.search("small")) == {"sed_v2s": ["train_ce", "train_bce", "finetune"]}
     coordinator = place.run(request)
-    assert len(coordinator.trials) == 5 and not coordinator.unlike
+    assert len(coordinator.trials) == 5 and not coordinator.incomparable
 
 
 def test_an_extension_from_another_stage_does_not_compare_with_the_trials_before(place, store):
@@ -171,7 +171,7 @@ def test_an_extension_from_another_stage_does_not_compare_with_the_trials_before
     request = extend_request("s", place.storage.root, {"samples": 2, "from_stage": "s/t0000/train_ce"})
     assert stages(request.search("small")) == {"sed_v2s": ["train_bce", "finetune"]}
     coordinator = place.run(request)
-    assert len(coordinator.unlike) == 3 and len(coordinator.trials) == 5
+    assert len(coordinator.incomparable) == 3 and len(coordinator.trials) == 5
     assert resolve(place.storage, "s/t0003/train_bce") == coordinator.trials["t0003"].stage_ids[0]
 
 

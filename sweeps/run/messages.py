@@ -1,0 +1,85 @@
+"""What a sweep's driver prints, sentence by sentence. Nothing here decides or writes anything."""
+
+import math
+from pathlib import Path
+
+from sweeps.execution.cluster import Slots
+from sweeps.run.ranking import best_by_end
+from sweeps.run.results import SweepResult
+from sweeps.search.chains import ChainBuilder
+from sweeps.tracking.events import DeliveryStatus
+
+SMALL_BUDGET = (
+    "Budget: small (48-bin spectrograms, a few short epochs, random encoders unless weights are found). It shows that everything "
+    "works, not how good a recipe is. `--budget full` trains the recipes as they are."
+)
+CODE_CHANGED = (
+    "[yellow]The code has changed since the sweep was started: stages that its trials have not trained yet are trained by the new "
+    "code. `birdclef store adopt` can prove that both give the same result.[/yellow]"
+)
+
+
+def sweep_line(name: str, chains: ChainBuilder, slots: Slots, *, samples: int, known: int, extends: bool) -> str:
+    """How many trials of which recipes run where."""
+    recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
+    trials = f"{samples - known} more trials after {known}" if extends else f"{samples} trials"
+    return f"Sweep {name}: {trials} of {recipes}; {slots.describe()}."
+
+
+def extension_line(name: str, *, samples: int, known: int) -> str:
+    """What a planned extension adds."""
+    return f"Extension of {name} by {samples - known} trials after {known}."
+
+
+def incomparable_line(incomparable: int, known: int) -> str:
+    """How many earlier trials do not count in this search."""
+    return (
+        f"{incomparable} of the {known} earlier trials are neither reported to the sampler nor compared with new ones: this search "
+        "has no place for their parameters, or makes other models or stages of them."
+    )
+
+
+def outcome_lines(result: SweepResult, samples: int, folder: Path) -> list[str]:
+    """The best trial and where everything is. `samples`: how many trials the sweep was to have; `folder`: of its result."""
+    lines = []
+    if ends := best_by_end(result.trials):
+        lines.append(ends)
+    missing = samples - len(result.trials)
+    if missing > 0 and not result.interrupted:
+        lines.append(f"{missing} trials fewer than requested: every point of the search space has been tried.")
+    if best := result.best:
+        cmap, chance = (best.metrics.get(f"val/{name}", math.nan) for name in ("cmap", "cmap_chance"))
+        lines += [
+            f"Best: {best.trial} ({best.recipe}), val/cmap_pad5 {best.score:.3f}.",
+            f"Its unpadded val/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}).",
+            f"Best checkpoint: {result.best_checkpoint}",
+            f"All stages as a picture: {folder / 'tree.html'}",
+        ]
+    return lines
+
+
+def failure_text(result: SweepResult, log: Path) -> str:
+    """Why no trial finished."""
+    reason = next((record.reason for record in result.trials if record.reason), "no trial ended")
+    return f"No trial finished. The first reason: {reason} (Ray's own log: {log})"
+
+
+def resume_line(name: str, storage_flag: str) -> str:
+    """How to continue a stopped sweep."""
+    return f"Stopped. Continue with: python tune_main.py --resume {name}{storage_flag}"
+
+
+def delivery_lines(status: DeliveryStatus, name: str, folder: Path, tracking_uri: str | None) -> list[str]:
+    """Whether all events have reached the tracker, and what to do if not."""
+    lines = []
+    if status.kept:
+        lines.append(
+            f"[yellow]The tracker cannot be reached ({status.problem}); {status.kept} events wait in {folder}. "
+            f"Deliver them with: birdclef track sync {folder}[/yellow]"
+        )
+    elif status.delivered:
+        uri = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
+        lines.append(f"Compare the trials in MLflow: birdclef ui {name}{uri}")
+    if status.rejected:
+        lines.append(f"[yellow]The tracker refused {status.rejected} events; see {folder}.[/yellow]")
+    return lines
