@@ -1,4 +1,7 @@
-"""What the command line says of a sweep: checked, and kept in the sweep's record so that a resume needs its name only."""
+"""The options of a sweep, as the command line gives them.
+
+They are checked here and kept in the sweep's record, so that a resumed sweep needs its name only.
+"""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +11,7 @@ from typing import Any
 
 from birdclef_core.errors import InputError
 
-FOLD_HELP = "which fifth of the authors validates, 0 to 4 (default 0)"
+FOLD_HELP = "which fifth of the authors is used for validation, 0 to 4 (default 0)"
 DEFAULT_STORAGE = "sweeps-output"
 DEFAULT_CACHE = "~/.cache/birdclef-sweeps"
 PLACEMENT = (
@@ -20,21 +23,28 @@ PLACEMENT = (
     "max_store_bytes",
     "tracking_uri",
 )
-"""Options that change no result: a sweep may go on elsewhere than where it began."""
+"""Options that change no result, so that a resumed sweep may run on other machines than before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """What the command line says; kept in the sweep's record so that a resume needs its name only."""
+    """The options of one sweep, each named like its flag. Raises InputError when one is out of range.
+
+    None means that the option was not given; its default is then chosen when the sweep starts.
+    """
 
     search: str
+    """Name of a search in `sweeps/searches/`, or the path of a search file."""
     data: str | None = None
-    """A BirdCLEF-shaped folder; None: the synthetic demo set."""
+    """A data folder in the layout of BirdCLEF; None: the synthetic demo set."""
     from_stage: str | None = None
-    """The stage that every trial starts from: a reference as it was given, its whole id once it has been found."""
+    """The start stage: a reference as the user gave it, or the complete stage id once it has been looked up."""
     samples: int | None = None
+    """Number of trials; of an extension, number of further trials."""
     budget: str | None = None
+    """`small` or `full`."""
     seed: int = 0
+    """Random seed of the sampler."""
     name: str | None = None
     storage: str = DEFAULT_STORAGE
     address: str | None = None
@@ -42,16 +52,24 @@ class SweepOptions:
     cpus_per_trial: int | None = None
     max_concurrent: int | None = None
     pretrained: str = "auto"
+    """Where the encoders' first weights come from: `auto`, `require`, `off` or a path."""
     target_species: str | None = None
+    """A file with one species code per line; None: the data folder's own list, or all species."""
     max_bad_share: float = 0.05
+    """Largest share of recordings that may be unusable, 0 to 1."""
     fold: int = 0
-    """Of the validation split."""
+    """Fold of the split that is used for validation, 0 to 4."""
     tracking_uri: str | None = None
+    """An MLflow server, a folder for a local one, or `off`."""
     cache_dir: str = DEFAULT_CACHE
+    """Folder of decoded audio, on each machine."""
     max_seconds_per_recording: float | None = None
     max_bytes: int | None = None
+    """Most bytes of the cache of decoded audio."""
     max_store_bytes: int | None = None
+    """Most bytes of the stage store."""
     settings: dict[str, Any] = field(default_factory=dict)
+    """Configuration fields that were set by `--set`, by their dotted names."""
 
     def __post_init__(self) -> None:
         rules = (
@@ -69,24 +87,25 @@ class SweepOptions:
             if not holds:
                 raise InputError(f"{rule} must hold, but got {value!r}.")
 
-    def with_whole_paths(self) -> "SweepOptions":
-        """The same with absolute paths, so that a resume may start anywhere."""
+    def with_absolute_paths(self) -> "SweepOptions":
+        """Return the options with absolute paths, so that the sweep can be resumed from any working directory."""
 
-        def whole(path: str | None) -> str | None:
+        def absolute(path: str | None) -> str | None:
             return str(Path(path).expanduser().resolve()) if path and "://" not in path else path
 
-        search = whole(self.search) if self.search.endswith(".py") else self.search
-        pretrained = self.pretrained if self.pretrained in ("auto", "require", "off") else whole(self.pretrained)
+        search = absolute(self.search) if self.search.endswith(".py") else self.search
+        pretrained = self.pretrained if self.pretrained in ("auto", "require", "off") else absolute(self.pretrained)
         return replace(
             self,
             search=str(search),
-            data=whole(self.data),
-            target_species=whole(self.target_species),
+            data=absolute(self.data),
+            target_species=absolute(self.target_species),
             pretrained=str(pretrained),
-            cache_dir=str(whole(self.cache_dir)),
+            cache_dir=str(absolute(self.cache_dir)),
         )
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> "SweepOptions":
+        """Return the options that a sweep's record holds."""
         known = {item.name for item in fields(cls)}
         return cls(**{key: value for key, value in record["options"].items() if key in known})

@@ -1,21 +1,29 @@
-"""Times, sizes and references as people write and read them. Imports nothing, so that `--help` comes at once."""
+"""Times, sizes and references as people write and read them.
 
-REFERENCE = "the beginning of a stage id, SWEEP (its best trial), SWEEP/TRIAL (its last finished stage) or SWEEP/TRIAL/STAGE"
+Imports nothing of the project, so that `--help` is printed at once.
+"""
+
+REFERENCE = (
+    "the first 4 or more characters of a stage id, SWEEP (the last stage of its best trial), SWEEP/TRIAL (its last finished stage) or "
+    "SWEEP/TRIAL/STAGE"
+)
+"""What a REF on the command line may be."""
 
 
 def format_duration(seconds: float) -> str:
+    """Return a time as M:SS, or as H:MM:SS from an hour on."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def cost_text(seconds: float) -> str:
-    """Device time; below a minute with a tenth of a second."""
+    """Return device time as text: below a minute in seconds with one decimal, otherwise as `format_duration` does."""
     return f"{seconds:.1f} s" if seconds < 59.95 else format_duration(seconds)
 
 
 def bytes_text(num_bytes: float) -> str:
-    """In the largest unit that leaves a figure of one or more."""
+    """Return a size as text, in the largest unit in which it is at least 1: `1.5 GiB`."""
     for unit, size in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20)):
         if num_bytes >= size:
             return f"{num_bytes / size:.1f} {unit}"
@@ -23,7 +31,10 @@ def bytes_text(num_bytes: float) -> str:
 
 
 def parse_bytes(text: str) -> int:
-    """`200G` as a number of bytes; K, M, G and T are powers of 1024. Raises ValueError for anything else."""
+    """Return the number of bytes that a text such as `200G` stands for; K, M, G and T are powers of 1024.
+
+    Raises ValueError for anything else.
+    """
     factor = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}.get(text[-1:].upper(), 1)
     num_bytes = float(text if factor == 1 else text[:-1]) * factor
     if not 0 <= num_bytes < 2**63:

@@ -1,4 +1,4 @@
-"""The command line of `tune_main.py`, which runs sweeps; `birdclef_cli.py` has the rest."""
+"""The command line of `tune_main.py`, which plans and runs sweeps. `birdclef.py` has all other commands."""
 
 import argparse
 import sys
@@ -10,19 +10,22 @@ from rich.console import Console
 from birdclef_core.errors import InputError
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
 from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, SweepOptions
+from sweeps.wording import REFERENCE
 
 _EPILOG = """examples:
-  python tune_main.py --search sed                        the synthetic demo set, a small budget, all of it real
+  python tune_main.py --search sed                        try it: real training on the synthetic demo set, in minutes
   python tune_main.py --search sed --data inputs/ --samples 64 --gpus-per-trial 0.5
   python tune_main.py --search sed --data inputs/ --address auto --storage s3://bucket/sweeps
-  python tune_main.py --search sed --data inputs/ --plan  the tree of stages, GPU hours and bytes; trains nothing
-  python tune_main.py --resume NAME                       go on with a sweep that was stopped or killed
-  python tune_main.py --extend NAME --samples 32          more trials for a sweep that has ended
+  python tune_main.py --search sed --data inputs/ --plan  show the stages, GPU hours and bytes; train nothing
+  python tune_main.py --resume NAME                       continue a sweep that was stopped or killed
+  python tune_main.py --extend NAME --samples 32          add trials to a sweep that has ended
+
+exit codes: 0 done, 1 the work failed, 2 wrong input (nothing was run), 130 stopped by Ctrl-C
 """
 
 
 def tune_main(arguments: Sequence[str] | None = None) -> int:
-    """`python tune_main.py`: 0 done, 1 no trial finished, 2 wrong input, 130 stopped by Ctrl-C."""
+    """Run `python tune_main.py` and return its exit code: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C."""
     return guarded(lambda: _tune(_parse(arguments)))
 
 
@@ -30,116 +33,146 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _tune_parser()
     parsed = parser.parse_args(arguments)
     if not (parsed.search or parsed.resume or parsed.extend):
-        parser.error("one of --search, --resume and --extend is needed")
+        parser.error("give --search for a new sweep, --resume NAME to continue one, or --extend NAME to add trials to one")
     if parsed.resume and parsed.search:
-        parser.error("--resume goes on with the sweep's own search: --search is for a new sweep or with --extend")
+        parser.error("--resume continues with the sweep's own search; give --search for a new sweep or together with --extend")
     return parsed
 
 
 def _tune_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tune_main.py",
-        description="Sweep staged training of bird-sound detectors: Ray Tune runs the trials, Optuna samples them, MLflow shows them.",
+        description="Search for the best bird-sound detector: train models in stages, share stages between trials, compare the trials in "
+        "MLflow.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--search", metavar="NAME|FILE", help="a search in sweeps/searches/ (sed, cnn, all) or a .py file of your own"
+        "--search",
+        metavar="NAME|FILE",
+        help="what to try: sed, cnn or all (files in sweeps/searches/), or a .py file of your own",
     )
-    known = parser.add_argument_group("going on from what there is")
+    known = parser.add_argument_group("starting from earlier work")
     one_of = known.add_mutually_exclusive_group()
     one_of.add_argument(
         "--resume",
         metavar="NAME",
-        help="go on with a sweep: ended trials stay, the others go on from their last epoch; flags of where it runs may be given again",
+        help="continue a sweep: ended trials stay as they are, the others continue from their last epoch; flags that say where it runs "
+        "may be given again",
     )
     one_of.add_argument(
         "--extend",
         metavar="NAME",
-        help="--samples N trials more for a sweep that has ended; what it was started with is kept but for the flags that you give: "
-        "--search for other backbones, ranges or stages, --set; only what is new is trained",
+        help="add --samples N trials to a sweep that has ended; it keeps its options except for the flags that you give, such as "
+        "--search for other backbones, ranges or stages; only new stages are trained",
     )
     known.add_argument(
         "--from-stage",
         metavar="REF",
-        help="start every trial from this checkpoint and train the stages after it: the beginning of a stage id, SWEEP (its best "
-        "trial), SWEEP/TRIAL or SWEEP/TRIAL/STAGE; also what `birdclef store import` made",
+        help=f"start every trial from this stored stage and train only the stages after it; REF is {REFERENCE}, also of a stage that "
+        "`birdclef store import` made",
     )
-    plan = parser.add_argument_group("before it runs")
-    plan.add_argument("--plan", action="store_true", help="say what the sweep would do and cost, train nothing")
-    plan.add_argument("--price-per-hour", type=float, metavar="PRICE", help="of a GPU (of a worker without GPUs), for the plan")
+    plan = parser.add_argument_group("planning")
+    plan.add_argument(
+        "--plan", action="store_true", help="show what the sweep would train and what it would cost, without training"
+    )
+    plan.add_argument(
+        "--price-per-hour",
+        type=float,
+        metavar="PRICE",
+        help="price of one GPU hour (without GPUs: of one worker hour), for --plan",
+    )
     data = parser.add_argument_group("data")
-    data.add_argument("--data", metavar="DIR", help="a BirdCLEF-shaped folder (default: make and use the synthetic demo set)")
-    data.add_argument("--target-species", metavar="FILE", help="codes of the species to detect, one a line (default: all)")
+    data.add_argument(
+        "--data", metavar="DIR", help="a folder in the layout of BirdCLEF (default: the synthetic demo set, which is made first)"
+    )
+    data.add_argument(
+        "--target-species",
+        metavar="FILE",
+        help="codes of the species to detect, one per line (default: target_species.txt of the data folder, else all)",
+    )
     data.add_argument(
         "--max-bad-share",
         type=float,
         metavar="SHARE",
-        help="share of recordings that may be unusable (default 0.05)",
+        help="refuse to start when more than this share of the recordings is unusable, 0 to 1 (default 0.05)",
     )
     data.add_argument("--fold", type=int, metavar="K", help=FOLD_HELP)
     data.add_argument(
-        "--cache-dir", metavar="DIR", help="where decoded audio is kept, on each machine (default ~/.cache/birdclef-sweeps)"
+        "--cache-dir", metavar="DIR", help="folder for decoded audio, on each machine (default ~/.cache/birdclef-sweeps)"
     )
     data.add_argument(
         "--max-seconds-per-recording",
         type=float,
         metavar="S",
-        help="use and cache only so much of each recording (default: all of it)",
+        help="use and cache only the first S seconds of each recording (default: all of it)",
     )
     data.add_argument(
         "--max-bytes",
-        type=int,
+        type=bytes_argument,
         metavar="N",
-        help="of the cache; what has no room is decoded whenever it is read (default: the free disk)",
+        help="most bytes of decoded audio, such as 200G; recordings without room are decoded at each use (default: the free disk)",
     )
     size = parser.add_argument_group("size")
     size.add_argument(
         "--samples",
         type=int,
         metavar="N",
-        help="number of trials (default 6 with the small budget, 32 with the full); with --extend, how many more",
+        help="number of trials (default 6 with the small budget, 32 with the full); with --extend, number of further trials",
     )
     size.add_argument(
         "--budget",
         choices=("small", "full"),
-        help="small: tiny spectrograms and epochs, for CPUs; full: the recipes as they are (default: full with GPUs and --data)",
+        help="small: tiny spectrograms and short epochs, for CPUs; full: the recipes unchanged (default: full with GPUs and --data, "
+        "otherwise small)",
     )
-    size.add_argument("--seed", type=int, help="of the search (default 0)")
+    size.add_argument("--seed", type=int, help="random seed of the sampler (default 0)")
     size.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any configuration field, for all stages, one stage or the model: --set epochs=2 --set train_ce.clip_s=10 "
-        "--set spectrogram.num_mels=64; what is set is not sampled (repeatable)",
+        help="set any configuration field, for all stages, one stage or the model: --set epochs=2 --set train_ce.clip_s=10 "
+        "--set spectrogram.num_mels=64; a field that is set is not sampled (repeatable)",
     )
-    size.add_argument("--pretrained", metavar="auto|require|off|PATH", help="encoder weights (default auto: if reachable)")
-    place = parser.add_argument_group("where it runs and what it leaves")
-    place.add_argument("--name", help="of the sweep (default: search and time)")
+    size.add_argument(
+        "--pretrained",
+        metavar="auto|require|off|PATH",
+        help="first weights of the encoders: pretrained ones from the Hugging Face hub if it can be reached (auto, the default), from the "
+        "hub or stop (require), random ones (off), or files of your own (PATH)",
+    )
+    place = parser.add_argument_group("where it runs and where results go")
+    place.add_argument("--name", help="name of the new sweep (default: made of the search and the time)")
     place.add_argument(
-        "--storage", metavar="DIR|URI", help="checkpoints and records: a folder, s3:// or gs:// (default sweeps-output)"
+        "--storage",
+        metavar="DIR|URI",
+        help=f"place of checkpoints and records: a folder, s3://... or gs://... (default {DEFAULT_STORAGE})",
     )
     place.add_argument(
         "--max-store-bytes",
         type=bytes_argument,
         metavar="N",
-        help="such as 200G: while the sweep runs, stages that are least worth keeping go (default: all stay)",
+        help="most bytes of stored stages, such as 200G: while the sweep runs, those least worth keeping are removed (default: no limit)",
     )
     place.add_argument(
-        "--address", metavar="ADDRESS", help="a Ray cluster to join; auto for the one of this machine (default: start one)"
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster to join; auto: the one that this machine belongs to (default: start one here)",
     )
     place.add_argument(
-        "--gpus-per-trial", type=float, metavar="N", help="GPUs of one trial, fractions allowed (default 1 if there are any)"
+        "--gpus-per-trial",
+        type=float,
+        metavar="N",
+        help="GPUs per trial; 0.5 lets two trials share a GPU (default 1 if there are GPUs)",
     )
     place.add_argument(
-        "--cpus-per-trial", type=int, metavar="N", help="CPU cores of one trial (default: equal shares; 1 without GPUs)"
+        "--cpus-per-trial", type=int, metavar="N", help="CPU cores per trial (default: an equal share; 1 without GPUs)"
     )
-    place.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: as many as fit)")
+    place.add_argument("--max-concurrent", type=int, metavar="N", help="most trials at a time (default: as many as fit)")
     place.add_argument(
         "--tracking-uri",
         metavar="URI|DIR|off",
-        help="an MLflow server, a folder for a local one, or off (default: a local server on mlflow/)",
+        help="address of an MLflow server, a folder for a local server, or off (default: a local server on mlflow/)",
     )
     return parser
 
@@ -148,14 +181,14 @@ def _tune(arguments: argparse.Namespace) -> int:
     given = _given(arguments)
     storage = given.get("storage", DEFAULT_STORAGE)
     if arguments.resume:
-        _refuse(given, "--resume goes on with what the sweep was started with", allowed=("storage", *PLACEMENT))
+        _refuse(given, "--resume continues a sweep with the options that it has", allowed=("storage", *PLACEMENT))
         if arguments.plan:
-            raise InputError("--plan takes a new sweep (--search) or more of one (--extend), but got --resume.")
+            raise InputError("--plan is for a new sweep (--search) or an extension (--extend), but got --resume.")
     if arguments.extend and "name" in given:
-        raise InputError(f"--extend {arguments.extend} goes on under that name, but got --name {given['name']}.")
+        raise InputError(f"--extend {arguments.extend} keeps that name, but got --name {given['name']}.")
     options = SweepOptions(**given) if not (arguments.resume or arguments.extend) else None
 
-    # Ray, torch and Optuna take seconds to import: not before the arguments are known to be good.
+    # Ray, torch and Optuna take seconds to import: wrong arguments are refused before that.
     from sweeps.run import runner
 
     console = Console(file=sys.stdout)
@@ -175,13 +208,14 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Options of a sweep that stand on the command line, by their names."""
+    """Return the options that were given on the command line, by their names in SweepOptions."""
     own = ("resume", "extend", "set", "plan", "price_per_hour")
     given = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
     return given | ({"settings": parse_settings(arguments.set)} if arguments.set else {})
 
 
 def _refuse(given: Mapping[str, Any], rule: str, *, allowed: Sequence[str]) -> None:
+    """Raise InputError when an option was given that is not among `allowed`."""
     flags = ["--set" if key == "settings" else f"--{key.replace('_', '-')}" for key in given if key not in allowed]
     if flags:
-        raise InputError(f"{rule}, but got {', '.join(flags)}. Once it has ended, --extend takes them.")
+        raise InputError(f"{rule}, but got {', '.join(flags)}. Change them with --extend once the sweep has ended.")

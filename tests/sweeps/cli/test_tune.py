@@ -43,11 +43,11 @@ def test_contradictions_are_refused_by_the_parser(arguments, capsys):
     [
         (
             ["--resume", "s", "--samples", "3", "--set", "epochs=1"],
-            "but got --samples, --set. Once it has ended, --extend takes them",
+            "but got --samples, --set. Change them with --extend once the sweep has ended",
         ),
         (["--resume", "s", "--seed", "0"], "but got --seed"),
-        (["--resume", "s", "--plan"], "--plan takes a new sweep"),
-        (["--extend", "s", "--name", "x"], "--extend s goes on under that name, but got --name x"),
+        (["--resume", "s", "--plan"], "--plan is for a new sweep"),
+        (["--extend", "s", "--name", "x"], "--extend s keeps that name, but got --name x"),
     ],
 )
 def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys):
