@@ -1,4 +1,4 @@
-"""Runs a sweep: `python tune_main.py --search sed`. See `--help`."""
+"""Run a sweep: `python tune_main.py --search sed`. See `--help`."""
 
 import sys
 

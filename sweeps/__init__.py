@@ -1,1 +1,1 @@
-"""The search: trials as chains of stages, on Ray, sampled by Optuna, tracked by MLflow."""
+"""The search: trials as chains of stages, run on Ray, sampled by Optuna, tracked by MLflow."""

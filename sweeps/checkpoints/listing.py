@@ -16,7 +16,7 @@ def list_stages(storage: Storage) -> list[str]:
     """A line for each published stage, by recipe, stage and score."""
     summaries = store_of(storage).summaries()
     if not summaries:
-        return [f"The store in {storage.root} has no finished stages yet."]
+        return [f"The store in {storage.root} has no finished stage yet."]
     uses, problems = stage_uses(storage)
     width = max(8, *(len(item.recipe) for item in summaries.values())) + 2
     ordered = sorted(summaries.values(), key=lambda item: (item.recipe, STAGE_NAMES.index(item.stage), -item.score))

@@ -1,1 +1,1 @@
-"""The two commands, `tune_main.py` and `birdclef`."""
+"""The command lines: `tune_main.py` runs sweeps, `birdclef` does everything else."""

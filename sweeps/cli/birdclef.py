@@ -1,4 +1,4 @@
-"""The command line of `birdclef`: everything but running a sweep."""
+"""The command line of `birdclef`: looking at sweeps, their stored stages and their recordings. `tune.py` runs sweeps."""
 
 import argparse
 import signal
@@ -11,28 +11,34 @@ from sweeps.cli.stages import add_stage_commands
 
 
 def birdclef(arguments: Sequence[str] | None = None) -> int:
-    """`birdclef COMMAND`: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C."""
+    """Run `birdclef COMMAND` and return its exit code: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C."""
     parsed = _parser().parse_args(arguments)
     return guarded(lambda: parsed.run(parsed))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="birdclef", description="Look at sweeps and their recordings.")
+    parser = argparse.ArgumentParser(prog="birdclef", description="Look at sweeps, their trained stages and their recordings.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    ui = commands.add_parser("ui", help="open the trials of a sweep in MLflow")
-    ui.add_argument("sweep", nargs="?", help="name of a sweep (default: the newest)")
-    ui.add_argument("--tracking-uri", metavar="URI|DIR", help="as the sweep was given it (default: the local server on mlflow/)")
+    ui = commands.add_parser("ui", help="show the trials of a sweep in MLflow")
+    ui.add_argument("sweep", nargs="?", help="name of the sweep (default: the newest)")
+    ui.add_argument(
+        "--tracking-uri", metavar="URI|DIR", help="what the sweep had as --tracking-uri (default: the local server on mlflow/)"
+    )
     ui.set_defaults(run=_ui)
 
-    track = commands.add_parser("track", help="what a tracker has not received").add_subparsers(required=True, metavar="COMMAND")
-    sync = track.add_parser("sync", help="deliver a sweep's waiting records")
-    sync.add_argument("sweep_dir", type=Path, help="the sweep's local folder")
-    sync.add_argument("--tracking-uri", metavar="URI|DIR", help="default: where the last delivery went")
+    track = commands.add_parser("track", help="deliver tracking events").add_subparsers(required=True, metavar="COMMAND")
+    sync = track.add_parser("sync", help="send MLflow the events of a sweep that it has not received")
+    sync.add_argument("sweep_dir", type=Path, help="local folder of the sweep, which has its journal")
+    sync.add_argument("--tracking-uri", metavar="URI|DIR", help="where to deliver (default: to the server of the last delivery)")
     sync.set_defaults(run=_sync)
 
     add_stage_commands(commands)
-    add_data_commands(commands.add_parser("data", help="recordings").add_subparsers(required=True, metavar="COMMAND"))
+    add_data_commands(
+        commands.add_parser("data", help="collect, check and describe recordings").add_subparsers(
+            required=True, metavar="COMMAND"
+        )
+    )
     return parser
 
 
@@ -40,16 +46,19 @@ def _ui(arguments: argparse.Namespace) -> int:
     from sweeps.tracking.connect import open_ui
 
     with open_ui(arguments.tracking_uri, sweep=arguments.sweep) as url:
-        print(f"Open {url}\nCtrl-C ends it.", flush=True)
+        print(f"Open {url}\nPress Ctrl-C to end.", flush=True)
         signal.pause()
     return 0
 
 
 def _sync(arguments: argparse.Namespace) -> int:
     from sweeps.tracking.connect import sync
+    from sweeps.tracking.journal import REJECTED_NAME
 
-    report = sync(arguments.sweep_dir, arguments.tracking_uri)
-    waiting = f", {report.kept} still wait ({report.problem})" if report.kept else ""
-    refused = f", {report.rejected} were refused (see {arguments.sweep_dir})" if report.rejected else ""
-    print(f"{report.delivered} records of this sweep are delivered{waiting}{refused}.")
-    return 1 if report.kept or report.rejected else 0
+    status = sync(arguments.sweep_dir, arguments.tracking_uri)
+    waiting = f", {status.kept} are still waiting ({status.problem})" if status.kept else ""
+    refused = (
+        f", {status.rejected} were refused by the server (see {arguments.sweep_dir / REJECTED_NAME})" if status.rejected else ""
+    )
+    print(f"{status.delivered} events of this sweep have been delivered{waiting}{refused}.")
+    return 1 if status.kept or status.rejected else 0

@@ -1,4 +1,4 @@
-"""What the commands share: reading values, and turning errors into one line and an exit code."""
+"""What all commands share: reading values, and turning an error into one message and an exit code."""
 
 import argparse
 import ast
@@ -14,7 +14,10 @@ EXIT_INTERRUPTED = 130
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` pairs; a value is read as a Python literal where it is one, else as text. Raises InputError without `=`."""
+    """Return the settings of `key=value` pairs; a value that is not a Python literal is text.
+
+    Raises InputError for a pair without a key or without `=`.
+    """
     settings: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -28,7 +31,7 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
 
 
 def bytes_argument(text: str) -> int:
-    """For argparse: see `parse_bytes`."""
+    """Read a number of bytes for argparse, as `parse_bytes` does."""
     try:
         return parse_bytes(text)
     except ValueError:
@@ -36,17 +39,17 @@ def bytes_argument(text: str) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Runs a command; an error of ours is one message on stderr and its exit code, not a traceback."""
+    """Run a command and return its exit code; an error of this project becomes one message on stderr instead of a traceback."""
     try:
         code = command()
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BirdclefError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("Stopped. What was done is kept: the same command goes on from there.", file=sys.stderr)
+        print("Stopped. Finished work is kept; the same command continues from there.", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""`birdclef explain|lineage|replay|store`: what a checkpoint is, where it came from, and the store that keeps it."""
+"""`birdclef explain|lineage|replay|store`: compare stored stages, trace them, train them again, and look after the store."""
 
 import argparse
 import sys
@@ -12,49 +12,65 @@ from sweeps.wording import REFERENCE
 
 
 def add_stage_commands(commands: Any) -> None:
-    """Adds the commands to `birdclef`'s."""
-    explain = _command(commands, "explain", "in what two stages differ, and so why one was not taken for the other", _explain)
+    """Add the commands to the sub-parsers of `birdclef`."""
+    explain = _command(
+        commands, "explain", "show in which fields two stages differ, and so why one was not reused for the other", _explain
+    )
     explain.add_argument("first", metavar="REF", help=REFERENCE)
-    explain.add_argument("second", metavar="REF", help="likewise")
+    explain.add_argument("second", metavar="REF", help="the stage to compare it with")
 
-    lineage = _command(commands, "lineage", "all that a checkpoint was trained from, every file verified", _lineage)
+    lineage = _command(commands, "lineage", "show everything that a stage was trained from, and verify every file", _lineage)
     lineage.add_argument("reference", metavar="REF", help=REFERENCE)
-    lineage.add_argument("--html", type=Path, metavar="FILE", help="also write it as a page with a picture")
+    lineage.add_argument("--html", type=Path, metavar="FILE", help="also write it as an HTML page with a picture")
 
-    replay = _command(commands, "replay", "train a stage again from its record, aside, and compare the scores", _replay)
+    replay = _command(
+        commands, "replay", "train a stage again from its record, in a store of its own, and compare scores and weights", _replay
+    )
     replay.add_argument("reference", metavar="REF", help=REFERENCE)
-    replay.add_argument("--data", type=Path, metavar="DIR", help="the recordings (default: where a sweep had them)")
-    replay.add_argument("--pretrained", metavar="auto|off|PATH", help="first weights (default: as a sweep had them)")
-    replay.add_argument("--cache-dir", default=DEFAULT_CACHE, metavar="DIR", help=f"decoded audio (default {DEFAULT_CACHE})")
+    replay.add_argument("--data", type=Path, metavar="DIR", help="the data folder (default: the one that the sweep used)")
+    replay.add_argument(
+        "--pretrained", metavar="auto|off|PATH", help="first weights of the encoder (default: as the sweep had them)"
+    )
+    replay.add_argument(
+        "--cache-dir", default=DEFAULT_CACHE, metavar="DIR", help=f"folder for decoded audio (default {DEFAULT_CACHE})"
+    )
 
-    store = commands.add_parser("store", help="the store of trained stages").add_subparsers(required=True, metavar="COMMAND")
-    _command(store, "ls", "every stage with its score, cost, size and how many trials have it in their chain", _list)
-    _command(store, "verify", "read every file and compare its hash; 1 when any differs", _verify)
-    _command(store, "du", "bytes by recipe and stage", _usage)
-    garbage = _command(store, "gc", "show what can go, or has to for a number of bytes; --yes removes it", _collect)
+    store = commands.add_parser("store", help="list, verify and clean up the store of trained stages").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    _command(store, "ls", "list every stage with its score, cost, size, the number of trials that use it, and its start", _list)
+    _command(store, "verify", "read every file and compare its hash; exit code 1 if one differs", _verify)
+    _command(store, "du", "show the size by recipe and stage", _usage)
+    garbage = _command(store, "gc", "show what can be removed, or must be to fit in --max-bytes; --yes removes it", _collect)
     garbage.description = (
-        "Without --max-bytes: attempts that were cut off or set aside and epoch checkpoints that nothing needs. With it, also the "
-        "stages that are least worth keeping for their size, until the store fits; never one that an unfinished or a best trial "
-        "needs, one that is being trained, one that was imported, or one that something kept was trained from."
+        "Without --max-bytes: incomplete and damaged copies of stages, and epoch checkpoints that nothing needs. With it, also the "
+        "stages that are least worth keeping for their size, until the store fits. A stage stays if an unfinished trial or the best "
+        "trial of any sweep needs it, if it is being trained, if it was imported, or if a stage that stays was trained from it."
     )
-    garbage.add_argument("--max-bytes", type=bytes_argument, metavar="N", help="what the store may take, such as 200G")
+    garbage.add_argument("--max-bytes", type=bytes_argument, metavar="N", help="most bytes that the store may have, such as 200G")
     garbage.add_argument("--yes", action="store_true", help="remove what is shown")
-    own = _command(store, "import", "take a checkpoint of your own into the store, for --from-stage", _import)
-    own.add_argument("file", type=Path, help="safetensors, or a state dict of torch")
-    own.add_argument("--recipe", required=True, metavar="NAME", help="whose model it is")
-    own.add_argument("--stage", required=True, choices=STAGE_NAMES, help="the stage that it is the end of")
+    own = _command(store, "import", "put a checkpoint of your own into the store, for --from-stage", _import)
+    own.add_argument("file", type=Path, help="a safetensors file, or a state dict saved by torch")
+    own.add_argument("--recipe", required=True, metavar="NAME", help="the recipe whose model it is")
+    own.add_argument("--stage", required=True, choices=STAGE_NAMES, help="the stage of training that it has completed")
     own.add_argument(
-        "--species", type=Path, required=True, metavar="FILE", help="codes of its classes in their order, one a line"
+        "--species", type=Path, required=True, metavar="FILE", help="codes of its classes in their order, one per line"
     )
-    own.add_argument("--search", default="all", metavar="NAME|FILE", help="the search that has the recipe (default all)")
-    own.add_argument("--budget", choices=("small", "full"), default="full", help="of which the recipe's model is (default full)")
-    own.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as the sweep is to have it (repeatable)")
+    own.add_argument("--search", default="all", metavar="NAME|FILE", help="a search with that recipe (default all)")
+    own.add_argument("--budget", choices=("small", "full"), default="full", help="the budget whose model it is (default full)")
+    own.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="configuration fields, the same as the sweep will have (repeatable)",
+    )
 
 
 def _command(commands: Any, name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text)
     parser.add_argument(
-        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"of the sweeps (default {DEFAULT_STORAGE})"
+        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"the sweeps' --storage (default {DEFAULT_STORAGE})"
     )
     parser.set_defaults(run=run)
     return parser
@@ -80,7 +96,7 @@ def _lineage(arguments: argparse.Namespace) -> int:
     if arguments.html:
         arguments.html.parent.mkdir(parents=True, exist_ok=True)
         arguments.html.write_text(lineage_page(found, f"Lineage of {arguments.reference}"))
-        print(f"As a picture: {arguments.html}")
+        print(f"Picture: {arguments.html}")
     return 0 if is_sound(found) else 1
 
 
@@ -123,8 +139,12 @@ def _verify(arguments: argparse.Namespace) -> int:
             bar.update(task, completed=done, total=of)
 
         damaged = verify_stages(storage, note)
-    verdict = "all of them whole" if not damaged else f"{len(damaged)} damaged: a sweep that needs one trains it again"
-    print("\n".join([*damaged, f"{total} stages read, {verdict}." if total else "The store has no finished stages yet."]))
+    verdict = (
+        "none is damaged"
+        if not damaged
+        else f"{len(damaged)} of them {'is' if len(damaged) == 1 else 'are'} damaged: a sweep that needs one trains it again"
+    )
+    print("\n".join([*damaged, f"{total} stages were read; {verdict}." if total else "The store has no finished stage yet."]))
     return 1 if damaged else 0
 
 
@@ -147,7 +167,7 @@ def _collect(arguments: argparse.Namespace) -> int:
         remove_garbage(storage, garbage)
         print("Removed.")
     elif garbage.is_some:
-        print("Nothing was removed: --yes removes it.")
+        print("Nothing was removed. Give --yes to remove it.")
     return 0 if garbage.plan is None or garbage.plan.fits else 1
 
 
@@ -165,5 +185,5 @@ def _import(arguments: argparse.Namespace) -> int:
         small=arguments.budget == "small",
         settings=parse_settings(arguments.set),
     )
-    print(f"{stage_id}\nStart trials from it: python tune_main.py --search {arguments.search} --from-stage {stage_id[:16]}")
+    print(f"{stage_id}\nTo start trials from it: python tune_main.py --search {arguments.search} --from-stage {stage_id[:16]}")
     return 0

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from birdclef_core.errors import InputError
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
-from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, SweepOptions
+from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, SweepOptions
 from sweeps.wording import REFERENCE
 
 _EPILOG = """examples:
@@ -89,7 +89,7 @@ def _tune_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--target-species",
         metavar="FILE",
-        help="codes of the species to detect, one per line (default: target_species.txt of the data folder, else all)",
+        help=TARGET_SPECIES_HELP,
     )
     data.add_argument(
         "--max-bad-share",

@@ -44,10 +44,10 @@ def test_ls_says_what_each_stage_is_and_who_uses_it(storage, say):
 
 
 def test_verify_finds_a_damaged_stage_and_leaves_it_where_it_is(storage, say):
-    assert say("verify") == (0, "4 stages read, all of them whole.\n")
+    assert say("verify") == (0, "4 stages were read; none is damaged.\n")
     damage(storage, B)
     code, said = say("verify")
-    assert code == 1 and said.startswith(f"{B[:16]}: ") and "4 stages read, 1 damaged" in said
+    assert code == 1 and said.startswith(f"{B[:16]}: ") and "4 stages were read; 1 of them is damaged" in said
     assert store(storage).is_published(B)
 
 
@@ -66,7 +66,7 @@ def test_du_adds_up_whatever_became_of_the_files(storage, say):
 
 def test_gc_shows_first_what_it_would_remove(storage, say):
     code, said = say("gc", "--max-bytes", "1")
-    assert code == 1 and "--yes removes it" in said and "must stay" in said
+    assert code == 1 and "Give --yes to remove it" in said and "must stay" in said
     assert B[:16] in said and not any(stage_id[:16] in said for stage_id in (P, A, C)), "the best trial's chain stays"
     assert sorted(store(storage).summaries()) == sorted((P, A, B, C))
     code, said = say("gc", "--max-bytes", "1", "--yes")
@@ -124,8 +124,8 @@ def test_a_place_without_a_store_is_wrong_input(say, command):
 
 def test_a_store_in_which_nothing_is_finished_is_said_to_be_so(place, say):
     save_progress(Storage.parse(place), A)
-    assert say("ls") == (0, f"The store in {Storage.parse(place).root} has no finished stages yet.\n")
-    assert say("verify") == (0, "The store has no finished stages yet.\n")
+    assert say("ls") == (0, f"The store in {Storage.parse(place).root} has no finished stage yet.\n")
+    assert say("verify") == (0, "The store has no finished stage yet.\n")
 
 
 @pytest.mark.slow
