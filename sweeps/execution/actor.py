@@ -1,4 +1,4 @@
-"""A trial as a Ray actor: one Tune iteration is one update of `run_trial`. Ray may hand the same actor another trial."""
+"""A trial as a Ray actor: one iteration of Tune is one update of `run_trial`. Ray may give the same actor another trial."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from sweeps.search.chains import ChainBuilder
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerContext:
-    """What every worker needs; sent once to each through Ray's object store."""
+    """What every worker needs. Ray's object store sends it once to each."""
 
     chains: ChainBuilder
     dataset: Dataset
     cache: AudioCache
-    """On the worker's own machine."""
+    """The cache of decoded audio on the worker's own machine."""
     store: Storage
     sweep: str
     run: str
-    """One run of the sweep's driver, for the leases."""
+    """Id of this run of the sweep's driver, which its leases name."""
     threads: int
-    """CPU threads of one trial."""
+    """Number of CPU threads of one trial."""
 
 
 class TrialActor(tune.Trainable):
-    """Runs trials one after another on one warm process and device."""
+    """Runs trials one after another in one process and on one device."""
 
     def setup(self, config: dict[str, Any], context: WorkerContext) -> None:  # type: ignore[override]
         torch.set_num_threads(context.threads)
@@ -68,8 +68,8 @@ class TrialActor(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        # SIGTERM, sent some time before a machine is taken away, ends the step with a checkpoint and an error; Tune then has another
-        # worker take the trial up. Between steps it ends the process, as Ray has it.
+        # SIGTERM, which comes some time before a machine is taken away, ends the step with a checkpoint and an error; Tune then
+        # lets another worker continue the trial. Between steps it ends the process, as Ray's own handler does.
         with self._termination:
             return self._next_report()
 
@@ -80,7 +80,7 @@ class TrialActor(tune.Trainable):
         self._updates.close()  # type: ignore[attr-defined]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing to do: all that a trial goes on from is in the stage store."""
+        """Do nothing: everything that a trial continues from is in the stage store."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Nothing to do: `setup` has already looked into the stage store."""
+        """Do nothing: `run_trial` reads the stage store."""

@@ -1,10 +1,11 @@
-"""The cache of decoded audio as a sweep uses it: the same settings on the driver and on every worker."""
+"""The cache of decoded audio, with the same settings on the driver and on every worker."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 
 from birdclef_core.data.cache import build_cache, build_soundscape_cache, estimate_cache, estimate_soundscape_cache
@@ -15,38 +16,39 @@ from birdclef_core.stages.training import TrainingData
 
 @dataclass(frozen=True, kw_only=True)
 class AudioCache:
-    """Where decoded audio is kept, on each machine, and how much of it."""
+    """Where each machine keeps decoded audio, and how much of it."""
 
     folder: Path
     max_s_per_recording: float | None = None
-    """Seconds of each recording that are used; None: all."""
+    """How many seconds of each recording are used; None: all."""
     max_bytes: int | None = None
-    """Of the recordings' entries, and of the soundscapes'; what has no room is decoded whenever it is read."""
+    """How many bytes the recordings may take, and the soundscapes; what has no room is decoded whenever it is read."""
     max_bad_share: float = 0.05
+    """The share of recordings that may be unusable."""
 
     def data_fingerprint(self, dataset: Dataset) -> str:
-        """The dataset's, and what this leaves of each recording: both change what is trained on."""
+        """Fingerprint of the dataset and of the seconds used of each recording: both change what is trained on."""
         if self.max_s_per_recording is None:
             return dataset.fingerprint
         return fingerprint([dataset.fingerprint, self.max_s_per_recording])
 
     def build(self, dataset: Dataset) -> TrainingData:
-        """A dataset with its cache on this machine; raises as `build_cache` does."""
+        """Return a dataset with its cache on this machine. Raises as `build_cache` does."""
         return self._build(dataset, None)
 
-    def build_aloud(self, dataset: Dataset, console: Console) -> None:
-        """The same with an estimate first, a progress bar on a terminal, and what was found afterwards."""
+    def build_and_say(self, dataset: Dataset, console: Console) -> None:
+        """Build the cache; print an estimate first, a progress bar on a terminal, and the findings afterwards."""
         estimate = estimate_cache(dataset, self.folder, max_s_per_recording=self.max_s_per_recording, max_bytes=self.max_bytes)
         console.print(f"Cache in {self.folder}: {estimate.describe()}.", highlight=False, soft_wrap=True)
         if dataset.soundscapes is not None:
             scored = estimate_soundscape_cache(dataset.soundscapes, self.folder, max_bytes=self.max_bytes)
-            console.print(f"  And labelled soundscapes: {scored.describe()}.", highlight=False, soft_wrap=True)
+            console.print(f"  Labelled soundscapes: {scored.describe()}.", highlight=False, soft_wrap=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("Decoding", total=None)
             data = self._build(dataset, lambda done, total: bar.update(task, completed=done, total=total))
         of_soundscapes = data.soundscape_cache.findings if data.soundscape_cache else ()
         for finding in data.cache.findings + of_soundscapes:
-            console.print(f"  [yellow]{finding.count} x not: {finding.rule}[/yellow]: {finding.meaning}", soft_wrap=True)
+            console.print(f"  [yellow]{escape(finding.describe())}[/yellow]", highlight=False, soft_wrap=True)
 
     def _build(self, dataset: Dataset, progress: Callable[[float, float], None] | None) -> TrainingData:
         cache = build_cache(

@@ -1,4 +1,4 @@
-"""Joins or starts Ray, and works out what one trial gets and how many run at once."""
+"""Joins or starts Ray, and finds the share of a machine that a trial gets and how many trials run at the same time."""
 
 import logging
 import math
@@ -18,7 +18,7 @@ OBJECT_STORE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Slots:
-    """The share of a machine that one trial gets, and how many trials run at once."""
+    """The share of a machine that one trial gets, and how many trials run at the same time."""
 
     gpus_per_trial: float
     cpus_per_trial: int
@@ -30,7 +30,7 @@ class Slots:
         return self.cpus_per_trial
 
     def resources(self) -> dict[str, float]:
-        """In Ray's words."""
+        """The share as Ray's resources."""
         gpus = {"gpu": self.gpus_per_trial} if self.gpus_per_trial else {}
         return {"cpu": self.cpus_per_trial, **gpus}
 
@@ -45,7 +45,7 @@ class Slots:
 
 @contextmanager
 def connect(address: str | None) -> Iterator[None]:
-    """A Ray cluster for the block: the one at `address` (`auto` for the one of this machine), else one of our own.
+    """Join the Ray cluster at `address` (`auto`: the one of this machine) for the block, or start one without an address.
 
     Raises InputError when no cluster answers at the address.
     """
@@ -65,12 +65,12 @@ def connect(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def plan_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_concurrent: int | None) -> Slots:
-    """From what was asked for and what the cluster has.
+def make_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_concurrent: int | None) -> Slots:
+    """Find the slots from the user's options and the cluster's resources.
 
-    By default a trial gets one GPU where there are any, and an equal share of the CPUs; without GPUs one CPU core. A
-    fraction of a GPU lets several trials share it. `max_concurrent` is taken at its word, as a cluster may grow. Raises
-    InputError for GPUs or CPUs that are not there.
+    By default a trial gets one GPU, where there are any, and an equal share of the CPUs; without GPUs it gets one CPU core. A
+    fraction of a GPU lets several trials share it. `max_concurrent` is not checked, because a cluster may grow. Raises
+    InputError when a trial needs more GPUs or CPUs than the cluster has.
     """
     total = ray.cluster_resources()
     gpus, cpus = total.get("GPU", 0.0), total.get("CPU", 1.0)
@@ -100,6 +100,6 @@ def plan_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_con
 
 @contextmanager
 def ray_log(path: Path) -> Iterator[None]:
-    """Sends all that Ray prints and logs in this process to a file; a console made before writes to the terminal as ever."""
+    """Send everything that Ray prints and logs in this process to a file. A console made before still writes to the terminal."""
     with path.open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         yield

@@ -1,4 +1,4 @@
-"""A trial as plain Python: its chain of stages, each reused from the store or trained, one update an epoch. No Ray here."""
+"""A trial as plain Python, without Ray: each stage of its chain is reused from the store or trained, with one update an epoch."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 
 from birdclef_core.errors import BirdclefError
 from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, never
-from birdclef_core.stages.progress import EpochMetrics
+from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.training import StageTask, TrainingData, environment, train_stage
 from birdclef_core.store.leases import Hold, alone
 from birdclef_core.store.stage_store import StageStore
@@ -26,17 +26,16 @@ def run_trial(
     hold: Hold = alone,
     name: str = "",
 ) -> Iterator[TrialUpdate]:
-    """Takes a chain to its end: published stages are reused, the others trained, an interrupted one goes on.
+    """Take a chain to its end: published stages are reused, the others are trained, and an interrupted one continues.
 
-    Everything that a trial needs to go on is in the store, so running it again after a crash is the same call. `notes` is
-    where store and training tell what the user should know (damaged entries, memory that did not suffice); they go out with
-    the next update.
+    Everything that a trial needs to continue is in the store, so the same call runs it again after a crash.
 
-    `name`: the trial's among all that use the store; the stages that it trains keep it.
+    `notes`: the list to which the store and the training add what the user should know, such as damaged entries or too little
+    memory; it is emptied into the next update. `name`: `sweep/trial`, which the stages that it trains keep in their records.
 
-    A BirdclefError (such as a loss that is not a number) ends the trial with a update of kind `failed`. When `stop` gives a
-    reason, StageInterrupted is raised once a checkpoint is written: whoever runs the trial again goes on from there. A stage is
-    trained under a lease; when another sweep has it, or has taken it over, the trial ends with a update of kind `held`.
+    A BirdclefError, such as a loss that is not finite, ends the trial with an update of kind `failed`. When `stop` gives a
+    reason, StageInterrupted is raised after a checkpoint has been written. A stage is trained under a lease; when another sweep
+    holds it or has taken it over, the trial ends with an update of kind `held`.
     """
     first = _first_to_train(chain, store)
     for index, task in enumerate(chain[:first]):
@@ -46,7 +45,7 @@ def run_trial(
             if lease is None:
                 yield _finish(_held(task, index), chain, device, notes)
                 return
-            if store.open(task.stage_id) is not None:  # whoever had the lease before has trained it
+            if store.open(task.stage_id) is not None:  # the lease's last holder has trained it
                 yield _finish(_reused(task, index, store, name), chain, device, notes)
                 continue
             try:
@@ -71,7 +70,7 @@ def run_trial(
 
 
 def _first_to_train(chain: Chain, store: StageStore) -> int:
-    """Index of the first stage after the deepest published one, whose files are verified here."""
+    """Index of the stage after the last published one of the chain. The files of that one are verified here."""
     for index in range(len(chain) - 1, -1, -1):
         if store.open(chain[index].stage_id) is not None:
             return index + 1
@@ -93,7 +92,7 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics) -> TrialUpdate:
     }
     update = _update("epoch", task, index, epoch=epoch.epoch, score=epoch.scores[SCORE], metrics=metrics)
     if epoch.is_last:
-        update.epochs = epoch.epoch  # an early stop is an end too
+        update.epochs = epoch.epoch  # an early stop is an end, too
     if epoch.waits_for_data and epoch.epoch == 1:
         update.message = f"Stage {task.config.name}: {epoch.bottleneck}"
     return update

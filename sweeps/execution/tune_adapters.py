@@ -13,7 +13,7 @@ METRIC = "score"
 
 
 class _WithoutState:
-    """Tune pickles searcher and scheduler for its own restore, which is not used: a sweep is resumed from its records."""
+    """Gives Tune nothing to pickle: its own restore is not used, because a sweep is resumed from its records."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -41,10 +41,10 @@ class CoordinatorSearcher(_WithoutState, Searcher):
             self._coordinator.fail(self._trials[trial_id])
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the records hold every trial."""
+        """Do nothing: the records hold every trial."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see `save`."""
+        """Do nothing: see `save`."""
 
 
 class CoordinatorScheduler(_WithoutState, FIFOScheduler):

@@ -53,7 +53,7 @@ class SweepConsole(Observer):
         if update.kind == "epoch":
             self._epochs, self._epochs_s = self._epochs + 1, self._epochs_s + update.cost_s
         if update.message and update.kind != "failed":
-            self._console.print(f"[yellow]{update.message}[/yellow]", highlight=False)
+            self._console.print(update.message, style="yellow", highlight=False, markup=False, soft_wrap=True)
         if update.kind != "failed":
             loss = f"loss {update.metrics['train/loss']:.3f}  " if "train/loss" in update.metrics else ""
             what = "reused" if update.kind != "epoch" else f"epoch {update.epoch}/{update.epochs}"
@@ -65,20 +65,20 @@ class SweepConsole(Observer):
 
     def worker_lost(self, trial: Trial) -> None:
         record = trial.record
-        self._console.print(
-            f"[yellow]{record.trial}: {record.reason}; another worker continues from its last epoch[/yellow]", highlight=False
-        )
+        line = f"{record.trial}: {record.reason}; another worker continues from its last epoch"
+        self._console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def trial_ended(self, trial: Trial) -> None:
         record = trial.record
         score = f" with {record.score:.3f}" if record.score is not None else ""
-        self._say(record, f"{record.status}{score}{': ' + record.reason if record.reason else ''}")
+        reason = f": {record.reason}" if record.reason else ""
+        self._say(record, f"{record.status}{score}{reason}", above_table=bool(reason))
 
-    def _say(self, record: TrialRecord, text: str) -> None:
-        if self._live is None:
-            self._console.print(
-                f"{time.strftime('%H:%M:%S')} {record.trial} {record.recipe}  {text}", highlight=False, soft_wrap=True
-            )
+    def _say(self, record: TrialRecord, text: str, *, above_table: bool = False) -> None:
+        """Print a line about a trial; on a terminal, where the table shows most of it, only if it is to stay above the table."""
+        if self._live is None or above_table:
+            line = f"{time.strftime('%H:%M:%S')} {record.trial} {record.recipe}  {text}"
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _left(self) -> str:
         """The longest time that the sweep may still take, from the mean epoch so far. Reuse and pruning make it shorter."""

@@ -1,4 +1,4 @@
-"""What a sweep's trials are made of, found before it runs and said aloud: recordings, first weights, the tree of stages."""
+"""What the trials of a sweep need, found before it runs: recordings, first weights and the maker of chains."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -
         f"{validation} for validation, {len(dataset.noise)} noise files."
     )
     if dataset.soundscapes is not None:
-        say(f"Scored too: {len(dataset.soundscapes.windows)} labelled windows of soundscapes (val_soundscapes/...).")
+        say(f"Also scored: {len(dataset.soundscapes.windows)} labelled windows of soundscapes (val_soundscapes/...).")
     for finding in dataset.findings:
         say(f"  [yellow]{escape(finding.describe())}[/yellow]")
     return dataset
@@ -38,10 +38,10 @@ def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -
 def make_chain_builder(
     request: SweepRequest, search: Search, dataset: Dataset, cache: AudioCache, say: Callable[[str], None]
 ) -> ChainBuilder:
-    """The tree of an order's stages.
+    """Return what makes the chains of a request, and tell the user where the first weights come from.
 
-    Raises InputError when a sweep that goes on would have other recordings or first weights than it began with, or when the stage
-    that trials start from is not whole.
+    Raises InputError when a continued sweep would have other recordings or first weights than before, or when the start stage is
+    damaged.
     """
     fingerprint = cache.data_fingerprint(dataset)
     request.check_data(fingerprint)
@@ -65,7 +65,7 @@ def make_chain_builder(
 
 
 def _first_weights(request: SweepRequest, encoder: str) -> PretrainedWeights:
-    """The weights that an encoder starts from: those that it has started from in this sweep before."""
+    """The first weights of an encoder: those with which it has started in this sweep before, if it has."""
     before = request.encoders().get(encoder)
     if before == RANDOM.name and request.options.pretrained in ("auto", "off"):
         return RANDOM

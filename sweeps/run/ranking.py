@@ -2,13 +2,14 @@
 
 from collections import Counter
 
+from rich.markup import escape
 from rich.table import Table
 
 from sweeps.schedule.records import TrialRecord
 
 
 def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """Finished trials from the best score down, then the others in their order."""
+    """The finished trials from the best score to the worst, then the others in their order."""
     finished = sorted((record for record in trials if record.score is not None), key=lambda record: -(record.score or 0))
     return finished + [record for record in trials if record.score is None]
 
@@ -19,12 +20,14 @@ def ranked_rows(trials: list[TrialRecord]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for record in ranking(trials):
         scores = [f"{record.metrics[f'val/{name}']:.3f}" if record.score is not None else "" for name in columns[3:6]]
-        rows.append([record.trial, record.recipe, record.status, *scores, f"{record.cost_s:.0f}", f"{record.saved_s:.0f}"])
+        rows.append(
+            [record.trial, record.recipe, record.status, *scores, f"{record.cost_s:.0f}", f"{record.saved_s:.0f}", record.reason]
+        )
     return columns, rows
 
 
 def best_by_end(trials: list[TrialRecord]) -> str:
-    """Where chains end with different stages, the best of each end; empty where all end alike."""
+    """A sentence with the best trial for each last stage; empty when all chains end with the same stage."""
     best: dict[str, TrialRecord] = {}
     for record in ranking(trials):
         if record.score is not None:
@@ -37,15 +40,30 @@ def best_by_end(trials: list[TrialRecord]) -> str:
 
 
 def ranked_table(trials: list[TrialRecord]) -> Table:
+    """The ranked table for the terminal."""
     columns, rows = ranked_rows(trials)
     table = Table(title="\nTrials, best first", title_justify="left", box=None, pad_edge=False)
     for name in columns:
-        table.add_column(name, justify="left" if name in ("trial", "recipe", "status") else "right", no_wrap=True)
+        table.add_column(
+            name, justify="left" if name in ("trial", "recipe", "status", "reason") else "right", no_wrap=name != "reason"
+        )
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(escape(cell) for cell in row))
     return table
 
 
 def ranked_markdown(trials: list[TrialRecord]) -> str:
+    """The ranked table in Markdown, with the reason of each trial that has one."""
     columns, rows = ranked_rows(trials)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (columns, ["---"] * len(columns), *rows))
+    reasons = [record.reason for record in ranking(trials)]
+    table = ([*columns, "reason"], ["---"] * (len(columns) + 1), *([*row, why] for row, why in zip(rows, reasons, strict=True)))
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table)
+
+
+def early_endings(trials: list[TrialRecord]) -> list[str]:
+    """Why trials did not finish: a line for each reason, with all trials that ended by it."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for record in trials:
+        if record.score is None and record.reason:
+            by_reason.setdefault((record.status, record.reason), []).append(record.trial)
+    return [f"  {', '.join(names)} {status}: {reason}" for (status, reason), names in by_reason.items()]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from ray import tune
 from rich.console import Console
+from rich.markup import escape
 
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import BirdclefError, InputError
@@ -22,7 +23,7 @@ from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.actor import TrialActor, WorkerContext
-from sweeps.execution.cluster import Slots, connect, plan_slots, ray_log
+from sweeps.execution.cluster import Slots, connect, make_slots, ray_log
 from sweeps.execution.recordings import audio_cache
 from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
@@ -33,7 +34,7 @@ from sweeps.plan.text import plan_lines
 from sweeps.run import messages
 from sweeps.run.console import SweepConsole
 from sweeps.run.inputs import load_data, make_chain_builder
-from sweeps.run.ranking import ranked_markdown, ranked_table
+from sweeps.run.ranking import early_endings, ranked_markdown, ranked_table
 from sweeps.run.request import SweepRequest, extend_request, new_request, plan_request, resume_request
 from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
@@ -118,7 +119,7 @@ class _Driver:
         """Run the sweep to its end, or until it is interrupted."""
         with self._inputs(self._make_place, only_driver=True) as inputs:
             description = self._begin(inputs)
-            self.cache.build_aloud(inputs.dataset, self.console)
+            self.cache.build_and_say(inputs.dataset, self.console)
             started = time.monotonic()
             if not self.records.storage.exists(self.request.plan_file):
                 self._keep_plan(inputs)
@@ -145,7 +146,7 @@ class _Driver:
         folder = make_place()
         folder.mkdir(parents=True, exist_ok=True)
         with self._lease(only_driver), ray_log(folder / "ray.log"), connect(self.options.address):
-            slots = plan_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
+            slots = make_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = self.options.budget or ("full" if slots.gpus_per_trial and self.options.data else "small")
             chains = make_chain_builder(request, request.search(budget), dataset, self.cache, self._say)
             yield _Inputs(dataset=dataset, chains=chains, slots=slots, budget=budget, samples=request.samples(budget))
@@ -307,6 +308,8 @@ class _Driver:
         write_result(folder, result, self.store)
         tracker.record(SweepFinished(status=status, table_markdown=ranked_markdown(trials), artifacts=folder.name))
         self.console.print(ranked_table(trials))
+        if endings := early_endings(trials):
+            self._say("Trials that did not finish, and why:", *(escape(line) for line in endings))
         self._say(*messages.outcome_lines(result, coordinator.samples, folder))
         if interrupted:
             flag = "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"

@@ -1,4 +1,4 @@
-"""The only file that knows Optuna: asks for parameters, tells what became of them."""
+"""The only file that knows Optuna: it asks for parameters and reports what became of them."""
 
 import math
 import warnings
@@ -17,26 +17,26 @@ from sweeps.search.space import Choice, Parameter, Search
 RECIPE = "recipe"
 STARTUP_TRIALS = 10
 REMEMBERED_TRIALS = 500
-"""TPE's time for one draw grows with the trials it sees; it sees no more than twice this many."""
+"""TPE's time for one draw grows with the trials that it sees, so it sees at most twice this many."""
 RANDOM_LOOKAHEAD = 16
-"""How many waiting trials for each that may run are worth having, where draws do not depend on scores."""
+"""How many trials are drawn ahead for each running one, where draws do not depend on scores."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """What is to be tried next."""
+    """A point of the search space that is to be tried."""
 
     ticket: int
-    """To tell the outcome by, once."""
+    """Number of the draw, by which its outcome is reported once."""
     recipe: str
     params: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """A trial that has ended, as it is remembered."""
+    """A draw whose outcome has been reported."""
 
     recipe: str
     params: Mapping[str, Any]
@@ -45,7 +45,7 @@ class Told:
 
 @dataclass
 class _Study:
-    """An Optuna study and its trials that have not ended."""
+    """An Optuna study, its open trials by ticket, and its draws with outcomes."""
 
     study: optuna.Study
     open: dict[int, tuple[optuna.Trial, Draw]] = field(default_factory=dict)
@@ -53,13 +53,15 @@ class _Study:
 
 
 class Sampler:
-    """Draws from a search's space by Optuna's TPE (or at random, if the search says so); the objective is maximised.
+    """Draws from a search's space by Optuna's TPE, or at random if the search says so. The objective is maximised.
 
-    The first trials are each recipe at its own values. `history` holds the trials of an earlier driver that ended.
+    The first draws are each recipe at its own values.
     """
 
     def __init__(self, search: Search, seed: int, *, history: Sequence[Told] = (), first_ticket: int | None = None) -> None:
-        """`first_ticket`: of the next draw, past those of earlier drivers; by default the length of the history."""
+        """`history`: draws of earlier drivers with their outcomes. `first_ticket`: number of the next draw, by default the length
+        of the history.
+        """
         self._search, self._seed = search, seed
         self._drawn = len(history)
         self._next_ticket = len(history) if first_ticket is None else first_ticket
@@ -69,21 +71,21 @@ class Sampler:
         self._first = deque(item for item in baselines if item not in known)
 
     def ask(self) -> Draw:
-        """The next point to try."""
+        """Draw the next point to try."""
         if self._first:
             recipe, params = self._first.popleft()
             return self.take(recipe, params)
         return self._draw()
 
     def take(self, recipe: str, params: Mapping[str, Any]) -> Draw:
-        """A draw of given parameters: of a trial that goes on after an interruption, for one."""
+        """Make a draw of given parameters, for example for a trial that continues after an interruption."""
         if (recipe, dict(params)) in self._first:
             self._first.remove((recipe, dict(params)))
         self._study.study.enqueue_trial({RECIPE: recipe, **params})
         return self._draw()
 
     def tell(self, ticket: int, outcome: Outcome) -> None:
-        """Tells the outcome of a draw; each ticket once."""
+        """Report the outcome of a draw. Each ticket is reported once."""
         trial, draw = self._study.open.pop(ticket)
         study = self._study.study
         if outcome.kind == "score":
@@ -98,9 +100,9 @@ class Sampler:
             self._forget()
 
     def free_draws(self, waiting: int, max_running: int) -> int:
-        """How many more draws may be made before their time without making any of them worse.
+        """How many more draws may be made early without making any of them worse: draws that do not depend on scores.
 
-        `waiting` counts the trials that are drawn and do not run. TPE's first draws are random, as all of a random search's.
+        `waiting`: how many trials are drawn and do not run. TPE's first draws are random, as are all draws of a random search.
         """
         if self._search.sampler == "random":
             return RANDOM_LOOKAHEAD * max_running - waiting
@@ -126,7 +128,7 @@ class Sampler:
         return _Study(study, told=list(history))
 
     def _forget(self) -> None:
-        """Goes on with a new study that has only the trials worth remembering, and those that are open."""
+        """Replace the study by one that has only the outcomes worth remembering, and the open draws."""
         before = self._study
         self._study = self._new_study(_worth_remembering(before.told))
         for ticket, (_, draw) in before.open.items():
@@ -143,7 +145,7 @@ class Sampler:
             state=states[outcome.kind],
             params={RECIPE: item.recipe, **item.params},
             distributions=distributions,
-            value=outcome.value if math.isfinite(outcome.value or 0.0) else None,  # as Optuna itself keeps a trial that is told
+            value=outcome.value if math.isfinite(outcome.value or 0.0) else None,  # as Optuna itself keeps such a trial
             intermediate_values={outcome.step: outcome.value or 0.0} if outcome.kind == "pruned" else None,
         )
 
@@ -160,9 +162,9 @@ def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _worth_remembering(history: Sequence[Told]) -> list[Told]:
-    """At most REMEMBERED_TRIALS in their order: the best half, and of the others the newest.
+    """At most REMEMBERED_TRIALS draws in their order: the best half, and the newest of the others.
 
-    TPE takes at most 25 trials for good ones; all that it needs of the others is how they lie in the space.
+    TPE counts at most 25 trials as good ones; of the others it needs only their distribution in the space.
     """
     if len(history) <= REMEMBERED_TRIALS:
         return list(history)

@@ -1,4 +1,4 @@
-"""From a trial's parameters to its chain of stages with their ids: where two trials share a prefix, the ids are equal."""
+"""From the parameters of a trial to its chain of stages with their ids. Two trials that share a prefix have the same ids there."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,23 +18,23 @@ Chain = tuple[StageTask, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class ChainBuilder:
-    """Everything that stage ids depend on besides a trial's parameters. Picklable."""
+    """Makes chains of stages. It holds everything that stage ids depend on besides a trial's parameters. Picklable."""
 
     search: Search
     seed: int
-    """Of the sampler."""
+    """Random seed of the sampler."""
     pretrained: Mapping[str, PretrainedWeights]
-    """By encoder."""
+    """First weights by encoder."""
     all_species: LabelSpace
     target_species: LabelSpace
     data_fingerprint: str
     code_version: str
     start: str | None = None
-    """Id of the stage that every trial starts from; None: from the encoders' weights. The ids of what follows are the same as if the
-    whole chain had been asked for."""
+    """Id of the stage that every trial starts from, or None to start from the encoders' first weights. The ids of the stages that
+    follow are those of the complete chain."""
 
     def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
-        """The stages of one trial, first to last. Raises InputError for parameters that no model can take."""
+        """Return the stages of one trial, first to last. Raises InputError for parameters that the model cannot take."""
         recipe = self.search.recipe(recipe_name)
         pretrained = self.pretrained[recipe.model.encoder]
         tasks: list[StageTask] = []
@@ -63,7 +63,7 @@ class ChainBuilder:
 def _identify(
     model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str
 ) -> tuple[str, dict[str, Any]]:
-    """A stage's id and what it is the hash of. Kept because ten thousand trials ask for the same few prefixes."""
+    """A stage's id and what it is the hash of. Cached because ten thousand trials share a few prefixes."""
     check_clip_s(model, config.clip_s)
     identity = {
         "model": _canonical_model(model),
@@ -82,7 +82,7 @@ def _canonical_model(model: ModelConfig) -> Any:
 
 
 def config_fingerprint(chain: Chain) -> str:
-    """Hash of what a chain was configured as and the stage it starts from, whatever data, code and encoder weights it meets."""
+    """Hash of a chain's configuration and start stage, independent of data, code and first weights."""
     return fingerprint([chain[0].parent_id, *(_config_fingerprint(task.model, task.config) for task in chain)])
 
 

@@ -1,4 +1,4 @@
-"""What a search is: recipes, the space around them, and how many variants of each early stage may exist."""
+"""What a search is: recipes, the space of parameters around them, and how many variants of the early stages may exist."""
 
 import importlib.util
 import itertools
@@ -23,14 +23,14 @@ STAGE_GROUPS: dict[str, tuple[StageName, ...]] = {
     "train": ("train_ce", "train_bce"),
     "every": STAGE_NAMES,
 }
-"""What the first part of a parameter's name may be, and the stages it stands for."""
+"""Groups of stages, which the first part of a parameter's name may be, and the stages that each stands for."""
 
 VARIANT = "variant"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few values."""
+    """A parameter that takes one of a few values."""
 
     values: tuple[Any, ...]
 
@@ -43,7 +43,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two bounds, on a logarithmic scale if so asked."""
+    """A parameter that takes any number between two bounds (inclusive), on a linear or a logarithmic scale.
+
+    Raises InputError unless low <= high, and low > 0 on a logarithmic scale.
+    """
 
     low: float
     high: float
@@ -70,21 +73,21 @@ Parameter = Choice | Range
 class Search:
     """Recipes and the space of stage parameters around them.
 
-    A parameter is named `<stage or group of stages>.<field of StageConfig>`, such as `train.mixing.wave_prob`; what a
-    recipe's stages do not include is not sampled for it.
+    A parameter is named `<stage or group of stages>.<field of StageConfig>`, such as `train.mixing.wave_prob`. Parameters of
+    stages that a recipe does not have are not sampled for that recipe. Raises InputError for wrong names and pools.
     """
 
     name: str
     recipes: tuple[Recipe, ...]
     space: Mapping[str, Parameter]
     small_space: Mapping[str, Parameter] = field(default_factory=dict)
-    """Replaces entries of `space` under the small budget."""
+    """Parameters that replace those of the same name in `space` under the small budget."""
     pools: Mapping[str, int] = field(default_factory=dict)
-    """For a group of early stages, how many variants of it (for each recipe) a sweep may train: variant 0 is the recipe's
-    own, the others are drawn once from the space. Trials that use the same variant share its stages. What variant 3 is follows
-    from the pool's own space alone, so that later sweeps, with whatever seed, share it too."""
+    """For a group of early stages, how many variants of them a sweep may train for each recipe. Variant 0 is the recipe's own; the
+    others are drawn once from the space. Trials of the same variant share its stages. A variant depends only on its number and
+    the pool's part of the space, so later sweeps share it too, whatever their random seed."""
     sampler: SamplerName = "tpe"
-    """`tpe`: Optuna's TPE, which learns from the scores; `random`: independent draws, which shows the space evenly."""
+    """`tpe`: Optuna's TPE, which learns from the scores; `random`: independent draws, which cover the space evenly."""
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(SamplerName):
@@ -106,12 +109,12 @@ class Search:
         return next(recipe for recipe in self.recipes if recipe.name == name)
 
     def pool_of(self, key: str) -> str | None:
-        """The pool that a parameter belongs to: the first whose stages include all of the parameter's."""
+        """The pool of a parameter: the first one whose stages include all stages of the parameter; None when there is none."""
         stages = set(STAGE_GROUPS[key.partition(".")[0]])
         return next((group for group in self.pools if stages <= set(STAGE_GROUPS[group])), None)
 
     def sampled_space(self, recipe: Recipe) -> dict[str, Parameter]:
-        """What is sampled for one recipe: a variant number for each pool, and every parameter outside the pools."""
+        """The parameters that are sampled for one recipe: a variant number for each pool, and every parameter outside the pools."""
         space: dict[str, Parameter] = {}
         for key, parameter in self._space_of(recipe).items():
             pool = self.pool_of(key)
@@ -122,12 +125,12 @@ class Search:
         return space
 
     def baseline(self, recipe: Recipe) -> dict[str, Any]:
-        """The point of the sampled space nearest to the recipe itself."""
+        """The point of the sampled space that is nearest to the recipe itself."""
         own = {key: 0 if key.endswith(f".{VARIANT}") else value_of(recipe.stages, key) for key in self.sampled_space(recipe)}
         return {key: _nearest(parameter, own[key]) for key, parameter in self.sampled_space(recipe).items()}
 
     def point_of(self, recipe_name: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The point of the sampled space with the values in `params`; None where it has no such recipe or value, or lacks one."""
+        """The point of the sampled space with the values in `params`; None when it lacks the recipe, a value or a parameter."""
         recipe = next((recipe for recipe in self.recipes if recipe.name == recipe_name), None)
         space = self.sampled_space(recipe) if recipe else {}
         if recipe is None or not all(key in params and parameter.has(params[key]) for key, parameter in space.items()):
@@ -135,7 +138,7 @@ class Search:
         return {key: params[key] for key in space}
 
     def grid(self, recipe: Recipe) -> Iterator[dict[str, Any]] | None:
-        """Every point of the sampled space, the late stages' parameters changing fastest; None where there are no end of them."""
+        """Every point of a recipe's sampled space, the late stages' parameters changing fastest; None for an infinite space."""
         space = self.sampled_space(recipe)
         if any(isinstance(parameter, Range) and parameter.low < parameter.high for parameter in space.values()):
             return None
@@ -143,14 +146,14 @@ class Search:
         return (dict(zip(space, point, strict=True)) for point in itertools.product(*values))
 
     def points(self) -> Iterator[tuple[str, dict[str, Any]]] | None:
-        """Every point of every recipe's space; None where there are no end of them."""
+        """Every point of every recipe's sampled space; None for an infinite space."""
         grids = [(recipe.name, self.grid(recipe)) for recipe in self.recipes]
         if any(grid is None for _, grid in grids):
             return None
         return ((name, params) for name, grid in grids if grid is not None for params in grid)
 
     def stages(self, recipe: Recipe, params: Mapping[str, Any]) -> tuple[StageConfig, ...]:
-        """The recipe's stages with sampled parameters put in."""
+        """The recipe's stages with the sampled parameters."""
         changes: dict[str, Any] = {}
         for pool in self.pools:
             changes |= self._variant(recipe, pool, int(params.get(f"{pool}.{VARIANT}", 0)))
@@ -170,7 +173,7 @@ class Search:
 
 
 def value_of(stages: Iterable[StageConfig], key: str) -> Any:
-    """The value that a parameter has in the first stage that it is for; None when it is for none of them."""
+    """The value of a parameter in the first stage that has it; None when no stage has it."""
     group, _, path = key.partition(".")
     value: Any = next((stage for stage in stages if stage.name in STAGE_GROUPS[group]), None)
     for name in path.split(".") if value is not None else ():
@@ -180,7 +183,7 @@ def value_of(stages: Iterable[StageConfig], key: str) -> Any:
 
 @lru_cache(maxsize=4096)
 def _evolved(stage: StageConfig, changes: tuple[tuple[str, Any], ...]) -> StageConfig:
-    # Kept because ten thousand trials ask for the same few prefixes.
+    # Cached because ten thousand trials share a few prefixes.
     return evolve(stage, dict(changes))
 
 
@@ -205,9 +208,9 @@ def _nearest(parameter: Parameter, value: Any) -> Any:
 
 
 def load_search(name: str) -> Search:
-    """A search by its name in `sweeps/searches/`, or from a user's own file that defines SEARCH.
+    """Load a search by its name in `sweeps/searches/`, or from a user's own file that defines SEARCH.
 
-    Raises InputError for a name that is not there (naming those that are) or a file without a Search in it.
+    Raises InputError for an unknown name (listing the known ones), a file that cannot be imported, or one without a Search.
     """
     path = Path(name) if name.endswith(".py") else SEARCHES_DIR / f"{name}.py"
     if not path.is_file():
@@ -229,7 +232,7 @@ def load_search(name: str) -> Search:
 
 
 def override(search: Search, settings: Mapping[str, Any]) -> Search:
-    """The search with configuration fields set by hand (`--set key=value`); what is set is no longer sampled.
+    """Return the search with configuration fields that the user has set (`--set key=value`); these are no longer sampled.
 
     A key is a field of the model (`spectrogram.num_mels`), of every stage (`epochs`) or of a stage or group of stages
     (`train_ce.epochs`, `pretrain.clip_s`). Raises InputError for a key that fits none of them.
@@ -258,7 +261,7 @@ def _override_recipe(recipe: Recipe, key: str, value: Any) -> Recipe:
 
 
 def _without(space: Mapping[str, Parameter], key: str) -> dict[str, Parameter]:
-    """The space without the parameters whose stages are all covered by a key set by hand."""
+    """The space without the parameters whose stages are all covered by a key that the user has set."""
     group, _, path = key.partition(".")
     stages, field_path = (STAGE_GROUPS[group], path) if group in STAGE_GROUPS else (STAGE_NAMES, key)
 

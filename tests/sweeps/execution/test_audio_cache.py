@@ -13,15 +13,15 @@ from sweeps.execution.audio_cache import AudioCache
 
 def test_the_estimate_comes_first_and_a_second_build_has_nothing_to_do(tone_data, tmp_path):
     cache, out = AudioCache(folder=tmp_path / "cache"), io.StringIO()
-    cache.build_aloud(tone_data.dataset, Console(file=out))
+    cache.build_and_say(tone_data.dataset, Console(file=out))
     assert "18 files to decode" in out.getvalue()
-    cache.build_aloud(tone_data.dataset, Console(file=out))
+    cache.build_and_say(tone_data.dataset, Console(file=out))
     assert "nothing to decode" in out.getvalue()
 
 
 def test_what_has_no_room_is_decoded_directly_and_that_is_said(tone_data, tmp_path):
     cache, out = AudioCache(folder=tmp_path / "cache", max_bytes=200_000), io.StringIO()
-    cache.build_aloud(tone_data.dataset, Console(file=out, width=200))
+    cache.build_and_say(tone_data.dataset, Console(file=out, width=200))
     assert "do not fit" in out.getvalue()
     whole, small = (each.build(tone_data.dataset).cache for each in (AudioCache(folder=tmp_path / "whole"), cache))
     assert len(small.direct_rows)
@@ -34,7 +34,7 @@ def test_labelled_soundscapes_are_estimated_and_cached_too(tone_data, tmp_path):
     (tmp_path / "test_soundscapes_labels.csv").write_text("row_id,labels\nS_5,low\n")
     dataset = replace(tone_data.dataset, soundscapes=load_soundscapes(tmp_path))
     cache, out = AudioCache(folder=tmp_path / "cache"), io.StringIO()
-    cache.build_aloud(dataset, Console(file=out, width=200))
+    cache.build_and_say(dataset, Console(file=out, width=200))
     assert "soundscapes: 1 files to decode" in out.getvalue()
     data = cache.build(dataset)
     assert data.soundscape_cache.read(0, 0, 4).tolist() == [8192, -8192] * 2

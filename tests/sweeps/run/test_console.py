@@ -1,22 +1,15 @@
 """What the terminal shows: plain lines where there is none, a ranking that fits, honest times."""
 
 import io
+from dataclasses import replace
 
-from made_up import MadeUpWorkers, make_chain_builder, make_coordinator
+import pytest
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
 from rich.console import Console
 
 from sweeps.run.console import SweepConsole
-from sweeps.run.ranking import best_by_end, ranked_markdown, ranked_table, ranking
 from sweeps.schedule.coordinator import Coordinator
-from sweeps.schedule.records import TrialRecord
-
-
-def record(trial: str, score: float | None, **values) -> TrialRecord:
-    metrics = {} if score is None else {"val/cmap_pad5": score, "val/cmap": score / 2, "val/lrap": 0.5}
-    status = "pruned" if score is None else "finished"
-    return TrialRecord(
-        trial=trial, recipe="sed_seresnext26t", params={}, stage_ids=["x"], score=score, metrics=metrics, status=status, **values
-    )
+from sweeps.wording import format_duration
 
 
 def run_with_console(folder, console: Console, samples: int) -> None:
@@ -40,31 +33,33 @@ def test_a_live_table_on_a_terminal(tmp_path):
     assert "t0000" in out.getvalue() and "started with" not in out.getvalue()
 
 
-def test_the_best_comes_first_and_those_without_a_score_last():
-    trials = [record("t0000", 0.5), record("t0001", None), record("t0002", 0.9)]
-    assert [item.trial for item in ranking(trials)] == ["t0002", "t0000", "t0001"]
-    markdown = ranked_markdown(trials).splitlines()
-    assert markdown[2].startswith("| t0002 | sed_seresnext26t | finished | 0.900 | 0.450 | 0.500 |")
-
-
-def test_where_chains_end_with_different_stages_the_best_of_each_end_is_said():
-    four, five = {"stages": ["train_ce", "train_bce"]}, {"stages": ["train_ce", "train_bce", "finetune"]}
-    trials = [
-        record("t0000", 0.5, **four),
-        record("t0001", 0.7, **four),
-        record("t0002", 0.6, **five),
-        record("t0003", None, **five),
-    ]
-    assert best_by_end(trials) == (
-        "Trials end with different stages: 2 with train_bce, best t0001 (0.700); 1 with finetune, best t0002 (0.600)."
-    )
-    assert best_by_end(trials[:2]) == best_by_end([]) == ""
-
-
-def test_the_ranking_fits_eighty_columns():
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_why_a_trial_was_pruned_is_shown_on_a_terminal_too(tmp_path, is_terminal):
     out = io.StringIO()
-    Console(file=out, width=80).print(
-        ranked_table([record("t0000", 0.5, spent_s={"train_ce": 12345.0}, reused_s={"pretrain_ce": 54321.0})])
-    )
-    assert "…" not in out.getvalue()
-    assert "54321" in out.getvalue()
+    run_with_console(tmp_path, Console(file=out, force_terminal=is_terminal, width=200), samples=30)
+    assert "pruned: at the end of pretrain_ce its 0." in out.getvalue()
+
+
+def test_brackets_in_a_message_are_shown_and_not_read_as_markup(tmp_path):
+    out = io.StringIO()
+    coordinator = make_coordinator(tmp_path, samples=1)
+    with SweepConsole(Console(file=out, width=200), coordinator.book, 1) as terminal:
+        trial = coordinator.next_trial()
+        trial.record.reason = "worker lost: KeyError[red]"
+        terminal.worker_lost(trial)
+    assert "KeyError[red]" in out.getvalue()
+
+
+def test_the_time_left_is_that_of_the_open_epochs_on_the_trials_that_run(tmp_path):
+    """Trials that wait add their epochs and do not share the work."""
+    search = replace(make_search(), recipes=make_search().recipes[:1], sampler="random")
+    coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=3, max_running=1)
+    terminal = SweepConsole(Console(file=io.StringIO()), coordinator.book, 3)
+    trial = coordinator.next_trial()
+    assert (coordinator.book.num_running, coordinator.book.num_waiting) == (1, 2)
+    terminal.trial_started(trial)
+    update = MadeUpWorkers(coordinator).updates(trial)[-1]
+    update.cost_s = 60.0
+    coordinator.update(trial.record.trial, update)
+    terminal.updated(trial, update)
+    assert terminal._left() == f"at most about {format_duration(60.0 * (3 * trial.num_epochs - 1))} left"

@@ -1,0 +1,58 @@
+"""The ranked table and what is said below it."""
+
+import io
+
+from rich.console import Console
+
+from sweeps.run.ranking import best_by_end, early_endings, ranked_markdown, ranked_table, ranking
+from sweeps.schedule.records import TrialRecord
+
+
+def record(trial: str, score: float | None, **values) -> TrialRecord:
+    metrics = {} if score is None else {"val/cmap_pad5": score, "val/cmap": score / 2, "val/lrap": 0.5}
+    status = "pruned" if score is None else "finished"
+    return TrialRecord(
+        trial=trial, recipe="sed_seresnext26t", params={}, stage_ids=["x"], score=score, metrics=metrics, status=status, **values
+    )
+
+
+def test_the_best_comes_first_and_those_without_a_score_last():
+    trials = [record("t0000", 0.5), record("t0001", None), record("t0002", 0.9)]
+    assert [item.trial for item in ranking(trials)] == ["t0002", "t0000", "t0001"]
+    markdown = ranked_markdown(trials).splitlines()
+    assert markdown[2].startswith("| t0002 | sed_seresnext26t | finished | 0.900 | 0.450 | 0.500 |")
+
+
+def test_where_chains_end_with_different_stages_the_best_of_each_end_is_said():
+    four, five = {"stages": ["train_ce", "train_bce"]}, {"stages": ["train_ce", "train_bce", "finetune"]}
+    trials = [
+        record("t0000", 0.5, **four),
+        record("t0001", 0.7, **four),
+        record("t0002", 0.6, **five),
+        record("t0003", None, **five),
+    ]
+    assert best_by_end(trials) == (
+        "Trials end with different stages: 2 with train_bce, best t0001 (0.700); 1 with finetune, best t0002 (0.600)."
+    )
+    assert best_by_end(trials[:2]) == best_by_end([]) == ""
+
+
+def test_the_ranking_fits_eighty_columns():
+    out = io.StringIO()
+    Console(file=out, width=80).print(
+        ranked_table([record("t0000", 0.5, spent_s={"train_ce": 12345.0}, reused_s={"pretrain_ce": 54321.0})])
+    )
+    assert "…" not in out.getvalue()
+    assert "54321" in out.getvalue()
+
+
+def test_why_trials_did_not_finish_is_said_once_a_reason_and_in_full():
+    low = "at the end of train_ce its 0.1 was below 0.2 | odd"
+    trials = [
+        record("t0000", 0.5),
+        record("t0001", None, reason=low),
+        record("t0002", None, reason=low),
+        record("t0003", None, reason=""),
+    ]
+    assert early_endings(trials) == [f"  t0001, t0002 pruned: {low}"]
+    assert ranked_markdown(trials).splitlines()[3].endswith(r"below 0.2 \| odd |")
