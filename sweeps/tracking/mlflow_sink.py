@@ -1,10 +1,10 @@
-"""A sweep as MLflow keeps it; the only file that imports mlflow when it runs.
+"""Writes the events of a sweep to an MLflow server; the only file that imports mlflow when it runs.
 
-Experiment `birdclef/<search>`: each trial is a top-level run (its comparison page shows no others) and each execution of a
-stage a run under the trial that trained it. A checkpoint is an external model: an output of the execution that made it, an
-input of every execution that starts from it and of every trial that has it in its chain, trained or taken from the store.
-Experiment `birdclef/sweeps`: one run a sweep, with its result and artifacts. An interrupted trial is SCHEDULED: it goes on
-when the sweep is resumed.
+Experiment `birdclef/<search>`: each trial is a top-level run, because MLflow's comparison page shows no others, and each execution
+of a stage is a run below the trial that trained it. A checkpoint is an external model: an output of the execution that made it, and
+an input of every execution that starts from it and of every trial that has it in its chain, trained or reused.
+Experiment `birdclef/sweeps`: one run per sweep, with its result and artifacts. An interrupted trial has the status SCHEDULED, because
+it continues when the sweep is resumed.
 """
 
 import logging
@@ -19,7 +19,7 @@ from mlflow.entities import LoggedModelInput, LoggedModelOutput, LoggedModelStat
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from sweeps.tracking import mlflow_views as page
+from sweeps.tracking import mlflow_views as views
 from sweeps.tracking.delivery import Record, Rejected
 from sweeps.tracking.events import (
     CheckpointUsed,
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Entries:
-    """What is to be written to one run with one call."""
+    """What will be written to one run with one call."""
 
     metrics: list[Metric] = field(default_factory=list)
     params: list[Param] = field(default_factory=list)
@@ -53,11 +53,11 @@ class _Entries:
 
 
 class MlflowSink:
-    """Writes records to an MLflow server: metrics, parameters and tags of many records with one call a run.
+    """A sink that writes events to an MLflow server; metrics, parameters and tags of many events need one call per run.
 
     `memory` is kept by the caller from one sink to the next. It holds ids of this server: `experiment/<name>`,
     `sweep/<name>`, `trial/<trial>`, `execution/<execution>`, `model/<stage_id>`, a trial's `open/` execution with its
-    `open_stage/`, its `chain/` of models, and what was written last.
+    `open_stage/`, its `chain/` of models, and the last epochs that were written.
     """
 
     def __init__(self, url: str, memory: dict[str, str], sweep_dir: Path) -> None:
@@ -81,7 +81,7 @@ class MlflowSink:
                 self._apply(event, time_ms)
             self._write_all()
             if any(isinstance(event, (SweepStarted, TrialFinished, SweepFinished)) for event, _ in records):
-                page.save_views(self._client, self._experiment(self._search_experiment()), self._sweep(), records[-1][1])
+                views.save_views(self._client, self._experiment(self._search_experiment()), self._sweep(), records[-1][1])
         except MlflowException as error:
             if error.error_code in _REFUSALS:
                 raise Rejected(str(error)) from error
@@ -113,7 +113,7 @@ class MlflowSink:
         self._memory |= {"sweep": event.sweep, "search": event.search, "note": event.note}
         experiment_id = self._experiment(self._search_experiment())
         tags = {**event.tags, "birdclef.search": event.search, "birdclef.experiment_id": experiment_id, _NOTE: event.note}
-        self._run("sweep", event.sweep, page.SWEEPS_EXPERIMENT, time_ms, name=event.sweep, tags=tags)
+        self._run("sweep", event.sweep, views.SWEEPS_EXPERIMENT, time_ms, name=event.sweep, tags=tags)
         self._describe_experiment("running", "")
 
     def _trial_started(self, event: TrialStarted, time_ms: int) -> None:
@@ -134,7 +134,7 @@ class MlflowSink:
                 self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
 
     def _end_open(self, trial: str, time_ms: int) -> None:
-        """Ends an execution that was cut short by a crash and that nobody will go on with."""
+        """End an execution that a crash interrupted and that no trial will continue."""
         if run_id := self._memory.pop(f"open/{trial}", None):
             self._enter(run_id, tags={"birdclef.status": "stopped"})
             self._end(run_id, _STAGE_STATUS["stopped"], time_ms)
@@ -163,7 +163,7 @@ class MlflowSink:
         self._end(run_id, _STAGE_STATUS[event.status], time_ms, event.artifacts)
 
     def _link_output(self, event: StageFinished, run_id: str, step: int) -> str:
-        """The checkpoint as a model: output of its execution, input of its trial."""
+        """Make the checkpoint a model, an output of its execution and an input of its trial; return the model's id."""
         self._write(run_id)
         run = self._client.get_run(run_id)
         model_id = self._find_model(event.stage_id) or self._create_model(
@@ -175,7 +175,7 @@ class MlflowSink:
         return model_id
 
     def _link_to_trial(self, trial: str, model_id: str) -> None:
-        """A checkpoint of the trial's chain, trained or taken."""
+        """Make a checkpoint of the trial's chain, trained or reused, an input of the trial."""
         self._client.log_inputs(self._known("trial", trial), models=[LoggedModelInput(model_id)])
         self._memory[f"chain/{trial}"] = " ".join({**dict.fromkeys(self._chain(trial)), model_id: None})
 
@@ -185,14 +185,16 @@ class MlflowSink:
         )
         self._link_to_trial(event.trial, model_id)
         self._enter_last_metrics(event.trial, event.metrics, time_ms)
-        if self._memory.get(f"open_stage/{event.trial}") == event.stage:  # somebody else has finished what it had begun
+        if (
+            self._memory.get(f"open_stage/{event.trial}") == event.stage
+        ):  # another trial has finished the stage that this one had begun
             self._end_open(event.trial, time_ms)
 
     def _trial_finished(self, event: TrialFinished, time_ms: int) -> None:
         run_id = self._known("trial", event.trial)
         self._enter_last_metrics(event.trial, event.metrics, time_ms)
         if "objective" in event.metrics:
-            # MLflow lists on a model's page the runs that have a figure for it: so its consumers are found there.
+            # MLflow lists on a model's page the runs that have a metric for it: so the trials that use a checkpoint are found there.
             for model_id in self._chain(event.trial):
                 self._enter(run_id, metrics={"objective": event.metrics["objective"]}, time_ms=time_ms, model_id=model_id)
         self._enter(run_id, tags={**event.tags, "birdclef.status": event.status, _NOTE: event.reason})
@@ -214,12 +216,12 @@ class MlflowSink:
     # Runs
 
     def _run(self, kind: str, key: str, experiment: str, time_ms: int, *, name: str, tags: Mapping[str, str]) -> str:
-        """The run of a sweep, trial or execution: known, found by its tags, or created; it is running afterwards."""
+        """Return the run of a sweep, trial or execution: remembered, found by its tags, or created. Its status is RUNNING afterwards."""
         memory_key = f"{kind}/{key}"
         identity = {"birdclef.sweep": self._sweep(), f"birdclef.{kind}": key, "birdclef.kind": kind}
         experiment_id = self._experiment(experiment)
         if memory_key not in self._memory and self._look_first:
-            query = " and ".join(page.equals(f"tags.`{tag}`", value) for tag, value in identity.items())
+            query = " and ".join(views.equals(f"tags.`{tag}`", value) for tag, value in identity.items())
             if found := self._client.search_runs([experiment_id], query, max_results=1):
                 self._memory[memory_key] = found[0].info.run_id
         if memory_key in self._memory:
@@ -241,7 +243,7 @@ class MlflowSink:
         params: Mapping[str, str | int | float] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Notes what is to be written to a run. A metric that is not finite becomes a tag: MLflow would draw it as 1e308."""
+        """Add to what will be written to a run. A metric that is not finite becomes a tag, because MLflow would draw it as 1e308."""
         entries = self._entries.setdefault(run_id, _Entries())
         for name, value in (metrics or {}).items():
             if math.isfinite(value):
@@ -252,7 +254,7 @@ class MlflowSink:
         entries.tags += [RunTag(name, str(value)[:_TAG_CHARACTERS]) for name, value in (tags or {}).items()]
 
     def _enter_last_metrics(self, trial: str, metrics: Mapping[str, float], time_ms: int) -> None:
-        """A trial's metrics at its last epoch. One that no epoch reports is a single figure: at step 0 it is drawn as a bar."""
+        """Add a trial's metrics at its last epoch. A metric that no epoch has gets step 0, so that MLflow draws it as a bar."""
         step = int(self._last(f"trial_epoch/{trial}", "0"))
         for name, value in metrics.items():
             at = step if name in self._per_epoch() else 0
@@ -267,29 +269,29 @@ class MlflowSink:
             self._write(run_id)
 
     def _end(self, run_id: str, status: str, time_ms: int, artifacts: str | None = None) -> None:
-        """Ends a run and uploads its folder, last of all: what cannot be uploaded costs nothing else."""
+        """End a run, then upload its folder: a failed upload affects nothing else."""
         path = self._sweep_dir / artifacts if artifacts else None
         if path and not path.is_dir():
-            _log.warning("Pictures and tables in %s are not there any more: they cannot be uploaded.", path)
+            _log.warning("The folder %s with pictures and tables no longer exists, so MLflow does not get them.", path)
             self._enter(run_id, tags={"birdclef.artifacts_missing": str(path)})
             path = None
         self._write(run_id)
         self._client.set_terminated(run_id, status, end_time=time_ms)
         if path:
-            # Not client.log_artifacts: it remembers the address of the server that a run was first uploaded to.
+            # client.log_artifacts remembers the address of the server that a run was first uploaded to, so it is not used.
             uri = self._client.get_run(run_id).info.artifact_uri
             get_artifact_repository(uri, tracking_uri=self._url).log_artifacts(str(path))
 
     # Checkpoints
 
     def _find_model(self, stage_id: str) -> str | None:
-        """A checkpoint's model, in the experiment of whichever search came first."""
+        """Return the id of a checkpoint's model, which is in the experiment of the search that came first; None if there is none."""
         key = f"model/{stage_id}"
         if key not in self._memory:
-            experiments = self._client.search_experiments(filter_string=f"name LIKE '{page.EXPERIMENT_PREFIX}%'")
+            experiments = self._client.search_experiments(filter_string=f"name LIKE '{views.EXPERIMENT_PREFIX}%'")
             found = self._client.search_logged_models(
                 [experiment.experiment_id for experiment in experiments],
-                filter_string=page.equals("tags.`birdclef.stage_id`", stage_id),
+                filter_string=views.equals("tags.`birdclef.stage_id`", stage_id),
                 max_results=1,
             )
             if found:
@@ -297,7 +299,10 @@ class MlflowSink:
         return self._memory.get(key)
 
     def _create_model(self, stage_id: str, stage: str, checkpoint_uri: str, source: Run | None) -> str:
-        """As mlflow.create_external_model, without its global state: weights stay in the stage store."""
+        """Create an external model and return its id, as mlflow.create_external_model does but without its global state.
+
+        The weights stay in the stage store.
+        """
         model = self._client.create_logged_model(
             self._experiment(self._search_experiment()),
             name=f"{stage}-{stage_id[:8]}",
@@ -343,12 +348,12 @@ class MlflowSink:
     def _describe_experiment(self, status: str, table_markdown: str) -> None:
         experiment_id = self._experiment(self._search_experiment())
         old = self._client.get_experiment(experiment_id).tags.get(_NOTE, "")
-        note = page.describe_experiment(
+        note = views.describe_experiment(
             old,
             sweep=self._sweep(),
             status=status,
             trials_id=experiment_id,
-            record=(self._experiment(page.SWEEPS_EXPERIMENT), self._known("sweep", self._sweep())),
+            sweep_run=(self._experiment(views.SWEEPS_EXPERIMENT), self._known("sweep", self._sweep())),
             body=f"{self._memory['note']}\n\n{table_markdown}",
         )
         self._client.set_experiment_tag(experiment_id, _NOTE, note)
@@ -359,22 +364,23 @@ class MlflowSink:
         return self._recalled("sweep", "SweepStarted")
 
     def _search_experiment(self) -> str:
-        return page.EXPERIMENT_PREFIX + self._recalled("search", "SweepStarted")
+        return views.EXPERIMENT_PREFIX + self._recalled("search", "SweepStarted")
 
     def _known(self, kind: str, key: str) -> str:
-        return self._recalled(f"{kind}/{key}", f"the {kind}'s beginning")
+        return self._recalled(f"{kind}/{key}", f"the start of the {kind}")
 
-    def _recalled(self, key: str, told_by: str) -> str:
+    def _recalled(self, key: str, event: str) -> str:
+        """Return what the server calls a thing. Raises Rejected when the event that creates it has not been delivered."""
         if key not in self._memory:
-            raise Rejected(f"{told_by} must be recorded first, but {key!r} is unknown.")
+            raise Rejected(f"{event} must be recorded first, but {key!r} is unknown.")
         return self._memory[key]
 
     def _chain(self, trial: str) -> list[str]:
-        """Models of the checkpoints that a trial has trained or taken so far."""
+        """Return the ids of the models of the checkpoints that a trial has trained or reused so far."""
         return self._memory.get(f"chain/{trial}", "").split()
 
     def _per_epoch(self) -> set[str]:
-        """Names of metrics that epochs report."""
+        """Return the names of the metrics that epochs have."""
         return set(self._memory.get("per_epoch", "").splitlines())
 
     def _last(self, key: str, default: str) -> str:
@@ -382,6 +388,6 @@ class MlflowSink:
 
 
 def _reason(error: MlflowException) -> str:
-    """What stands at the end of MLflow's long account of a request that reached nobody; else the account."""
+    """Return the reason at the end of MLflow's long message about a server that cannot be reached; else the message's beginning."""
     message = str(error)
     return re.sub(r"['\"]\)+$", "", message.rpartition(": ")[2]) if "Caused by" in message else message[:300]

@@ -1,4 +1,4 @@
-"""The pages a sweep has in MLflow: addresses, the experiment's description, and the view that compares its trials."""
+"""The pages of a sweep in MLflow: their addresses, the experiment's description, and the views that compare trials."""
 
 import json
 import time
@@ -20,7 +20,7 @@ FRONT_PATH = "#/experiments?workflowType=machine_learning"
 
 _NOTE_BEGIN, _NOTE_END = "<!-- sweep -->", "<!-- end of sweep -->"
 _NOTE_CHARACTERS = 20_000
-_SEARCHED, _SCORES = "What was searched", "Scores"
+_SEARCHED, _SCORES = "Searched parameters", "Scores"
 _OBJECTIVE = "val/cmap_pad5"
 _SCORE_COLUMNS = 4
 _VIEWED_TRIALS = 200
@@ -42,47 +42,50 @@ _LINE: dict[str, Any] = {
 
 
 def equals(name: str, value: str) -> str:
-    """A condition of MLflow's filter language."""
+    """Return the condition `name = value` in MLflow's filter language."""
     mark = '"' if "'" in value else "'"
     return f"{name} = {mark}{value}{mark}"
 
 
 def sweep_filter(sweep: str) -> str:
-    """Selects the trials of a sweep and their stages."""
+    """Return the filter for the trials of a sweep and their stages."""
     return equals("tags.`birdclef.sweep`", sweep)
 
 
 def trials_filter(sweep: str) -> str:
-    """Selects the trials of a sweep only."""
+    """Return the filter for the trials of a sweep, without their stages."""
     return f"{sweep_filter(sweep)} and tags.`birdclef.kind` = 'trial'"
 
 
 def comparison_path(experiment_id: str, sweep: str) -> str:
-    """The page that compares a sweep's trials, in the layout for training, with the view saved for the sweep."""
+    """Return the path of the page that compares a sweep's trials, in the layout for training, with the sweep's saved view."""
     return _runs_path(experiment_id, "CHART", sweep)
 
 
 def stages_path(experiment_id: str, sweep: str) -> str:
-    """The page that lists a sweep's trials with their stages below them."""
+    """Return the path of the page that lists a sweep's trials with their stages below them."""
     return _runs_path(experiment_id, "TABLE", _with_stages(sweep))
 
 
 def _runs_path(experiment_id: str, mode: str, view: str) -> str:
-    """A filter in the address would make MLflow ignore the view, so the view holds it."""
+    """Return the path of an experiment's runs in a saved view. The view has the filter: one in the path would make MLflow ignore the view."""
     query = {"workflowType": "machine_learning", "compareRunsMode": mode, "viewStateShareKey": view}
     return f"#/experiments/{experiment_id}/runs?{urlencode(query, quote_via=quote)}"
 
 
-def record_path(experiment_id: str, run_id: str) -> str:
-    """The page of one run."""
+def run_path(experiment_id: str, run_id: str) -> str:
+    """Return the path of the page of one run."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def find_page(client: "MlflowClient", *, sweep: str | None, search: str | None) -> str:
-    """The path of the page that compares a sweep's trials; see sweeps.tracking.events.open_ui."""
-    records = client.get_experiment_by_name(SWEEPS_EXPERIMENT)
+    """Return the path of the page that compares a sweep's trials, as in `sweeps.tracking.connect.open_ui`.
+
+    Raises InputError when the server has no such sweep.
+    """
+    sweeps = client.get_experiment_by_name(SWEEPS_EXPERIMENT)
     wanted = [equals(f"tags.`birdclef.{tag}`", value) for tag, value in (("sweep", sweep), ("search", search)) if value]
-    found = client.search_runs([records.experiment_id], " and ".join(wanted), max_results=1) if records else []
+    found = client.search_runs([sweeps.experiment_id], " and ".join(wanted), max_results=1) if sweeps else []
     if found:
         tags = found[0].data.tags
         experiment_id = tags["birdclef.experiment_id"]
@@ -90,13 +93,13 @@ def find_page(client: "MlflowClient", *, sweep: str | None, search: str | None) 
         return comparison_path(experiment_id, tags["birdclef.sweep"])
     if sweep is None:
         return FRONT_PATH
-    known = client.search_runs([records.experiment_id], max_results=10) if records else []
+    known = client.search_runs([sweeps.experiment_id], max_results=10) if sweeps else []
     names = ", ".join(run.data.tags["birdclef.sweep"] for run in known)
     raise InputError(f"The tracking server at {client.tracking_uri} has no sweep {sweep!r}; the newest are: {names or 'none'}.")
 
 
 def save_views(client: "MlflowClient", experiment_id: str, sweep: str, time_ms: int) -> None:
-    """Writes the views of a sweep, of what its trials report by now, to their experiment."""
+    """Write the views of a sweep to its experiment, made from the parameters and metrics that its trials have now."""
     trials = [run.data for run in client.search_runs([experiment_id], trials_filter(sweep), max_results=_VIEWED_TRIALS)]
     objectives = [data.tags["birdclef.objective"] for data in trials if "birdclef.objective" in data.tags]
     reported = [(data.params, data.metrics) for data in trials]
@@ -105,11 +108,11 @@ def save_views(client: "MlflowClient", experiment_id: str, sweep: str, time_ms: 
 
 
 def saved_views(sweep: str, objective: str, trials: Sequence[Trial], time_ms: int) -> dict[str, str]:
-    """Tags of an experiment that MLflow offers as saved views of a sweep, in the format of MLflow 3.17's own.
+    """Return the tags of an experiment that MLflow offers as saved views of a sweep, in the format of MLflow 3.17.
 
-    One has the trials, best first; its charts begin with parallel coordinates, the trials' scores as bars and their learning
-    curves, and MLflow adds all other metrics. The other has each trial's stages below it, which MLflow only shows in order
-    of time. The columns of both are scores and what differs between trials.
+    One view has the trials, best first. Its charts begin with parallel coordinates, the trials' scores as bars and their learning
+    curves; MLflow adds all other metrics. The other view has each trial's stages below it, which MLflow shows only in order of time.
+    The columns of both are scores, costs and the parameters that differ between trials.
     """
     compared = [trial for trial in trials if objective in trial[1]]
     scores = [name for name in _known_metrics(trials) if name.startswith("val/")]
@@ -143,18 +146,24 @@ def _with_stages(sweep: str) -> str:
 
 
 def _searched_params(trials: Sequence[Trial]) -> list[str]:
-    """Parameters that every trial has and not all with the same value; of those that say the same, the first by name."""
+    """Return the parameters that every trial has and that differ between trials.
+
+    Of several that divide the trials in the same way, only the first by name is returned.
+    """
     common = set.intersection(*(set(params) for params, _ in trials)) if trials else set()
-    told: dict[tuple[object, ...], str] = {}
+    by_signature: dict[tuple[object, ...], str] = {}
     for name in sorted(common, key=lambda name: (name != "recipe", name)):
         values = [params[name] for params, _ in trials]
         if len(set(values)) > 1:
-            told.setdefault(_signature(values), name)
-    return list(told.values())
+            by_signature.setdefault(_signature(values), name)
+    return list(by_signature.values())
 
 
 def _signature(values: Sequence[str]) -> tuple[object, ...]:
-    """Numbers as they are; words only by which trials share one, as a recipe and its encoder do."""
+    """Return what makes two parameters the same: numbers as they are, texts only by which trials share one.
+
+    So a recipe and its encoder are the same, because every trial of the recipe has that encoder.
+    """
     try:
         return tuple(float(value) for value in values)
     except ValueError:
@@ -179,15 +188,16 @@ def _section(name: str, columns: int, height_px: int) -> dict[str, Any]:
     return {"uuid": name, "name": name, "columns": columns, "cardHeight": height_px, **shown}
 
 
-def describe_experiment(old: str, *, sweep: str, status: str, trials_id: str, record: tuple[str, str], body: str) -> str:
-    """The experiment's description with the latest sweep in it; what somebody wrote around it stays.
+def describe_experiment(old: str, *, sweep: str, status: str, trials_id: str, sweep_run: tuple[str, str], body: str) -> str:
+    """Return the experiment's description with the latest sweep in it; text that a user wrote around it stays.
 
-    `trials_id` is the experiment, `record` the experiment and run of the sweep's own record. Too long a table is cut.
+    `trials_id` is the id of the trials' experiment, `sweep_run` the ids of the experiment and the run of the sweep itself. A table
+    that is too long is cut between rows.
     """
     pages = {
         "its trials": comparison_path(trials_id, sweep),
         "with their stages": stages_path(trials_id, sweep),
-        "its record": record_path(*record),
+        "the sweep's own run": run_path(*sweep_run),
     }
     links = " · ".join(f"[{name}]({path})" for name, path in pages.items())
     heading = f"### Sweep {sweep}: {status}\n{links}"
@@ -196,6 +206,6 @@ def describe_experiment(old: str, *, sweep: str, status: str, trials_id: str, re
     around = before.strip(), after.strip()
     room = _NOTE_CHARACTERS - sum(len(text) for text in around) - len(heading) - 200
     if len(body) > room:
-        body = body[:room].rpartition("\n")[0] + "\n\n(cut here; all of it is in the sweep's record)"
+        body = body[:room].rpartition("\n")[0] + "\n\n(cut here; the complete table is in the sweep's own run)"
     ours = f"{_NOTE_BEGIN}\n{heading}\n\n{body.strip()}\n{_NOTE_END}"
     return "\n\n".join(text for text in (around[0], ours, around[1]) if text)

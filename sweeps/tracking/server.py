@@ -1,7 +1,7 @@
-"""The local MLflow server: one process owns the database of a folder, everybody else speaks HTTP to it.
+"""The local MLflow server: one process owns the database of a folder, and every other process talks to it over HTTP.
 
-Locks, which end with the process that holds them however it ends, say who is there: every user shares `server.users`, the
-server holds `server.json` (its port), and whoever starts it holds `server.start` meanwhile.
+File locks show who is there; the system releases them however a process ends. Every user shares the lock on `server.users`, the
+server holds the one on `server.json` (which has its port), and a process that is starting it holds the one on `server.start`.
 """
 
 import fcntl
@@ -22,15 +22,15 @@ from birdclef_core.errors import BirdclefError
 _PROGRAM = Path(__file__).with_name("server_process.py")
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
-_ASK_TIMEOUT_S = 30.0
+_REQUEST_TIMEOUT_S = 30.0
 
 
 @contextmanager
 def run_local(folder: Path) -> Iterator[str]:
-    """The URL of the server on a folder, started unless it runs.
+    """Yield the URL of the server on `folder`, and start the server if it is not running.
 
-    It is shared by all who are inside this context, in any process, and ends soon after the last has left. Raises
-    BirdclefError if it cannot be started.
+    The server is shared by all processes that are inside this context and ends about a second after the last has left it.
+    Raises BirdclefError when it cannot be started.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _bypass_proxies()
@@ -46,7 +46,7 @@ def _running_server(folder: Path) -> str:
         try:
             if not _try_lock(state):
                 url = f"http://{_HOST}:{_last_port(state)}"
-                _ask(url)
+                _send_first_request(url)
                 return url
             return _start(folder, state)
         finally:
@@ -54,7 +54,7 @@ def _running_server(folder: Path) -> str:
 
 
 def _start(folder: Path, state: int) -> str:
-    """Starts a server that inherits the lock on its state file. Its port is the last one if that is free: links stay good."""
+    """Start a server that inherits the lock on its state file. It gets its last port again if that is free, so that links stay valid."""
     port = _free_port(_last_port(state))
     os.ftruncate(state, 0)
     os.pwrite(state, json.dumps({"port": port}).encode(), 0)
@@ -74,36 +74,36 @@ def _start(folder: Path, state: int) -> str:
     while not _listens(port):
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
-            raise BirdclefError(f"The local MLflow server on {folder} did not start. {_last_words(folder)}")
+            raise BirdclefError(f"The local MLflow server on {folder} did not start. {_last_log_line(folder)}")
         time.sleep(0.1)
-    _ask(url)
+    _send_first_request(url)
     return url
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would configure another MLflow server."""
+    """Return this process's environment without the settings of another MLflow server."""
     kept = {name: value for name, value in os.environ.items() if not name.lstrip("_").startswith("MLFLOW_")}
     return {**kept, "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONWARNINGS": "ignore"}
 
 
 def _bypass_proxies() -> None:
-    """A proxy that the user has set for the world outside is not asked for this machine."""
+    """Exclude this machine from the proxies that the environment sets."""
     for name in ("no_proxy", "NO_PROXY"):
         hosts = os.environ.get(name, "")
         if _HOST not in hosts:
             os.environ[name] = f"{hosts},{_HOST}".lstrip(",")
 
 
-def _ask(url: str) -> None:
-    """A first question, at which the server opens its database, or creates it. Raises BirdclefError if it cannot."""
-    question = f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
+def _send_first_request(url: str) -> None:
+    """Send a first request, at which the server opens or creates its database. Raises BirdclefError when that fails."""
+    request_url = f"{url}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
     try:
-        with urllib.request.urlopen(question, timeout=_ASK_TIMEOUT_S):
+        with urllib.request.urlopen(request_url, timeout=_REQUEST_TIMEOUT_S):
             pass
     except urllib.error.HTTPError as error:
         if error.code >= 500:
             raise BirdclefError(
-                f"The local MLflow server at {url} fails: {error.read().decode(errors='replace')[:500]}"
+                f"The local MLflow server at {url} reports an error: {error.read().decode(errors='replace')[:500]}"
             ) from error
     except OSError as error:
         raise BirdclefError(f"The local MLflow server at {url} does not answer: {error}.") from error
@@ -118,13 +118,13 @@ def _try_lock(file: int) -> bool:
 
 
 def _last_port(state: int) -> int:
-    """0 if there was none."""
+    """Return the port in the state file, or 0 if it has none."""
     content = os.pread(state, 100, 0)
     return int(json.loads(content)["port"]) if content else 0
 
 
 def _free_port(wanted: int) -> int:
-    """`wanted` if it is free, any other that is otherwise."""
+    """Return `wanted` if that port is free, otherwise any free port. Raises BirdclefError when there is none."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -133,7 +133,7 @@ def _free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise BirdclefError(f"No free port on {_HOST} for the local MLflow server.")
+    raise BirdclefError(f"There is no free port on {_HOST} for the local MLflow server.")
 
 
 def _listens(port: int) -> bool:
@@ -141,6 +141,6 @@ def _listens(port: int) -> bool:
         return probe.connect_ex((_HOST, port)) == 0
 
 
-def _last_words(folder: Path) -> str:
+def _last_log_line(folder: Path) -> str:
     lines = (folder / "server.log").read_text(errors="replace").strip().splitlines()
-    return f"{lines[-1] if lines else 'It said nothing.'} (see {folder / 'server.log'})"
+    return f"{lines[-1] if lines else 'Its log is empty.'} (see {folder / 'server.log'})"

@@ -1,7 +1,7 @@
-"""The local MLflow server as a process of its own: `python -P tracking_server_process.py FOLDER PORT`.
+"""The local MLflow server as a process of its own: `python -P server_process.py FOLDER PORT`.
 
-It serves for as long as somebody holds the lock on `server.users`, so it outlives a sweep that is killed by seconds only.
-Run by path, with nothing of this project imported: it must start from any folder and weigh nothing but MLflow.
+It runs for as long as a process holds the lock on `server.users`, so it ends within seconds of a sweep that is killed. It is
+started by path and imports nothing of this project, so that it starts from any folder and needs no more memory than MLflow.
 """
 
 import fcntl
@@ -18,9 +18,9 @@ _LOOK_FOR_USERS_EVERY_S = 1.0
 
 
 def serve(folder: Path, port: int) -> None:
-    """Serves `folder` on 127.0.0.1 until nobody uses it."""
-    # What `mlflow server` sets for its worker process (mlflow/server/constants.py). Started by that command there would be
-    # a second process that only waits, of the same size, and eight for jobs of generative AI.
+    """Serve `folder` on 127.0.0.1 until no process uses it."""
+    # These are the settings that `mlflow server` makes for its worker process (mlflow/server/constants.py). That command would also
+    # start a second process of the same size, which only waits, and eight processes for jobs of generative AI.
     os.environ["_MLFLOW_SERVER_FILE_STORE"] = f"sqlite:///{folder / 'mlflow.db'}"
     os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = "mlflow-artifacts:/"
     os.environ["_MLFLOW_SERVER_ARTIFACT_DESTINATION"] = (folder / "artifacts").as_uri()
@@ -38,7 +38,10 @@ def serve(folder: Path, port: int) -> None:
 
 
 def _stop_without_users(path: Path) -> None:
-    """Users share the lock. Once it is ours alone nobody is left, and whoever comes waits until this process has ended."""
+    """End the process once it can lock `path` for itself: every user shares that lock, so nobody is left.
+
+    A new user then waits for the lock until this process has ended.
+    """
     with path.open("rb") as file:
         while True:
             time.sleep(_LOOK_FOR_USERS_EVERY_S)

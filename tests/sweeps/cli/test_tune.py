@@ -87,7 +87,7 @@ def test_help_shows_examples_and_every_flag(capsys):
 
 def test_syncing_a_folder_without_records_is_an_input_error(tmp_path, capsys):
     assert birdclef(["track", "sync", str(tmp_path)]) == 2
-    assert "holds no records" in capsys.readouterr().err
+    assert "has no tracking events" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_read_enough_is_no_error(tmp_path):

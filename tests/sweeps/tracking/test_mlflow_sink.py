@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.tracking.connect import _import_mlflow
+from sweeps.tracking.connect import _import_mlflow_sink
 from sweeps.tracking.delivery import Rejected
 from sweeps.tracking.events import (
     CheckpointUsed,
@@ -35,7 +35,7 @@ def uri(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(uri):
-    _import_mlflow()
+    _import_mlflow_sink()
     from mlflow import MlflowClient
 
     return MlflowClient(uri)
@@ -59,7 +59,7 @@ class Driver:
         return [(event, next(self.clock_ms)) for event in events]
 
     def deliver(self, records, *, seen_before=False):
-        _import_mlflow().MlflowSink(self.uri, self.memory, self.folder).apply(records, seen_before=seen_before)
+        _import_mlflow_sink().MlflowSink(self.uri, self.memory, self.folder).apply(records, seen_before=seen_before)
 
     def stage_id(self, execution):
         return hashlib.sha256(f"{self.sweep}/{execution}".encode()).hexdigest()

@@ -82,7 +82,7 @@ def test_quotes_in_a_name_do_not_end_the_condition():
 
 
 def describe(old, body="table", sweep="new"):
-    return describe_experiment(old, sweep=sweep, status="finished", trials_id="1", record=("2", "r"), body=body)
+    return describe_experiment(old, sweep=sweep, status="finished", trials_id="1", sweep_run=("2", "r"), body=body)
 
 
 def test_the_latest_sweep_replaces_the_one_before_and_nothing_else():

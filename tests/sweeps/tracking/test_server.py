@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import sweeps
-from sweeps.tracking.connect import _import_mlflow, make_tracker, open_ui, sync
+from sweeps.tracking.connect import _import_mlflow_sink, make_tracker, open_ui, sync
 from sweeps.tracking.events import (
     CheckpointUsed,
     DeliveryStatus,
@@ -70,7 +70,7 @@ def _execution(trial, stage, index, stage_id, parent, score):
 
 
 def client(url):
-    return _import_mlflow().MlflowClient(url)
+    return _import_mlflow_sink().MlflowClient(url)
 
 
 def runs_of(url, sweep):
