@@ -1,1 +1,1 @@
-"""The synthetic demo set: a BirdCLEF-shaped folder of made-up songs, for trying and testing."""
+"""The synthetic demo set: a data folder of made-up songs in the layout of BirdCLEF, for trying and testing."""

@@ -1,5 +1,7 @@
-"""The demo set: a BirdCLEF-shaped folder of synthetic recordings, made in seconds, so that everything can be tried and tested
-on a machine that has no recordings. It trains no detector of real birds.
+"""Makes the demo set: a data folder of synthetic recordings in the layout of BirdCLEF.
+
+It is made in seconds, so that everything can be tried and tested on a machine without recordings. A model that is trained on it does
+not detect real birds.
 """
 
 import csv
@@ -26,7 +28,7 @@ from birdclef_core.demo.songs import SPECIES
 from birdclef_core.errors import InputError
 
 VERSION = 1
-"""Raised with every change of what is made, so that a set of an older version is replaced."""
+"""Increased with every change of the files that are made, so that a set of an older version is replaced."""
 MARKER = "DEMO_VERSION"
 
 SOUNDSCAPE_NAME = "SYN_soundscape_0001"
@@ -37,7 +39,7 @@ BACKGROUND_NOISES: dict[str, tuple[tuple[tuple[str, float], ...], ...]] = {
     "field": ((("insects", 1.0), ("wind", 0.5)), (("insects", 1.0),), (("wind", 1.0), ("rain", 0.3))),
     "ambient": ((("rain", 1.0),), (("rain", 1.0), ("wind", 0.7)), (("stream", 1.0),), (("stream", 1.0), ("insects", 0.3))),
 }
-"""By group, what each file of background noise is mixed from: kinds and their share of the amplitude."""
+"""By noise group, the files of background noise; each is a mixture of kinds of noise, given with their share of the amplitude."""
 
 README = """SYNTHETIC recordings: every sound in this folder was computed. None of it is a bird, a place or a person.
 
@@ -53,11 +55,10 @@ test_soundscapes_labels.csv    the species in every window of {window_s} s, exac
 
 
 def make_demo(root: Path, *, seed: int = 0) -> Path:
-    """Writes the synthetic set into `root` and returns it; returns at once where this version, of this seed, is there already.
+    """Write the synthetic set into `root` and return `root`; do nothing if it has this version of the set with this seed.
 
-    The folder appears whole or not at all, a set of another version or seed is replaced, and the same seed gives the same bytes
-    on the same machine.
-    Raises InputError for a negative seed, or where `root` holds something that is not a demo set.
+    The folder appears complete or not at all, and a set of another version or seed is replaced. The same seed gives the same bytes on
+    the same machine. Raises InputError for a negative seed, or when `root` contains something other than a demo set.
     """
     if seed < 0:
         raise InputError(f"seed >= 0 must hold for the demo set, but got seed={seed}.")
@@ -77,13 +78,13 @@ def make_demo(root: Path, *, seed: int = 0) -> Path:
 
 
 def _version_of(root: Path) -> str | None:
-    """The marker's text; None where there is nothing. Raises InputError where something else lies."""
+    """Return the text of the folder's marker, or None if the folder is empty or missing. Raises InputError if it has other files."""
     marker = root / MARKER
     if marker.is_file():
         return marker.read_text()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(
-            f"The demo set goes into a new or empty folder, but {root} holds something else: name another folder, or remove it."
+            f"The demo set needs a new or empty folder, but {root} contains other files. Name another folder, or remove this one."
         )
     return None
 
@@ -91,7 +92,7 @@ def _version_of(root: Path) -> str | None:
 def _move_into_place(made: Path, root: Path, version: str, replaced: Path) -> None:
     found = _version_of(root)
     if found == version:
-        return  # Another process was quicker, and its set is the same.
+        return  # another process has made the same set meanwhile
     if found is not None:
         root.rename(replaced)
     try:
@@ -118,13 +119,13 @@ def _write_recordings(root: Path, recordings: list[Recording], seed: int) -> Non
         wave_T = render_scene(recordings[index].scene, recording_noise(seed, index))
         write_ogg(root / "train_audio" / recordings[index].filename, wave_T)
 
-    with ThreadPoolExecutor() as pool:  # Half of the time goes to the encoder, which runs outside the interpreter's lock.
+    with ThreadPoolExecutor() as pool:  # half of the time is spent in the encoder, which releases the interpreter's lock
         list(pool.map(write, range(len(recordings))))
     _write_csv(root / "train.csv", [metadata_row(recording) for recording in recordings])
 
 
 def metadata_row(recording: Recording) -> dict[str, object]:
-    """A row of train.csv with BirdCLEF's columns."""
+    """Return the row of train.csv that describes a recording, with BirdCLEF's columns."""
     return {
         "primary_label": recording.species.code,
         "secondary_labels": str(list(recording.secondary)),

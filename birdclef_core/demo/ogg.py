@@ -1,5 +1,6 @@
-"""OGG Vorbis files whose bytes depend on nothing but the sound: the encoder draws a stream's serial number from the clock, so
-that the same recording written twice would have two hashes.
+"""Writes OGG Vorbis files whose bytes depend on the sound only.
+
+The encoder takes a stream's serial number from the clock, so the same recording written twice would have two hashes.
 """
 
 import io
@@ -19,17 +20,17 @@ _MIRRORED_BYTE = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
 
 
 def write_ogg(path: Path, wave_T: NDArray[np.float32]) -> None:
-    """Writes a mono recording (T,) in -1..1 at 32 kHz. Twice the same waveform gives twice the same bytes."""
+    """Write a mono recording (T,) in -1..1 at 32 kHz. The same waveform always gives the same bytes."""
     buffer = io.BytesIO()
     with soundfile.SoundFile(buffer, "w", SAMPLE_RATE_HZ, 1, format="OGG", subtype="VORBIS") as file:
-        # libsndfile's Vorbis encoder crashes the process on one long write, so it gets a second at a time.
+        # libsndfile's Vorbis encoder crashes the process on one long write, so it gets one second at a time.
         for start in range(0, len(wave_T), SAMPLE_RATE_HZ):
             file.write(wave_T[start : start + SAMPLE_RATE_HZ])
     path.write_bytes(with_serial_number(buffer.getvalue(), SERIAL_NUMBER))
 
 
 def with_serial_number(ogg: bytes, serial_number: int) -> bytes:
-    """The same stream under another serial number, with the checksum of every page renewed (RFC 3533, section 6)."""
+    """Return the stream with another serial number and the checksums of all pages updated (RFC 3533, section 6)."""
     pages = []
     start = 0
     while start < len(ogg):
@@ -46,6 +47,6 @@ def with_serial_number(ogg: bytes, serial_number: int) -> bytes:
 
 
 def _page_checksum(page: bytearray) -> int:
-    """CRC-32 as Ogg has it: zlib's polynomial with the bits in the other order, and neither start nor end inverted."""
+    """Return Ogg's CRC-32 of a page: zlib's polynomial with the bits in reverse order, without inverting the start and the result."""
     mirrored = zlib.crc32(page.translate(_MIRRORED_BYTE), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)

@@ -1,4 +1,4 @@
-"""What the demo set holds: its recordings, authors, ratings and soundscape, drawn from the seed but not rendered."""
+"""Draws the content of the demo set from its seed: recordings, authors, ratings and a soundscape. Nothing is rendered here."""
 
 from dataclasses import dataclass
 
@@ -23,11 +23,11 @@ class Recording:
     """One row of train.csv, with the scene it describes."""
 
     filename: str
-    """Relative to train_audio/."""
+    """Path relative to train_audio/."""
     author: str
     species: Species
     secondary: tuple[str, ...]
-    """Codes of the other species that are heard."""
+    """Codes of the other species that can be heard."""
     rating: float
     latitude: float
     longitude: float
@@ -35,34 +35,34 @@ class Recording:
 
 
 def _generator(seed: int, what: int, index: int, part: int = _DRAWN) -> np.random.Generator:
-    """Always four numbers: NumPy pads a shorter seed with zeros, so that (3,) and (3, 0) would be the same stream."""
+    """Return the random generator of one thing. Its seed always has four numbers: NumPy pads a shorter one with zeros, and (3,) equals (3, 0)."""
     return np.random.default_rng([seed, what, index, part])
 
 
 def recording_noise(seed: int, index: int) -> np.random.Generator:
-    """What renders the recording of that place in `draw_recordings`."""
+    """Return the random generator that renders the recording at place `index` of `draw_recordings`."""
     return _generator(seed, _RECORDING, index, _RENDERED)
 
 
 def soundscape_noise(seed: int) -> np.random.Generator:
-    """What renders the soundscape."""
+    """Return the random generator that renders the soundscape."""
     return _generator(seed, _SOUNDSCAPE, 0, _RENDERED)
 
 
 def background_noise(seed: int, index: int) -> np.random.Generator:
-    """What renders a file of background noise."""
+    """Return the random generator that renders file `index` of background noise."""
     return _generator(seed, _NOISE, index, _RENDERED)
 
 
 def draw_recordings(seed: int) -> list[Recording]:
-    """The training recordings, species by species."""
+    """Return the training recordings, species by species."""
     recordings: list[Recording] = []
     fewest, most = RECORDINGS_PER_SPECIES
     counts = _generator(seed, _COUNTS, 0).integers(fewest, most + 1, len(SPECIES))
     for species_index, count in enumerate(counts):
         for take in range(count):
             rng = _generator(seed, _RECORDING, len(recordings))
-            # The first takes give every individual one recording; the rest are anyone's.
+            # The first takes give every individual one recording; the others are of random individuals.
             number = take if take < INDIVIDUALS_PER_SPECIES else int(rng.integers(INDIVIDUALS_PER_SPECIES))
             recordings.append(_draw_recording(seed, len(recordings), species_index, number, rng))
     return recordings
@@ -82,7 +82,7 @@ def _draw_recording(seed: int, index: int, species_index: int, number: int, rng:
         species=species,
         secondary=tuple(code for code in scene.species_between(0, duration_s) if code != species.code),
         rating=_rating(bird.snr_db, rng),
-        # The open ocean: nobody takes these for places where the birds were.
+        # In the open ocean, so that nobody mistakes them for places of real birds.
         latitude=round(float(rng.uniform(-8, 8)), 3),
         longitude=round(float(rng.uniform(-36, -20)), 3),
         scene=scene,
@@ -90,7 +90,7 @@ def _draw_recording(seed: int, index: int, species_index: int, number: int, rng:
 
 
 def _draw_other_songs(seed: int, species_index: int, duration_s: float, rng: np.random.Generator) -> tuple[Song, ...]:
-    """One or two birds of other species, fainter and less busy than the one that was recorded."""
+    """Return songs of one or two birds of other species, fainter and rarer than those of the recorded bird."""
     songs: tuple[Song, ...] = ()
     others = rng.permutation([index for index in range(len(SPECIES)) if index != species_index])
     for other in others[: rng.integers(1, 3)]:
@@ -101,7 +101,7 @@ def _draw_other_songs(seed: int, species_index: int, duration_s: float, rng: np.
 
 
 def draw_soundscape(seed: int) -> Scene:
-    """Birds that come, sing for a while and go, with silence between; individuals that no training recording has."""
+    """Draw the soundscape: birds that come, sing for a while and leave, with pauses. No training recording has these individuals."""
     rng = _generator(seed, _SOUNDSCAPE, 0)
     songs: tuple[Song, ...] = ()
     for visit in range(SOUNDSCAPE_VISITS):
@@ -119,11 +119,11 @@ def _individual(seed: int, species_index: int, number: int) -> Individual:
 
 
 def _author(species_index: int, number: int) -> str:
-    """Who recorded an individual; every author has two or three species, so that a split by author is not one by species."""
+    """Return who recorded an individual. Every author has two or three species, so that a split by author does not split by species."""
     return f"Synthetic recordist {(6 * species_index + number) % NUM_AUTHORS + 1:02d}"
 
 
 def _rating(snr_db: float, rng: np.random.Generator) -> float:
-    """1 to 5 in steps of a half, as a listener would give it: by the signal-to-noise ratio, and by taste."""
+    """Return a rating from 1 to 5 in steps of 0.5: it follows the signal-to-noise ratio, with a random part for the listener's taste."""
     rating = np.interp(snr_db, [5, 22], [1.5, 5.0]) + rng.uniform(-0.7, 0.7)
     return float(np.clip(np.round(2 * rating) / 2, 1, 5))

@@ -1,6 +1,6 @@
-"""The demo set's sound scenes: who sings when, how far away, in which room and weather. A scene is drawn first and rendered
-afterwards, so that its labels are exact by construction.
+"""Draws and renders the demo set's sound scenes: who sings when, how far away, with which echo and background noise.
 
+A scene is drawn first and rendered afterwards, so that its labels are exact by construction.
 Shapes: T samples of a scene, S samples of a song, K blocks of noise, L samples of a block, F frequencies of a spectrum.
 """
 
@@ -13,19 +13,19 @@ from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.demo.songs import Individual, Samples, Species, Syllable, draw_song, render_song, song_length_s
 
 ABSORPTION_DB_PER_M_KHZ = 0.025
-"""Extra loss of high frequencies on the way, beyond the loss of level: leaves and air act as a low-pass filter."""
+"""Loss of high frequencies by leaves and air, in addition to the loss of level: dB per metre and kHz."""
 ECHO_TAIL_S = 0.5
 SHORTEST_AUDIBLE_S = 0.15
-"""A song cut shorter than this by the edge of a recording or window is not counted as heard."""
+"""A song of which less than this lies within a recording or window does not count as heard."""
 _BLOCK = 1 << 17
 _FADE = 1 << 12
 _FFT_STEP = 1 << 13
-"""Transforms are a multiple of this long, which keeps them fast."""
+"""Lengths of Fourier transforms are multiples of this, which keeps them fast."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """A background: Gaussian noise within a band, with a slope, that swells and fades at a rate."""
+    """A kind of background: Gaussian noise within a band, with a slope, whose level rises and falls at a rate."""
 
     low_hz: float
     high_hz: float
@@ -45,14 +45,14 @@ PINK_FLOOR = 0.06
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a scene is recorded."""
+    """The place where a scene is recorded."""
 
     noises: tuple[tuple[str, float], ...]
-    """Kinds of background noise with their share of the amplitude."""
+    """Kinds of background noise, each with its share of the amplitude."""
     echo_s: float
-    """Time in which an echo falls by 60 dB."""
+    """Time in which the echo falls by 60 dB."""
     peak: float
-    """The recording's largest sample."""
+    """Largest absolute value of a sample of the recording."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Place":
@@ -72,11 +72,11 @@ class Bird:
     individual: Individual
     distance_m: float
     snr_db: float
-    """Power of its songs over the power of the background."""
+    """Ratio of the power of its songs to that of the background, in dB."""
 
     @classmethod
     def draw(cls, species: Species, individual: Individual, rng: np.random.Generator, fainter_db: float = 0.0) -> "Bird":
-        """A bird 5 to 60 m away; its level falls by 5 dB with each doubling, give or take 3, and never below 3 dB."""
+        """Draw a bird 5 to 60 m away. Its level falls by 5 dB with each doubling of the distance, plus or minus 3 dB, to at least 3 dB."""
         distance_m = 5 * 12 ** rng.uniform()
         snr_db = 25 - 5 * np.log2(distance_m / 5) + rng.uniform(-3, 3) - fainter_db
         return cls(species=species, individual=individual, distance_m=float(distance_m), snr_db=float(max(snr_db, 3.0)))
@@ -97,14 +97,14 @@ class Song:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Everything that is heard in a recording."""
+    """Everything that can be heard in a recording."""
 
     duration_s: float
     place: Place
     songs: tuple[Song, ...]
 
     def species_between(self, start_s: float, end_s: float) -> list[str]:
-        """Codes of the species heard in a window, sorted."""
+        """Return the sorted codes of the species that can be heard between two times."""
         return sorted(
             {
                 song.bird.species.code
@@ -117,7 +117,7 @@ class Scene:
 def draw_songs(
     bird: Bird, start_s: float, end_s: float, pause_s: tuple[float, float], rng: np.random.Generator
 ) -> tuple[Song, ...]:
-    """A bird's songs, one after the other with pauses; the last may run beyond the end."""
+    """Return a bird's songs, one after the other with pauses; the last may continue beyond the end."""
     songs = []
     while start_s < end_s - SHORTEST_AUDIBLE_S:
         song = Song(bird=bird, start_s=start_s, tones=draw_song(bird.species, bird.individual, rng))
@@ -127,7 +127,7 @@ def draw_songs(
 
 
 def render_scene(scene: Scene, rng: np.random.Generator) -> Samples:
-    """The recording (T,) in -1..1 at 32 kHz; `rng` draws the noise and the echoes only."""
+    """Return the recording (T,) in -1..1 at 32 kHz. `rng` draws only the noise and the echoes."""
     num_samples = round(scene.duration_s * SAMPLE_RATE_HZ)
     scene_T = render_noise(scene.place.noises, num_samples, rng)
     for song in scene.songs:
@@ -138,7 +138,7 @@ def render_scene(scene: Scene, rng: np.random.Generator) -> Samples:
 
 
 def _as_heard(song: Song, echo_s: float, rng: np.random.Generator) -> Samples:
-    """A song (S,) with its echo after the way through the leaves, at its level above a background of power 1."""
+    """Return a song (S,) as it is heard: filtered by the distance, with its echo, at its level above a background of power 1."""
     dry_S = render_song(song.tones, song.bird.individual.brightness)
     num_samples = len(dry_S) + round(ECHO_TAIL_S * SAMPLE_RATE_HZ)
     fft_size = -(-num_samples // _FFT_STEP) * _FFT_STEP
@@ -154,8 +154,7 @@ def _as_heard(song: Song, echo_s: float, rng: np.random.Generator) -> Samples:
 
 
 def _room(distance_m: float, echo_s: float, rng: np.random.Generator) -> Samples:
-    """Impulse response of the surroundings: the direct sound, then noise that decays; the echo's share grows with the
-    distance."""
+    """Return the impulse response of the place: the direct sound, then decaying noise, whose share grows with the distance."""
     num_samples = round(ECHO_TAIL_S * SAMPLE_RATE_HZ)
     decay = np.exp(np.arange(num_samples, dtype=np.float32) * np.float32(-np.log(1000) / (echo_s * SAMPLE_RATE_HZ)))
     echo = rng.standard_normal(num_samples, dtype=np.float32) * decay
@@ -165,7 +164,7 @@ def _room(distance_m: float, echo_s: float, rng: np.random.Generator) -> Samples
 
 
 def render_noise(noises: tuple[tuple[str, float], ...], num_samples: int, rng: np.random.Generator) -> Samples:
-    """A background (T,) of mean power 1: the kinds of noise in their shares."""
+    """Return a background (T,) of mean power 1: a mixture of kinds of noise in their shares."""
     total_T = np.zeros(num_samples, dtype=np.float32)
     for kind, share in noises:
         noise_T = _coloured_noise(kind, num_samples, rng) * _swell(NOISES[kind], num_samples, rng)
@@ -174,10 +173,10 @@ def render_noise(noises: tuple[tuple[str, float], ...], num_samples: int, rng: n
 
 
 def _coloured_noise(kind: str, num_samples: int, rng: np.random.Generator) -> Samples:
-    """Gaussian noise (T,) made in blocks that are faded into each other, so that one filter serves every length."""
+    """Return coloured Gaussian noise (T,). Blocks are cross-faded, so that one filter is enough for every length."""
     step = _BLOCK - _FADE
-    num_blocks = -(-(num_samples + _FADE) // step)  # The first fade-in is cut off: a recording does not begin in silence.
-    # Sums over many frequencies are Gaussian whatever each one's distribution, and uniform numbers are the cheapest.
+    num_blocks = -(-(num_samples + _FADE) // step)  # the first fade-in is cut off: a recording does not begin in silence
+    # A sum over many frequencies is Gaussian whatever the distribution of each; uniform numbers are the cheapest.
     spectrum_KF = (rng.random((num_blocks, _BLOCK // 2 + 1, 2), dtype=np.float32) - np.float32(0.5)).view(np.complex64)[..., 0]
     block_KL = np.fft.irfft(spectrum_KF * _colour(kind), _BLOCK).astype(np.float32, copy=False)
     fade = np.sin(np.linspace(0, np.pi / 2, _FADE, dtype=np.float32))
@@ -191,7 +190,7 @@ def _coloured_noise(kind: str, num_samples: int, rng: np.random.Generator) -> Sa
 
 @cache
 def _colour(kind: str) -> Samples:
-    """Amplitude over frequency (F,) of one kind of noise: its band with steep skirts, over a pink floor."""
+    """Return the amplitude over frequency (F,) of one kind of noise: its band with steep edges, plus pink noise."""
     noise = NOISES[kind]
     frequency_hz_F = np.fft.rfftfreq(_BLOCK, 1 / SAMPLE_RATE_HZ) + 1.0
     skirts_F = 1 / np.sqrt((1 + (noise.low_hz / frequency_hz_F) ** 16) * (1 + (frequency_hz_F / noise.high_hz) ** 16))
@@ -202,7 +201,7 @@ def _colour(kind: str) -> Samples:
 
 
 def _swell(noise: Noise, num_samples: int, rng: np.random.Generator) -> Samples:
-    """Gain over time (T,): random values at the noise's swelling rate, joined by lines."""
+    """Return the gain over time (T,): random values at the rate of the noise, joined by straight lines."""
     num_points = int(num_samples / SAMPLE_RATE_HZ * noise.swell_hz) + 2
     gain = 10 ** (noise.swell_db * rng.standard_normal(num_points) / 20)
     return np.interp(np.linspace(0, num_points - 1, num_samples), np.arange(num_points), gain).astype(np.float32)

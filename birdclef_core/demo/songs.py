@@ -1,6 +1,6 @@
-"""The demo set's birds: fourteen made-up species, each a documented rule of syllables, rhythm and pitch, and how a song is
-drawn from its rule and rendered. Everything here is synthetic.
+"""Defines the demo set's birds and draws and renders their songs. Everything here is synthetic.
 
+Each of the fourteen made-up species is a documented rule of syllables, rhythm and pitch, from which its songs are drawn.
 Shapes: S samples of a tone or a song.
 """
 
@@ -19,20 +19,20 @@ HARMONIC_DROP_DB = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Syllable:
-    """One tone: its pitch glides from start to end in equal ratios, and the silence after it belongs to it."""
+    """A tone whose pitch glides from start to end in equal ratios, and the silence after it."""
 
     start_hz: float
     end_hz: float
     duration_s: float
     gap_s: float = 0.03
     arch: float = 0.0
-    """How far the pitch bends away from the glide in the middle: 0.3 is 30 % higher, -0.3 lower."""
+    """How far the pitch deviates from the glide in the middle: 0.3 is 30 % higher, -0.3 is 30 % lower."""
     harmonics: int = 1
-    """Tones at 1, 2, ... times the pitch, each weaker than the one before: a harsh or nasal call."""
+    """Number of tones at 1, 2, ... times the pitch, each weaker than the one before; more make a harsh or nasal call."""
     second_voice: float = 0.0
-    """Pitch ratio of a second voice that glides the other way, as the two sides of a syrinx can; 0: none."""
+    """Pitch ratio of a second voice that glides in the other direction, as the two sides of a syrinx can; 0: none."""
     pulse_hz: float = 0.0
-    """Rate at which the tone is chopped into pulses: a buzz or a churr; 0: none."""
+    """Pulses per second into which the tone is divided, for a buzz or a churr; 0: none."""
 
     @property
     def span_s(self) -> float:
@@ -41,15 +41,15 @@ class Syllable:
 
 @dataclass(frozen=True, kw_only=True)
 class Phrase:
-    """Syllables sung in order, again and again."""
+    """Syllables that are sung in order and repeated."""
 
     syllables: tuple[Syllable, ...]
     repeats: tuple[int, int] = (1, 1)
-    """Fewest and most repeats."""
+    """Smallest and largest number of repeats."""
     pitch_step: float = 1.0
-    """Pitch of a repeat relative to the one before."""
+    """Ratio of the pitch of a repeat to that of the one before."""
     pace_step: float = 1.0
-    """Duration of a repeat relative to the one before: below 1 the phrase gets faster."""
+    """Ratio of the duration of a repeat to that of the one before; below 1 the phrase gets faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,15 +57,14 @@ class Species:
     """A made-up species and the rule of its song."""
 
     word: str
-    """The kind of bird whose voice it is loosely after."""
+    """The kind of bird whose voice it loosely resembles."""
     target: bool
-    """Stands for the species that are to be detected; the others only serve pretraining."""
+    """Whether it is a target species; the other species are used for pretraining only."""
     song: tuple[Phrase, ...]
 
     @property
     def code(self) -> str:
-        """Has an underscore, which no eBird code has (those are lower-case letters and digits): nobody takes it for a real
-        one."""
+        """The species code. It has an underscore, which no eBird code has, so that nobody mistakes it for a real species."""
         return f"syn_{self.word[:5]}1"
 
     @property
@@ -79,13 +78,13 @@ class Species:
 
 @dataclass(frozen=True, kw_only=True)
 class Individual:
-    """How one bird departs from its species' rule."""
+    """How one bird deviates from the rule of its species."""
 
     pitch: float
     pace: float
     extra_repeats: int
     brightness: float
-    """Scales the drop in level from one harmonic to the next."""
+    """Divides the drop in level from one harmonic to the next."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Individual":
@@ -178,7 +177,7 @@ SPECIES: tuple[Species, ...] = (
 
 
 def draw_song(species: Species, individual: Individual, rng: np.random.Generator) -> tuple[Syllable, ...]:
-    """The tones of one song: the species' rule, the individual's offsets, and a little variation in every tone."""
+    """Return the tones of one song: the rule of the species, the individual's deviations, and a small variation of every tone."""
     tones = []
     for phrase in species.song:
         fewest, most = phrase.repeats
@@ -202,12 +201,12 @@ def _vary(syllable: Syllable, pitch: float, pace: float) -> Syllable:
 
 
 def song_length_s(tones: tuple[Syllable, ...]) -> float:
-    """From the first tone's start to the last one's end."""
+    """Return the time from the start of the first tone to the end of the last, in seconds."""
     return sum(tone.span_s for tone in tones) - tones[-1].gap_s
 
 
 def render_song(tones: tuple[Syllable, ...], brightness: float) -> Samples:
-    """A dry song (S,) of `song_length_s` at 32 kHz; the loudest tone peaks near 1."""
+    """Return a song (S,) without echo, of `song_length_s` at 32 kHz; its loudest tone peaks near 1."""
     song_S = np.zeros(round(song_length_s(tones) * SAMPLE_RATE_HZ) + len(tones), dtype=np.float32)
     start_s = 0.0
     for tone in tones:
