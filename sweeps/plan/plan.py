@@ -117,6 +117,9 @@ def make_plan(
     whole = _run(chains, samples, workers, stored, epoch_s, StageHalving(grace=math.inf), known)
     pruned = _run(chains, samples, workers, stored, epoch_s, StageHalving(), known)
     asked = [stage_id for record in whole.records for stage_id in record.stage_ids]
+    # The run with pruning draws other trials, whose stages are priced too and are not part of the plan.
+    tasks = {stage_id: tasks[stage_id] for stage_id in dict.fromkeys(asked)}
+    priced = {stage_id: priced[stage_id] for stage_id in tasks}
     new = [stage_id for stage_id in tasks if stage_id not in stored]
     alone_hours, shared_hours = (_hours(ids, tasks, priced) for ids in (asked, new))
     sizes = [stage_bytes(tasks[stage_id]) for stage_id in new]

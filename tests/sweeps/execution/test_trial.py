@@ -123,6 +123,29 @@ def test_a_trial_whose_lease_was_taken_over_stops_and_is_held(chain, tone_data, 
     assert store.record(chain[0].stage_id) is None
 
 
+def test_sigterm_while_the_lease_is_lost_still_interrupts(chain, tone_data, store, notes):
+    """The worker is about to be killed: it must not start another trial because its lease was taken over as well."""
+
+    class Lost(NoLease):
+        lost = True
+
+        def reason_to_stop(self) -> str:
+            return "lost"
+
+    with pytest.raises(StageInterrupted):
+        list(
+            run_trial(
+                chain,
+                tone_data,
+                store,
+                CPU,
+                notes,
+                stop=lambda: "SIGTERM was received",
+                hold=lambda stage_id: nullcontext(Lost()),
+            )
+        )
+
+
 def test_the_lease_is_given_back_with_the_stages_end_not_with_the_next_call(chain, tone_data, store, notes):
     leases = Leases(store.storage)
     holder = Holder(sweep="mine", run="1", trial="t0")

@@ -7,6 +7,7 @@ import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
 from sweeps.schedule.coordinator import Observer
+from sweeps.schedule.sampler import RANDOM_LOOKAHEAD, STARTUP_TRIALS
 from sweeps.search.space import Choice, Range, Search
 
 
@@ -267,3 +268,15 @@ def test_what_a_long_stage_has_cost_is_on_record_before_it_ends(tmp_path, monkey
     planned = coordinator.next_trial()
     coordinator.update(planned.record.trial, MadeUpWorkers(coordinator).updates(planned)[-1])
     assert [record.epochs_trained for record in coordinator.book._storage.load_trials()] == [on_record]
+
+
+@pytest.mark.parametrize(("sampler", "allowed"), [("tpe", STARTUP_TRIALS), ("random", RANDOM_LOOKAHEAD * 2)])
+def test_no_more_trials_are_drawn_ahead_than_are_worth_having(tmp_path, sampler, allowed):
+    search = replace(make_search(), sampler=sampler)
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search), samples=200, max_running=2))
+    workers.fill()
+    waiting = [workers.coordinator.book.num_waiting]
+    for _ in range(60):
+        workers.step()
+        waiting.append(workers.coordinator.book.num_waiting)
+    assert 0 < max(waiting) <= allowed

@@ -84,9 +84,9 @@ def test_rising_at_another_rung_does_not_let_a_stage_go_on():
     assert "s" not in [stage_id for _, stage_id in pruning._scores[middle].upper]
     judge(pruning, 0.1, rung=middle)
     assert "s" in [stage_id for _, stage_id in pruning._scores[middle].upper], "it rises in the middle"
-    assert "s" in pruning.stopped and pruning.take_risen() == []
+    assert "s" in pruning.stopped and "s" not in pruning.take_risen()
     judge(pruning, 0.4, 0.3, 0.2, 0.1)
-    assert pruning.take_risen() == ["s"], "it rises at the end, where it was stopped"
+    assert "s" in pruning.take_risen(), "it rises at the end, where it was stopped"
 
 
 def test_verdicts_name_the_first_stage_of_a_chain_that_failed_or_stopped():

@@ -101,15 +101,15 @@ def test_only_trials_that_mean_the_same_in_another_search_are_told_to_it(tmp_pat
     like = [record for record in after.trials.values() if record not in after.incomparable]
     for params, *_ in state(after):
         assert any(params.items() <= {"recipe": record.recipe, **record.params}.items() for record in like)
-    assert after._ask() and list(after.trials)[24] == "t0024"
+    assert after._draw() and list(after.trials)[24] == "t0024"
 
 
 def test_pruning_does_not_compare_with_trials_of_another_search(tmp_path):
     run(tmp_path, samples=24)
     other = make_coordinator(tmp_path, make_chain_builder(override(make_search(), {"epochs": 1})), samples=30)
-    assert not other._pruning._scores and not other._pruning.stopped
+    assert not other._verdicts.pruning._scores and not other._verdicts.pruning.stopped
     same = make_coordinator(tmp_path, samples=30)
-    assert same._pruning._scores and same._pruning.stopped
+    assert same._verdicts.pruning._scores and same._verdicts.pruning.stopped
 
 
 def test_a_draw_that_is_a_trial_of_another_search_is_told_its_score_and_not_run(tmp_path):

@@ -60,7 +60,7 @@ def go_to(book: TrialBook, trial: Trial, status: str) -> None:
         book.end(trial, ENDINGS[status])
 
 
-@pytest.mark.parametrize(("before", "after"), itertools.product(MOVES, MOVES))
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(MOVES, MOVES)))
 def test_every_pair_of_states_is_allowed_or_refused_as_the_table_says(before, after):
     book = make_book()
     trial = in_state(book, before)
