@@ -1,8 +1,8 @@
-"""Times the data layer against what it replaces: `python benchmarks/data.py [tables] [clips] [build] [memory] [formats]`.
+"""Time the data layer against the usual ways to do the same: `python benchmarks/data.py [tables] [clips] [build] [memory] [formats]`.
 
-Every figure is a median over repeats in which both sides run in turn, with its range, and a ratio. Times are CPU seconds of one
-thread where it says so. librosa and audiomentations are no dependencies of the project: where they cannot be imported, their
-rows are left out and say so. `--audio DIR` joins real recordings in place of made-up ones.
+Every figure is a median with its range, over repeats in which both sides run alternately, and a ratio. Times are CPU seconds of one
+thread unless another unit is printed. librosa and audiomentations are not dependencies of the project: when they cannot be imported,
+the rows that need them are skipped with a message. `--audio DIR` uses real recordings instead of made-up ones.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def compare(
     unit: str,
     tidy: Work = lambda: None,
 ) -> None:
-    """One line: median and range of both, and their ratio. `per` is how many things one call does; `tidy` is not timed."""
+    """Print one row: median and range of both sides, and their ratio. One call does `per` units of work; `tidy` is not timed."""
     mine, theirs = [], []
     for _ in range(repeats):
         mine.append(timed(ours, clock) / per)
@@ -77,7 +77,7 @@ def optional(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ImportError:
-        print(f"{name} is not installed: its rows are left out")
+        print(f"{name} is not installed: the rows that need it are skipped")
         return None
 
 
@@ -85,7 +85,7 @@ def optional(name: str) -> ModuleType | None:
 
 
 def tables(options: argparse.Namespace, scratch: Path) -> None:
-    """From the manifest in memory to split, targets, weights and sampling weights."""
+    """Make split, targets, weights and sampling weights from a manifest in memory."""
     recordings = made_up_table(RECORDINGS, SPECIES)
     dataset = dataset_of(scratch, recordings)
     part = dataset_of(scratch, recordings.iloc[: options.loop_rows].reset_index(drop=True))
@@ -115,7 +115,7 @@ def tables(options: argparse.Namespace, scratch: Path) -> None:
 
 
 def table_by_cell(dataset: Dataset, accessor: str) -> pd.DataFrame:
-    """Targets, weights and sampling weights as the seed makes them: data frames filled row by row and cell by cell."""
+    """Make targets, weights and sampling weights as the 2023 solution does: data frames filled row by row and cell by cell."""
     recordings, species = dataset.recordings, dataset.all_species.species
     targets = pd.DataFrame(0.0, index=recordings.index, columns=list(species))
     weights = pd.DataFrame(0.0, index=recordings.index, columns=["weight", "sampling"])
@@ -139,7 +139,7 @@ def table_by_cell(dataset: Dataset, accessor: str) -> pd.DataFrame:
 
 
 def clips(options: argparse.Namespace, scratch: Path) -> None:
-    """One training clip into a float batch: the feed against decoding it from OGG, then with noise and gain."""
+    """Read a training clip into a float batch: from the feed and by decoding OGG, then both with noise and gain."""
     import torch
 
     from birdclef_core.config import AugmentConfig, NoiseGroup, StageConfig
@@ -229,7 +229,7 @@ def clips(options: argparse.Namespace, scratch: Path) -> None:
 
 
 def copy_us() -> float:
-    """Median time to copy a clip among batches that are larger than the processor's caches."""
+    """Return the median time to copy a clip between batches that are larger than the processor's caches, in microseconds."""
     from_BT, to_BT = (np.ones((64, CLIP_S * RATE_HZ), np.int16) for _ in range(2))
     return 1e6 * statistics.median(
         timed(lambda row=row: np.copyto(to_BT[row], from_BT[row]), time.process_time) for row in range(64)
@@ -240,7 +240,7 @@ def copy_us() -> float:
 
 
 def build(options: argparse.Namespace, scratch: Path) -> None:
-    """The whole cache against nothing but decoding with soundfile, both on all cores."""
+    """Build the complete cache, and only decode the files with soundfile, both on all cores."""
     from birdclef_core.data.cache import build_cache
     from birdclef_core.data.cache_plan import num_cores
 
@@ -273,7 +273,7 @@ def build(options: argparse.Namespace, scratch: Path) -> None:
 
 
 def memory(options: argparse.Namespace, scratch: Path) -> None:
-    """What a trial holds with 1,000 and with 119,292 recordings, in a process of its own, after another one built the cache."""
+    """Measure the memory of a feed with 1,000 and with 119,292 recordings, in a process other than the one that built the cache."""
     print("\nMemory of a feed (anonymous: without what it shares with other processes)")
     for count in (1_000, RECORDINGS):
         write_recordings(scratch / f"{count}", count=count, distinct=64, duration_s=0.5, audio=options.audio)
@@ -283,7 +283,7 @@ def memory(options: argparse.Namespace, scratch: Path) -> None:
 
 
 def one_trial(count: int, scratch: Path) -> None:
-    """Opens the cache of so many files, or builds it, and feeds for a while."""
+    """Open or build the cache of a number of files, read batches for a while, and print the memory in use."""
     import torch
 
     from birdclef_core.config import StageConfig
@@ -325,7 +325,7 @@ def anonymous_mb() -> float:
 
 
 def formats(options: argparse.Namespace, scratch: Path) -> None:
-    """What decided for one file a recording: opening it among 119,292 against reading from one large file."""
+    """Compare a cache of one file per recording with one large file: open and read at random among 119,292 recordings."""
     size, folder = 16_384, scratch / "formats"
     content = np.random.default_rng(0).bytes(size)
     names = [f"{folder}/{number % 256:02x}/{number}" for number in range(RECORDINGS)]
@@ -366,9 +366,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="default: all")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--audio", type=Path, help="a folder of recordings to be joined in place of made-up sound")
-    parser.add_argument("--loop-rows", type=int, default=4_000, help="rows of the control of `tables`")
-    parser.add_argument("--scratch", type=Path, default=None, help="where files are made (4 GB for `memory`)")
+    parser.add_argument("--audio", type=Path, help="a folder of recordings to use instead of made-up sound")
+    parser.add_argument("--loop-rows", type=int, default=4_000, help="rows for the control of `tables` (its time is scaled)")
+    parser.add_argument("--scratch", type=Path, default=None, help="folder for temporary files (4 GB for `memory`)")
     parser.add_argument("--one-trial", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one_trial:
@@ -376,7 +376,7 @@ def main() -> None:
         return
     if len(options.sections) != 1:
         arguments = [argument for argument in sys.argv[1:] if argument not in SECTIONS]
-        for name in options.sections or SECTIONS:  # In processes of their own, so that one's memory is not another's.
+        for name in options.sections or SECTIONS:  # in processes of their own, so that each has its own memory figures
             subprocess.run([sys.executable, __file__, name, *arguments], check=True)
         return
     print(

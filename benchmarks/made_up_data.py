@@ -1,4 +1,4 @@
-"""Made-up data sets for the benchmarks: a table of any size, audio of a given length, a folder of hard links."""
+"""Makes data sets for the benchmarks: a table of any size, audio of a given length, a folder of hard links."""
 
 import os
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from birdclef_core.config import SAMPLE_RATE_HZ
-from birdclef_core.data.audio_files import list_audio
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.decode import decode
+from birdclef_core.data.folder_walk import list_audio
 from birdclef_core.demo.ogg import write_ogg
 from birdclef_core.taxonomy import LabelSpace
 
 
 def made_up_table(num_recordings: int, num_species: int, seed: int = 0) -> pd.DataFrame:
-    """Recordings with long-tailed species and authors; every second one has secondary labels, a fifth is for validation."""
+    """Return a table of recordings with long-tailed species and authors; half have secondary labels, a fifth is for validation."""
     rng = np.random.default_rng(seed)
     species = np.array([f"sp{code:04d}" for code in range(num_species)])
     popularity = rng.pareto(1, num_species) + 0.05
@@ -40,16 +40,16 @@ def made_up_table(num_recordings: int, num_species: int, seed: int = 0) -> pd.Da
 
 
 def dataset_of(root: Path, recordings: pd.DataFrame, noise_paths: Sequence[str] = (), noise_s: float = 0.0) -> Dataset:
-    """A data set without looking at its files."""
+    """Return a data set without reading its files."""
     noise = pd.DataFrame({"path": list(noise_paths), "group": "", "duration_s": noise_s, "size_bytes": 1})
     space = LabelSpace.of("all", recordings["primary_label"])
     return Dataset(root, recordings, noise, space, space, "made-up", ())
 
 
 def write_recordings(folder: Path, *, count: int, distinct: int, duration_s: float, audio: Path | None) -> list[str]:
-    """Names of `count` OGG files in `folder`, 32 kHz mono; only `distinct` differ, the others are hard links to them.
+    """Write `count` OGG files (32 kHz, mono) into `folder` and return their names; all but `distinct` are hard links to others.
 
-    What is heard is the recordings under `audio`, one after the other, or else chirps over pink noise.
+    They contain the recordings under `audio`, one after the other, or else chirps over pink noise.
     """
     folder.mkdir(parents=True, exist_ok=True)
     num_samples = round(duration_s * SAMPLE_RATE_HZ)

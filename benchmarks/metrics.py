@@ -1,7 +1,7 @@
-"""Times the metrics of one evaluation against scikit-learn on the same scores: `python benchmarks/metrics.py`.
+"""Time the metrics of one evaluation against scikit-learn on the same scores: `python benchmarks/metrics.py`.
 
-The summary that is computed after every epoch (cmAP padded by 5 and by 3, unpadded, LRAP, AUROC) is one call here; scikit-learn's
-control computes the same five figures with its own functions. Both run in turn, several times.
+One call computes the summary of an epoch: cmAP padded by 5 and by 3, unpadded cmAP, LRAP and AUROC. The control computes the same
+five figures with scikit-learn's functions. Both run alternately, several times.
 """
 
 import argparse
@@ -30,7 +30,7 @@ class Case:
 
 
 def make_case(recordings: int, species: int, labels_each: float, seed: int = 0) -> Case:
-    """Truth with so many labels a recording, more of common species, and scores that lean towards it."""
+    """Make a truth with `labels_each` labels per recording on average, more of common species, and scores that correlate with it."""
     generator = np.random.default_rng(seed)
     share_C = generator.dirichlet(np.full(species, 0.5)) * labels_each
     truth = generator.random((recordings, species)) < np.minimum(share_C, 1)
@@ -39,7 +39,7 @@ def make_case(recordings: int, species: int, labels_each: float, seed: int = 0) 
 
 
 def columns(case: Case, kept_C: NDArray[np.bool_]) -> Case:
-    """Row-major copies: scikit-learn is over ten times slower on the column-major ones that selecting columns gives."""
+    """Return row-major copies of the columns: on the column-major ones that indexing gives, scikit-learn is over ten times slower."""
     return Case(np.ascontiguousarray(case.truth[:, kept_C]), np.ascontiguousarray(case.scores[:, kept_C]))
 
 
@@ -49,7 +49,7 @@ def padded(case: Case, k: int) -> Case:
 
 
 def controls(case: Case) -> dict[str, Work]:
-    """scikit-learn's five figures, on input that was made ready for it beforehand."""
+    """Return scikit-learn's calls for the five figures, on input that was prepared for it beforehand."""
     pad5, pad3 = padded(case, 5), padded(case, 3)
     seen = columns(case, case.truth.any(axis=0))
     both = columns(case, case.truth.any(axis=0) & ~case.truth.all(axis=0))

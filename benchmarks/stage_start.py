@@ -1,7 +1,7 @@
-"""Times how long a stage takes from its call to the end of its first step on a warm process: `python benchmarks/stage_start.py`.
+"""Time a stage from its call to the end of its first step, in a process that has trained before: `python benchmarks/stage_start.py`.
 
-The data set is made up at the size of the complete metadata (119,292 recordings of 834 species), the model is a recipe's own, the
-parent lies in a local store. The first step is a small one (two clips of a second), so that nearly all of the time is the start.
+The made-up data set has the size of the complete metadata (119,292 recordings of 834 species), the model is that of a recipe, and the
+parent is in a local store. The first step is small (two clips of one second), so that nearly all of the time is the start.
 """
 
 import argparse
@@ -37,7 +37,7 @@ PARENT = "parent"
 
 @dataclass(frozen=True)
 class SilentCache:
-    """A cache that holds nothing but lengths."""
+    """A cache that has lengths of recordings but no audio."""
 
     recording_samples: NDArray[np.int64]
     noise_samples: NDArray[np.int64]
@@ -93,7 +93,7 @@ def start(recipe: Recipe, data: TrainingData, store: StageStore, parent_id: str 
     try:
         next(train_stage(task, data, store, torch.device("cuda" if torch.cuda.is_available() else "cpu"), stop=stop))
     except StageInterrupted:
-        store.drop_progress(task.stage_id)
+        store.drop_epoch_checkpoints(task.stage_id)
     return done_at[0] - started
 
 

@@ -1,10 +1,10 @@
-"""What sharing stages saves, and what it costs.
+"""Measure what sharing stages saves and what it costs.
 
-python benchmarks/stage_tree.py simulate    10,000 trials on 64 GPUs by the clock of a simulation, all else real
-python benchmarks/stage_tree.py growth      the same with 2,500 to 20,000 trials, and how long taking their records up again takes
-python benchmarks/stage_tree.py sampler     what one draw costs as the history grows
-python benchmarks/stage_tree.py overhead    ids, look-ups, gate, leases, records and tracking for each trial
-python benchmarks/stage_tree.py real        a sweep on the demo set, with sharing against without
+python benchmarks/stage_tree.py simulate    10,000 trials on 64 simulated GPUs; everything but the training is real
+python benchmarks/stage_tree.py growth      the same with 2,500 to 20,000 trials, and the time to resume from their records
+python benchmarks/stage_tree.py sampler     the time of one draw as the history grows
+python benchmarks/stage_tree.py overhead    the time per trial of ids, look-ups, queue, leases, records and tracking
+python benchmarks/stage_tree.py real        a real sweep on the demo set, with and without sharing
 """
 
 import argparse
@@ -45,7 +45,7 @@ RATE = Range(1e-4, 3e-3, log=True)
 
 @dataclass(frozen=True)
 class Study:
-    """A search and how much of it: what is sampled, by how many trials, on how many GPUs."""
+    """One simulated sweep: its search, number of trials and number of GPUs."""
 
     title: str
     search: Search
@@ -55,7 +55,7 @@ class Study:
 
 
 def narrow_tree(name: str, pools: dict[str, int]) -> Search:
-    """Two recipes of five stages; each stage has parameters of its own, and early stages have few variants."""
+    """Return a search of two recipes with five stages; every stage has its own parameters, and early stages have few variants."""
     space = {f"{stage}.learning_rate": RATE for stage in STAGE_NAMES}
     space |= {f"{stage}.mixing.wave_prob": Range(0.0, 1.0) for stage in ("train_ce", "train_bce")}
     return Search(name=name, recipes=(sed_v2s(), sed_b3ns()), space=space, pools=pools)
@@ -72,29 +72,29 @@ def studies(trials: int, gpus: int) -> list[Study]:
 
 
 def five_questions(trials: int, gpus: int) -> list[Study]:
-    """Of five people about different stages, on one store: the pretrainings are the same for all."""
+    """Return five searches about different stages for one store; the pretraining stages are the same in all."""
     pools = [{"pretrain": 2}, {"pretrain": 4}, {"pretrain": 2, "train_ce": 8}, {"pretrain": 2, "train_ce": 8, "train_bce": 64}]
     searches = [narrow_tree(f"question {index}", pool) for index, pool in enumerate(pools)] + [load_search("sed")]
     return [Study(search.name, search, trials // 5, gpus, seed) for seed, search in enumerate(searches)]
 
 
 def five_seeds(trials: int, gpus: int) -> list[Study]:
-    """Five searches of one space, as for five objectives or samplers."""
+    """Return five searches of one space, as for five objectives or samplers."""
     search = narrow_tree("tree", {"pretrain": 2, "train_ce": 8, "train_bce": 64})
     return [Study(f"seed {seed}", search, trials // 5, gpus, seed) for seed in range(5)]
 
 
 def an_hour(task: StageTask) -> float:
-    """Every epoch takes as long as every other: the recipes' epochs are known, their seconds on GPUs are not measured here."""
+    """Return the same time for every epoch: the recipes' numbers of epochs are known, their seconds on a GPU are not."""
     return 1.0
 
 
 @dataclass(frozen=True)
 class Saving:
-    """Simulated sweeps beside what the same trials cost when each trains its whole chain. Times in epochs."""
+    """The result of simulated sweeps, and the cost of the same trials if each trained its complete chain. Times are in epochs."""
 
     simulation_s: float
-    """Real seconds."""
+    """Real time of the simulation, in seconds."""
     trials: int
     finished: int
     asked_stages: int
@@ -103,15 +103,15 @@ class Saving:
     unique: int
     trained: int
     twice: int
-    """Stages that were trained more than once."""
+    """Number of stages that were trained more than once."""
     elapsed: float
     elapsed_alone: float
     shares: dict[str, float]
-    """Of the epochs asked for, by stage."""
+    """Share of each stage in the epochs that the trials asked for."""
 
 
 def save(chosen: Sequence[Study], *, prunes: bool) -> Saving:
-    """Runs the studies at the same time on one store."""
+    """Run the studies at the same time on one store."""
     store = SimulatedStore()
     sweeps = [_sweep(study, store, prunes) for study in chosen]
     started = time.perf_counter()
@@ -160,12 +160,14 @@ def _sweep(study: Study, store: SimulatedStore, prunes: bool) -> SimulatedSweep:
     chains = make_chain_builder(study)
     pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
     view = SimulatedView(store, study.title)
-    coordinator = Coordinator(chains, TrialBook(MemoryRecords(), view), samples=study.trials, max_running=study.gpus, pruning=pruning)
+    coordinator = Coordinator(
+        chains, TrialBook(MemoryRecords(), view), samples=study.trials, max_running=study.gpus, pruning=pruning
+    )
     return SimulatedSweep(name=study.title, coordinator=coordinator)
 
 
 def makespan(durations: Sequence[float], workers: int) -> float:
-    """When the last of independent jobs ends, each begun in its turn as soon as a worker is free."""
+    """Return the time at which the last of independent jobs ends when each starts, in order, as soon as a worker is free."""
     free = [0.0] * workers
     for duration in durations:
         heapq.heapreplace(free, free[0] + duration)
@@ -205,7 +207,7 @@ def simulated(trials: int, gpus: int) -> None:
 
 
 def growth(gpus: int) -> None:
-    """Time for a trial must not grow with their number, but for a logarithm."""
+    """Show how the time per trial grows with the number of trials; it must not grow faster than a logarithm."""
     for trials in (2_500, 5_000, 10_000, 20_000):
         title, search = "tree", narrow_tree("tree", {"pretrain": 2, "train_ce": 8, "train_bce": 64})
         study = Study(title, search, trials, gpus)
@@ -219,7 +221,7 @@ def growth(gpus: int) -> None:
 
 
 def _take_up(study: Study) -> tuple[float, float, float]:
-    """Seconds to write the records of all trials, a tenth of them not ended, to read them, and to restore a sweep from them."""
+    """Return the seconds to write the records of all trials (a tenth of them open), to read them, and to restore a sweep."""
     store = SimulatedStore()
     sweep = _sweep(study, store, prunes=True)
     simulate([sweep], store, study.gpus, an_hour)
@@ -240,7 +242,7 @@ def _take_up(study: Study) -> tuple[float, float, float]:
 
 
 def draws(histories: Sequence[int]) -> None:
-    """Seconds for one draw and its outcome, after so many trials."""
+    """Show the time of one draw and its outcome, by the number of earlier trials."""
     print(f"\n{'history':>8}  {'random':>10}  {'TPE, bounded':>14}  {'TPE, all seen':>14}")
     for history in histories:
         random_ms = draw_ms("random", history, sampler.REMEMBERED_TRIALS)
@@ -250,7 +252,7 @@ def draws(histories: Sequence[int]) -> None:
 
 
 def draw_ms(name: SamplerName, history: int, remembered: int, repeats: int = 20) -> float:
-    """Median of some draws with 64 trials under way."""
+    """Return the median time of some draws while 64 trials are running, in milliseconds."""
     search = replace(load_search("sed"), sampler=name)
     generator = random.Random(0)
     points = sampler.Sampler(replace(search, sampler="random"), seed=0)

@@ -1,5 +1,7 @@
-"""What the tree itself costs for each trial: ids, look-ups, gate, leases, publishing, records and tracking around stages that take
-no time, against the same stages trained and saved bare."""
+"""Measure the cost of the stage tree for each trial: ids, look-ups, queue, leases, publishing, records and tracking.
+
+The stages take no time; the control makes and saves the same stages with nothing around them.
+"""
 
 import os
 import socket
@@ -19,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 import sweeps.execution.trial
-from birdclef_core.stages.progress import EpochMetrics
+from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.training import StageTask
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
@@ -35,13 +37,13 @@ from sweeps.tracking.events import SweepStarted
 from sweeps.tracking.observer import TrackingObserver
 
 SIZE_FLOATS = 250_000
-"""Of a made-up stage's weights: 1 MB, as published by both sides."""
+"""Number of weights of a made-up stage: 1 MB, which both sides publish."""
 
 
 def train_at_once(
     task: StageTask, data: object, store: StageStore, device: object, *, stop: object, on_note: object, trained_by: str = ""
 ) -> Iterator[EpochMetrics]:
-    """Stands for `train_stage`: one epoch that is there at once, published."""
+    """Replace `train_stage`: report one epoch that takes no time, and publish the stage."""
     with store.publish(lambda: _record(task, trained_by), task.stage_id) as folder:
         _save_weights(folder / WEIGHTS)
     yield _METRICS
@@ -88,7 +90,7 @@ def _record(task: StageTask, trained_by: str) -> StageRecord:
 
 @dataclass
 class Clock:
-    """Seconds by part."""
+    """Seconds of each part."""
 
     parts_s: Counter[str] = field(default_factory=Counter)
 
@@ -104,7 +106,7 @@ class Clock:
 
 
 class TimedObserver:
-    """Another observer, timed."""
+    """An observer that times another."""
 
     def __init__(self, observer: TrackingObserver, clock: Clock) -> None:
         for name in ("trial_started", "updated", "stage_recovered", "worker_lost", "trial_ended"):
@@ -112,7 +114,7 @@ class TimedObserver:
 
 
 class TimedRecords:
-    """Records, timed."""
+    """Records that time others."""
 
     def __init__(self, records: SweepRecords, clock: Clock) -> None:
         self.load_trials: Callable[[], list[TrialRecord]] = records.load_trials
@@ -120,8 +122,8 @@ class TimedRecords:
 
 
 def overhead(chains: ChainBuilder, trials: int, s3_trials: int) -> None:
-    """Prints milliseconds a trial for a local store and one on S3."""
-    print("milliseconds a trial; 'bare' trains and saves the same stages with nothing around")
+    """Print the milliseconds per trial for a local store and for one on S3."""
+    print("milliseconds per trial; 'bare' makes and saves the same stages with nothing around them")
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         _measure("local", Storage.parse(f"{folder}/storage"), Path(folder), chains, trials)
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder, _moto() as uri:
@@ -150,7 +152,7 @@ def _measure(title: str, storage: Storage, folder: Path, chains: ChainBuilder, t
 
 
 def _sweep(storage: Storage, folder: Path, chains: ChainBuilder, trials: int, clock: Clock) -> tuple[float, Coordinator, float]:
-    """Seconds for all trials, one after the other in this process, and until the tracker had all."""
+    """Return the seconds for all trials, one after the other in this process, and until all events were delivered."""
     store, leases = StageStore(storage.at("store")), Leases(storage.at("store"))
     tracker = make_tracker(str(folder / "mlflow"), folder / "sweep")
     observer = TrackingObserver(tracker, store, folder / "sweep", space=chains.search.space, tags={})
@@ -191,7 +193,7 @@ def _sweep(storage: Storage, folder: Path, chains: ChainBuilder, trials: int, cl
 
 
 def _bare(storage: Storage, folder: Path, stages: int) -> float:
-    """Seconds to save so many stages' weights."""
+    """Return the seconds to save the weights of a number of stages."""
     started = time.perf_counter()
     for number in range(stages):
         _save_weights(folder / "weights")
@@ -215,7 +217,7 @@ def _one_epoch(chains: ChainBuilder) -> ChainBuilder:
 
 @contextmanager
 def _moto() -> Iterator[str]:
-    """An empty bucket on a moto server in a process of its own."""
+    """Yield an empty bucket on a moto server in a process of its own."""
     os.environ |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

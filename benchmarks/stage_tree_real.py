@@ -1,4 +1,4 @@
-"""A real sweep on the demo set twice in one run: with one store for all trials, and with every trial training its whole chain."""
+"""Run a real sweep on the demo set twice: with stages shared between trials, and with every trial training its complete chain."""
 
 import math
 import os
@@ -58,7 +58,7 @@ SEARCH = Search(
 
 
 class AloneTree(ChainBuilder):
-    """A tree in which no two trials share a stage: the trial's own parameters are in the id of each of its stages."""
+    """Builds chains in which no two trials share a stage: the id of every stage includes all parameters of its trial."""
 
     def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
         values = {item.name: getattr(self, item.name) for item in fields(ChainBuilder)}
@@ -67,7 +67,7 @@ class AloneTree(ChainBuilder):
 
 
 class Timed(Coordinator):
-    """Knows when its trials began and ended; stops none of them."""
+    """A coordinator that notes when its trials start and end, and stops none of them."""
 
     last: "Timed"
 
@@ -87,13 +87,13 @@ class Timed(Coordinator):
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:
-    """One of the two sweeps, as it went."""
+    """The measurements of one of the two sweeps."""
 
     trials: list[TrialRecord]
     wall_s: float
-    """From the first trial's start to the last one's end."""
+    """Seconds from the start of the first trial to the end of the last."""
     histories: dict[str, tuple[str, list[float]]]
-    """By stage id: the stage's name, and the device seconds of each of its epochs."""
+    """Name of each trained stage and device seconds of its epochs, by stage id."""
 
     @property
     def device_s(self) -> float:
@@ -101,12 +101,12 @@ class Execution:
 
     @property
     def epochs(self) -> int:
-        """Trained, by the trials' own account."""
+        """Number of epochs trained, as the trials' records have it."""
         return sum(record.epochs_trained for record in self.trials)
 
 
 def real(*, alone_first: bool) -> None:
-    """Prints both, their ratio and the bound. What else the machine does may change in between: the order can be turned round."""
+    """Run both sweeps and print them, their ratio and the bound. `alone_first` reverses their order, as the machine's load may change."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import it
     with tempfile.TemporaryDirectory(prefix="stage-tree-") as folder, _working_in(Path(folder)):
         make_demo(Path("demo-data"))

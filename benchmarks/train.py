@@ -1,12 +1,12 @@
-"""Times a whole training step against the bare encoder on the ready spectrogram: `python benchmarks/train.py`.
+"""Time a complete training step against the encoder alone on a ready spectrogram: `python benchmarks/train.py`.
 
 A step is what `TrainingStep` does with a batch from the feed: noise, gain, mixing, spectrogram, masks, forward, loss, backward,
-optimiser. Two controls run in turn with it, in the same process: forward + backward + step of the same encoder as a plain script
-writes it (torch's default layout and Adam), and the same with the layout and the fused Adam that the stage uses. The time is the
-processor's without a GPU, as other work may run beside it, and the clock's with one.
+optimiser. Two controls run alternately with it in the same process: forward, backward and step of the same encoder as a plain script
+writes it (torch's default layout and Adam), and the same with the layout and the fused Adam that a stage uses. Without a GPU the time
+is processor time, because other work may be running; with a GPU it is elapsed time.
 
-On a GPU: `--batch 0` takes each recipe's own batch size, and a run of steps without a pause between them tells clips per second,
-the share of the time in which the GPU was busy, and its peak memory; `--largest` finds the most clips that fit.
+On a GPU: `--batch 0` uses each recipe's own batch size, and a run of steps without pauses gives clips per second, the share of time
+in which the GPU was busy, and its peak memory. `--largest` finds the largest number of clips that fit.
 """
 
 import argparse
@@ -37,7 +37,7 @@ Work = Callable[[], object]
 
 
 def make_batch(stage: StageConfig, seed: int) -> TrainBatch:
-    """Noise with a chirp in it, and the additions of noise that the stage draws."""
+    """Return a batch of noise with chirps, and the background noise that the stage draws for it."""
     rng = np.random.default_rng(seed)
     pools = [NoisePool(group, np.arange(8)) for group in stage.noise]
     plan = draw_plan(seed, 0, 0, cumulative_weights=np.arange(1.0, 101.0), batch_size=stage.batch_size, noise=pools)
@@ -62,7 +62,7 @@ def make_waves(rng: np.random.Generator, count: int, num_samples: int) -> Tensor
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed of one recipe."""
+    """The step and the two controls of one recipe."""
 
     step: Work
     plain: Work
@@ -88,14 +88,14 @@ def make_case(recipe: Recipe, stage: StageConfig, device: torch.device) -> Case:
 
 
 def to_device_memory(batch: TrainBatch, device: torch.device) -> TrainBatch:
-    """As the feed hands it over: in memory that a GPU can copy from."""
+    """Return the batch in the memory in which the feed delivers it, from which a GPU can copy."""
     if device.type != "cuda":
         return batch
     return TrainBatch(**{name: value.pin_memory() for name, value in vars(batch).items()})
 
 
 def bare(recipe: Recipe, mel_BKFN: Tensor, arithmetic: Arithmetic, *, tuned: bool) -> Work:
-    """Forward, backward and step of the encoder alone."""
+    """Return a call that runs forward, backward and step of the encoder alone."""
     encoder = Detector(recipe.model, NUM_SPECIES).encoder.to(mel_BKFN.device).train()
     if recipe.model.head == "cnn":
         pieces = round(recipe.stages[0].clip_s) // PIECE_S
@@ -116,7 +116,7 @@ def bare(recipe: Recipe, mel_BKFN: Tensor, arithmetic: Arithmetic, *, tuned: boo
 
 
 def run_freely(recipe: Recipe, stage: StageConfig, device: torch.device, steps: int) -> str:
-    """Steps one after the other, as in an epoch: clips per second, busy share and peak memory."""
+    """Run steps without pauses, as in an epoch, and return clips per second, busy share and peak memory as text."""
     work = make_case(recipe, stage, device).step
     for _ in range(3):
         work()
@@ -135,7 +135,7 @@ def run_freely(recipe: Recipe, stage: StageConfig, device: torch.device, steps: 
 
 
 def largest(recipe: Recipe, stage: StageConfig, device: torch.device) -> int:
-    """The most clips that a step takes at once."""
+    """Return the largest number of clips that a step can take at once."""
 
     def fits(clips: int) -> bool:
         model = Detector(recipe.model, NUM_SPECIES).to(device).train()
@@ -152,7 +152,7 @@ def largest(recipe: Recipe, stage: StageConfig, device: torch.device) -> int:
 
 
 def timed(work: Work, device: torch.device) -> float:
-    """Seconds: of the processor, all threads together, or of the clock until a GPU is done."""
+    """Return the seconds of a call: processor time of all threads, or elapsed time until the GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         started = time.perf_counter()
@@ -169,7 +169,7 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def compare(name: str, recipe: Recipe, stage: StageConfig, device: torch.device, repeats: int) -> None:
-    """One line: times of a step and of both controls, and the ratios within each round."""
+    """Print one row: times of a step and of both controls, and the ratios within each round."""
     case = make_case(recipe, stage, device)
     for work in (case.step, case.plain, case.tuned):
         work()
@@ -188,9 +188,9 @@ def compare(name: str, recipe: Recipe, stage: StageConfig, device: torch.device,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--batch", type=int, default=4, help="clips in a batch (default 4; 0: the recipe's own)")
+    parser.add_argument("--batch", type=int, default=4, help="clips per batch (default 4; 0: the recipe's own number)")
     parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
-    parser.add_argument("--largest", action="store_true", help="find the most clips that fit on the GPU")
+    parser.add_argument("--largest", action="store_true", help="find the largest number of clips that fit on the GPU")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

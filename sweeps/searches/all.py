@@ -1,4 +1,4 @@
-"""All seven recipes. What differs by head (the clip lengths) is left to each recipe."""
+"""Search all seven recipes. Clip lengths differ between SED and CNN heads, so each recipe keeps its own."""
 
 from birdclef_core.recipes import RECIPES
 from sweeps.search import Range, Search

@@ -1,4 +1,4 @@
-"""The four CNN backbones; stages that a recipe skips stay skipped. A clip is a multiple of five seconds."""
+"""Search the four CNN recipes, each with the stages that it has. A clip of a CNN is a multiple of five seconds."""
 
 from birdclef_core.recipes import cnn_b0ns, cnn_b3ns, cnn_resnet34d, cnn_v2s
 from sweeps.search import Choice, Range, Search

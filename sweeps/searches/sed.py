@@ -1,4 +1,4 @@
-"""The three SED backbones, each through all five stages."""
+"""Search the three SED recipes, each with all five stages."""
 
 from birdclef_core.recipes import sed_b3ns, sed_seresnext26t, sed_v2s, with_all_stages
 from sweeps.search import Choice, Range, Search
