@@ -69,6 +69,22 @@ def test_the_plan_of_a_grid_is_the_grid():
     assert plan.stored_bytes == plan.stages_unique * 2**20
 
 
+@pytest.mark.parametrize("samples", [5, 24, 64])
+def test_a_plan_counts_the_stages_of_its_tree_and_no_others(samples):
+    """The run with pruning draws other trials: their stages were once counted, so that sharing seemed to cost more than not sharing."""
+    search = replace(make_search(), recipes=make_search().recipes[:1])
+    plan = make(make_chain_builder(search), samples=samples, workers=8)
+
+    def count(nodes) -> int:
+        return sum(1 + count(node.children.values()) for node in nodes)
+
+    in_tree = count(plan.recipes.values()) - len(plan.recipes)
+    assert plan.stages_unique == in_tree
+    assert plan.stored_bytes == in_tree * 2**20
+    assert plan.shared.worker_hours.middle <= plan.alone.worker_hours.middle * (1 + 1e-9)
+    assert sum(plan.bases.values()) == in_tree
+
+
 def test_what_the_store_has_costs_nothing():
     chains = grid_tree()
     baseline = chains.chain("sed_v2s", chains.search.baseline(chains.search.recipes[0]))
