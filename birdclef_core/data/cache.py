@@ -52,8 +52,6 @@ __all__ = [
 Progress = Callable[[float, float], None]
 """Gets the seconds of audio that have been decoded, and those to be decoded in all."""
 
-_RULE_DECODABLE = "every audio file can be decoded"
-_RULE_FITS = "every audio file fits into the cache"
 _ORPHAN_S = 3600.0
 """What a killed builder left in `tmp/` is removed after this time."""
 _AHEAD = 32
@@ -211,8 +209,8 @@ class _Build:
             reasons,
             total=len(sources.keys),
             max_share=max_bad_share,
-            rule=_RULE_DECODABLE,
-            kind="audio files",
+            kind="undecodable",
+            files="[audio file|audio files]",
             csv_path=directory / "undecodable.csv",
         )
         write_index(
@@ -268,4 +266,5 @@ class _Build:
             f"{hours:.1f} hours of audio are decoded anew for every clip, which takes about {1e3 * clip_s:.0f} ms "
             f"of CPU each instead of .1 ms. Free some space on the disk of {self._cache_dir}, or move the cache to a larger one."
         )
-        return (Finding.of(_RULE_FITS, [self._sources.paths[row] for row in rows], cost),)
+        paths = [self._sources.paths[row] for row in rows]
+        return (Finding.of("not_cached", "[audio file does|audio files do] not fit into the cache", paths, cost, level="note"),)

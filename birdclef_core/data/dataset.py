@@ -1,16 +1,18 @@
 """A data folder as the rest of the project sees it: checked, split, with its label spaces and its identity."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from birdclef_core.data.audio_files import unique_ids
 from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE, read_split
+from birdclef_core.data.labels import NOT_SPECIES, clean_text, spell_as
 from birdclef_core.data.listing import Listing, list_folder, with_headers
-from birdclef_core.data.metadata import NOT_SPECIES
+from birdclef_core.data.recording_names import unique_ids
 from birdclef_core.data.soundscapes import Soundscapes, load_soundscapes
 from birdclef_core.data.splits import author_grouped_split
+from birdclef_core.data.tables import is_there, read_text
 from birdclef_core.errors import DataError
 from birdclef_core.findings import Finding, settle_unusable
 from birdclef_core.identity import fingerprint
@@ -18,16 +20,13 @@ from birdclef_core.taxonomy import LabelSpace
 
 TARGET_LIST_NAME = "target_species.txt"
 
+_COMMENT = re.compile(r"(^|\s)#.*")
+
 _COLUMNS = (
     *("recording_id", "path", "primary_label", "secondary_labels", "author", "rating", "duration_s", "size_bytes"),
     *("latitude", "longitude", "year", "source"),
 )
 _IDENTITY_COLUMNS = ("recording_id", "primary_label", "secondary_labels", "rating", "duration_s", "size_bytes", "is_validation")
-_RULE_USABLE = "every recording of the metadata has audio that can be opened"
-_RULE_NOISE = "every background noise file can be opened"
-_RULE_ONCE = "a file is named by one row"
-_RULE_PRIMARY = "every secondary label is the primary label of some recording"
-_RULE_SCORED = "every species has a validation recording"
 
 
 @dataclass(frozen=True)
@@ -63,17 +62,18 @@ def load_dataset(
     fold: int = 0,
     bad_files_csv: Path | None = None,
 ) -> Dataset:
-    """Reads and checks a BirdCLEF-shaped folder, or one that was collected.
+    """Return the recordings of a BirdCLEF-shaped folder, or of one that was collected, checked and split.
 
     Metadata: `manifest.parquet` (see `collect`), else `train.csv` or `train_metadata.csv`, the complete-metadata columns too (see
     `read_metadata`). Audio: what the manifest names, else `train_audio`, `train_audios` or `train_short_audio`, with or without
     species folders. Noise: `background_noise`, if any, or the manifest's. The target list has one code a line; without
-    `target_species`, `target_species.txt` in the folder is taken, else all species are targets. `fold`, 0 to 4,
-    validates; recordings of a split that was kept (see `keep_split`) stay on their side. Labelled
-    soundscapes are read as `load_soundscapes` says.
+    `target_species`, `target_species.txt` in the folder counts, else all species are targets. `fold`, 0 to 4, validates;
+    recordings of a split that was kept (see `keep_split`) stay on their side. Labelled soundscapes are read as `load_soundscapes`
+    says. What is left out is counted in `findings`.
 
-    Raises DataError for a folder, file, column or audio that is missing, more than `max_bad_share` unusable recordings (all are
-    named in `bad_files_csv`), an unknown code in the target list, a target species without recordings, or nothing to validate on.
+    Raises DataError for a folder, file, column or audio that is missing or cannot be read, more than `max_bad_share` unusable
+    recordings (all are named in `bad_files_csv`), an unknown code in the target list, a target species without recordings, or
+    nothing to validate on.
     """
     listing = list_folder(root)
     table, findings = _with_audio(root, listing, max_bad_share, bad_files_csv)
@@ -95,21 +95,30 @@ def load_dataset(
         )
     table["is_validation"] = split.is_validation
     noise, noise_findings = _noise(root, listing, max_bad_share)
-    findings += noise_findings + _label_findings(table, all_species)
+    findings = listing.findings + findings + noise_findings + _label_findings(table, all_species)
     if unscored := [code for code in split.unscored_species if code in all_species.index]:
-        findings += (Finding.of(_RULE_SCORED, unscored, "they are trained and not scored: too few recordings or authors."),)
+        fault = "species [has|have] no validation recording"
+        meaning = "trained and not scored, because of too few recordings or authors."
+        findings += (Finding.of("unscored_species", fault, unscored, meaning, level="note"),)
     soundscapes = load_soundscapes(root)
     if soundscapes is not None:
+        soundscapes = soundscapes.spelled_as(all_species)
         findings += soundscapes.findings + soundscapes.unknown_labels(target)
     return Dataset(root, table, noise, all_species, target, _fingerprint(table, noise, soundscapes), findings, soundscapes)
 
 
 def read_target_list(path: Path) -> tuple[str, ...]:
-    """Species codes, one a line; empty lines and lines that start with # do not count."""
-    if not path.is_file():
+    """Return species codes, one a line; empty lines and what follows a # do not count.
+
+    Raises DataError when the file is missing, is no text, or has no code.
+    """
+    if not is_there(path):
         raise DataError(f"The list of target species must exist, but {path} does not.")
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    return tuple(line for line in lines if line and not line.startswith("#"))
+    codes = (clean_text(_COMMENT.sub("", line)) for line in read_text(path).split("\n"))
+    listed = tuple(code for code in codes if code)
+    if not listed:
+        raise DataError(f"{path} must have at least one species code, one a line, but has none. Add one, or remove the file.")
+    return listed
 
 
 def _with_audio(
@@ -118,15 +127,16 @@ def _with_audio(
     """The rows whose audio can be opened, with recording_id, path, duration_s and size_bytes."""
     table = listing.recordings
     absent = table["path"].isna()
-    reasons = dict.fromkeys(table["filename"][absent], "missing")
+    reasons = dict(zip(table["filename"][absent], table["absence"][absent], strict=True))
+    num_absent = len(reasons)
     table = table[~absent]
     findings = _repeated(table)
     table = with_headers(root, table[~table["path"].duplicated()].reset_index(drop=True))
     bad = table["error"] != ""
     reasons.update(zip(table["path"][bad], table["error"][bad], strict=True))
-    total = len(table) + sum(reason == "missing" for reason in reasons.values())
+    total = len(table) + num_absent
     findings += settle_unusable(
-        reasons, total=total, max_share=max_bad_share, rule=_RULE_USABLE, kind="recordings", csv_path=csv_path
+        reasons, total=total, max_share=max_bad_share, kind="unusable", files="[recording|recordings]", csv_path=csv_path
     )
     table = table[~bad].reset_index(drop=True)
     if table.empty:
@@ -138,14 +148,17 @@ def _with_audio(
 
 def _repeated(table: pd.DataFrame) -> tuple[Finding, ...]:
     repeated = table["path"][table["path"].duplicated()]
-    return (Finding.of(_RULE_ONCE, repeated, "the first row counts, the others are left out."),) if len(repeated) else ()
+    if repeated.empty:
+        return ()
+    fault = "[row names a file|rows name files] that an earlier row has named"
+    return (Finding.of("named_twice", fault, repeated, "left out; the labels of the first row count."),)
 
 
 def _target_space(root: Path, listed: Path | None, table: pd.DataFrame, all_species: LabelSpace) -> LabelSpace:
     path = listed or root / TARGET_LIST_NAME
-    if listed is None and not path.is_file():
+    if listed is None and not is_there(path):
         return LabelSpace("target", all_species.species)
-    codes = read_target_list(path)
+    codes = [spell_as(code, all_species.species) for code in read_target_list(path)]
     missing = [code for code in codes if code not in all_species.index]
     if missing:
         secondary = {code for labels in table["secondary_labels"] for code in labels}
@@ -165,7 +178,9 @@ def _noise(root: Path, listing: Listing, max_bad_share: float) -> tuple[pd.DataF
     table = with_headers(root, listing.noise)
     bad = table["error"] != ""
     reasons = dict(zip(table["path"][bad], table["error"][bad], strict=True))
-    findings = settle_unusable(reasons, total=len(table), max_share=max_bad_share, rule=_RULE_NOISE, kind="noise files")
+    findings = settle_unusable(
+        reasons, total=len(table), max_share=max_bad_share, kind="unusable_noise", files="[noise file|noise files]"
+    )
     return table[~bad].reset_index(drop=True).drop(columns="error"), findings
 
 
@@ -175,7 +190,8 @@ def _label_findings(table: pd.DataFrame, all_species: LabelSpace) -> tuple[Findi
     if unknown.empty:
         return ()
     cases = [f"{code} ({count} recordings)" for code, count in unknown.items()]
-    return (Finding.of(_RULE_PRIMARY, cases, "these labels are not learnt; their recordings stay in for their other labels."),)
+    fault = "secondary [label is|labels are] the primary label of no recording"
+    return (Finding.of("unlearnt_label", fault, cases, "not learnt; their recordings stay in for their other labels."),)
 
 
 def _fingerprint(recordings: pd.DataFrame, noise: pd.DataFrame, soundscapes: Soundscapes | None) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from birdclef_core.data.splits import author_grouped_split
+from birdclef_core.data.tables import is_there
 from birdclef_core.errors import DataError
 
 SPLIT_NAME = "split.parquet"
@@ -22,7 +23,7 @@ _OF = {"share": str(VALIDATION_SHARE), "seed": str(SPLIT_SEED)}
 
 
 def keep_split(root: Path, recordings: pd.DataFrame) -> None:
-    """Writes the split of all folds, with recordings of an earlier one where they were. The file appears whole or not at all.
+    """Write the split of all folds, with recordings of an earlier one where they were. The file appears complete or not at all.
 
     `recordings` has recording_id, primary_label and author.
     """
@@ -45,17 +46,28 @@ def keep_split(root: Path, recordings: pd.DataFrame) -> None:
 
 
 def read_split(root: Path, recording_ids: pd.Series, *, fold: int) -> pd.Series | None:
-    """Whether each recording validates in the split that is kept, NA where it was not there yet; None where none is kept for this
-    fold, or it is of another share or seed. Raises DataError for a file that cannot be read."""
+    """Return whether each recording validates in the split that is kept, NA where it was not there yet.
+
+    Returns None where no split of this fold, share and seed is kept. Raises DataError for a file that cannot be read.
+    """
     path = root / SPLIT_NAME
-    if not path.is_file():
+    if not is_there(path):
         return None
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} must be a split that can be read, but: {error}. Delete it to split anew.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(_unreadable(path, error)) from error
     kept = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
     if not _OF.items() <= kept.items() or str(fold) not in table.column_names:
         return None
-    sides = pd.Series(table[str(fold)].to_pandas().to_numpy(), index=table[_ID].to_pandas(), dtype="boolean")
-    return sides.reindex(recording_ids.to_numpy()).set_axis(recording_ids.index)
+    try:
+        sides = pd.Series(table[str(fold)].to_pandas().to_numpy(), index=table[_ID].to_pandas(), dtype="boolean")
+        return sides.reindex(recording_ids.to_numpy()).set_axis(recording_ids.index)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    return (
+        f"{path} must be a split that can be read, but: {error}. Remove it to split without it; recordings may then change sides."
+    )

@@ -1,22 +1,25 @@
 """What a data folder names and holds, before anything is judged: rows of its metadata with their audio, noise, and the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from birdclef_core.data.audio_files import (
+from birdclef_core.data.audio_files import read_headers, stat_files
+from birdclef_core.data.folder_walk import (
     NOISE_FOLDER,
     RECORDING_FOLDERS,
-    list_audio,
-    locate,
-    read_headers,
-    stat_files,
+    FolderAudio,
+    by_extension,
+    walk_audio,
 )
 from birdclef_core.data.manifest import MANIFEST_NAME, read_manifest
-from birdclef_core.data.metadata import UNKNOWN_RATING, metadata_path, read_metadata
+from birdclef_core.data.metadata import METADATA_NAMES, UNKNOWN_RATING, metadata_path, read_metadata
+from birdclef_core.data.row_audio import locate, why_missing
+from birdclef_core.data.tables import is_there
 from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding, inflect
 
 _FACTS = ("duration_s", "size_bytes", "error")
 
@@ -26,45 +29,57 @@ class Listing:
     """The rows and files of a data folder."""
 
     recordings: pd.DataFrame
-    """One row a row of the metadata: `read_metadata`'s columns, `path` (None where there is no audio) and, from a manifest,
-    `recording_id`, `source`, duration_s, size_bytes and error."""
+    """One row a row of the metadata: the columns of `Metadata.table`, path (None where there is no audio), absence (why there is
+    none, or "") and, from a manifest, recording_id, source, duration_s, size_bytes and error."""
     noise: pd.DataFrame
     """path and group; from a manifest also duration_s, size_bytes and error."""
     unlabelled: tuple[str, ...]
     """Audio that no row names."""
     metadata: Path
+    findings: tuple[Finding, ...] = ()
+    """What the folder holds that is not read."""
 
 
 def list_folder(root: Path) -> Listing:
-    """Reads the metadata of a BirdCLEF-shaped or collected folder and finds the audio of each row, without opening any.
+    """Return the rows of the metadata of a BirdCLEF-shaped or collected folder with the audio of each, without opening any audio.
 
     Raises DataError for a folder or metadata that is missing or cannot be read, and where there is no audio at all.
     """
     manifest = root / MANIFEST_NAME
-    if manifest.is_file():
+    if is_there(manifest):
         return _list_manifest(manifest)
-    metadata = metadata_path(root)
-    table = read_metadata(metadata)
-    paths = [path for folder in RECORDING_FOLDERS for path in list_audio(root, folder)]
+    path = metadata_path(root)
+    metadata = read_metadata(path)
+    table = metadata.table
+    walked = [walk_audio(root, folder) for folder in RECORDING_FOLDERS]
+    paths = [name for audio in walked for name in audio.paths]
+    others = [name for audio in walked for name in audio.other_formats]
     if not paths:
-        raise DataError(f"{root} must hold audio under {', '.join(RECORDING_FOLDERS)}, but there is none.")
+        what = f"only {formats_in_words(others)}, which are not read: convert them to FLAC" if others else "there is none"
+        raise DataError(f"{root} must hold audio under {', '.join(RECORDING_FOLDERS)}, but {what}.")
     table["path"] = locate(table["filename"], table["primary_label"], paths)
+    absent = table["path"].isna()
+    table["absence"] = ""
+    if absent.any():
+        rows = table[absent]
+        table.loc[absent, "absence"] = why_missing(rows["filename"], rows["primary_label"], others)
     named = set(table["path"].dropna())
-    noise = list_audio(root, NOISE_FOLDER)
-    parts = [path.split("/") for path in noise]
+    noise = walk_audio(root, NOISE_FOLDER)
+    parts = [name.split("/") for name in noise.paths]
     groups = [part[1] if len(part) > 2 else "" for part in parts]
     return Listing(
         recordings=table,
-        noise=pd.DataFrame({"path": noise, "group": groups}, dtype=object),
-        unlabelled=tuple(path for path in paths if path not in named),
-        metadata=metadata,
+        noise=pd.DataFrame({"path": list(noise.paths), "group": groups}, dtype=object),
+        unlabelled=tuple(name for name in paths if name not in named),
+        metadata=path,
+        findings=(*metadata.findings, *_other_tables(path), *unread_findings([*walked, noise])),
     )
 
 
 def with_headers(root: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with duration_s, size_bytes and error of each path: as probed when it was collected, or read now.
+    """Return `table` with duration_s, size_bytes and error of each path: as probed when it was collected, or read now.
 
-    What a manifest says is taken where the file still has the size that it had then.
+    What a manifest says counts where the file still has the size that it had then.
     """
     paths: Sequence[str] = list(table["path"])
     if "error" not in table:
@@ -77,12 +92,49 @@ def with_headers(root: Path, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def unread_findings(walked: Iterable[FolderAudio]) -> tuple[Finding, ...]:
+    """Return findings on audio that is there and not read: in other formats, or out of reach."""
+    walked = list(walked)
+    others = [path for audio in walked for path in audio.other_formats]
+    unreachable = {path: why for audio in walked for path, why in audio.unreachable.items()}
+    found = [
+        Finding.of(
+            "unread_format",
+            "audio [file is|files are] in a format that is not read",
+            others,
+            f"left out: {formats_in_words(others)}. Convert them, for example with `ffmpeg -i FILE FILE.flac`.",
+        ),
+        Finding.of(
+            "unreachable",
+            "[file or folder|files or folders] with audio cannot be reached",
+            [f"{path}: {why}" for path, why in unreachable.items()],
+            "left out of training and scoring.",
+        ),
+    ]
+    return tuple(finding for finding in found if finding.count)
+
+
+def formats_in_words(paths: Sequence[str]) -> str:
+    """Return how many files there are of each extension."""
+    counts = ", ".join(f"{count:,} .{suffix}" for suffix, count in by_extension(tuple(paths)))
+    return f"{counts} {inflect('[file|files]', len(paths))}"
+
+
+def _other_tables(metadata: Path) -> tuple[Finding, ...]:
+    others = [name for name in METADATA_NAMES if name != metadata.name and (metadata.parent / name).exists()]
+    if not others:
+        return ()
+    meaning = f"not read: {metadata.name} counts. Remove or rename the one that you do not want."
+    return (Finding.of("second_table", "more metadata [table lies|tables lie] in the folder", others, meaning, level="note"),)
+
+
 def _list_manifest(path: Path) -> Listing:
     rows = read_manifest(path)
     recordings = rows[rows["kind"] == "recording"].reset_index(drop=True)
     if recordings.empty:
         raise DataError(f"{path} must name at least one recording, but has none.")
     recordings["filename"] = recordings["path"].where(recordings["path"].notna(), recordings["recording_id"])
+    recordings["absence"] = recordings["path"].isna().map({True: "missing", False: ""})
     recordings["rating"] = recordings["rating"].fillna(UNKNOWN_RATING)
     recordings["source"] = recordings["sources"].str[0]
     unknown = [name for name in ("latitude", "longitude", "year") if recordings[name].isna().all()]

@@ -40,7 +40,7 @@ _SCHEMA = pa.schema(
 
 
 def write_manifest(table: pd.DataFrame, path: Path) -> None:
-    """Writes rows with the manifest's columns; the file appears whole or not at all."""
+    """Write rows with the manifest's columns; the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -51,18 +51,28 @@ def write_manifest(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """The manifest's rows; labels and sources as tuples, `path` None where there is no audio. Raises DataError for a file that is
-    no manifest."""
+    """Return the manifest's rows; labels and sources are tuples, `path` is None where there is no audio.
+
+    Raises DataError for a file that is no manifest, is of another version, or has rows without an id, a kind or a label.
+    """
     try:
         table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} must be a manifest that can be read, but: {error}. Collect the sources again.") from error
-    version = (table.schema.metadata or {}).get(b"birdclef_manifest", b"").decode()
-    if version != _VERSION or table.schema.names != _SCHEMA.names:
+    version = (table.schema.metadata or {}).get(b"birdclef_manifest", b"").decode(errors="replace")
+    if version != _VERSION or not table.schema.equals(_SCHEMA):
         raise DataError(
-            f"{path} must be a manifest of version {_VERSION}, but is {version or 'none'}. Collect the sources again."
+            f"{path} must be a manifest of version {_VERSION}, but is {'of ' + version if version else 'none'}. Collect the "
+            "sources again."
         )
     rows = table.to_pandas()
+    is_recording = rows["kind"] == "recording"
+    odd = rows["recording_id"].isna() | ~rows["kind"].isin(["recording", "noise"]) | (is_recording & rows["primary_label"].isna())
+    if odd.any() or rows["recording_id"][is_recording].duplicated().any():
+        raise DataError(
+            f"Every row of {path} must have a kind and an id of its own, and a label if it is a recording, but not every row has. "
+            "Collect the sources again."
+        )
     for name in ("secondary_labels", "sources"):
         rows[name] = pd.Series([tuple(item or ()) for item in table[name].to_pylist()], index=rows.index, dtype=object)
     rows["path"] = pd.Series(table["path"].to_pylist(), index=rows.index, dtype=object)

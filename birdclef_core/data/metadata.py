@@ -1,15 +1,17 @@
-"""Reads the metadata of a BirdCLEF-shaped folder, whichever year's columns it has, into one table."""
+"""Reads the metadata of recordings, in the columns of any BirdCLEF year or of Xeno-canto, into one table."""
 
-import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from birdclef_core.data.labels import clean_text, parse_labels, replace_labels, unify_spelling
+from birdclef_core.data.tables import Table, column_names, is_there, numbers, read_table
 from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding
 
 METADATA_NAMES = ("train.csv", "train_metadata.csv")
-NOT_SPECIES = frozenset({"soundscape", "nocall"})
-"""Values of `primary_label` that name no species (the complete metadata marks soundscapes so)."""
 
 UNKNOWN_RATING = 3.0
 """The middle of the scale, for a recording that nobody rated."""
@@ -24,94 +26,127 @@ _COLUMN_NAMES = {
     "rating": ("rating",),
     "q": ("q",),
     "latitude": ("latitude", "lat"),
-    "longitude": ("longitude", "lng"),
+    "longitude": ("longitude", "lng", "lon"),
     "date": ("date",),
     "scientific_name": ("scientific_name", "sci_name"),
     "common_name": ("common_name", "en", "species"),
 }
-_TEXT_COLUMNS = ("primary_label", "primary_label_2023", "ebird_code", "filename", "id", "xc_id", "q", "date", "gen", "sp")
+_XENO_CANTO = {"gen", "sp", "id"}
+"""Columns that tell a table of Xeno-canto's own: it has no codes, so species have their scientific names as labels."""
+_XENO_CANTO_COLUMNS = {"secondary_labels": ("also",), "filename": ("file-name", "file_name")}
+_TEXT_COLUMNS = (
+    *("primary_label", "primary_label_2023", "ebird_code", "filename", "id", "xc_id", "q", "date", "gen", "sp"),
+    *("also", "file-name", "file_name"),
+)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a metadata table says of recordings."""
+
+    table: pd.DataFrame
+    """One row a recording, in the order of the file: primary_label, secondary_labels (tuples), filename, author ("" when unknown)
+    and rating. Where the file has them: latitude, longitude, year (of recording, NaN when unknown), scientific_name, common_name
+    ("" when unknown)."""
+    findings: tuple[Finding, ...]
+    """Values that could not be used."""
 
 
 def metadata_path(root: Path) -> Path:
-    """The metadata file of a data folder. Raises DataError when the folder or the file is not there."""
-    if not root.is_dir():
-        raise DataError(f"The data folder must exist, but {root} does not. Give the folder that holds {METADATA_NAMES[0]}.")
+    """Return the metadata file of a data folder. Raises DataError when the folder or the file does not exist."""
+    try:
+        present = sorted(item.name for item in root.iterdir())
+    except FileNotFoundError:
+        raise DataError(
+            f"The data folder must exist, but {root} does not. Give the folder that holds {METADATA_NAMES[0]}."
+        ) from None
+    except OSError as error:
+        raise DataError(f"The data folder must be a folder that can be read, but {root} is not: {error.strerror}.") from error
     for name in METADATA_NAMES:
-        if (root / name).is_file():
+        if is_there(root / name):
             return root / name
-    present = ", ".join(sorted(item.name for item in root.iterdir())[:10]) or "nothing"
-    raise DataError(f"{root} must hold {' or '.join(METADATA_NAMES)}, but holds {present}.")
+    shown = ", ".join(present[:10]) or "nothing"
+    raise DataError(
+        f"{root} must hold {' or '.join(METADATA_NAMES)}, but holds {shown}. Folders of species, Xeno-canto sets and other tables "
+        f"become a data folder with `birdclef data collect {root} --out NEW`."
+    )
 
 
 def describes_recordings(path: Path) -> bool:
-    """Whether a CSV has the columns that `read_metadata` needs; only its first line is read."""
-    try:
-        present = set(pd.read_csv(path, nrows=0).columns)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
-        return False
-    return all(present.intersection(names) for names in (_COLUMN_NAMES["primary_label"], ("filename", *_COLUMN_NAMES["id"])))
+    """Return whether a table has the columns that `read_metadata` needs. Raises DataError for a file that is no table."""
+    return not _missing(_columns(column_names(path)))
 
 
-def read_metadata(path: Path, *, unknown_rating: float = UNKNOWN_RATING) -> pd.DataFrame:
-    """One row a recording, in file order: primary_label, secondary_labels (tuples), filename, author ("" when unknown), rating.
+def read_metadata(path: Path, *, unknown_rating: float = UNKNOWN_RATING) -> Metadata:
+    """Return the recordings that a metadata table describes.
 
-    `filename` is what the table says, else `XC<id>` without an extension. A rating of NaN falls back to `q` (A..E = 5..1, no
-    score = 0), then to `unknown_rating`. Where the table has them: latitude, longitude, year (of recording, NaN when unknown),
-    scientific_name, common_name ("" when unknown). In tables with `ebird_code` (2020), labels written as
-    `Scientific name_Common name` are turned into codes. Raises DataError for a column that is needed and not there.
+    `filename` is what the table says, else `XC<id>` without an extension. A rating that is missing falls back to `q` (A..E = 5..1,
+    no score = 0), then to `unknown_rating`. In tables with `ebird_code` (2020), labels written as `Scientific name_Common name` are
+    turned into codes. In tables of Xeno-canto's own (id, gen, sp, en, rec, q, also, ...), species are called by their scientific
+    names. Raises DataError for a file that is no table (see `read_table`), a column or label that is missing, a list of labels that
+    is not complete, or a rating outside 0 to 5.
     """
-    raw = pd.read_csv(path, low_memory=False, dtype=dict.fromkeys(_TEXT_COLUMNS, str))
-    columns = {ours: next((name for name in names if name in raw.columns), None) for ours, names in _COLUMN_NAMES.items()}
-    _require_columns(path, columns, list(raw.columns))
-    if raw.empty:
-        raise DataError(f"{path} must hold at least one recording, but has no rows.")
+    source = read_table(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), missing_words=True)
+    raw, columns = source.rows, _columns(source.rows.columns)
+    if missing := _missing(columns):
+        raise DataError(f"{path} must have the columns {', '.join(missing)}, but has {', '.join(map(str, raw.columns))}.")
     table = pd.DataFrame(index=raw.index)
-    table["primary_label"] = _required_text(path, raw, columns["primary_label"])
-    table["secondary_labels"] = _secondary_labels(path, raw, columns["secondary_labels"], table["primary_label"])
+    table["primary_label"] = _primary_labels(source, columns["primary_label"])
+    table["secondary_labels"] = _secondary_labels(source, columns["secondary_labels"], table["primary_label"])
     if columns["filename"]:
-        table["filename"] = _required_text(path, raw, columns["filename"])
+        table["filename"] = _required_text(source, columns["filename"])
     else:
-        table["filename"] = "XC" + _required_text(path, raw, columns["id"]).str.removeprefix("XC")
+        table["filename"] = "XC" + _required_text(source, columns["id"]).str.removeprefix("XC")
     table["author"] = _text(raw, columns["author"])
-    table["rating"] = _ratings(path, raw, columns["rating"], columns["q"], unknown_rating)
+    table["rating"] = _ratings(source, columns["rating"], columns["q"], unknown_rating)
     for name in ("latitude", "longitude"):
-        if columns[name]:
-            table[name] = pd.to_numeric(raw[columns[name]], errors="coerce")
+        if column := columns[name]:
+            table[name] = numbers(source, column)
     if columns["date"]:
         table["year"] = pd.to_numeric(raw[columns["date"]].str.extract(r"^\s*((?:19|20)\d\d)\b")[0], errors="coerce")
-    return table.assign(**_names(raw, columns))
+    table = replace_labels(table.assign(**_names(raw, columns)), unify_spelling(_all_labels(table)))
+    return Metadata(table, tuple(_not_numbers(source, columns)))
 
 
-def parse_labels(text: str) -> tuple[str, ...]:
-    """`"['a', 'b']"`, `"a b"` or `"a;b"` as ("a", "b"): unique, without empty ones, in order. Raises ValueError for a broken
-    list."""
-    try:
-        labels = ast.literal_eval(text) if text.lstrip().startswith("[") else text.replace(",", " ").replace(";", " ").split()
-    except SyntaxError as error:
-        raise ValueError(str(error)) from error
-    return tuple(dict.fromkeys(label for label in map(str, labels) if label))
+def _columns(names_there: Iterable[str]) -> dict[str, str | None]:
+    """The column of the table for each of ours."""
+    present = set(names_there)
+    columns = {ours: next((name for name in names if name in present), None) for ours, names in _COLUMN_NAMES.items()}
+    if not columns["primary_label"] and present >= _XENO_CANTO:
+        columns["primary_label"] = "gen"
+        for ours, names in _XENO_CANTO_COLUMNS.items():
+            columns[ours] = columns[ours] or next((name for name in names if name in present), None)
+    return columns
 
 
-def _require_columns(path: Path, columns: dict[str, str | None], present: list[str]) -> None:
+def _missing(columns: dict[str, str | None]) -> list[str]:
     missing = [] if columns["primary_label"] else ["primary_label"]
     if not columns["filename"] and not columns["id"]:
         missing.append("filename (or id)")
-    if missing:
-        raise DataError(f"{path} must have the columns {', '.join(missing)}, but has {', '.join(present)}.")
+    return missing
 
 
-def _required_text(path: Path, raw: pd.DataFrame, column: str | None) -> pd.Series:
-    values = raw[column]
-    if values.isna().any():
-        row = int(values.isna().to_numpy().argmax()) + 2
+def _primary_labels(source: Table, column: str | None) -> pd.Series:
+    labels = _required_text(source, column)
+    return (labels + " " + _text(source.rows, "sp")).str.strip() if column == "gen" else labels
+
+
+def _required_text(source: Table, column: str | None) -> pd.Series:
+    values = _text(source.rows, column)
+    blank = values == ""
+    if blank.any():
+        first = source.line(int(blank.to_numpy().argmax()))
         raise DataError(
-            f"Every row of {path} must have a {column}, but {int(values.isna().sum())} have none, the first in line {row}."
+            f"Every row of {source.path} must have a {column}, but {int(blank.sum())} have none, the first in line {first}. "
+            "Fill it in, or remove these rows."
         )
-    return values.astype(str).str.strip()
+    return values
 
 
 def _text(raw: pd.DataFrame, column: str | None) -> pd.Series:
-    return raw[column].astype(object).fillna("").astype(str).str.strip() if column else pd.Series("", index=raw.index)
+    if not column:
+        return pd.Series("", index=raw.index)
+    return raw[column].astype(object).fillna("").astype(str).map(clean_text)
 
 
 def _names(raw: pd.DataFrame, columns: dict[str, str | None]) -> dict[str, pd.Series]:
@@ -122,7 +157,8 @@ def _names(raw: pd.DataFrame, columns: dict[str, str | None]) -> dict[str, pd.Se
     return names
 
 
-def _secondary_labels(path: Path, raw: pd.DataFrame, column: str | None, primary: pd.Series) -> pd.Series:
+def _secondary_labels(source: Table, column: str | None, primary: pd.Series) -> pd.Series:
+    raw = source.rows
     if column is None:
         return pd.Series([()] * len(raw), index=raw.index, dtype=object)
     texts = raw[column].fillna("[]").astype(str)
@@ -134,18 +170,48 @@ def _secondary_labels(path: Path, raw: pd.DataFrame, column: str | None, primary
         try:
             parsed[text] = tuple(str(written.get(label, label)) for label in parse_labels(text))
         except ValueError as error:
-            row = int((texts == text).to_numpy().argmax()) + 2
+            line = source.line(int((texts == text).to_numpy().argmax()))
             raise DataError(
-                f"{column} must be a list such as ['amecro', 'gretit1'], but line {row} of {path} has {text!r}."
+                f"{column} must be a list such as ['amecro', 'gretit1'], but line {line} of {source.path} has {text!r}: {error}."
             ) from error
     rows = zip(texts, primary, strict=True)
     return pd.Series([tuple(code for code in parsed[text] if code != own) for text, own in rows], index=raw.index, dtype=object)
 
 
-def _ratings(path: Path, raw: pd.DataFrame, rating: str | None, q: str | None, unknown_rating: float) -> pd.Series:
-    values = pd.to_numeric(raw[rating], errors="coerce") if rating else pd.Series(float("nan"), index=raw.index)
+def _all_labels(table: pd.DataFrame) -> set[str]:
+    secondary = {label for labels in table["secondary_labels"] for label in labels}
+    return set(table["primary_label"].unique()) | secondary
+
+
+def _ratings(source: Table, rating: str | None, q: str | None, unknown_rating: float) -> pd.Series:
+    values = numbers(source, rating) if rating else pd.Series(float("nan"), index=source.rows.index)
+    outside = values.notna() & ~values.between(0, 5)
+    if outside.any():
+        row = int(outside.to_numpy().argmax())
+        raise DataError(
+            f"0 <= rating <= 5 must hold, but line {source.line(row)} of {source.path} has {values[row]:g} ({int(outside.sum())} such "
+            "rows in all). Correct them, or leave them empty."
+        )
     if q:
-        values = values.fillna(raw[q].map(_Q_RATING))
-    if not values.dropna().between(0, 5).all():
-        raise DataError(f"0 <= rating <= 5 must hold, but {path} has ratings from {values.min():g} to {values.max():g}.")
+        values = values.fillna(source.rows[q].map(_Q_RATING))
     return values.fillna(unknown_rating).astype(float)
+
+
+def _not_numbers(source: Table, columns: dict[str, str | None]) -> list[Finding]:
+    """Values that should be numbers and are words."""
+    meanings = {
+        "rating": f"counted as not rated ({UNKNOWN_RATING:g} of 5, unless the column q has a quality). Write a number from 0 to 5.",
+        "latitude": "the place is not known.",
+        "longitude": "the place is not known.",
+    }
+    found = []
+    for ours, meaning in meanings.items():
+        column = columns[ours]
+        if column is None:
+            continue
+        words = source.rows[column].notna() & numbers(source, column).isna()
+        if words.any():
+            cases = [f"{source.rows[column][row]!r} in line {source.line(row)}" for row in words.index[words]]
+            fault = f"[value|values] of the column {column} in {source.path.name} [is|are] not a number"
+            found.append(Finding.of(f"{ours}_not_number", fault, cases, meaning, level="loses" if ours == "rating" else "note"))
+    return found

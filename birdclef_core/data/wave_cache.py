@@ -43,13 +43,14 @@ class WaveCache:
                 self._num_samples: NDArray[np.int64] = index["num_samples"]
                 self._is_direct: NDArray[np.bool_] = index["is_direct"]
                 notes = json.loads(str(index["notes"]))
+                findings = [Finding.restore(note) for note in notes["findings"]]
         except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
             raise DataError(f"A finished cache must have an index, but {path}: {error}. Build the cache first.") from error
         self.directory = directory
         self._audio_dir = f"{directory.parent.parent}/audio"
         self._num_recordings: int = notes["num_recordings"]
         self._max_s: float | None = notes["max_s"]
-        self.findings = tuple(Finding(**{**note, "examples": tuple(note["examples"])}) for note in notes["findings"])
+        self.findings = tuple(findings)
         """Files that could not be decoded, whose rows have no samples, and files that did not fit, which are decoded directly."""
         self.mended: list[str] = []
         """Entries that were damaged and have been decoded anew by this reader."""
@@ -170,7 +171,7 @@ def write_index(
     findings: Sequence[Finding],
 ) -> None:
     """Makes a list of entries readable by WaveCache, at once."""
-    notes = {"num_recordings": num_recordings, "max_s": max_s, "findings": [vars(finding) for finding in findings]}
+    notes = {"num_recordings": num_recordings, "max_s": max_s, "findings": [finding.as_json() for finding in findings]}
     aside = directory / f"index.{os.getpid()}.tmp"
     with aside.open("wb") as file:
         np.savez(

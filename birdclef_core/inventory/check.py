@@ -4,23 +4,26 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from birdclef_core.data.audio_files import stat_files
-from birdclef_core.data.dataset import load_dataset
+from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.listing import Listing, list_folder
+from birdclef_core.data.soundscapes import labelled_audio, load_soundscapes
 from birdclef_core.errors import DataError
+from birdclef_core.findings import LEVELS, Finding
 from birdclef_core.inventory.check_files import LIMITS, file_problems
 from birdclef_core.inventory.check_labels import label_problems, split_problems
 from birdclef_core.inventory.measure import measure_file
-from birdclef_core.inventory.problems import LEVELS, Problem
+from birdclef_core.inventory.output_place import writing_to
+from birdclef_core.inventory.problems import Problem
 from birdclef_core.inventory.resumable import Progress, look_at_files
 
 CLEAN, LOSES_DATA, UNUSABLE = 0, 1, 2
-"""Exit codes: nothing found, or notes only; recordings or labels are lost, or scores are not to be trusted; cannot be trained on."""
+"""Exit codes: nothing found, or notes only; recordings or labels are lost, or scores cannot be trusted; cannot be trained on."""
 
 _NOTHING_SEEN = dict.fromkeys(("header_s", "duration_s", "peak", "mean", "rms", "clipped_share"), 0.0) | {
     **dict.fromkeys(("sample_rate_hz", "channels", "not_finite"), 0),
@@ -28,6 +31,8 @@ _NOTHING_SEEN = dict.fromkeys(("header_s", "duration_s", "peak", "mean", "rms", 
     "is_cut": False,
 }
 _MEASURES = "measures-1"  # The number is raised when what is measured changes.
+_SAID_BY_CHECK = frozenset({"unusable", "unusable_noise", "named_twice", "unlearnt_label", "unscored_species"})
+"""Kinds of findings of `load_dataset` that the check's own rules say in more detail."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,8 @@ class CheckReport:
 
     root: Path
     files: pd.DataFrame
-    """One row a file: path, kind (recording, noise or unlabelled), primary_label, is_missing, size_bytes, what `measure_file` sees,
-    and problems, the kinds that are wrong with it, separated by blanks."""
+    """One row a file: path, kind (recording, noise, soundscape or unlabelled), primary_label, is_missing, absence (why it is
+    missing), size_bytes, what `measure_file` sees, and problems, the kinds that are wrong with it, separated by blanks."""
     problems: tuple[Problem, ...]
     """What is wrong, the worst first."""
     refusal: str
@@ -51,7 +56,7 @@ class CheckReport:
         """0, 1 or 2: see `CLEAN`, `LOSES_DATA`, `UNUSABLE`."""
         if self.refusal:
             return UNUSABLE
-        return LOSES_DATA if any(problem.level == "loses" for problem in self.problems) else CLEAN
+        return LOSES_DATA if any(problem.finding.level == "loses" for problem in self.problems) else CLEAN
 
 
 def check(
@@ -64,11 +69,12 @@ def check(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> CheckReport:
-    """Decodes every file of a BirdCLEF-shaped or collected folder and reports what is wrong, and what that does to training.
+    """Decode every file of a BirdCLEF-shaped or collected folder and return what is wrong, and what that does to training.
 
-    The arguments are those of `load_dataset`, so that the split is the one that is trained on. `store` is a folder in which
-    measurements are kept: interrupted, a check goes on; later, it decodes only what changed. `threads`: one a core by default.
-    `progress` gets (files done, files in all). Raises nothing over data: a folder that cannot be used is a report with `refusal`.
+    The arguments are those of `load_dataset`, so that the split is the one that is trained on, and whatever `load_dataset` leaves
+    out is said. Of soundscapes, those with labels are decoded. `store` is a folder in which measurements are kept: after an
+    interruption, a check goes on there; later, it decodes only what changed. `threads`: one a core by default. `progress` gets
+    (files done, files in all). Raises nothing because of data: a folder that cannot be used is a report with `refusal`.
     """
     started = time.monotonic()
     try:
@@ -78,63 +84,91 @@ def check(
     files, num_measured = _measure(root, listing, store, threads or len(os.sched_getaffinity(0)), progress)
     dataset, refusal = None, ""
     try:
-        dataset = load_dataset(
-            root,
-            target_species=target_species,
-            max_bad_share=max_bad_share,
-            fold=fold,
-        )
+        dataset = load_dataset(root, target_species=target_species, max_bad_share=max_bad_share, fold=fold)
     except DataError as error:
         refusal = str(error)
     problems = [*file_problems(files), *label_problems(root, listing)]
     if dataset is not None:
         problems += split_problems(dataset, files)
-    found = sorted((problem for problem in problems if problem.finding.count), key=lambda problem: LEVELS.index(problem.level))
+    problems += [Problem(finding) for finding in _what_loading_says(root, listing, dataset)]
+    found = [problem for problem in problems if problem.finding.count]
+    found.sort(key=lambda problem: LEVELS.index(problem.finding.level))
     files["problems"] = _problems_of(files["path"], found)
     return CheckReport(root, files, tuple(found), refusal, num_measured, time.monotonic() - started)
 
 
 def write_check(report: CheckReport, out: Path) -> tuple[Path, Path]:
-    """Writes check.json (the problems) and check.csv (the files) into `out` and returns their paths."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Write check.json (the problems) and check.csv (the files) into `out` and return their paths.
+
+    Raises InputError when they cannot be written.
+    """
     content = {
         "root": str(report.root),
         "exit_code": report.exit_code,
         "refusal": report.refusal,
         "num_files": len(report.files),
         "limits": LIMITS,
-        "problems": [{"kind": item.kind, "level": item.level, **asdict(item.finding)} for item in report.problems],
+        "problems": [{**item.finding.as_json(), "text": item.finding.summary()} for item in report.problems],
     }
     json_path, csv_path = out / "check.json", out / "check.csv"
-    json_path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    report.files.to_csv(csv_path, index=False)
+    with writing_to(out):
+        out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        json_path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        report.files.to_csv(csv_path, index=False, errors="backslashreplace")
     return json_path, csv_path
 
 
-def check_rows(report: CheckReport) -> list[tuple[str, str, str, str, str]]:
-    """What a terminal shows, a row a problem: level, kind, count, meaning, an example."""
-    return [
-        (item.level, item.kind, f"{item.finding.count:,}", item.finding.meaning, next(iter(item.finding.examples), ""))
-        for item in report.problems
-    ]
+def check_lines(report: CheckReport) -> list[str]:
+    """Return what a terminal shows: of each problem a line with level, kind and meaning, then its examples, each in a line."""
+    lines = []
+    for problem in report.problems:
+        finding = problem.finding
+        lines.append(f"{finding.level} ({finding.kind}): {finding.summary()}")
+        lines += [f"    {example}" for example in finding.examples]
+        if (more := finding.count - len(finding.examples)) and finding.examples:
+            lines.append(f"    and {more:,} more")
+    return lines
+
+
+def _what_loading_says(root: Path, listing: Listing, dataset: Dataset | None) -> list[Finding]:
+    """Findings of loading that no rule of the check has; where loading was refused, those that come before it."""
+    if dataset is not None:
+        return [finding for finding in dataset.findings if finding.kind not in _SAID_BY_CHECK]
+    findings = list(listing.findings)
+    try:
+        soundscapes = load_soundscapes(root)
+    except DataError as error:
+        meaning = "training refuses the data."
+        findings.append(
+            Finding.of("soundscapes_refused", "[table|tables] of soundscape labels cannot be used", [str(error)], meaning)
+        )
+    else:
+        findings += soundscapes.findings if soundscapes else ()
+    return findings
 
 
 def _measure(
     root: Path, listing: Listing, store: Path | None, threads: int, progress: Progress | None
 ) -> tuple[pd.DataFrame, int]:
     """A row a file that the folder names or holds, the missing ones too, and how many were decoded."""
-    files = _files(listing)
+    files = _files(root, listing)
     there = files[~files["is_missing"]]
     stats = stat_files(root, list(there["path"])).set_index(there.index)
     files["size_bytes"] = stats["size_bytes"].reindex(files.index, fill_value=0).clip(lower=0)
     wanted = stats.assign(path=[str(root.absolute() / path) for path in there["path"]], deep=False)
     seen, num_measured = look_at_files(
-        wanted, lambda path, _: measure_file(Path(path)), store=store and store / _MEASURES, threads=threads, progress=progress
+        wanted,
+        lambda path, _: measure_file(Path(path)),
+        sees=list(_NOTHING_SEEN),
+        store=store and store / _MEASURES,
+        threads=threads,
+        progress=progress,
     )
     return files.join(seen.drop(columns="path").set_index(there.index)).fillna(_NOTHING_SEEN), num_measured
 
 
-def _files(listing: Listing) -> pd.DataFrame:
+def _files(root: Path, listing: Listing) -> pd.DataFrame:
     recordings = listing.recordings
     named = pd.DataFrame(
         {
@@ -142,18 +176,26 @@ def _files(listing: Listing) -> pd.DataFrame:
             "kind": "recording",
             "primary_label": recordings["primary_label"],
             "is_missing": recordings["path"].isna(),
+            "absence": recordings["absence"],
         }
     )
-    noise = pd.DataFrame({"path": listing.noise["path"].astype(str), "kind": "noise", "primary_label": "", "is_missing": False})
-    others = pd.DataFrame(
-        {"path": listing.unlabelled, "kind": "unlabelled", "primary_label": "", "is_missing": False}, dtype=object
-    )
-    files = pd.concat([named, noise, others.astype({"path": str, "is_missing": bool})], ignore_index=True)
-    return files.drop_duplicates("path", ignore_index=True)
+    try:
+        soundscapes = labelled_audio(root)
+    except DataError:
+        soundscapes = []  # Loading says why.
+    paths = {"noise": list(listing.noise["path"].astype(str)), "soundscape": soundscapes, "unlabelled": list(listing.unlabelled)}
+    others = [
+        pd.DataFrame(
+            {"path": pd.Series(listed, dtype=str), "kind": kind, "primary_label": "", "is_missing": False, "absence": ""}
+        )
+        for kind, listed in paths.items()
+        if listed
+    ]
+    return pd.concat([named, *others], ignore_index=True).drop_duplicates("path", ignore_index=True)
 
 
 def _problems_of(paths: pd.Series, problems: Sequence[Problem]) -> pd.Series:
     """The kinds that are wrong with each file."""
-    cases = pd.DataFrame([(path, item.kind) for item in problems for path in item.paths], columns=["path", "kind"])
+    cases = pd.DataFrame([(path, item.finding.kind) for item in problems for path in item.paths], columns=["path", "kind"])
     kinds = {path: " ".join(group) for path, group in cases.groupby("path")["kind"]}
     return pd.Series([kinds.get(path, "") for path in paths], index=paths.index, dtype=str)

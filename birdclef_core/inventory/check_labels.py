@@ -1,26 +1,27 @@
-"""What can be wrong with labels and with the split: codes that nobody knows, species that are not scored, authors on both sides."""
+"""What can be wrong with labels and with the split: codes that are not known, species that are not scored, authors on both sides."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.labels import NOT_SPECIES
 from birdclef_core.data.listing import Listing
-from birdclef_core.data.metadata import NOT_SPECIES
-from birdclef_core.findings import Finding
+from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding, Level
 from birdclef_core.inventory.check_files import in_words, same_recordings
-from birdclef_core.inventory.problems import Level, Problem
+from birdclef_core.inventory.problems import Problem
 from birdclef_core.inventory.species_names import find_taxonomies, named_codes, read_taxonomies, renamed_codes
 
 
 def label_problems(root: Path, listing: Listing) -> list[Problem]:
-    """Problems of the metadata; codes are compared with the taxonomy files of the folder, where there are any."""
+    """Return problems of the metadata; codes are compared with the taxonomy files of the folder, where there are any."""
     recordings = listing.recordings
     primary = recordings["primary_label"]
     secondary = recordings["secondary_labels"].explode().dropna()
     counts = pd.concat([primary, secondary]).value_counts().drop(labels=list(NOT_SPECIES), errors="ignore")
-    taxonomy = read_taxonomies(find_taxonomies([root]))
+    taxonomy, unreadable = _taxonomies(find_taxonomies([root]))
     named = named_codes(recordings)
     renamed = renamed_codes(named, taxonomy)
     known = set(taxonomy["code"]) | set(renamed)
@@ -33,44 +34,46 @@ def label_problems(root: Path, listing: Listing) -> list[Problem]:
     return [
         _problem(
             "unlearnt_label",
-            "loses",
-            "every secondary label is the primary label of some recording",
+            "secondary [label is|labels are] the primary label of no recording",
             _counted(unlearnt),
-            "these labels are not learnt; their recordings stay in for their other labels.",
+            "not learnt; their recordings stay in for their other labels.",
         ),
         _problem(
             "named_twice",
-            "loses",
-            "a file is named by one row",
+            "[file is|files are] named by several rows",
             repeated,
             "the first row counts, the labels of the others are lost.",
         ),
         _problem(
             "renamed_species",
-            "loses",
-            "a species code is the taxonomy's own",
-            [f"{old} is {new} now ({counts[old]} recordings)" for old, new in renamed.items()],
+            "species [code has|codes have] another form in the taxonomy",
+            [f"{old} is {new} now ({_times(counts[old])})" for old, new in renamed.items()],
             "trained apart from recordings under the new code, and unknown where that is asked for. Collecting renames them.",
         ),
         _problem(
             "several_codes",
-            "loses",
-            "a species has one code",
+            "species [has|have] several codes",
             [f"{name}: {', '.join(codes)}" for name, codes in several.items()],
-            "one species is taught as several.",
+            "taught as several species.",
         ),
         _problem(
             "unknown_species",
-            "note",
-            "every species code is in the taxonomy",
+            "species [code is|codes are] not in the taxonomy",
             _counted(counts[unknown]),
-            "trained on under the code they have; a spelling mistake makes a species of its own.",
+            "trained under the code they have; a spelling mistake makes a species of its own.",
+            level="note",
+        ),
+        _problem(
+            "taxonomy_not_read",
+            "taxonomy [file|files] cannot be read",
+            unreadable,
+            "codes of species are not compared with it. Get it again, or remove it.",
         ),
     ]
 
 
 def split_problems(dataset: Dataset, files: pd.DataFrame) -> list[Problem]:
-    """Problems of the split that is trained on. `files` is the table of a `CheckReport`."""
+    """Return problems of the split that is trained on. `files` is the table of a `CheckReport`."""
     recordings = dataset.recordings
     inside = recordings["is_validation"]
     scored = set(recordings["primary_label"][inside])
@@ -84,27 +87,37 @@ def split_problems(dataset: Dataset, files: pd.DataFrame) -> list[Problem]:
     return [
         _problem(
             "author_on_both_sides",
-            "loses",
-            "an author is on one side of the split",
+            "[author is|authors are] on both sides of the split",
             _on_both_sides(recordings["author"], inside),
             "the same birds, place and microphone are trained on and scored on: scores look better than they are. "
             "Write an author's name in one way.",
         ),
         _problem(
             "duplicate_across_split",
-            "loses",
-            "no validation recording is trained on",
+            "[recording is|recordings are] on both sides of the split",
             leaks,
             "the model has heard what it is scored on: scores look better than they are.",
         ),
         _problem(
             "unscored_species",
-            "note",
-            "every species has a validation recording",
+            "species [has|have] no validation recording",
             unscored,
-            "trained and not scored: too few recordings or authors.",
+            "trained and not scored, because of too few recordings or authors.",
+            level="note",
         ),
     ]
+
+
+def _taxonomies(paths: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
+    """The taxonomy files that can be read, and why the others cannot."""
+    usable, unreadable = [], []
+    for path in paths:
+        try:
+            read_taxonomies([path])
+            usable.append(path)
+        except DataError as error:
+            unreadable.append(str(error))
+    return read_taxonomies(usable), unreadable
 
 
 def _on_both_sides(authors: pd.Series, is_validation: pd.Series) -> list[str]:
@@ -117,9 +130,13 @@ def _on_both_sides(authors: pd.Series, is_validation: pd.Series) -> list[str]:
     return [" = ".join(sorted(names)) for names in both.groupby("plain")["author"].unique()]
 
 
-def _problem(kind: str, level: Level, rule: str, cases: Iterable[str], meaning: str) -> Problem:
-    return Problem(kind, level, Finding.of(rule, cases, meaning))
+def _problem(kind: str, fault: str, cases: Iterable[str], meaning: str, *, level: Level = "loses") -> Problem:
+    return Problem(Finding.of(kind, fault, cases, meaning, level=level))
 
 
 def _counted(counts: pd.Series) -> list[str]:
-    return [f"{code} ({count} recordings)" for code, count in counts.items()]
+    return [f"{code} ({_times(count)})" for code, count in counts.items()]
+
+
+def _times(count: int) -> str:
+    return f"{count:,} {'recording' if count == 1 else 'recordings'}"

@@ -4,20 +4,26 @@ asked for.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import pandas as pd
 from filelock import FileLock
 
-from birdclef_core.data.audio_files import NOISE_FOLDER, RECORDING_FOLDERS, read_header, stat_files, unique_ids
+from birdclef_core.data.audio_files import read_header, stat_files
+from birdclef_core.data.folder_walk import NOISE_FOLDER, RECORDING_FOLDERS
 from birdclef_core.data.kept_split import keep_split
+from birdclef_core.data.labels import clean_text, parse_labels, unify_spelling
 from birdclef_core.data.manifest import MANIFEST_NAME, write_manifest
-from birdclef_core.data.metadata import parse_labels
+from birdclef_core.data.recording_names import unique_ids
+from birdclef_core.data.soundscapes import labelled_audio
+from birdclef_core.data.tables import is_there, read_table
 from birdclef_core.errors import DataError, InputError
 from birdclef_core.identity import file_sha256
-from birdclef_core.inventory.collect_report import CollectReport, describe, write_lists
+from birdclef_core.inventory.collect_report import CollectReport, describe, read_targets, write_lists
 from birdclef_core.inventory.merge import Merged, merge_claims, override_labels
+from birdclef_core.inventory.output_place import require_folder, writing_to
 from birdclef_core.inventory.place import carry_soundscapes, place_files
 from birdclef_core.inventory.resumable import Progress, look_at_files
 from birdclef_core.inventory.sources import Source, named_apart, noise_source, open_source
@@ -40,39 +46,45 @@ def collect(
     threads: int = 16,
     progress: Progress | None = None,
 ) -> CollectReport:
-    """Writes `out`/manifest.parquet, which `load_dataset(out)` reads, and beside it the split (recordings of an earlier one stay on
+    """Write `out`/manifest.parquet, which `load_dataset(out)` reads, and beside it the split (recordings of an earlier one stay on
     their side), the lists of `write_lists` and the first source's labelled soundscapes.
 
-    `sources` are folders or metadata tables in any of the layouts of `open_source`, `noise` folders of noise whose names do not
-    say so. Recordings are merged by the rules of `merge_claims`: on labels, a table's word counts before that of a folder's name,
+    `sources` are folders or metadata tables in any of the layouts of `open_source`; `noise` are folders of noise whose names do
+    not say so. Recordings are merged by the rules of `merge_claims`: on labels, a table's word counts before that of a folder's name,
     then the source given first. `overrides` is a CSV of recording_id, primary_label (empty: leave it out) and perhaps
     secondary_labels. Species codes are renamed to those of the newest taxonomy file among the sources, where there is one.
     `mode` "link" and "copy" put the audio under `out`; by default paths are absolute and nothing is copied. `progress` gets
     (files done, files in all), first for probing, then for placing. Interrupted, it goes on where it was.
-    Raises DataError for a source that holds nothing or cannot be read, InputError for overrides that do not fit.
+    Raises DataError for a source that holds nothing or cannot be read, InputError for overrides that do not fit and for an `out`
+    that cannot be written to.
     """
     started = time.monotonic()
     if mode not in get_args(Mode):
         raise InputError(f"mode must be one of {', '.join(get_args(Mode))}, but got {mode!r}.")
-    out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / ".lock"):
+    require_folder(out)
+    with writing_to(out), FileLock(out / ".lock"):
         opened = _open(sources, noise)
+        wanted = _read_overrides(overrides) if overrides else None
+        targets = read_targets(opened)
+        folders = [source.path for source in opened if source.path.is_dir()]
+        for folder in folders:
+            labelled_audio(folder)  # Raises now, not after an hour of reading files, when the labels cannot be read.
         claims = _claims(opened)
         taxonomy = read_taxonomies(find_taxonomies(_taxonomy_folders(sources, opened)))
-        renamed = renamed_codes(named_codes(claims), taxonomy)
+        renamed = _new_codes(claims, taxonomy)
         claims = _renamed(claims, renamed)
         facts, num_probed = _probe(claims, opened, out / _PROBES, threads, progress)
         merged = merge_claims(claims.join(facts, on="path").fillna({"content": ""}))
         _require_recordings(merged, opened)
-        if overrides:
-            merged = override_labels(merged, _read_overrides(overrides, set(merged.recordings["recording_id"])))
+        if overrides and wanted is not None:
+            _require_known(overrides, wanted["recording_id"], set(merged.recordings["recording_id"]))
+            merged = override_labels(merged, wanted)
         manifest = _manifest(merged, _species_names(claims, taxonomy), opened, facts)
         if mode != "reference":
             manifest = _placed(manifest, out, mode, progress)
         write_manifest(manifest, out / MANIFEST_NAME)
         keep_split(out, manifest[(manifest["kind"] == "recording") & (manifest["error"] == "")])
-        write_lists(out, opened, merged, renamed, taxonomy)
-        folders = [source.path for source in opened if source.path.is_dir()]
+        write_lists(out, targets, merged, renamed, taxonomy)
         carry_soundscapes(folders, out, renamed, how="copy" if mode == "copy" else "link")
     elapsed_s = time.monotonic() - started
     return describe(out, opened, merged, manifest, renamed, num_files=len(facts), num_probed=num_probed, elapsed_s=elapsed_s)
@@ -84,7 +96,8 @@ def _open(sources: Sequence[Path], noise: Sequence[Path]) -> list[Source]:
     unique = list({(source.path, source.layout): source for source in opened}.values())
     if not any(len(source.claims) for source in unique):
         given = ", ".join(str(source.path) for source in unique) or "nothing"
-        raise DataError(f"The sources must hold recordings, but {given} has none.")
+        seen = " ".join(finding.describe() for source in unique for finding in source.findings)
+        raise DataError(f"The sources must hold recordings, but {given} has none. {seen}".rstrip())
     return named_apart(unique)
 
 
@@ -100,6 +113,12 @@ def _claims(opened: Sequence[Source]) -> pd.DataFrame:
 def _taxonomy_folders(sources: Sequence[Path], opened: Sequence[Source]) -> list[Path]:
     folders = [Path(path).absolute() for path in sources] + [source.path for source in opened]
     return [path for path in dict.fromkeys(folders) if path.is_dir()]
+
+
+def _new_codes(claims: pd.DataFrame, taxonomy: pd.DataFrame) -> dict[str, str]:
+    """Codes that get another spelling: the taxonomy's code, or the same letters with accents composed in one way."""
+    written = set(claims["primary_label"]) | {code for labels in claims["secondary_labels"] for code in labels}
+    return unify_spelling(written) | renamed_codes(named_codes(claims), taxonomy)
 
 
 def _renamed(claims: pd.DataFrame, new: dict[str, str]) -> pd.DataFrame:
@@ -125,30 +144,40 @@ def _probe(
         raise DataError(f"The sources must hold audio, but {', '.join(str(source.path) for source in opened)} have none.")
     files = stat_files(Path(), paths, threads=threads).assign(path=paths)
     files["deep"] = files["size_bytes"].duplicated(keep=False) & (files["size_bytes"] > 0)
-    seen, num_probed = look_at_files(files, _look, store=store, threads=threads, progress=progress)
+    seen, num_probed = look_at_files(
+        files, _look, sees=["content", *_FACTS[:4], "error"], store=store, threads=threads, progress=progress
+    )
     seen["size_bytes"] = files["size_bytes"].clip(lower=0).to_numpy()
     return seen.set_index("path"), num_probed
 
 
 def _look(path: str, deep: bool) -> dict[str, object]:
     header = read_header(Path(path))
-    content = file_sha256(Path(path)) if deep and not header.error else ""
+    content = ""
+    if deep and not header.error:
+        try:
+            content = file_sha256(Path(path))
+        except OSError as error:
+            header = replace(header, error=f"cannot be read: {error.strerror}")
     return {**{name: getattr(header, name) for name in _FACTS if name != "size_bytes"}, "content": content}
 
 
-def _read_overrides(path: Path, known: set[str]) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"The overrides must be a CSV, but {path} is not there.")
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if missing := [name for name in ("recording_id", "primary_label") if name not in raw]:
-        raise InputError(f"{path} must have the columns recording_id and primary_label, but has no {' and no '.join(missing)}.")
-    ids = raw["recording_id"].str.strip()
-    if ids.duplicated().any():
-        raise InputError(f"{path} must name each recording once, but names {ids[ids.duplicated()].iloc[0]} several times.")
+def _require_known(path: Path, ids: pd.Series, known: set[str]) -> None:
     if unknown := [name for name in ids if name not in known]:
         raise InputError(
             f"{path} must name recordings of the sources, but {', '.join(unknown[:5])} is none ({len(unknown)} in all)."
         )
+
+
+def _read_overrides(path: Path) -> pd.DataFrame:
+    if not is_there(path):
+        raise InputError(f"The overrides must be a CSV, but {path} does not exist.")
+    table = read_table(path)
+    table.require_columns("recording_id", "primary_label")
+    raw = table.rows
+    ids = raw["recording_id"].map(clean_text)
+    if ids.duplicated().any():
+        raise InputError(f"{path} must name each recording once, but names {ids[ids.duplicated()].iloc[0]} several times.")
     texts = raw["secondary_labels"] if "secondary_labels" in raw else pd.Series("", index=raw.index)
     try:
         secondary = [parse_labels(text) if text.strip() else None for text in texts]
@@ -157,7 +186,7 @@ def _read_overrides(path: Path, known: set[str]) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "recording_id": ids,
-            "primary_label": raw["primary_label"].str.strip(),
+            "primary_label": raw["primary_label"].map(clean_text),
             "secondary_labels": pd.Series(secondary, index=raw.index, dtype=object),
         }
     )
@@ -180,7 +209,7 @@ def _require_recordings(merged: Merged, opened: Sequence[Source]) -> None:
 
 def _manifest(merged: Merged, names: pd.DataFrame, opened: Sequence[Source], facts: pd.DataFrame) -> pd.DataFrame:
     recordings = merged.recordings.join(names, on="primary_label").assign(kind="recording")
-    recordings["error"] = recordings["error"].fillna("missing")
+    recordings["error"] = recordings["error"].fillna(recordings["absence"]).fillna("missing")
     recordings[list(_FACTS)] = recordings[list(_FACTS)].fillna({"duration_s": 0.0, "size_bytes": 0})
     noise = pd.concat([source.noise.assign(source_name=source.name) for source in opened], ignore_index=True)
     noise = noise.drop_duplicates("path").join(facts, on="path")
@@ -194,7 +223,7 @@ def _placed(manifest: pd.DataFrame, out: Path, mode: Mode, progress: Progress | 
     usable = manifest[manifest["error"] == ""]
     is_noise = usable["kind"] == "noise"
     folder = pd.Series(RECORDING_FOLDERS[0], index=usable.index).mask(is_noise, NOISE_FOLDER)
-    inside = usable["primary_label"].mask(is_noise, usable["group"]).fillna("").str.replace("/", "_")
+    inside = usable["primary_label"].mask(is_noise, usable["group"]).fillna("").str.replace(r"/|\\|^\.", "_", regex=True)
     suffix = usable["path"].str.rsplit(".", n=1).str[-1]
     targets = (folder + "/" + inside + "/" + usable["recording_id"] + "." + suffix).str.replace("//", "/")
     if mode != "reference":

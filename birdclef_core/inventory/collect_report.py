@@ -1,4 +1,4 @@
-"""What a collection came to, for people and scripts: numbers, findings, and lists to look at or to edit."""
+"""The result of collecting, for people and scripts: numbers, findings, and lists to look at or to edit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from birdclef_core.data.dataset import TARGET_LIST_NAME, read_target_list
+from birdclef_core.data.folder_walk import OTHER_SUFFIXES, suffix_of
 from birdclef_core.data.manifest import MANIFEST_NAME
-from birdclef_core.findings import Finding
+from birdclef_core.data.tables import is_there
+from birdclef_core.findings import Finding, inflect
 from birdclef_core.inventory.merge import Merged
 from birdclef_core.inventory.sources import Source
 from birdclef_core.inventory.species_names import TAXONOMY_NAME
@@ -36,7 +38,7 @@ class CollectReport:
     hours: float
     num_files: int
     num_probed: int
-    """Files that were looked at now; the others had not changed since the last time."""
+    """Files that were read now; the others had not changed since the last time."""
     conflicts: pd.DataFrame
     """recording_id, primary_label, decided_by (rule or override), claims: as in `label_conflicts.csv`, which can be edited and
     given as `overrides`."""
@@ -45,12 +47,23 @@ class CollectReport:
     findings: tuple[Finding, ...]
     elapsed_s: float
 
+    @property
+    def exit_code(self) -> int:
+        """1 when recordings or labels were lost, else 0."""
+        return int(any(finding.level == "loses" for finding in self.findings))
 
-def write_lists(out: Path, opened: Sequence[Source], merged: Merged, renamed: Mapping[str, str], taxonomy: pd.DataFrame) -> None:
-    """Writes into `out` what is worth a look, and removes lists of an earlier run that have become empty.
+
+def read_targets(opened: Sequence[Source]) -> tuple[str, ...]:
+    """Return the codes of the first target list of the sources; none where no source has a list. Raises as `read_target_list`."""
+    path = next((path for source in opened if is_there(path := source.path / TARGET_LIST_NAME)), None)
+    return read_target_list(path) if path else ()
+
+
+def write_lists(out: Path, targets: Sequence[str], merged: Merged, renamed: Mapping[str, str], taxonomy: pd.DataFrame) -> None:
+    """Write into `out` what is worth a look, and remove lists of an earlier run that have become empty.
 
     `label_conflicts.csv`, `unusable.csv` (missing or damaged audio), `unlabelled_audio.csv`, `renamed_species.csv`,
-    `taxonomy.csv`; and the first `target_species.txt` of the sources, with renamed codes.
+    `taxonomy.csv`; and the target list, with renamed codes, where a source has one.
     """
     unusable = merged.recordings[merged.recordings["error"] != ""]
     lists = {
@@ -64,9 +77,8 @@ def write_lists(out: Path, opened: Sequence[Source], merged: Merged, renamed: Ma
         (out / name).unlink(missing_ok=True)
         if len(table):
             table.to_csv(out / name, index=False)
-    target_list = next((path for source in opened if (path := source.path / TARGET_LIST_NAME).is_file()), None)
-    if target_list:
-        codes = [renamed.get(code, code) for code in read_target_list(target_list)]
+    if targets:
+        codes = [renamed.get(code, code) for code in targets]
         (out / TARGET_LIST_NAME).write_text("".join(f"{code}\n" for code in dict.fromkeys(codes)), encoding="utf-8")
 
 
@@ -81,7 +93,7 @@ def describe(
     num_probed: int,
     elapsed_s: float,
 ) -> CollectReport:
-    """The report of a manifest that was written."""
+    """Return the report of a manifest that was written."""
     recordings = manifest[manifest["kind"] == "recording"]
     usable = recordings["error"] == ""
     return CollectReport(
@@ -96,7 +108,7 @@ def describe(
         num_probed=num_probed,
         conflicts=merged.conflicts,
         renamed=renamed,
-        findings=tuple(_findings(out, merged, recordings)),
+        findings=tuple(_findings(out, opened, merged, recordings)),
         elapsed_s=elapsed_s,
     )
 
@@ -116,35 +128,51 @@ def _source_table(opened: Sequence[Source]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _findings(out: Path, merged: Merged, recordings: pd.DataFrame) -> list[Finding]:
+def _findings(out: Path, opened: Sequence[Source], merged: Merged, recordings: pd.DataFrame) -> list[Finding]:
     bad = recordings[recordings["error"] != ""]
     conflicts = merged.conflicts[merged.conflicts["decided_by"] == "rule"]
     codes = recordings[recordings["scientific_name"].fillna("") != ""].groupby("scientific_name")["primary_label"].unique()
     several = codes[codes.str.len() > 1]
+    good = recordings[recordings["error"] == ""]
+    disguised = good[good["path"].map(suffix_of).isin(OTHER_SUFFIXES)]
     found = [
+        *(finding for source in opened for finding in source.findings),
         Finding.of(
-            "every recording has audio that can be opened",
+            "unusable",
+            "[recording has|recordings have] no audio that can be opened",
             bad["recording_id"] + ": " + bad["error"],
-            f"left out of training and scoring; past a share, training refuses the data. All are listed in {out / UNUSABLE_NAME}.",
+            f"left out of training and scoring; training refuses the data when there are many. All are listed in {out / UNUSABLE_NAME}.",
         ),
         Finding.of(
-            "all sources agree on the primary label of a recording",
+            "label_conflict",
+            "[recording has|recordings have] different primary labels in different sources",
             conflicts["recording_id"] + ": " + conflicts["claims"],
-            f"a table's word counted before that of a folder's name, then the source given first. Edit {out / CONFLICTS_NAME} and "
-            "give it as overrides to decide otherwise.",
+            f"a table counted before a folder's name, then the source that was given first. To decide otherwise, edit "
+            f"{out / CONFLICTS_NAME} and give it with --overrides.",
+            level="note",
         ),
         Finding.of(
-            "every audio file has a label",
+            "unlabelled",
+            "audio [file has|files have] no label",
             merged.unlabelled,
             f"left out: no table or folder says what is heard. All are listed in {out / UNLABELLED_NAME}.",
         ),
         Finding.of(
-            "a species has one code",
+            "several_codes",
+            "species [has|have] several codes",
             [f"{name}: {', '.join(labels)}" for name, labels in several.items()],
-            "the codes are trained as different species. A taxonomy file beside a source would join them.",
+            "trained as different species. A taxonomy file beside a source would join them.",
+            level="note",
+        ),
+        Finding.of(
+            "wrong_extension",
+            "audio [file holds|files hold] another format than the name says",
+            disguised["path"] + ": is " + disguised["format"],
+            "read by content.",
+            level="note",
         ),
     ]
     if merged.num_only_described:
-        meaning = "left out: a table without audio of its own describes them, and no source has them."
-        found.append(Finding("every described recording has audio", merged.num_only_described, meaning, ()))
+        fault = inflect("[recording is|recordings are] described by a table and found in no source", merged.num_only_described)
+        found.append(Finding("only_described", "note", merged.num_only_described, fault, "left out."))
     return [finding for finding in found if finding.count]

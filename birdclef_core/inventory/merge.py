@@ -1,4 +1,4 @@
-"""Makes one recording out of what several collections say of it: which claims belong together, and whose word counts.
+"""Makes one recording of what several collections say about it: which claims belong together, and whose word counts.
 
 A claim is one mention of a recording in one source. Claims are of the same recording when they name the same Xeno-canto number or
 when their files hold the same bytes. The rule for labels: a table's word counts before that of a folder's name, then the source
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from birdclef_core.data.audio_files import unique_ids, xeno_canto_ids
+from birdclef_core.data.recording_names import unique_ids, xeno_canto_ids
 
 CONFLICT_COLUMNS = ("recording_id", "primary_label", "decided_by", "claims")
 
-_FIRST_KNOWN = ("author", "rating", "latitude", "longitude", "year")
+_FIRST_KNOWN = ("author", "rating", "latitude", "longitude", "year", "absence")
 _AUDIO = ("path", "duration_s", "sample_rate_hz", "channels", "format", "size_bytes", "error")
 
 
@@ -26,7 +26,7 @@ _AUDIO = ("path", "duration_s", "sample_rate_hz", "channels", "format", "size_by
 class Merged:
     recordings: pd.DataFrame
     """One row a recording, in the order in which the sources name them: the manifest's columns but `kind`, `group` and the names
-    of the species."""
+    of the species, and absence (why the audio is not there, where more is known than that it is missing)."""
     conflicts: pd.DataFrame
     """`CONFLICT_COLUMNS`, one row a recording whose claims have different primary labels."""
     unlabelled: tuple[str, ...]
@@ -38,7 +38,9 @@ class Merged:
 
 
 def merge_claims(claims: pd.DataFrame) -> Merged:
-    """`claims` has `CLAIM_COLUMNS`, source (rank), source_name, only_describes (its source has no audio), content ("" or a hash)
+    """Return one row a recording, and what could not be merged.
+
+    `claims` has `CLAIM_COLUMNS`, source (rank), source_name, only_describes (its source has no audio), content ("" or a hash)
     and the facts of its file; path and error are None where there is no audio, primary_label is "" where there is only audio.
 
     Of a recording's files the longest that can be opened counts (whole seconds, then the order of the sources). Secondary labels
@@ -61,7 +63,9 @@ def merge_claims(claims: pd.DataFrame) -> Merged:
 
 
 def override_labels(merged: Merged, overrides: pd.DataFrame) -> Merged:
-    """The user's word: `overrides` has recording_id (each once, all of the collection), primary_label, where "" leaves the
+    """Return the recordings with the labels that the user decided.
+
+    `overrides` has recording_id (each once, all of the collection), primary_label, where "" leaves the
     recording out, and secondary_labels (tuples, or None for those that were found)."""
     table, conflicts = merged.recordings.copy(), merged.conflicts.copy()
     wanted = overrides.set_index("recording_id")

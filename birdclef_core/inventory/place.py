@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
-
-from birdclef_core.data.metadata import parse_labels
+from birdclef_core.data.labels import parse_labels
+from birdclef_core.data.soundscapes import LABEL_COLUMNS, find_soundscapes
+from birdclef_core.data.tables import Table, read_table
 from birdclef_core.errors import DataError
 
 _THREADS = 8
@@ -25,9 +25,9 @@ def place_files(
     how: Literal["link", "copy"],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Makes `out`/target of each source. What is there with the same size and time of change stays as it is.
+    """Make `out`/target of each source. What is there with the same size and time of change stays as it is.
 
-    Links are hard links, symbolic ones where the source lies on another file system; a copy appears whole or not at all. Raises
+    Links are hard links, symbolic ones where the source lies on another file system; a copy appears complete or not at all. Raises
     DataError when a file cannot be placed.
     """
 
@@ -43,23 +43,35 @@ def place_files(
 def carry_soundscapes(
     folders: Sequence[Path], out: Path, renamed: Mapping[str, str], *, how: Literal["link", "copy"]
 ) -> Path | None:
-    """The first labelled soundscapes of the folders, under `out`: the labels with renamed codes, the audio's folder as a symbolic
-    link or a copy. Returns where they are; None where no folder has any."""
+    """Put the first labelled soundscapes of the folders under `out`: the labels with renamed codes, their audio as a link or copy.
+
+    Returns the folder of the audio; None where no folder has labelled soundscapes. Raises DataError for labels that cannot be read.
+    """
     for folder in folders:
-        for labels in sorted(folder.glob("*_soundscape*_labels.csv")):
-            audio = folder / f"{labels.name.split('_')[0]}_soundscapes"
-            if audio.is_dir():
-                _write_labels(labels, out / labels.name, renamed)
-                _carry_folder(audio, out / audio.name, how)
-                return out / audio.name
+        found = find_soundscapes(folder)
+        if found is not None and found[1].is_dir():
+            labels, audio = found
+            _write_labels(labels, out / labels.name, renamed)
+            _carry_folder(audio, out / audio.name, how)
+            return out / audio.name
     return None
 
 
 def _write_labels(source: Path, target: Path, renamed: Mapping[str, str]) -> None:
-    table = pd.read_csv(source, dtype=str, keep_default_na=False)
-    for name in {"labels", "birds"} & set(table.columns):
-        table[name] = [" ".join(renamed.get(code, code) for code in parse_labels(text)) for text in table[name]]
-    table.to_csv(target, index=False)
+    table = read_table(source)
+    rows = table.rows
+    for name in set(LABEL_COLUMNS) & set(rows.columns):
+        rows[name] = [_renamed(table, row, text, renamed) for row, text in enumerate(rows[name])]
+    rows.to_csv(target, index=False)
+
+
+def _renamed(table: Table, row: int, text: str, renamed: Mapping[str, str]) -> str:
+    try:
+        return " ".join(renamed.get(code, code) for code in parse_labels(text))
+    except ValueError as error:
+        raise DataError(
+            f"Labels must be codes such as `amecro gretit1`, but line {table.line(row)} of {table.path} has {text!r}: {error}."
+        ) from error
 
 
 def _carry_folder(source: Path, target: Path, how: Literal["link", "copy"]) -> None:

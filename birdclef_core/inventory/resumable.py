@@ -2,9 +2,10 @@
 one looks only at what changed.
 """
 
+import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 Look = Callable[[str, bool], Mapping[str, Any]]
@@ -24,19 +26,28 @@ _CHUNK = 8  # Files a thread takes at once.
 _SAVE_S = 5.0
 _WHOLE = "seen.parquet"
 _KEY = ["path", "size_bytes", "mtime_ns"]
-_NOTHING = pd.DataFrame(columns=[*_KEY, "deep"]).astype({"path": str, "size_bytes": "int64", "mtime_ns": "int64"})
+_KINDS = {"path": str, "size_bytes": "int64", "mtime_ns": "int64", "deep": bool}
+_log = logging.getLogger(__name__)
 
 
 def look_at_files(
-    files: pd.DataFrame, look: Look, *, store: Path | None, threads: int, progress: Progress | None = None
+    files: pd.DataFrame,
+    look: Look,
+    *,
+    sees: Sequence[str],
+    store: Path | None,
+    threads: int,
+    progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, int]:
-    """What `look` sees in each file, one row a row of `files` (path, size_bytes, mtime_ns, deep), and how many it looked at now.
+    """Return what `look` sees in each file, one row a row of `files` (path, size_bytes, mtime_ns, deep), and how many were new.
 
-    `store` is a folder for what was seen; a file is looked at again when its size or time of change is another, or when it is now
-    wanted `deep` and was not before. Killed, at most the last `_SAVE_S` seconds are lost. Threads: `look` should release the
-    interpreter, as decoding and hashing do. Whoever calls sees to it that only one process uses a store.
+    `sees` names the values that `look` gives. `store` is a folder for what was seen; a file is looked at again when its size or
+    time of change is another, or when it is now wanted `deep` and was not before. After a kill, at most the last `_SAVE_S` seconds
+    are lost. What is kept and cannot be read is looked at again; where nothing can be kept, looking goes on without. `look` should
+    release the interpreter, as decoding and hashing do. The caller makes sure that only one process uses a store.
     """
-    known = _read(store) if store else _NOTHING
+    kept = _Kept(store, sees)
+    known = kept.read()
     position = _known_positions(files, known)
     missing = np.flatnonzero(position < 0)
     found: list[pd.DataFrame] = []
@@ -50,17 +61,15 @@ def look_at_files(
             if progress:
                 progress(done, len(files))
             if time.monotonic() - saved_at > _SAVE_S:
-                found.append(_save(unsaved, store))
+                found.append(kept.save(unsaved))
                 unsaved, saved_at = [], time.monotonic()
     finally:
         if unsaved:
-            found.append(_save(unsaved, store))
+            found.append(kept.save(unsaved))
     table = _merged([known.iloc[position[position >= 0]], *found])
-    if store and found:
-        _compact(store, _merged([known, *found]))
-    return table.set_index("path").reindex(files["path"]).reset_index().drop(columns=["size_bytes", "mtime_ns", "deep"]), len(
-        missing
-    )
+    if found:
+        kept.replace(_merged([known, *found]))
+    return table.set_index("path").reindex(files["path"]).reset_index()[["path", *sees]], len(missing)
 
 
 def _known_positions(files: pd.DataFrame, known: pd.DataFrame) -> NDArray[np.int64]:
@@ -90,36 +99,62 @@ def _look_in_threads(files: pd.DataFrame, look: Look, threads: int) -> Iterator[
             raise
 
 
-def _read(store: Path) -> pd.DataFrame:
-    store.mkdir(parents=True, exist_ok=True)
-    parts = [path for path in [store / _WHOLE, *sorted(store.glob("part-*.parquet"))] if path.is_file()]
-    return _merged([pd.read_parquet(path) for path in parts]) if parts else _NOTHING
-
-
 def _merged(parts: list[pd.DataFrame]) -> pd.DataFrame:
     filled = [part for part in parts if len(part)] or parts[:1]
     return pd.concat(filled, ignore_index=True).drop_duplicates("path", keep="last", ignore_index=True)
 
 
-def _save(rows: list[dict[str, Any]], store: Path | None) -> pd.DataFrame:
-    part = pd.DataFrame(rows)
-    if store:
-        _write(part, store / f"part-{time.time_ns()}.parquet")
-    return part
+class _Kept:
+    """What was seen, in a folder of Parquet files, as long as that can be written."""
 
+    def __init__(self, store: Path | None, sees: Sequence[str]) -> None:
+        self._store = store
+        self._nothing = pd.DataFrame(columns=[*_KINDS, *sees]).astype(_KINDS)
 
-def _compact(store: Path, table: pd.DataFrame) -> None:
-    parts = sorted(store.glob("part-*.parquet"))
-    _write(table, store / _WHOLE)
-    for path in parts:
-        path.unlink()
+    def read(self) -> pd.DataFrame:
+        """Return what is kept; files that are damaged or of another kind count nothing."""
+        if self._store is None:
+            return self._nothing
+        paths = [self._store / _WHOLE, *sorted(self._store.glob("part-*.parquet"))]
+        parts = [part for path in paths if (part := self._read(path)) is not None]
+        return _merged(parts) if parts else self._nothing
 
+    def save(self, rows: list[dict[str, Any]]) -> pd.DataFrame:
+        """Keep rows in a file of their own and return them as a table."""
+        part = pd.DataFrame(rows)
+        self._write(part, f"part-{time.time_ns()}.parquet")
+        return part
 
-def _write(table: pd.DataFrame, path: Path) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        table.to_parquet(aside, index=False, compression="zstd")
-        aside.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            aside.unlink()
+    def replace(self, table: pd.DataFrame) -> None:
+        """Keep `table` in one file in place of all others."""
+        parts = sorted(self._store.glob("part-*.parquet")) if self._store else []
+        if self._write(table, _WHOLE):
+            for path in parts:
+                path.unlink(missing_ok=True)
+
+    def _read(self, path: Path) -> pd.DataFrame | None:
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_parquet(path, columns=list(self._nothing)).astype(_KINDS)
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            _log.warning("%s cannot be read (%s): its files are looked at again.", path, error)
+            return None
+
+    def _write(self, table: pd.DataFrame, name: str) -> bool:
+        """Whether the table was written."""
+        if self._store is None:
+            return False
+        aside = self._store / f".{name}.{os.getpid()}.tmp"
+        try:
+            self._store.mkdir(parents=True, exist_ok=True)
+            table.to_parquet(aside, index=False, compression="zstd")
+            aside.replace(self._store / name)
+        except (OSError, pa.ArrowException, UnicodeError) as error:
+            _log.warning("What is seen cannot be kept in %s (%s): a later run looks at all files again.", self._store, error)
+            self._store = None
+            return False
+        finally:
+            with suppress(OSError):
+                aside.unlink()
+        return True

@@ -1,4 +1,5 @@
-"""What a folder of recordings says of them, whatever its layout: claims about recordings, noise, and audio that nothing names.
+"""Opens the collections that people have, in the layouts of BirdCLEF's years and of Xeno-canto: what each says of its recordings,
+its noise, and audio that nothing names.
 
 The layouts are told apart by looking:
     birdclef    a metadata table beside `train_audio/`, `train_audios/` or `train_short_audio/` (2020 to today)
@@ -11,19 +12,25 @@ A folder whose sub-folders are such is all of them.
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from birdclef_core.data.audio_files import NOISE_FOLDER, RECORDING_FOLDERS, list_audio, locate
+from birdclef_core.data.folder_walk import NOISE_FOLDER, RECORDING_FOLDERS, FolderAudio, is_data_folder, shown, walk_audio
+from birdclef_core.data.listing import formats_in_words, unread_findings
 from birdclef_core.data.manifest import MANIFEST_NAME
-from birdclef_core.data.metadata import METADATA_NAMES, describes_recordings, read_metadata
+from birdclef_core.data.metadata import read_metadata
+from birdclef_core.data.row_audio import locate, why_missing
+from birdclef_core.data.tables import is_there
 from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding
+from birdclef_core.inventory.source_tables import SourceTables, find_tables, has_table
 
 CLAIM_COLUMNS = (
     *("primary_label", "secondary_labels", "filename", "author", "rating", "latitude", "longitude", "year"),
-    *("scientific_name", "common_name", "path", "by_table"),
+    *("scientific_name", "common_name", "path", "absence", "by_table"),
 )
 
 _LETTERS = re.compile(r"[A-Za-z](-[A-Za-z])?")
@@ -42,23 +49,29 @@ class Source:
     """One collection of recordings as it lies there."""
 
     name: str
-    """The folder's name; unlike that of any other source once they were named apart."""
+    """The folder's name; after `named_apart`, no two sources have the same."""
     path: Path
     layout: str
     claims: pd.DataFrame
     """`CLAIM_COLUMNS`, one row for each time a recording is named: what `read_metadata` gives (ratings NaN, texts "" when
-    unknown), `path` (absolute, None where the audio is not here) and whether a table says so or only the folder's name. Audio
-    that neither labels comes last, with the primary label ""."""
+    unknown), path (absolute, None where the audio is not here), absence (why it is not, where more is known than that it is
+    missing) and by_table (whether a table says so, or only the folder's name). Audio that neither labels comes last, with the
+    primary label ""."""
     noise: pd.DataFrame
     """path (absolute) and group."""
+    findings: tuple[Finding, ...] = ()
+    """What is there and is not read."""
 
 
 def open_source(path: Path) -> list[Source]:
-    """The sources that a folder, or a metadata table, holds. Raises DataError when it holds none."""
-    path = path.absolute()
-    if not path.exists():
+    """Return the sources that a folder, or a metadata table, holds. Raises DataError when it holds none or cannot be read."""
+    path = _in_utf8(path.absolute())
+    if path.is_dir():
+        found = _look(path, nested=False)
+    elif is_there(path):
+        found = [_table_source(path)]
+    else:
         raise DataError(f"A source must be a folder or a metadata table, but {path} does not exist.")
-    found = [_table_source(path)] if path.is_file() else _look(path, nested=False)
     if not found:
         raise DataError(
             f"{path} must hold recordings, but has neither a metadata table, nor {', '.join(RECORDING_FOLDERS)}, nor folders of "
@@ -68,7 +81,7 @@ def open_source(path: Path) -> list[Source]:
 
 
 def named_apart(sources: Sequence[Source]) -> list[Source]:
-    """The sources, those whose names another one has with their parent folder's name before their own, or numbered."""
+    """Return the sources; where two have the same name, one gets its parent folder's name before its own, or a number after it."""
     names: list[str] = []
     for source in sources:
         wanted = (source.path.name, f"{source.path.parent.name}/{source.path.name}")
@@ -78,63 +91,107 @@ def named_apart(sources: Sequence[Source]) -> list[Source]:
 
 
 def noise_source(path: Path) -> Source:
-    """A folder of background noise: each sub-folder is a group, and so is a flat folder that is not called background_noise.
+    """Return a folder of background noise: each sub-folder is a group, as is a flat folder that is not called background_noise.
 
     Folders of the collections that the recipes use get the recipes' groups: nocall (BirdCLEF's no-call clips), field
     (freefield1010, warblrb, BirdVox) and ambient (rainforest, environment). Raises DataError where there is no audio.
     """
-    path = path.absolute()
-    noise = _noise(path)
-    if noise.empty:
-        raise DataError(f"{path} must hold noise, but there is no audio in it.")
-    return Source(path.name, path, "noise", _claims_by_folder(path, []), noise)
+    path = _in_utf8(path.absolute())
+    if not path.is_dir():
+        raise DataError(f"Noise must be a folder, but {path} is none.")
+    audio = walk_audio(path, ".")
+    if not audio.paths:
+        others = f", only {formats_in_words(audio.other_formats)}, which are not read" if audio.other_formats else ""
+        raise DataError(f"{path} must hold noise, but there is no audio in it{others}.")
+    return Source(path.name, path, "noise", _claims_by_folder(path, []), _noise(path, audio), _unread(path, [audio]))
+
+
+def _in_utf8(path: Path) -> Path:
+    if shown(str(path)) != str(path):
+        raise DataError(
+            f"The path of a source must be UTF-8, since it is written into the manifest, but {shown(str(path))} is not."
+        )
+    return path
 
 
 def _look(path: Path, *, nested: bool) -> list[Source]:
     if _is_collection(path):
         raise DataError(f"{path} is a collection already. Give the sources that it was collected from.")
-    table, folders = _table_of(path), _audio_folders(path)
-    if table is None and not folders:
+    tables, folders = find_tables(path), _audio_folders(path)
+    if tables.used is None and not folders:
         if _is_noise(path.name):
-            return [noise_source(path)] if list_audio(path, ".") else []
+            return [noise_source(path)] if walk_audio(path, ".").paths else []
         inner = [item for item in _folders(path) if not _SOUNDSCAPES.search(item.name) and not _is_collection(item)]
-        if not nested and any(_table_of(item) or _audio_folders(item) for item in inner):
+        if not nested and any(has_table(item) or _audio_folders(item) for item in inner):
             return [source for item in inner for source in _look(item, nested=True)]
-    source = _source(path, table, folders or ["."])
-    return [source] if len(source.claims) or len(source.noise) else []
+    source = _source(path, tables, folders or ["."])
+    return [source] if len(source.claims) or len(source.noise) or source.findings else []
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(item for item in path.iterdir() if item.is_dir() and not item.name.startswith("."))
-
-
-def _table_of(path: Path) -> Path | None:
-    """The metadata table of a folder: one of BirdCLEF's names first, else any CSV with the columns of one."""
-    named = [path / name for name in METADATA_NAMES if (path / name).is_file()]
-    others = [item for item in sorted(path.glob("*.csv")) if item not in named]
-    return next((item for item in (*named, *others) if describes_recordings(item)), None)
+    """The folders in a folder that can hold data, without links back to it or above it."""
+    try:
+        listed = sorted(item for item in path.iterdir() if item.is_dir() and is_data_folder(item.name))
+    except OSError as error:
+        raise DataError(f"{path} must be a folder that can be read, but: {error.strerror}.") from error
+    above = (path.resolve(), *path.resolve().parents)
+    return [item for item in listed if not (item.is_symlink() and item.resolve() in above)]
 
 
 def _audio_folders(path: Path) -> list[str]:
     """BirdCLEF's audio folders, else those that are called by letters."""
     named = [name for name in RECORDING_FOLDERS if (path / name).is_dir()]
-    letters = [item.name for item in _folders(path) if _LETTERS.fullmatch(item.name) and _folders(item)]
-    return named or letters
+    if named:
+        return named
+    letters: list[str] = []
+    with suppress(DataError):  # A folder without permission has none; the walk says so.
+        letters = [item.name for item in _folders(path) if _LETTERS.fullmatch(item.name) and _folders(item)]
+    return letters
 
 
-def _source(path: Path, table: Path | None, folders: Sequence[str]) -> Source:
-    paths = [name for folder in folders for name in _recordings(path, folder)]
-    claims = _claims_by_folder(path, paths) if table is None else _claims_by_table(path, table, paths)
+def _source(path: Path, tables: SourceTables, folders: Sequence[str]) -> Source:
+    walked = [_recordings(path, folder) for folder in folders]
+    paths = [name for audio in walked for name in audio.paths]
+    others = [name for audio in walked for name in audio.other_formats]
+    findings: tuple[Finding, ...] = ()
+    if tables.used is None:
+        claims = _claims_by_folder(path, paths)
+    else:
+        claims, findings = _claims_by_table(path, tables.used, paths, others)
     named = set(claims["path"].dropna())
     unnamed = [absolute for name in paths if (absolute := _absolute(path, name)) not in named]
     if set(folders) & set(RECORDING_FOLDERS):
         layout = "birdclef"
     elif "." in folders:
-        layout = "table" if table is not None and not paths else "folders"
+        layout = "table" if tables.used is not None and not paths else "folders"
     else:
         layout = "xeno_canto"
-    noise = [_noise(item) for item in _folders(path) if _is_noise(item.name)]
-    return Source(path.name, path, layout, _with_unlabelled(claims, unnamed), pd.concat([_NO_NOISE, *noise], ignore_index=True))
+    noises = {item: walk_audio(item, ".") for item in _folders(path) if _is_noise(item.name)}
+    findings += tables.findings(any_audio=bool(paths or others))
+    findings += _unread(path, walked, known_labels=set(claims["primary_label"]))
+    findings += tuple(finding for item, audio in noises.items() for finding in _unread(item, [audio]))
+    noise = pd.concat([_NO_NOISE, *(_noise(item, audio) for item, audio in noises.items())], ignore_index=True)
+    return Source(path.name, path, layout, _with_unlabelled(claims, unnamed), noise, findings)
+
+
+def _unread(path: Path, walked: Sequence[FolderAudio], *, known_labels: set[str] | None = None) -> tuple[Finding, ...]:
+    """Findings on what is not read in a source, with the species that are lost by it."""
+    absolute = [
+        FolderAudio(
+            other_formats=tuple(_absolute(path, name) for name in audio.other_formats),
+            unreachable={_absolute(path, name): why for name, why in audio.unreachable.items()},
+        )
+        for audio in walked
+    ]
+    found = unread_findings(absolute)
+    if known_labels is None:
+        return found
+    folders = {parts[1] for audio in walked for name in audio.other_formats if len(parts := name.split("/")) > 2}
+    lost = sorted(folders - known_labels)
+    if not lost:
+        return found
+    said = f" Nothing is left of {len(lost):,} species: {', '.join(lost)}."
+    return tuple(replace(item, meaning=item.meaning + said) if item.kind == "unread_format" else item for item in found)
 
 
 def _with_unlabelled(claims: pd.DataFrame, paths: Sequence[str]) -> pd.DataFrame:
@@ -146,15 +203,24 @@ def _with_unlabelled(claims: pd.DataFrame, paths: Sequence[str]) -> pd.DataFrame
     return pd.concat([claims, blank], ignore_index=True)
 
 
-def _recordings(path: Path, folder: str) -> list[str]:
-    """Audio of an audio folder as `folder/inside`; of the source itself, without noise, soundscapes and what was
+def _recordings(path: Path, folder: str) -> FolderAudio:
+    """Audio of an audio folder as `folder/inside`; of the source itself as `./inside`, without noise, soundscapes and what was
     collected into it."""
     if folder != ".":
-        return list_audio(path, folder)
+        return walk_audio(path, folder)
     aside = {
         item.name for item in _folders(path) if _is_noise(item.name) or _SOUNDSCAPES.search(item.name) or _is_collection(item)
     }
-    return [f"./{name}" for name in list_audio(path, ".") if name.split("/")[0] not in aside]
+    audio = walk_audio(path, ".")
+
+    def kept(names: Sequence[str]) -> list[str]:
+        return [f"./{name}" for name in names if name.split("/")[0] not in aside]
+
+    return FolderAudio(
+        tuple(kept(audio.paths)),
+        tuple(kept(audio.other_formats)),
+        {f"./{name}": why for name, why in audio.unreachable.items() if name.split("/")[0] not in aside},
+    )
 
 
 def _is_collection(path: Path) -> bool:
@@ -165,11 +231,19 @@ def _is_noise(name: str) -> bool:
     return bool(_NOISE_NAME.search(name))
 
 
-def _claims_by_table(path: Path, table: Path, paths: Sequence[str]) -> pd.DataFrame:
-    claims = read_metadata(table, unknown_rating=float("nan"))
+def _claims_by_table(
+    path: Path, table: Path, paths: Sequence[str], others: Sequence[str]
+) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
+    metadata = read_metadata(table, unknown_rating=float("nan"))
+    claims = metadata.table
     located = locate(claims["filename"], claims["primary_label"], paths)
     claims["path"] = pd.Series([name and _absolute(path, name) for name in located], index=claims.index, dtype=object)
-    return _completed(claims.assign(by_table=True))
+    absence = pd.Series(None, index=claims.index, dtype=object)
+    if others and located.isna().any():
+        rows = claims[located.isna()]
+        known = pd.Series(why_missing(rows["filename"], rows["primary_label"], others), index=rows.index)
+        absence.update(known[known != "missing"])
+    return _completed(claims.assign(by_table=True, absence=absence)), metadata.findings
 
 
 def _claims_by_folder(path: Path, paths: Sequence[str]) -> pd.DataFrame:
@@ -186,6 +260,7 @@ def _claims_by_folder(path: Path, paths: Sequence[str]) -> pd.DataFrame:
             "scientific_name": species,
             "common_name": species,
             "path": pd.Series([_absolute(path, "/".join(parts)) for parts in labelled], dtype=object),
+            "absence": pd.Series([None] * len(labelled), dtype=object),
             "by_table": False,
         }
     )
@@ -203,16 +278,14 @@ def _completed(claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def _table_source(path: Path) -> Source:
-    if not describes_recordings(path):
-        raise DataError(f"{path} must be a metadata table (primary_label, filename or id, ...), but has not the columns of one.")
-    return Source(path.name, path, "table", _claims_by_table(path.parent, path, []), _NO_NOISE)
+    claims, findings = _claims_by_table(path.parent, path, [], [])
+    return Source(path.name, path, "table", claims, _NO_NOISE, findings)
 
 
-def _noise(path: Path) -> pd.DataFrame:
-    paths = list_audio(path, ".") if path.is_dir() else []
+def _noise(path: Path, audio: FolderAudio) -> pd.DataFrame:
     own = "" if path.name == NOISE_FOLDER else path.name
-    groups = [_noise_group(name.split("/")[0] if "/" in name else own) for name in paths]
-    return pd.DataFrame({"path": [_absolute(path, name) for name in paths], "group": groups}, dtype=object)
+    groups = [_noise_group(name.split("/")[0] if "/" in name else own) for name in audio.paths]
+    return pd.DataFrame({"path": [_absolute(path, name) for name in audio.paths], "group": groups}, dtype=object)
 
 
 def _noise_group(folder: str) -> str:

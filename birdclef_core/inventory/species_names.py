@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from birdclef_core.data.tables import read_table
+
 TAXONOMY_NAME = "taxonomy.csv"
 
+_TAXONOMY = re.compile(r"(?:ebird[_-])?taxonomy.*\.csv", re.IGNORECASE)
 _COLUMNS = {
     "code": ("primary_label", "SPECIES_CODE", "species_code"),
     "scientific_name": ("scientific_name", "SCI_NAME"),
@@ -17,20 +20,20 @@ _UNVERSIONED = 9999  # BirdCLEF's own taxonomy.csv (2025 and later) is newer tha
 
 
 def find_taxonomies(folders: Sequence[Path]) -> list[Path]:
-    """Taxonomy files at the top of the folders, the newest version first, in the order of the folders otherwise."""
-    found = [
-        path
-        for folder in folders
-        for path in sorted(folder.glob("*.csv"))
-        if re.fullmatch(r"(?:ebird[_-])?taxonomy.*\.csv", path.name, flags=re.IGNORECASE)
-    ]
+    """Return the taxonomy files at the top of the folders, the newest version first, else in the order of the folders."""
+    found = [path for folder in folders for path in sorted(folder.glob("*.csv")) if is_taxonomy(path.name)]
     return sorted(found, key=_version, reverse=True)
 
 
-def read_taxonomies(paths: Sequence[Path]) -> pd.DataFrame:
-    """code, scientific_name and common_name of every species of the files, the first file's first.
+def is_taxonomy(name: str) -> bool:
+    """Return whether a file of this name is a taxonomy."""
+    return bool(_TAXONOMY.fullmatch(name))
 
-    A code is listed once. Files without these columns are left out.
+
+def read_taxonomies(paths: Sequence[Path]) -> pd.DataFrame:
+    """Return code, scientific_name and common_name of every species of the files, the first file's first.
+
+    A code is listed once. Files without these columns are left out. Raises DataError for a file that is no table.
     """
     tables = [table for path in paths if (table := _read(path)) is not None]
     if not tables:
@@ -39,17 +42,22 @@ def read_taxonomies(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def named_codes(recordings: pd.DataFrame) -> pd.DataFrame:
-    """code, scientific_name and common_name of every label of recordings, once with each pair of names that it comes with; codes
-    that are only secondary labels have no names."""
+    """Return code, scientific_name and common_name of every label of recordings, once with each pair of names that it comes with.
+
+    A secondary label has no names, unless it is one: `Turdus merula`, as Xeno-canto writes.
+    """
     present = {name: recordings.get(name, "") for name in ("scientific_name", "common_name")}
     named = pd.DataFrame({"code": recordings["primary_label"], **present}).drop_duplicates()
     secondary = recordings["secondary_labels"].explode().dropna().drop_duplicates().astype(str)
-    both = pd.concat([named, pd.DataFrame({"code": secondary, "scientific_name": "", "common_name": ""})], ignore_index=True)
+    own_name = secondary.where(secondary.str.contains(" "), "")
+    both = pd.concat(
+        [named, pd.DataFrame({"code": secondary, "scientific_name": own_name, "common_name": ""})], ignore_index=True
+    )
     return both[both["code"] != ""].fillna("")
 
 
 def renamed_codes(named: pd.DataFrame, taxonomy: pd.DataFrame) -> dict[str, str]:
-    """Codes that the taxonomy knows by another one: {old: new}.
+    """Return the codes that the taxonomy knows by another one: {old: new}.
 
     `named` has a code, scientific_name and common_name ("" when unknown) a row. A code is renamed to the first one of the
     taxonomy with its scientific name, else with its common name, letters' case and underscores aside; so a code that an older
@@ -86,7 +94,7 @@ def _version(path: Path) -> int:
 
 
 def _read(path: Path) -> pd.DataFrame | None:
-    raw = pd.read_csv(path, dtype=str, keep_default_na=False)
+    raw = read_table(path).rows
     columns = {ours: next((name for name in names if name in raw.columns), None) for ours, names in _COLUMNS.items()}
     if not columns["code"] or not columns["scientific_name"]:
         return None

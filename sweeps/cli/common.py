@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ def bytes_argument(text: str) -> int:
 
 def guarded(command: Callable[[], int]) -> int:
     """Run a command and return its exit code; an error of this project becomes one message on stderr instead of a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
         code = command()
         sys.stdout.flush()

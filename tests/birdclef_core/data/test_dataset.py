@@ -12,8 +12,8 @@ from birdclef_core.errors import DataError, InputError
 ORIGINALS = Path(__file__).parents[2] / "data" / "originals"
 
 
-def findings_by_rule(root: Path) -> dict[str, int]:
-    return {finding.rule: finding.count for finding in load_dataset(root).findings}
+def findings_by_kind(root: Path) -> dict[str, int]:
+    return {finding.kind: finding.count for finding in load_dataset(root).findings}
 
 
 def test_a_plain_folder(maker: Any) -> None:
@@ -112,9 +112,9 @@ def test_target_list(maker: Any, tmp_path: Path) -> None:
 def test_unknown_secondary_and_unscored_species_are_reported(maker: Any) -> None:
     root = maker.make([*maker.many("a", 6, secondary=("ghost",)), maker.row("rare", "r")])
     dataset = load_dataset(root)
-    found = {finding.rule: finding for finding in dataset.findings}
-    assert found["every secondary label is the primary label of some recording"].examples == ("ghost (6 recordings)",)
-    assert found["every species has a validation recording"].examples == ("rare",)
+    found = {finding.kind: finding for finding in dataset.findings}
+    assert found["unlearnt_label"].examples == ("ghost (6 recordings)",)
+    assert found["unscored_species"].examples == ("rare",)
     assert "ghost" not in dataset.all_species.index
 
 
@@ -131,7 +131,7 @@ def test_nothing_to_validate_on(maker: Any) -> None:
 def test_a_row_that_comes_twice_counts_once(maker: Any) -> None:
     rows = maker.many("a", 6)
     root = maker.make([*rows, rows[0]])
-    assert findings_by_rule(root) == {"a file is named by one row": 1}
+    assert findings_by_kind(root) == {"named_twice": 1}
 
 
 def test_every_fold_validates_on_others_and_is_another_dataset(maker: Any) -> None:
@@ -150,7 +150,7 @@ def test_labelled_soundscapes_are_found_and_count(maker: Any) -> None:
     (root / "test_soundscapes_labels.csv").write_text("row_id,labels\nX_5,a\nX_10,zzz\n")
     dataset = load_dataset(root)
     assert dataset.soundscapes is not None and len(dataset.soundscapes.windows) == 2
-    assert "zzz (1 windows)" in dataset.findings[-1].examples
+    assert "zzz (1 window)" in dataset.findings[-1].examples
     (root / "test_soundscapes_labels.csv").write_text("row_id,labels\nX_5,b\nX_10,zzz\n")
     assert len({without.fingerprint, dataset.fingerprint, load_dataset(root).fingerprint}) == 3
 

@@ -60,5 +60,5 @@ def test_another_split_is_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_file_that_is_no_split_is_said(tmp_path: Path) -> None:
     (tmp_path / SPLIT_NAME).write_text("nothing")
-    with pytest.raises(DataError, match="Delete it"):
+    with pytest.raises(DataError, match="Remove it"):
         read_split(tmp_path, pd.Series(["a"]), fold=0)

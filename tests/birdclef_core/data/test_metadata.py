@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from birdclef_core.data.metadata import metadata_path, parse_labels, read_metadata
+from birdclef_core.data.metadata import metadata_path, read_metadata
 from birdclef_core.errors import DataError
 
 
@@ -10,22 +10,6 @@ def write(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "train.csv"
     path.write_text(text, encoding="utf-8")
     return path
-
-
-@pytest.mark.parametrize(
-    ("text", "labels"),
-    [
-        ("[]", ()),
-        ("['a', 'b', 'a']", ("a", "b")),
-        ("['']", ()),
-        ("a b", ("a", "b")),
-        ("a;b", ("a", "b")),
-        ("", ()),
-        ("[21211, 'x']", ("21211", "x")),
-    ],
-)
-def test_labels_as_the_years_write_them(text: str, labels: tuple[str, ...]) -> None:
-    assert parse_labels(text) == labels
 
 
 def test_complete_metadata_columns(tmp_path: Path) -> None:
@@ -38,7 +22,7 @@ def test_complete_metadata_columns(tmp_path: Path) -> None:
         "125,5.0,2022,,no score,old,new,[],[],,,\n"
         "126,5.0,2022,,,old,new,[],[],,,\n",
     )
-    table = read_metadata(path)
+    table = read_metadata(path).table
     assert list(table["filename"]) == ["XC123", "XC124", "XC125", "XC126"]
     assert list(table["primary_label"]) == ["new"] * 4
     assert list(table["secondary_labels"]) == [("y",), (), (), ()]
@@ -49,7 +33,7 @@ def test_complete_metadata_columns(tmp_path: Path) -> None:
 
 def test_numeric_species_codes_stay_text(tmp_path: Path) -> None:
     """BirdCLEF 2025 has codes such as 21211 and file names with leading zeros must keep them."""
-    table = read_metadata(write(tmp_path, "primary_label,filename\n21211,007.ogg\n"))
+    table = read_metadata(write(tmp_path, "primary_label,filename\n21211,007.ogg\n")).table
     assert list(table["primary_label"]) == ["21211"]
 
 

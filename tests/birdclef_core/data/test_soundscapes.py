@@ -50,7 +50,7 @@ def test_windows_and_truth(soundscapes: Soundscapes) -> None:
     assert soundscapes.truth(SPACE).tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0]]
     assert list(soundscapes.files["path"]) == ["test_soundscapes/one_x.wav", "test_soundscapes/sub/two.wav"]
     assert list(soundscapes.windows["file"]) == [0, 0, 1, 1, 0]
-    assert soundscapes.unknown_labels(SPACE)[0].examples == ("ghost (1 windows)",) and soundscapes.findings == ()
+    assert soundscapes.unknown_labels(SPACE)[0].examples == ("ghost (1 window)",) and soundscapes.findings == ()
 
 
 @pytest.mark.parametrize("context_s", [0.0, 2.5])
@@ -79,7 +79,10 @@ def test_windows_without_audio_are_named(tmp_path: Path, maker: Any) -> None:
     root = make(tmp_path, maker, {"one_5": "a", "gone_5": "b", "one_10": "c"}, files={"one.wav": 7.0})
     found = loaded(root)
     assert list(found.windows["row_id"]) == ["one_5"]
-    assert found.findings[0].examples == ("gone_5", "one_10")
+    assert found.findings[0].examples == (
+        "gone_5: no file of this name in test_soundscapes",
+        "one_10: beyond the end of the file, which lasts 7.0 s",
+    )
     with pytest.raises(DataError, match="none has"):
         load_soundscapes(make(tmp_path / "none", maker, {"gone_5": "a"}, files={"one.wav": 7.0}))
 
@@ -92,8 +95,8 @@ def test_no_labels_no_soundscapes(tmp_path: Path) -> None:
     ("labels", "column", "message"),
     [
         ({"one": "a"}, "labels", r"<end second>, but line 2 .* has 'one'"),
-        ({"one_5": "a"}, "birds", "must have the columns labels"),
-        ({"one_5": "['a'"}, "labels", "one_5 of .* has"),
+        ({"one_5": "a"}, "heard", "must have the columns labels"),
+        ({"one_5": "['a'"}, "labels", "line 2 of .* has"),
     ],
 )
 def test_wrong_labels(tmp_path: Path, maker: Any, labels: dict[str, str], column: str, message: str) -> None:
@@ -101,8 +104,10 @@ def test_wrong_labels(tmp_path: Path, maker: Any, labels: dict[str, str], column
         load_soundscapes(make(tmp_path, maker, labels, files={"one.wav": 5.0}, column=column))
 
 
-def test_a_window_that_comes_twice(tmp_path: Path, maker: Any) -> None:
-    root = make(tmp_path, maker, {"one_5": "a"}, files={"one.wav": 5.0})
-    (root / "test_soundscapes_labels.csv").write_text("row_id,labels\none_5,a\none_5,b\n")
-    with pytest.raises(DataError, match="come once, but line 3"):
-        load_soundscapes(root)
+def test_a_window_that_comes_twice_counts_once(tmp_path: Path, maker: Any) -> None:
+    root = make(tmp_path, maker, {"one_5": "a"}, files={"one.wav": 10.0})
+    (root / "test_soundscapes_labels.csv").write_text("row_id,labels\none_5,a\none_5,b\none_10,c\none_10,c\n")
+    found = loaded(root)
+    assert found.truth(SPACE).tolist() == [[1, 1, 0], [0, 0, 1]]
+    kinds = {finding.kind: finding.examples for finding in found.findings}
+    assert kinds == {"window_labelled_differently": ("one_5",), "window_repeated": ("one_10",)}

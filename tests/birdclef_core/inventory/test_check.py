@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 import soundfile
 
-from birdclef_core.inventory.check import CheckReport, check, check_rows, write_check
+from birdclef_core.inventory.check import CheckReport, check, check_lines, write_check
 from birdclef_core.inventory.collect import collect
 
 
 def kinds(report: CheckReport) -> dict[str, int]:
-    return {problem.kind: problem.finding.count for problem in report.problems}
+    return {problem.finding.kind: problem.finding.count for problem in report.problems}
 
 
 def problem(report: CheckReport, kind: str) -> Any:
-    return next(item for item in report.problems if item.kind == kind)
+    return next(item for item in report.problems if item.finding.kind == kind)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_clean_folder(collections: Any) -> None:
     report = check(root)
     assert report.problems == () and report.exit_code == 0 and report.num_measured == 5
     assert list(report.files["kind"]) == ["recording"] * 4 + ["noise"]
-    assert check_rows(report) == []
+    assert check_lines(report) == []
 
 
 def test_what_is_wrong_with_files(folder: Path, collections: Any) -> None:
@@ -77,7 +77,7 @@ def test_the_levels_make_the_exit_code(folder: Path) -> None:
     (folder / "train_audio/a/XC0.ogg").unlink()
     assert check(folder).exit_code == 1
     report = check(folder, max_bad_share=0.0)
-    assert report.exit_code == 2 and "At most 0%" in report.refusal and report.problems[0].kind == "missing"
+    assert report.exit_code == 2 and "At most 0%" in report.refusal and report.problems[0].finding.kind == "missing"
 
 
 def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
@@ -168,7 +168,10 @@ def test_what_is_written(folder: Path, tmp_path: Path) -> None:
     content = json.loads(json_path.read_text())
     assert content["exit_code"] == 1 and content["num_files"] == 60
     assert [item["kind"] for item in content["problems"]] == ["missing", "too_short"]
-    assert {"level", "rule", "count", "meaning", "examples"} <= set(content["problems"][0])
+    assert {"level", "fault", "count", "meaning", "examples"} <= set(content["problems"][0])
     table = pd.read_csv(csv_path)
     assert table["problems"].str.contains("missing").sum() == 1 and "rms" in table
-    assert check_rows(report)[0][:3] == ("loses", "missing", "1")
+    assert check_lines(report)[:2] == [
+        "loses (missing): 1 row of the metadata has no audio: left out of training and scoring.",
+        "    a/XC3.ogg: a",
+    ]

@@ -81,9 +81,7 @@ def test_conflicts_are_listed_decided_and_overridden(collections: Any, out: Path
     written = pd.read_csv(out / "label_conflicts.csv")
     assert list(written["recording_id"]) == ["XC1", "XC2"] and list(written["decided_by"]) == ["rule"] * 2
     assert written["claims"][0] == "a (first); b (second); guess (plain)"
-    assert [(finding.rule, finding.count) for finding in report.findings] == [
-        ("all sources agree on the primary label of a recording", 2)
-    ]
+    assert [(finding.kind, finding.count) for finding in report.findings] == [("label_conflict", 2)] and report.exit_code == 0
     written.loc[0, "primary_label"] = "x"
     edited = collections.parent / "mine.csv"
     pd.concat([written, pd.DataFrame([{"recording_id": "XC3"}])]).to_csv(edited, index=False)
@@ -96,7 +94,7 @@ def test_conflicts_are_listed_decided_and_overridden(collections: Any, out: Path
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id\nXC1\n", "has no recording_id"),
+        ("id\nXC1\n", "must have the columns recording_id, primary_label"),
         ("recording_id,primary_label\nXC1,a\nXC1,b\n", "XC1 several times"),
         ("recording_id,primary_label\nXC5,a\n", "XC5 is none"),
         ("recording_id,primary_label,secondary_labels\nXC1,a,[b\n", "must be lists"),
@@ -119,10 +117,8 @@ def test_a_table_alone_labels_the_audio_of_others(collections: Any, out: Path) -
     report = collect([collections.parent / "flat", table], out)
     assert labels(out) == {"XC1": "a", "XC2": "a"}
     assert rows_by_id(out).loc["XC1", ["rating", "author"]].tolist() == [4.0, "ann"]
-    assert {finding.rule: finding.count for finding in report.findings} == {
-        "every audio file has a label": 1,
-        "every described recording has audio": 3,
-    }
+    assert {finding.kind: finding.count for finding in report.findings} == {"unlabelled": 1, "only_described": 3}
+    assert report.exit_code == 1
     assert pd.read_csv(out / "unlabelled_audio.csv")["path"][0].endswith("XC77.wav")
 
 

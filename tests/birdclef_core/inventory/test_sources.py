@@ -139,7 +139,7 @@ def test_what_is_no_source_is_said(collections: Any, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="must hold recordings"):
         open_source(tmp_path / "empty")
-    with pytest.raises(DataError, match="has not the columns"):
+    with pytest.raises(DataError, match="must have the columns primary_label"):
         open_source(collections.table("other.csv", [{"x": 1}]))
     (tmp_path / "quiet_noise").mkdir()
     with pytest.raises(DataError, match="no audio in it"):
