@@ -33,7 +33,7 @@ DEFAULT_EPOCHS: dict[StageName, int] = {
     "train_bce": 30,
     "finetune": 10,
 }
-"""Epochs of a stage that a recipe skips, when it is asked to run all five; those of sed_v2s."""
+"""Epochs of a stage that a recipe skips, for `with_all_stages`: those of sed_v2s."""
 
 FINETUNE_CLIP_S = 30.0
 
@@ -55,7 +55,7 @@ def _stages(
     mixing: MixingConfig,
     noise: tuple[NoiseGroup, ...] = _QUIET_NOISE,
 ) -> tuple[StageConfig, ...]:
-    """Stage configs for the stages with epochs, in order; `seeds` belong to those only."""
+    """Configs of the stages that have epochs, in order; `seeds` has one random seed for each of these."""
     run = [(name, count) for name, count in zip(STAGE_NAMES, epochs, strict=True) if count is not None]
     return tuple(
         _stage(name, count, seed, clip_s=clip_s, batch_size=batch_size, mixing=mixing, noise=noise)
@@ -111,7 +111,6 @@ def sed_v2s() -> Recipe:
 
 
 def sed_b3ns() -> Recipe:
-    # The source says "a little less often" than sed_v2s of the noise without giving figures; these are ours.
     return Recipe(
         name="sed_b3ns",
         model=ModelConfig(
@@ -234,16 +233,20 @@ RECIPES = {
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of that name. Raises InputError, naming those that exist."""
+    """Return the recipe of that name. Raises InputError, with the known names, when there is none."""
     if name not in RECIPES:
         raise InputError(f"There is no recipe {name!r}; those that exist: {', '.join(RECIPES)}.")
     return RECIPES[name]()
 
 
 def with_all_stages(recipe: Recipe) -> Recipe:
-    """The recipe with the stages that it skips put in at DEFAULT_EPOCHS, as the solution's own description tells it."""
+    """Return the recipe with all five stages: those that it skips get DEFAULT_EPOCHS, and the settings of its last other stage.
+
+    The description of the 2023 solution says that every model ran all five; its recipes show that some skip stages.
+    """
     own = {stage.name: stage for stage in recipe.stages}
-    like = recipe.stages[-1]
+    # A finetune stage has longer clips than the others.
+    like = next((stage for stage in reversed(recipe.stages) if stage.name != "finetune"), recipe.stages[-1])
     stages = tuple(
         own.get(name)
         or _stage(
@@ -265,10 +268,10 @@ SMALL_CLIP_S = 5.0
 
 
 def small_budget(recipe: Recipe) -> Recipe:
-    """The same model and stages at a size for two CPU cores: 48 x 129 spectrograms of 5 s clips, a few short epochs.
+    """Return the recipe at a size for two CPU cores: 48 x 129 spectrograms of 5 s clips, and a few short epochs.
 
-    Augmentation, mixing and learning rate are milder, or a model would learn nothing in a hundred steps. It shows that
-    everything works and ranks what learns at all; it does not measure what a full recipe reaches.
+    Augmentation and mixing are milder and the learning rate is lower, or a model would learn nothing in a hundred steps. It
+    shows that everything works and which models learn at all; it does not measure what the full recipe reaches.
     """
     spectrogram = replace(recipe.model.spectrogram, num_mels=48, n_fft=2048, hop_length=1250)
     return replace(

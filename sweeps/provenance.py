@@ -1,4 +1,4 @@
-"""What a sweep ran on: versions of libraries and of the code."""
+"""What a sweep ran with: the versions of libraries, and the commit of the code."""
 
 import platform
 import subprocess
@@ -7,13 +7,13 @@ from pathlib import Path
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result may depend on."""
+    """Versions of Python and of the libraries on which a result may depend."""
     packages = ("torch", "torchaudio", "timm", "ray", "optuna", "mlflow", "numpy", "pandas")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def git_commit() -> str:
-    """The commit of the checkout that runs, with `+` when files differ from it; empty outside a checkout."""
+    """The commit of the running checkout, with `+` when files differ from it; empty outside a checkout."""
     run = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--abbrev=40", "--exclude=*"],
         cwd=Path(__file__).parent,

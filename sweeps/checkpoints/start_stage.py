@@ -1,4 +1,4 @@
-"""Trials that start from a checkpoint of the store: which recipes can, and which of their stages remain."""
+"""Trials that start from a stored stage (`--from-stage`): which recipes can, and which of their stages remain."""
 
 from dataclasses import replace
 
@@ -15,24 +15,24 @@ SHOWN_FIELDS = 3
 
 
 def find_start(storage: Storage, reference: str) -> StageRecord:
-    """The stage that a reference stands for. Raises InputError when there is none or its files are not whole."""
+    """Return the record of the stage that a reference names. Raises InputError when there is none or its files are damaged."""
     store = store_of(storage)
     stage_id = resolve(storage, reference)
     problem = store.check(stage_id)
     record = store.record(stage_id)
     if problem or record is None:
         raise InputError(
-            f"The stage that trials start from must be whole in the store, but {stage_id[:16]} is not: {problem or 'it has no record'}. "
-            "Import it again, or let a sweep that needs it train it again."
+            f"The files of the stage that trials start from must be undamaged, but those of {stage_id[:16]} are not: {problem or 'it has no record'}. "
+            "Import it again, or run a sweep that needs it, which trains it again."
         )
     return record
 
 
 def start_after(search: Search, start: StageRecord) -> Search:
-    """The recipes that have the model of the stage, with the stages that come after it.
+    """Return the search with the recipes that have the stage's model, and only the stages that come after it.
 
-    Those are what follows the stage of that name in the recipe; where a recipe has none of that name, what follows it in the usual
-    order. Raises InputError, saying why, when no recipe has the model or none has a stage left.
+    These are the stages after the one of the same name; where a recipe has none of that name, those that come later in the usual
+    order. Raises InputError when no recipe has the model, or none has a stage left.
     """
     fitting = with_model_of(search, start)
     rest = {recipe.name: _after(recipe, start.stage) for recipe in fitting.recipes}
@@ -46,7 +46,7 @@ def start_after(search: Search, start: StageRecord) -> Search:
 
 
 def with_model_of(search: Search, start: StageRecord) -> Search:
-    """The search with the recipes alone that have the model of the stage. Raises InputError, saying why, when none has."""
+    """Return the search with only the recipes that have the stage's model. Raises InputError, with the differences, when none has."""
     model = start.identity.get("model")
     recipes = tuple(recipe for recipe in search.recipes if canonical(recipe.model) == model)
     if not recipes:
@@ -59,9 +59,9 @@ def with_model_of(search: Search, start: StageRecord) -> Search:
 
 
 def describe_start(search: Search, start: StageRecord) -> str:
-    """One line for the user."""
+    """One line for the user: where trials start, and which stages follow."""
     chains = "; ".join(f"{recipe.name}: {' → '.join(stage.name for stage in recipe.stages)}" for recipe in search.recipes)
-    return f"Every trial starts from {_title(start)} and goes on with {chains}."
+    return f"Every trial starts from {_title(start)} and continues with {chains}."
 
 
 def _after(recipe: Recipe, name: str) -> tuple[StageConfig, ...]:

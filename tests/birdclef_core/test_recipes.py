@@ -1,5 +1,7 @@
 """The seven recipes are what the source says, and all can be made whole and small."""
 
+from dataclasses import replace
+
 import pytest
 
 from birdclef_core.config import STAGE_NAMES
@@ -51,3 +53,10 @@ def test_every_recipe_can_run_all_stages_and_be_made_small(name):
 def test_an_unknown_recipe_names_those_that_exist():
     with pytest.raises(InputError, match=r"no recipe 'sed_v3'; those that exist: sed_v2s"):
         get_recipe("sed_v3")
+
+
+def test_inserted_stages_do_not_get_the_long_clips_of_finetuning():
+    recipe = get_recipe("cnn_v2s")
+    gapped = replace(recipe, stages=tuple(stage for stage in recipe.stages if stage.name != "train_bce"))
+    clips = {stage.name: stage.clip_s for stage in with_all_stages(gapped).stages}
+    assert clips["train_bce"] == clips["train_ce"] == 15.0 and clips["finetune"] == 30.0
