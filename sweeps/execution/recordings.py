@@ -1,0 +1,119 @@
+"""The recordings that a sweep's options name, or that a stage was trained on, and the cache of their decoded audio."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from birdclef_core.data.dataset import Dataset, load_dataset
+from birdclef_core.demo.demo_set import make_demo
+from birdclef_core.errors import InputError
+from birdclef_core.stages.training import TrainingData
+from birdclef_core.store.stage_store import StageRecord
+from sweeps.execution.audio_cache import AudioCache
+from sweeps.options import SweepOptions
+from sweeps.schedule.records import SweepRecords
+
+DEMO_DATA = "demo-data"
+"""Folder of the synthetic demo set, in the working directory."""
+
+
+def load_recordings(options: SweepOptions, *, bad_files_csv: Path | None = None) -> Dataset:
+    """Load the dataset that the options name, or make and load the demo set where they name none.
+
+    Recordings that cannot be used are listed in `bad_files_csv`. Raises as `load_dataset` does.
+    """
+    return load_dataset(
+        Path(options.data) if options.data else make_demo(Path(DEMO_DATA)),
+        target_species=Path(options.target_species) if options.target_species else None,
+        max_bad_share=options.max_bad_share,
+        fold=options.fold,
+        bad_files_csv=bad_files_csv,
+    )
+
+
+def audio_cache(options: SweepOptions) -> AudioCache:
+    """Return the cache of decoded audio that the options describe."""
+    return AudioCache(
+        folder=Path(options.cache_dir).expanduser().resolve(),
+        max_s_per_recording=options.max_seconds_per_recording,
+        max_bytes=options.max_bytes,
+        max_bad_share=options.max_bad_share,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundRecordings:
+    """Recordings that a stage was trained on. No audio has been decoded yet."""
+
+    dataset: Dataset
+    cache: AudioCache
+    pretrained: str
+    """The `--pretrained` of the sweep that used them."""
+
+    @property
+    def fingerprint(self) -> str:
+        return self.cache.data_fingerprint(self.dataset)
+
+    def training_data(self) -> TrainingData:
+        """Decode the audio that is not in the cache yet, and return it with the dataset."""
+        return self.cache.build(self.dataset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sweep:
+    """What a sweep was given, and which stages its trials have."""
+
+    options: SweepOptions
+    data_fingerprint: str
+    stage_ids: frozenset[str]
+
+
+class RecordingFinder:
+    """Finds the recordings that stages were trained on, by the sweeps that used them. Loads each dataset once."""
+
+    def __init__(self, sweeps: Iterable[SweepRecords], *, folder: Path | None, cache_dir: str) -> None:
+        """`folder` holds the recordings of every stage; None: they are where the sweeps had them."""
+        self._records, self._folder, self._cache_dir = list(sweeps), folder, cache_dir
+        self._loaded: dict[str, FoundRecordings] = {}
+
+    def find(self, record: StageRecord) -> FoundRecordings:
+        """Return the recordings of a stage. They may have changed since: the caller compares fingerprints.
+
+        Raises InputError when no folder was given and none of the sweeps used them, and as `load_dataset` does.
+        """
+        options = self._options(record.identity["data"], record.stage_id)
+        if self._folder is not None:
+            options = replace(options or SweepOptions(search="-"), data=str(self._folder))
+        if options is None:
+            raise InputError(
+                f"The recordings of stage {record.stage_id[:16]} (data {record.identity['data'][:16]}) must be named with --data: no "
+                "sweep of this storage used them."
+            )
+        options = replace(options, cache_dir=self._cache_dir)
+        if (key := repr(options)) not in self._loaded:
+            dataset, cache = load_recordings(options), audio_cache(options)
+            self._loaded[key] = FoundRecordings(dataset=dataset, cache=cache, pretrained=options.pretrained)
+        return self._loaded[key]
+
+    def _options(self, data_fingerprint: str, stage_id: str) -> SweepOptions | None:
+        """Options of a sweep that used the recordings: of one that had the stage if any did, as target species may differ."""
+        users = [sweep for sweep in self._sweeps if sweep.data_fingerprint == data_fingerprint]
+        first = next((sweep for sweep in users if stage_id in sweep.stage_ids), users[0] if users else None)
+        return first.options if first else None
+
+    @cached_property
+    def _sweeps(self) -> list[_Sweep]:
+        return list(self._read_sweeps())
+
+    def _read_sweeps(self) -> Iterator[_Sweep]:
+        for records in self._records:
+            try:
+                record, trials = records.load_sweep(), records.load_trials()
+            except InputError:  # written by another version of the code: another sweep may know
+                continue
+            yield _Sweep(
+                options=record.options,
+                data_fingerprint=record.data_fingerprint,
+                stage_ids=frozenset(stage_id for trial in trials for stage_id in trial.stage_ids),
+            )
