@@ -156,7 +156,7 @@ def _sweep(storage: Storage, folder: Path, chains: ChainBuilder, trials: int, cl
     store, leases = StageStore(storage.at("store")), Leases(storage.at("store"))
     tracker = make_tracker(str(folder / "mlflow"), folder / "sweep")
     observer = TrackingObserver(tracker, store, folder / "sweep", space=chains.search.space, tags={})
-    tracker.record(SweepStarted(sweep="overhead", search="overhead"))
+    tracker.log(SweepStarted(sweep="overhead", search="overhead"))
     time.sleep(15)  # the server is up
     started = time.perf_counter()
     records = TimedRecords(SweepRecords(storage.at("overhead")), clock)

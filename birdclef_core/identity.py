@@ -6,9 +6,9 @@ from collections.abc import Hashable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args
 
-from birdclef_core.errors import InputError
+from birdclef_core.json_files import from_values
 
 DataclassT = TypeVar("DataclassT")
 
@@ -22,17 +22,22 @@ def canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonical(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: _canonical_field(getattr(value, name), kind) for name, kind in _identity_fields(type(value))}
+        return {name: _canonical_field(getattr(value, name), takes_float) for name, takes_float in _identity_fields(type(value))}
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
 
 
 @cache
-def _identity_fields(dataclass_type: type) -> tuple[tuple[str, Any], ...]:
-    return tuple((item.name, item.type) for item in fields(dataclass_type) if not item.metadata.get("runtime"))
+def _identity_fields(dataclass_type: type) -> tuple[tuple[str, bool], ...]:
+    """The names of the fields that count, and whether each may be a float."""
+    return tuple(
+        (item.name, item.type is float or float in get_args(item.type))
+        for item in fields(dataclass_type)
+        if not item.metadata.get("runtime")
+    )
 
 
-def _canonical_field(value: Any, kind: Any) -> Any:
-    if kind is float and isinstance(value, int):
+def _canonical_field(value: Any, takes_float: bool) -> Any:
+    if takes_float and isinstance(value, int):
         return float(value)  # given as 5, it must not differ from 5.0, which it equals
     return _canonical_part(value) if is_dataclass(value) and isinstance(value, Hashable) else canonical(value)
 
@@ -44,24 +49,11 @@ def _canonical_part(value: Any) -> Any:
 
 
 def restore(dataclass_type: type[DataclassT], values: Mapping[str, Any]) -> DataclassT:
-    """The dataclass whose canonical form is `values`; runtime fields, which it lacks, have their defaults.
+    """Return the dataclass whose canonical form is `values`. Fields that it lacks, such as runtime fields, have their defaults.
 
-    Raises InputError when `values` are of another version of the class.
+    Raises InputError when `values` are not of this version of the class.
     """
-    kinds = get_type_hints(dataclass_type)
-    if unknown := [name for name in values if name not in kinds]:
-        raise InputError(
-            f"{dataclass_type.__name__} has no field {', '.join(unknown)}: it was written by another version of the code."
-        )
-    return dataclass_type(**{name: _restore_value(kinds[name], value) for name, value in values.items()})
-
-
-def _restore_value(kind: Any, value: Any) -> Any:
-    if is_dataclass(kind) and isinstance(kind, type):
-        return restore(kind, value)
-    if get_origin(kind) is tuple:
-        return tuple(_restore_value(get_args(kind)[0], item) for item in value)
-    return value
+    return from_values(dataclass_type, values, file=f"The recorded {dataclass_type.__name__}", defaults=True)
 
 
 def fingerprint(value: Any) -> str:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from birdclef_core.errors import FileContentError, InputError
 
@@ -65,7 +65,7 @@ def from_json(kind: type[T], text: str | bytes, *, file: str, defaults: bool = F
     from pydantic_core import ValidationError
 
     try:
-        return _validator(kind, defaults).validate_json(text)
+        return cast(T, _validator(cast(Any, kind), defaults).validate_json(text))
     except ValidationError as error:
         raise FileContentError(file, _problem(error.errors(include_url=False), text)) from None
 

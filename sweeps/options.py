@@ -4,8 +4,7 @@ They are checked here and kept in the sweep's record, so that a resumed sweep ne
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +103,3 @@ class SweepOptions:
             pretrained=str(pretrained),
             cache_dir=str(absolute(self.cache_dir)),
         )
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "SweepOptions":
-        """Return the options that a sweep's record holds."""
-        known = {item.name for item in fields(cls)}
-        return cls(**{key: value for key, value in record["options"].items() if key in known})

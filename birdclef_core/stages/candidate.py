@@ -7,15 +7,15 @@ from torch import nn
 from birdclef_core.config import StageConfig
 from birdclef_core.stages.averaging import WeightAverage, copy_state, ema_share, load_state
 from birdclef_core.stages.checkpoint import State
-from birdclef_core.stages.progress import Progress
+from birdclef_core.stages.epochs import StageCounters
 
 
 class CandidateWeights:
-    """Follows a model through a stage. Its counters are in `progress`, its tensors in the checkpoint's groups."""
+    """Follows a model through a stage. Its counters are in `counters`, its tensors in the checkpoint's groups."""
 
-    def __init__(self, model: nn.Module, config: StageConfig, progress: Progress, groups: dict[str, State]) -> None:
+    def __init__(self, model: nn.Module, config: StageConfig, counters: StageCounters, groups: dict[str, State]) -> None:
         """`groups` are those of the checkpoint that the stage goes on from; none at its start."""
-        self._model, self._config, self._progress = model, config, progress
+        self._model, self._config, self._counters = model, config, counters
         self._average: WeightAverage | None = None
         if "average" in groups or config.ema_decay:
             self._average = WeightAverage(model, groups.get("average"))
@@ -29,12 +29,12 @@ class CandidateWeights:
     def after_epoch(self, epoch: int) -> None:
         """Adds the weights at the end of an epoch (from 0) to the mean over the last epochs; a second time does nothing."""
         number = epoch - (self._config.epochs - self._config.average_epochs) + 1
-        if self._config.average_epochs == 1 or number <= self._progress.averaged:
+        if self._config.average_epochs == 1 or number <= self._counters.averaged:
             return
         if self._average is None:
             self._average = WeightAverage(self._model)
         self._average.update(1 / number)
-        self._progress.averaged = number
+        self._counters.averaged = number
 
     def in_model(self) -> AbstractContextManager[None]:
         """Within the block, the model has these weights."""
@@ -42,18 +42,18 @@ class CandidateWeights:
 
     def judge(self, epoch: int, score: float) -> bool:
         """Takes the score of an epoch (from 0); whether it has not risen for so long that the stage ends."""
-        patience, progress = self._config.early_stop_epochs, self._progress
+        patience, counters = self._config.early_stop_epochs, self._counters
         if patience is None:
             return False
-        if not progress.best_epoch or score > progress.best_score:
-            progress.best_epoch, progress.best_score = epoch + 1, score
+        if not counters.best_epoch or score > counters.best_score:
+            counters.best_epoch, counters.best_score = epoch + 1, score
             with self.in_model():
                 self._best = copy_state(self._model)
-        return epoch + 1 - progress.best_epoch >= patience
+        return epoch + 1 - counters.best_epoch >= patience
 
     def take_best(self, epoch: int) -> bool:
         """Puts the best epoch's weights into the model for good; False when `epoch` (from 0) is the best, or none is kept."""
-        if self._best is None or self._progress.best_epoch == epoch + 1:
+        if self._best is None or self._counters.best_epoch == epoch + 1:
             return False
         load_state(self._model, self._best)
         self._average = None

@@ -1,34 +1,39 @@
-"""Where an interrupted stage goes on: groups of tensors and progress, in safetensors and JSON (nothing is unpickled)."""
+"""What an epoch checkpoint holds: groups of tensors and the counters of the stage, as safetensors and JSON. Nothing is unpickled."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from birdclef_core.json_files import from_json, to_json
+from birdclef_core.stages.epochs import StageCounters
+
 _TENSORS = "state.safetensors"
-_PROGRESS = "progress.json"
+_COUNTERS = "counters.json"
 
 State = dict[str, Tensor]
 
 
-def save_training_state(folder: Path, groups: Mapping[str, Mapping[str, Tensor]], progress: Mapping[str, Any]) -> None:
-    """Writes groups of named tensors (a group's name has no dot) and `progress` (plain JSON) into `folder`."""
+def save_training_state(folder: Path, groups: Mapping[str, Mapping[str, Tensor]], counters: StageCounters) -> None:
+    """Write groups of named tensors (a group's name has no dot) and the stage's counters into `folder`."""
     tensors = {f"{group}.{name}": tensor for group, part in groups.items() for name, tensor in part.items()}
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _TENSORS)
-    (folder / _PROGRESS).write_text(json.dumps(progress))
+    (folder / _COUNTERS).write_text(to_json(counters), encoding="utf-8")
 
 
-def load_training_state(folder: Path) -> tuple[dict[str, State], dict[str, Any]]:
-    """The groups (on the CPU) and the progress that `save_training_state` wrote; a group without tensors is not there."""
+def load_training_state(folder: Path) -> tuple[dict[str, State], StageCounters]:
+    """Return the groups (on the CPU) and the counters that `save_training_state` wrote; a group without tensors is left out.
+
+    Raises FileContentError for counters that are damaged or of another version of the code.
+    """
     groups: dict[str, State] = {}
     for key, tensor in load_file(folder / _TENSORS).items():
         group, _, name = key.partition(".")
         groups.setdefault(group, {})[name] = tensor
-    return groups, json.loads((folder / _PROGRESS).read_text())
+    file = folder / _COUNTERS
+    return groups, from_json(StageCounters, file.read_bytes(), file=str(file))
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:

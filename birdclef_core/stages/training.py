@@ -40,10 +40,10 @@ from birdclef_core.stages.checkpoint import (
     save_training_state,
 )
 from birdclef_core.stages.compilation import compile_if_faster
+from birdclef_core.stages.epochs import EpochMetrics, LossLog, StageCounters
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
-from birdclef_core.stages.progress import EpochMetrics, LossLog, Progress
 from birdclef_core.stages.schedule import cosine_learning_rate, initial_seed, step_seed
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
@@ -133,16 +133,15 @@ class _StageTraining:
         self.config = task.config
         self.space = data.label_space(task.config)
         self.arithmetic = Arithmetic(self.config.precision, device)
-        checkpoint = store.latest_progress(task.stage_id)
+        checkpoint = store.latest_epoch_checkpoint(task.stage_id, load_training_state)
         groups: dict[str, State] = {}
         if checkpoint is None:
             self.model, origin = self._start()
-            self.progress = Progress(origin=origin)
+            self.counters = StageCounters(origin=origin)
         else:
             self.model, _ = initial_model(task.model, self.config, self.space, device)
-            groups, progress = load_training_state(checkpoint)
+            groups, self.counters = checkpoint
             load_state(self.model, groups["model"])
-            self.progress = Progress.from_json(progress)
         self.optimizer = torch.optim.Adam(
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             lr=self.config.learning_rate,
@@ -151,9 +150,9 @@ class _StageTraining:
         )
         load_optimizer_state(self.optimizer, groups.get("optimizer", {}))
         self.step = TrainingStep(self.model, self.optimizer, self.config, self.arithmetic, device, on_note=on_note)
-        self.step.micro_batch_size = self.progress.micro_batch_size or self.step.micro_batch_size
-        self.model.compile_encoder(bool(self.progress.compiled))
-        self.candidate = CandidateWeights(self.model, self.config, self.progress, groups)
+        self.step.micro_batch_size = self.counters.micro_batch_size or self.step.micro_batch_size
+        self.model.compile_encoder(bool(self.counters.compiled))
+        self.candidate = CandidateWeights(self.model, self.config, self.counters, groups)
         self.losses: LossLog | None = None
         self.earlier_losses = groups.get("epoch", {}).get("losses")
         self.saved_at = time.monotonic()
@@ -171,20 +170,20 @@ class _StageTraining:
         windows = EvaluationWindows(dataset, cache, self.space, config.clip_s, batch_size=config.evaluation_batch_size)
         scorer = Scorer(self.model, windows, self.arithmetic, self.device)
         with TrainFeed(dataset, cache, self.space, config, floats=self.device.type == "cpu") as feed:
-            for epoch in range(self.progress.epoch, config.epochs):
+            for epoch in range(self.counters.epoch, config.epochs):
                 metrics, scores_RC = self._epoch(feed, scorer, windows, epoch)
                 if metrics.is_last:
                     self._publish(windows, scores_RC)
                 else:
-                    self._save_progress()
+                    self._save_checkpoint()
                 yield metrics
                 if metrics.is_last:
                     return
 
     def _epoch(self, feed: TrainFeed, scorer: Scorer, windows: EvaluationWindows, epoch: int) -> tuple[EpochMetrics, np.ndarray]:
         """Trains and scores an epoch, and counts it as done."""
-        progress, config = self.progress, self.config
-        spent_before_s, started = progress.under_way.train_s, time.perf_counter()
+        counters, config = self.counters, self.config
+        spent_before_s, started = counters.under_way.train_s, time.perf_counter()
         reset_peak_memory(self.device)
         loss, throughput = self._train(feed, epoch)
         self.candidate.after_epoch(epoch)
@@ -193,7 +192,7 @@ class _StageTraining:
         scores = summarise(windows.truth_RC, scores_RC)
         is_last = self.candidate.judge(epoch, scores[SCORE]) or epoch + 1 == config.epochs
         if is_last and self.candidate.take_best(epoch):
-            scores_RC = scorer.scores(f"epoch {progress.best_epoch} of stage {config.name}")
+            scores_RC = scorer.scores(f"epoch {counters.best_epoch} of stage {config.name}")
             scores = summarise(windows.truth_RC, scores_RC)
         if is_last:
             errors = cmap_errors(windows.truth_RC, scores_RC, seed=initial_seed(config))
@@ -220,47 +219,47 @@ class _StageTraining:
             waits_for_data=throughput.waits_for_data,
             scores=scores,
         )
-        progress.epoch, progress.step, progress.under_way = epoch + 1, 0, Throughput()
-        progress.cost_s += metrics.epoch_s
-        progress.history.append(metrics.as_json())
+        counters.epoch, counters.step, counters.under_way = epoch + 1, 0, Throughput()
+        counters.cost_s += metrics.epoch_s
+        counters.history.append(metrics)
         self.losses = None
         return metrics, scores_RC
 
     def _train(self, feed: TrainFeed, epoch: int) -> tuple[float, Throughput]:
         """Trains an epoch from where it is; its mean loss, and how it went by."""
-        config, progress = self.config, self.progress
+        config, counters = self.config, self.counters
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_learning_rate(config, epoch)
         recording_ids = self.data.dataset.recordings["recording_id"].to_numpy()
         where = f"stage {config.name}, epoch {epoch + 1}"
         self.losses, self.earlier_losses = LossLog(recording_ids, where, feed.num_batches, self.earlier_losses), None
         self.model.train()
-        first_step = progress.step
-        meter = EpochMeter(feed, self.device, progress.under_way)
+        first_step = counters.step
+        meter = EpochMeter(feed, self.device, counters.under_way)
 
         def so_far() -> Throughput:
-            return meter.so_far((progress.step - first_step) * config.batch_size)
+            return meter.so_far((counters.step - first_step) * config.batch_size)
 
         for batch in feed.epoch(epoch, first_step):
-            if config.compile_encoder and progress.compiled is None:
-                progress.compiled = compile_if_faster(self.model, self.step, batch, self.on_note)
+            if config.compile_encoder and counters.compiled is None:
+                counters.compiled = compile_if_faster(self.model, self.step, batch, self.on_note)
             with meter.clock.step():
-                loss = self.step(batch, step_seed(config, epoch, progress.step))
-                self.candidate.after_step(epoch * feed.num_batches + progress.step)
+                loss = self.step(batch, step_seed(config, epoch, counters.step))
+                self.candidate.after_step(epoch * feed.num_batches + counters.step)
             self.losses.add(loss, batch.rows_B)
-            progress.step += 1
+            counters.step += 1
             reason = self.stop()
             if reason or time.monotonic() - self.saved_at >= config.checkpoint_every_s:
-                progress.under_way = so_far()
-                self._save_progress()
+                counters.under_way = so_far()
+                self._save_checkpoint()
             if reason:
                 raise StageInterrupted(
-                    f"Stage {config.name} was interrupted in epoch {epoch + 1}, step {progress.step}: {reason}"
+                    f"Stage {config.name} was interrupted in epoch {epoch + 1}, step {counters.step}: {reason}"
                 )
         # One synchronisation an epoch: losses stay on the device until here.
         mean_loss = float(self.losses.all().mean())
-        progress.under_way = so_far()
-        return mean_loss, progress.under_way
+        counters.under_way = so_far()
+        return mean_loss, counters.under_way
 
     def _score(self, scorer: Scorer, epoch: int) -> np.ndarray:
         """Probabilities by the weights as they would be published now."""
@@ -268,7 +267,7 @@ class _StageTraining:
             with self.candidate.in_model():
                 return scorer.scores(f"epoch {epoch + 1} of stage {self.config.name}", self.stop)
         except StageInterrupted:
-            self._save_progress()
+            self._save_checkpoint()
             raise
 
     def _soundscape_scores(self) -> dict[str, float]:
@@ -289,17 +288,17 @@ class _StageTraining:
         scores["num_windows"] = scores.pop("num_recordings")
         return {f"{SOUNDSCAPES}{name}": value for name, value in scores.items()}
 
-    def _save_progress(self) -> None:
+    def _save_checkpoint(self) -> None:
         """Writes a checkpoint. Raises TrainingError, and writes none, when a loss was not finite."""
-        progress = self.progress
-        progress.checkpoints += 1
-        progress.micro_batch_size = self.step.micro_batch_size
+        counters = self.counters
+        counters.checkpoints += 1
+        counters.micro_batch_size = self.step.micro_batch_size
         groups: dict[str, State] = {"model": self.model.state_dict(), "optimizer": optimizer_state(self.optimizer)}
         groups |= self.candidate.groups()
         if self.losses is not None:
             groups["epoch"] = {"losses": self.losses.all()}
-        with self.store.save_progress(self.task.stage_id, progress.checkpoints) as folder:
-            save_training_state(folder, groups, asdict(progress))
+        with self.store.save_epoch_checkpoint(self.task.stage_id, counters.checkpoints) as folder:
+            save_training_state(folder, groups, counters)
         self.saved_at = time.monotonic()
 
     def _publish(self, windows: EvaluationWindows, scores_RC: np.ndarray) -> None:
@@ -329,8 +328,8 @@ class _StageTraining:
         return db_BFN[0].cpu().numpy(), num_samples / SAMPLE_RATE_HZ
 
     def _record(self) -> StageRecord:
-        progress = self.progress
-        computed_with = {"micro_batch_size": str(self.step.micro_batch_size), "torch_compile": str(bool(progress.compiled))}
+        counters = self.counters
+        computed_with = {"micro_batch_size": str(self.step.micro_batch_size), "torch_compile": str(bool(counters.compiled))}
         return StageRecord(
             stage_id=self.task.stage_id,
             parent_id=self.task.parent_id,
@@ -338,10 +337,10 @@ class _StageTraining:
             stage=self.config.name,
             identity=self.task.identity,
             species=list(self.space.species),
-            metrics=progress.history[-1]["scores"],
-            history=progress.history,
-            cost_s=progress.cost_s,
-            surgery=progress.origin,
+            metrics=counters.history[-1].scores,
+            history=[asdict(metrics) for metrics in counters.history],
+            cost_s=counters.cost_s,
+            surgery=counters.origin,
             environment=environment(self.device) | computed_with,
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             trained_by=self.trained_by,

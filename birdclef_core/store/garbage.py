@@ -1,7 +1,7 @@
-"""Which stages of a store to remove when it has become too large: those that are least worth keeping for their size.
+"""Chooses which stages to remove from a store that has become too large: those least worth keeping for their size.
 
-What a stage is worth is how often it is expected to be used again, times what it would cost to train it again, by its bytes.
-Nothing is removed that something kept was trained from: a lineage that is kept stays whole.
+The worth of a stage is the number of uses expected of it, times the cost of training it again, divided by its bytes. A stage stays
+as long as one that was trained from it does, so the lineage of every stage that stays is complete.
 """
 
 import heapq
@@ -12,46 +12,51 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from birdclef_core.store.stage_store import StageStore
-from birdclef_core.store.summary import IMPORTED, StageSummary
+from birdclef_core.store.summary import IMPORTED, StageSummary, files_of, original_of, total_bytes
 
 HALF_LIFE_DAYS = 30.0
+"""The uses expected of a stage halve each time it has become this much older."""
 UNSEEN_USES = 0.1
-"""What a stage that nobody has used yet is taken to be used for: a small part of a use."""
+"""Uses expected of a stage that no second trial has used yet, when it is new."""
 
-MUST_STAY = "trials that are best or have not ended need it, or it was imported"
+MUST_STAY = "best or unfinished trials need it, or it was imported"
 DELETING_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """A published stage that is to go, and why it and not another."""
+    """A published stage that is chosen for removal, and the reason why."""
 
     summary: StageSummary
     worth: float
-    """Device seconds that keeping it is expected to save, by mebibyte."""
+    """Device seconds that keeping it is expected to save, per mebibyte."""
     uses: int
+    """Number of trials that have had the stage in their chain."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GarbagePlan:
-    """What collecting garbage would do."""
+class GarbageList:
+    """What to remove from a store so that it fits its budget."""
 
     abandoned: Mapping[str, int]
-    """Bytes of epoch checkpoints that are to go, by the stage that could have gone on from them."""
+    """Bytes of the epoch checkpoints to remove, by the id of the stage that could have gone on from them."""
     removals: tuple[Removal, ...]
-    """In the order in which they are to go: no stage before those that were trained from it."""
+    """The stages to remove, in this order: none before the stages that were trained from it."""
     bytes_before: int
+    """Size of the store now."""
     bytes_after: int
+    """Size of the store afterwards."""
     budget_bytes: int
+    """Size that the store may have."""
 
     @property
     def fits(self) -> bool:
-        """Whether the budget is kept afterwards; otherwise all that is left must stay."""
+        """Whether the store fits its budget afterwards. Where it does not, all that is left must stay."""
         return self.bytes_after <= self.budget_bytes
 
 
 def ancestry(stage_ids: Iterable[str], summaries: Mapping[str, StageSummary]) -> set[str]:
-    """The stages and all that they were trained from, as far as the store has them."""
+    """Return the ids of the stages and of all that they were trained from, as far as the store has them."""
     found: set[str] = set()
     for stage_id in stage_ids:
         next_id: str | None = stage_id
@@ -61,7 +66,7 @@ def ancestry(stage_ids: Iterable[str], summaries: Mapping[str, StageSummary]) ->
     return found
 
 
-def plan_garbage(
+def choose_garbage(
     summaries: Mapping[str, StageSummary],
     uses: Mapping[str, int],
     keep: Iterable[str],
@@ -70,16 +75,26 @@ def plan_garbage(
     unfinished: Mapping[str, int] | None = None,
     other_bytes: int = 0,
     now: datetime | None = None,
-) -> GarbagePlan:
-    """What to remove so that the store fits its budget.
+) -> GarbageList:
+    """Return what to remove so that the store fits its budget, in O(n log n) for n stages.
 
-    `uses`: how many trials have had a stage in their chain. `keep`: stages that must stay, as do all that they were trained from;
-    imported ones stay too, because nothing could make them again. `unfinished`: bytes of epoch checkpoints by stage; they go first,
-    those of stages to keep apart. `other_bytes`: in the store beside all that. Costs n log n.
+    `uses`: number of trials that have had each stage in their chain. `keep`: ids of stages that must stay, as must all that they were
+    trained from and all imported stages, which cannot be trained again. `unfinished`: bytes of epoch checkpoints by stage id; they
+    are removed first, but not those of stages in `keep`. `other_bytes`: size of everything else in the store.
     """
     now, unfinished, kept = now or datetime.now(UTC), unfinished or {}, set(keep)
     protected = ancestry([*kept, *(stage_id for stage_id, item in summaries.items() if item.code == IMPORTED)], summaries)
-    total = before = sum(item.num_bytes for item in summaries.values()) + sum(unfinished.values()) + other_bytes
+    # An adopted stage and the one it was adopted from are one training: each is worth what both are used for, and where they
+    # share files, removing one of them frees nothing.
+    originals = {stage_id: original_of(stage_id, summaries) for stage_id in summaries}
+    uses_of = Counter[str]()
+    for stage_id, original in originals.items():
+        uses_of[original] += uses.get(stage_id, 0)
+    files = {stage_id: files_of(stage_id, summaries) for stage_id in summaries}
+    sharers = Counter(files.values())
+    kept_files = {files[stage_id] for stage_id in protected}
+    protected |= ancestry([stage_id for stage_id in summaries if files[stage_id] in kept_files], summaries)
+    total = before = total_bytes(summaries) + sum(unfinished.values()) + other_bytes
     abandoned: dict[str, int] = {}
     for stage_id in sorted(unfinished.keys() - kept, key=lambda stage_id: -unfinished[stage_id]):
         if total > budget_bytes:
@@ -91,7 +106,7 @@ def plan_garbage(
     def offer(stage_id: str) -> None:
         if stage_id not in protected and not children[stage_id]:
             item = summaries[stage_id]
-            heapq.heappush(heap, (worth(item, uses.get(stage_id, 0), now), item.finished_at, stage_id))
+            heapq.heappush(heap, (worth(item, uses_of[originals[stage_id]], now), item.finished_at, stage_id))
 
     for stage_id in summaries:
         offer(stage_id)
@@ -99,27 +114,28 @@ def plan_garbage(
     while total > budget_bytes and heap:
         value, _, stage_id = heapq.heappop(heap)
         item = summaries[stage_id]
-        total -= item.num_bytes
-        removals.append(Removal(summary=item, worth=value, uses=uses.get(stage_id, 0)))
+        sharers[files[stage_id]] -= 1
+        total -= 0 if sharers[files[stage_id]] else item.num_bytes
+        removals.append(Removal(summary=item, worth=value, uses=uses_of[originals[stage_id]]))
         if item.parent_id is not None and item.parent_id in summaries:
             children[item.parent_id] -= 1
             offer(item.parent_id)
-    return GarbagePlan(
+    return GarbageList(
         abandoned=abandoned, removals=tuple(removals), bytes_before=before, bytes_after=total, budget_bytes=budget_bytes
     )
 
 
-def collect(store: StageStore, plan: GarbagePlan) -> None:
-    """Carries a plan out. Whenever it is cut off, no stage that is left lacks one that it was trained from."""
-    for removal in plan.removals:
+def collect(store: StageStore, garbage: GarbageList) -> None:
+    """Remove what is listed. Whenever this is cut off, every stage that is left has all that it was trained from."""
+    for removal in garbage.removals:
         store.unpublish(removal.summary.stage_id)
     with ThreadPoolExecutor(DELETING_THREADS) as pool:
-        list(pool.map(store.remove, [removal.summary.stage_id for removal in plan.removals]))
-        list(pool.map(store.drop_progress, plan.abandoned))
+        list(pool.map(store.remove, [removal.summary.stage_id for removal in garbage.removals]))
+        list(pool.map(store.drop_epoch_checkpoints, garbage.abandoned))
 
 
 def worth(item: StageSummary, uses: int, now: datetime) -> float:
-    """Device seconds that keeping a stage is expected to save, by mebibyte: reuse so far, halved with each 30 days of age."""
+    """Return the device seconds that keeping a stage is expected to save, per mebibyte: past reuse, halved every 30 days of age."""
     age_days = max(0.0, (now - _time(item.finished_at, now)).total_seconds() / 86_400)
     expected_uses = (max(0, uses - 1) + UNSEEN_USES) * 0.5 ** (age_days / HALF_LIFE_DAYS)
     return expected_uses * item.cost_s / max(item.num_bytes / 2**20, 1e-6)

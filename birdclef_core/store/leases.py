@@ -1,17 +1,16 @@
-"""Who is training a stage: leases with a heartbeat, so that sweeps on one store do not train a stage twice at the same time.
+"""Leases on stages, kept alive by heartbeats, so that two sweeps on one store do not train a stage at the same time.
 
-Needs no locks and no conditional writes, only that a listing shows what was written before it (local folders, NFS, S3 and GS
-do): whoever wants a lease writes an entry, lists, and holds the lease if there is no other live entry. Of two that see each
-other, the one whose entry sorts first tries again and the other gives up, so nobody holds it beside another. Time is the
-store's: an entry is dead when the store's clock is further than the lease's time past the entry's last heartbeat.
+They need neither locks nor conditional writes, only a storage whose listings show what was written before (local folders, NFS, S3
+and GS do). Who wants a lease writes an entry, lists all entries, and holds the lease if no other entry is alive. If two see each
+other, the one whose entry sorts first tries again and the other gives up, so there is never more than one holder. All times are
+the storage's: an entry is dead when its last heartbeat is longer ago than a lease lasts, by the storage's clock.
 
-A lease saves work; it protects nothing. Two writers of a stage do no harm (see store.py), so a holder that was cut off and
-is outlived by its lease costs an epoch or two that are trained twice.
+A lease saves work and protects nothing. Several writers of a stage do no harm (see stage_store.py), so a holder that was cut off
+from the storage and lost its lease costs an epoch or two that are trained twice.
 
-Layout: `leases/<stage_id>~<sweep>~<run>~<trial>~<token>`, a small file, written anew with each heartbeat.
+Layout: `leases/<stage_id>~<sweep>~<run>~<trial>~<token>`, a small file that each heartbeat writes again.
 """
 
-import json
 import os
 import platform
 import threading
@@ -24,43 +23,63 @@ from pathlib import Path
 
 from pyarrow import fs as pafs
 
+from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.store.storage import Storage
 
 DEFAULT_DURATION_S = 60.0
+"""A lease lasts so long after its last heartbeat."""
 HEARTBEATS = 4
-"""In one lease's time."""
+"""Number of heartbeats in a lease's duration."""
 SAFE_SHARE = 0.8
-"""A holder whose last heartbeat is older than this share of its time takes its lease for lost; for others it ends at 1."""
+"""A holder gives its lease up after this share of the duration without a heartbeat; others wait for all of it."""
 ATTEMPTS = 5
+"""How often a lease is tried for when two want it at the same moment."""
 PAUSE_S = 0.2
+"""Seconds between these attempts."""
 
 FOLDER = "leases"
 _SEPARATOR = "~"
+GONE = 0
+"""Stands for the process of a lease that has been removed: no process has this id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who wants a lease. Names are made of letters, digits, `.`, `_` and `-`."""
+    """The trial that wants a lease. Names are made of letters, digits, `.`, `_` and `-`."""
 
     sweep: str
     run: str
-    """One run of the sweep's driver; a sweep has one at a time."""
+    """Id of one run of the sweep's driver; a sweep has one driver at a time."""
     trial: str
 
     def succeeds(self, other: "Holder") -> bool:
-        """Whether it takes over from `other`, which should be gone: an earlier run of the sweep, or of the same trial."""
+        """Return whether it takes over from `other`, which must be gone: of an earlier run of the sweep, or of the same trial."""
         return self.sweep == other.sweep and (self.run != other.run or self.trial == other.trial)
 
 
 @dataclass(frozen=True, kw_only=True)
+class HolderProcess:
+    """What the file of a lease holds: the process that wrote it."""
+
+    machine: str
+    """See `_machine`."""
+    process: int
+    """Process id."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.process < 2**31:
+            raise InputError(f"process must be the id of a process, but is {self.process}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LeaseEntry:
-    """One entry of the store's lease folder."""
+    """One file of the store's lease folder."""
 
     stage_id: str
     holder: Holder
     token: str
     beat_at_s: float = field(compare=False)
-    """Last heartbeat by the store's clock."""
+    """Unix time of the last heartbeat, by the storage's clock."""
 
     @property
     def name(self) -> str:
@@ -69,6 +88,7 @@ class LeaseEntry:
 
     @classmethod
     def parse(cls, info: pafs.FileInfo) -> "LeaseEntry | None":
+        """Return the entry that a file of the folder stands for; None for any other file."""
         parts = info.base_name.split(_SEPARATOR)
         if len(parts) != 5 or info.type != pafs.FileType.File or info.base_name.endswith(".tmp"):
             return None
@@ -78,7 +98,7 @@ class LeaseEntry:
 
 
 class Lease:
-    """A lease that is held. Its heartbeat stops while the holder is suspended, so that a forgotten one ends by itself."""
+    """A lease that is held. Its heartbeat stops while the holder is suspended, so that a forgotten lease ends by itself."""
 
     def __init__(self, leases: "Leases", entry: LeaseEntry) -> None:
         self._leases, self._entry = leases, entry
@@ -91,12 +111,12 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether somebody else may hold it by now."""
+        """Whether another holder may have it by now."""
         return self._gone or time.monotonic() - self._beaten > SAFE_SHARE * self._leases.duration_s
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Around a time in which the holder may never be heard of again, such as the yield of a generator."""
+        """Stop the heartbeat for a block from which the holder may never return, such as the yield of a generator."""
         self._suspended = True
         try:
             yield
@@ -104,16 +124,16 @@ class Lease:
             self._suspended = False
 
     def reason_to_stop(self) -> str:
-        """A `Stop` for the training that is done under it."""
+        """Return why training must stop, or an empty text; a `Stop` for the training under this lease."""
         return "its lease was lost" if self.lost else ""
 
     def release(self) -> None:
-        """Gives it back; once is enough."""
+        """Give the lease back. A second call does nothing."""
         if self._ended.is_set():
             return
         self._ended.set()
         self._thread.join()
-        with suppress(OSError):  # a store that is away: the lease ends by itself
+        with suppress(OSError):  # where the storage cannot be reached, the lease ends by itself
             self._leases.storage.delete(f"{FOLDER}/{self._entry.name}")
 
     def _keep(self) -> None:
@@ -125,19 +145,19 @@ class Lease:
             try:
                 self._beat()
             except OSError:
-                continue  # a store that is away for a moment; `lost` is true if it stays away
+                continue  # the storage cannot be reached now; `lost` becomes true if that lasts
 
     def _beat(self) -> None:
         started = time.monotonic()
         if not self._leases.storage.exists(f"{FOLDER}/{self._entry.name}"):
-            self._gone = True  # somebody has taken it over
+            self._gone = True  # another holder has taken over
             return
         self._leases.write(self._entry)
         self._beaten = started
 
 
 class NoLease:
-    """Stands for a lease where nobody else could want it."""
+    """Stands for a lease in a store that has one user."""
 
     lost = False
 
@@ -152,11 +172,11 @@ class NoLease:
 
 
 Hold = Callable[[str], AbstractContextManager[Lease | NoLease | None]]
-"""Holds the lease of a stage id for a block; None when somebody else has it."""
+"""Holds the lease of a stage id for a block and gives it; None when another holder has it."""
 
 
 def alone(stage_id: str) -> AbstractContextManager[Lease | NoLease | None]:
-    """A `Hold` for a store that nobody else uses."""
+    """Give a NoLease; a `Hold` for a store that has one user."""
     return nullcontext(NoLease())
 
 
@@ -168,7 +188,7 @@ class Leases:
     duration_s: float = DEFAULT_DURATION_S
 
     def acquire(self, stage_id: str, holder: Holder) -> Lease | None:
-        """The lease, kept by a thread of this process until it is released; None when somebody else has it."""
+        """Return the lease, kept by a thread of this process until it is released; None when another holder has it."""
         mine = LeaseEntry(stage_id=stage_id, holder=holder, token=uuid.uuid4().hex[:8], beat_at_s=0.0)
         self.write(mine)
         for _ in range(ATTEMPTS):
@@ -183,7 +203,7 @@ class Leases:
 
     @contextmanager
     def hold(self, stage_id: str, holder: Holder) -> Iterator[Lease | None]:
-        """`acquire` for a block; the lease is given back at its end."""
+        """Call `acquire`, yield what it returns, and give the lease back at the end of the block."""
         lease = self.acquire(stage_id, holder)
         try:
             yield lease
@@ -192,17 +212,17 @@ class Leases:
                 lease.release()
 
     def entries(self) -> list[LeaseEntry]:
-        """Every entry, dead ones too."""
+        """Return every entry, dead ones included."""
         selector = pafs.FileSelector(f"{self.storage.root}/{FOLDER}", allow_not_found=True)
         parsed = (LeaseEntry.parse(info) for info in self.storage.filesystem.get_file_info(selector))
         return [entry for entry in parsed if entry is not None]
 
     def is_dead(self, entry: LeaseEntry, now_s: float) -> bool:
-        """Whether an entry counts no more at a time by the store's clock."""
+        """Return whether an entry is dead at a time by the storage's clock."""
         return now_s - entry.beat_at_s > self.duration_s or self._process_is_gone(entry)
 
     def clock_offset_s(self) -> float:
-        """Seconds by which the store's clock is ahead of this machine's."""
+        """Return the seconds by which the storage's clock is ahead of this machine's."""
         probe = LeaseEntry(stage_id="clock", holder=Holder(sweep="", run="", trial=""), token=uuid.uuid4().hex[:8], beat_at_s=0.0)
         self.write(probe)
         now_s = time.time()
@@ -211,11 +231,11 @@ class Leases:
         return written.mtime_ns / 1e9 - now_s
 
     def write(self, entry: LeaseEntry) -> None:
-        """A heartbeat: the store's time of the file is what counts, what is in it is for people and for `_process_is_gone`."""
-        self.storage.write_text(f"{FOLDER}/{entry.name}", json.dumps({"machine": _machine(), "process": os.getpid()}))
+        """Write an entry's file: a heartbeat. Its time of writing is what counts; its content says which process holds the lease."""
+        self.storage.write_json(f"{FOLDER}/{entry.name}", HolderProcess(machine=_machine(), process=os.getpid()))
 
     def _alive(self, mine: LeaseEntry) -> list[LeaseEntry]:
-        """The live entries for the stage, one's own among them unless somebody has removed it; dead ones are removed."""
+        """Remove the dead entries for the stage and return the others, `mine` included unless another process has removed it."""
         entries = [entry for entry in self.entries() if entry.stage_id == mine.stage_id]
         now_s = max((entry.beat_at_s for entry in entries if entry == mine), default=0.0)
         alive = []
@@ -228,45 +248,40 @@ class Leases:
         return alive
 
     def _trains_on(self, entry: LeaseEntry, now_s: float) -> bool:
-        """Whether the holder is another process of this machine that is still at work: a worker has outlived its driver."""
-        text = self._text(entry)
-        process = _process_here(text) if text else None
+        """Return whether the holder is another process of this machine that still works: a worker may outlive its driver."""
+        process = self._process_here(entry)
         beats = now_s - entry.beat_at_s < 2 * self.duration_s / HEARTBEATS
         return beats and process is not None and process != os.getpid() and _runs(process)
 
     def _process_is_gone(self, entry: LeaseEntry) -> bool:
-        """Whether the holder was a process of this machine that has ended; then there is no need to wait."""
-        text = self._text(entry)
-        if text is None:
-            return True
-        process = _process_here(text)
+        """Return whether the holder is a process of this machine that has ended, or the entry has been removed."""
+        process = self._process_here(entry)
         return process is not None and not _runs(process)
 
-    def _text(self, entry: LeaseEntry) -> str | None:
-        """None when the entry is gone by now; empty when that cannot be known."""
+    def _process_here(self, entry: LeaseEntry) -> int | None:
+        """Return the id of the holder's process; GONE when the entry has been removed, None for one of another machine.
+
+        None also when the file cannot be read: the holder may be at work, and without heartbeats the lease ends by itself.
+        """
         try:
-            return self.storage.read_text(f"{FOLDER}/{entry.name}")
-        except OSError:  # it was removed while it was being read, or the store is away for a moment
-            return ""
+            holder = self.storage.read_json(HolderProcess, f"{FOLDER}/{entry.name}")
+        except (OSError, FileContentError):  # it was removed while it was being read, the storage is away, or it is damaged
+            return None
+        if holder is None:
+            return GONE
+        return holder.process if holder.machine == _machine() else None
 
 
 def _machine() -> str:
-    """This machine, this start of it, and the container if it is in one: where process ids mean the same."""
+    """Return the name of this machine, of its last start and of its container: where a process id means one process."""
     boot, processes = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     started = boot.read_text().strip() if boot.is_file() else ""
     return f"{platform.node()} {started} {processes.readlink() if processes.is_symlink() else ''}"
 
 
-def _process_here(text: str) -> int | None:
-    """The process id of an entry's holder, if that is of this machine."""
-    try:
-        facts = json.loads(text)
-        return int(facts["process"]) if facts["machine"] == _machine() else None
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
 def _runs(process_id: int) -> bool:
+    if process_id == GONE:
+        return False
     try:
         os.kill(process_id, 0)
     except ProcessLookupError:
@@ -274,5 +289,5 @@ def _runs(process_id: int) -> bool:
     except PermissionError:
         return True
     status = Path(f"/proc/{process_id}/stat")
-    # A process that was killed and not yet waited for is listed as Z.
+    # A process that was killed, and for which its parent has not waited yet, is listed as Z.
     return not (status.is_file() and status.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -1,4 +1,4 @@
-"""What a store holds that nothing will read again: attempts that were cut off or set aside, epoch checkpoints without a future."""
+"""Finds what a store holds and nothing will read again: attempts that were cut off or set aside, unneeded epoch checkpoints."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
@@ -9,25 +9,28 @@ from birdclef_core.store.stage_store import PUBLISHED, StageStore
 from birdclef_core.store.storage import StoredFile
 
 ATTEMPT_DAYS = 1.0
-"""A younger one may still be being written."""
+"""An attempt that is younger may still be being written."""
 UNFINISHED_DAYS = 14.0
-"""Epoch checkpoints that no trial waits for are kept so long: a later sweep may want the stage."""
+"""Epoch checkpoints that no trial needs are kept so long: a later sweep may want the stage."""
 _DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """A folder or file of the store that can go."""
+    """A folder or file of the store that can be removed."""
 
     kind: Literal["attempt", "epochs"]
-    """An attempt at a stage that does not count, or the epoch checkpoints of a stage."""
+    """`attempt`: an attempt at a stage that is not the valid one; `epochs`: the epoch checkpoints of a stage."""
     place: str
-    """In the store."""
+    """Path from the store's root."""
     num_bytes: int
 
 
 def find_leftovers(store: StageStore, keep: Collection[str], now_s: float) -> list[Leftover]:
-    """Lists the whole store. `keep`: stages that are being trained or that a trial still needs. `now_s`: Unix time."""
+    """Return all leftovers of a store, for which every file of it is listed.
+
+    `keep`: ids of the stages that are being trained or that a trial still needs. `now_s`: Unix time.
+    """
     published: set[str] = set()
     attempts: defaultdict[tuple[str, str], list[StoredFile]] = defaultdict(list)
     for file in store.storage.at("stages").files():
@@ -49,7 +52,7 @@ def find_leftovers(store: StageStore, keep: Collection[str], now_s: float) -> li
 def _attempts(
     store: StageStore, attempts: dict[tuple[str, str], list[StoredFile]], published: Collection[str], now_s: float
 ) -> list[Leftover]:
-    """The old ones that do not count. Of a published stage with one attempt, that one counts: its pointer need not be read."""
+    """Return the old attempts that are not valid. The only attempt of a published stage is: its pointer need not be read."""
     number = Counter(stage_id for stage_id, _ in attempts)
     counts = {stage_id: store.published_attempt(stage_id) for stage_id in published if number[stage_id] > 1}
     return [
@@ -65,5 +68,5 @@ def _bytes(files: Iterable[StoredFile]) -> int:
 
 
 def _days(files: Iterable[StoredFile], now_s: float) -> float:
-    """Since the newest of them was written."""
+    """Return the days since the newest of the files was written."""
     return (now_s - max(file.written_at_s for file in files)) / _DAY_S

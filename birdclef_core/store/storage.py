@@ -1,29 +1,34 @@
-"""One place for files that outlive a process: a local folder, NFS, S3 or GS, through pyarrow's file systems.
+"""A place for files that outlive a process: a local folder, NFS, S3 or GS, through pyarrow's file systems.
 
-A bundle is a folder of files that is complete once its manifest, written last, is there; the manifest holds the
-sha256 of every file, so a reader knows a damaged bundle from a good one.
+A bundle is a folder of files with a manifest that holds the sha256 of each. The manifest is written last, so a bundle without one
+is incomplete, and a reader finds every damaged file.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from pyarrow import fs as pafs
 
-from birdclef_core.errors import InputError, StoreError
+from birdclef_core.errors import FileContentError, InputError, StoreError
 from birdclef_core.identity import file_sha256
+from birdclef_core.json_files import from_json, to_json
+
+T = TypeVar("T")
 
 MANIFEST = "bundle.json"
 READ_BYTES = 2**22
+"""Bytes read at once to hash a remote file."""
 SCRATCH_BYTES = 20 * 2**30
+"""Copies of remote bundles take at most this many bytes, apart from those used less than SCRATCH_USE_S ago."""
 SCRATCH_USE_S = 3600.0
 
 
@@ -32,22 +37,49 @@ class StoredFile:
     """A file of a storage."""
 
     name: str
-    """From the storage's root."""
+    """Path from the storage's root."""
     num_bytes: int
     written_at_s: float
-    """Unix time by the storage's clock."""
+    """Unix time of the last write, by the storage's clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """What a bundle's manifest says of one file."""
+
+    sha256: str
+    bytes: int
+    """Size of the file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleManifest:
+    """The manifest of a bundle, `bundle.json`."""
+
+    files: dict[str, FileFacts]
+    """The files of the bundle by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleCopy:
+    """A copy of a bundle on the same storage."""
+
+    num_bytes: int
+    """Size of its files."""
+    is_linked: bool
+    """Whether the files are hard links, which take no space of their own."""
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A file system and a folder on it. Picklable."""
+    """A folder on a file system. Picklable."""
 
     filesystem: pafs.FileSystem
     root: str
 
     @classmethod
     def parse(cls, place: str) -> "Storage":
-        """From a local path or a URI such as `s3://bucket/folder`. Raises InputError for anything else."""
+        """Return the storage at a local path or a URI such as `s3://bucket/folder`. Raises InputError for anything else."""
         if "://" not in place:
             return cls(pafs.LocalFileSystem(), str(Path(place).expanduser().resolve()))
         try:
@@ -63,22 +95,23 @@ class Storage:
         return isinstance(self.filesystem, pafs.LocalFileSystem)
 
     def at(self, *parts: str) -> "Storage":
-        """The storage of a sub-folder."""
+        """Return the storage of a sub-folder."""
         return Storage(self.filesystem, "/".join((self.root, *parts)))
 
     def path(self, name: str) -> str:
+        """Return the whole path of a file or folder, for pyarrow and for the user."""
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
         return self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound
 
     def names(self) -> list[str]:
-        """Names of the files and folders directly inside, sorted; none when the folder is not there."""
+        """Return the sorted names of the files and folders directly inside; none when the folder does not exist."""
         selector = pafs.FileSelector(self.root, allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
     def files(self) -> list[StoredFile]:
-        """Every file inside, at any depth; none when the folder is not there."""
+        """Return every file inside, at any depth; none when the folder does not exist."""
         selector = pafs.FileSelector(self.root, allow_not_found=True, recursive=True)
         found = self.filesystem.get_file_info(selector)
         return [
@@ -87,16 +120,24 @@ class Storage:
             if info.type == pafs.FileType.File
         ]
 
-    def read_text(self, name: str) -> str | None:
-        """The text of a file, None when it is not there."""
+    def read_json(self, kind: type[T], name: str, *, defaults: bool = False) -> T | None:
+        """Return what a JSON file holds; None when the file does not exist.
+
+        With `defaults`, a field that is missing takes its default. Raises FileContentError as `from_json` does.
+        """
         try:
             with self.filesystem.open_input_stream(self.path(name)) as stream:
-                return stream.read().decode()
+                content = stream.read()
         except FileNotFoundError:
             return None
+        return from_json(kind, content, file=self.path(name), defaults=defaults)
+
+    def write_json(self, name: str, value: Any, *, indent: int | None = None) -> None:
+        """Write a value as a JSON file; raises as `to_json`, and replaces the file as `write_text` does."""
+        self.write_text(name, to_json(value, indent=indent))
 
     def write_text(self, name: str, text: str) -> None:
-        """Writes a file so that a reader sees the old text or the new one, never a part."""
+        """Write a file so that a reader sees the old text or the new one, never a part of one."""
         path = self.path(name)
         if self.is_local:
             self.filesystem.create_dir(path.rpartition("/")[0])
@@ -107,9 +148,9 @@ class Storage:
             self.filesystem.move(target, path)
 
     def delete(self, name: str) -> None:
-        """Removes a file or a folder with what is in it; nothing happens when it is not there."""
+        """Remove a file, or a folder with all it holds; does nothing when there is none."""
         info = self.filesystem.get_file_info(self.path(name))
-        with suppress(FileNotFoundError):  # somebody else was quicker
+        with suppress(FileNotFoundError):  # another process has just removed it
             if info.type == pafs.FileType.Directory:
                 self.filesystem.delete_dir(info.path)
             elif info.type == pafs.FileType.File:
@@ -117,7 +158,7 @@ class Storage:
 
     @contextmanager
     def write_bundle(self, name: str) -> Iterator[Path]:
-        """Gives a local folder to fill; when the block ends without an error the bundle is complete under `name`."""
+        """Yield a local folder to fill. The bundle is complete under `name` when the block ends without an error."""
         if self.is_local:
             folder = Path(self.path(name))
             folder.mkdir(parents=True, exist_ok=True)
@@ -130,28 +171,63 @@ class Storage:
             self._seal(name, Path(scratch))
 
     def _seal(self, name: str, folder: Path) -> None:
-        files = {path.name: {"sha256": file_sha256(path), "bytes": path.stat().st_size} for path in sorted(folder.iterdir())}
-        self.write_text(f"{name}/{MANIFEST}", json.dumps({"files": files}, indent=1))
+        files = {path.name: FileFacts(sha256=file_sha256(path), bytes=path.stat().st_size) for path in sorted(folder.iterdir())}
+        self.write_json(f"{name}/{MANIFEST}", BundleManifest(files=files), indent=1)
 
     def read_bundle(self, name: str, scratch: Path) -> Path:
-        """A local folder with the bundle's files, every hash verified; remote files are brought into `scratch`.
+        """Return a local folder with the bundle's files, every hash verified. Remote files are copied into `scratch`.
 
         Raises StoreError when the bundle is incomplete or a file is not what was written.
         """
         folder = Path(self.path(name)) if self.is_local else scratch / self.path(name).replace("/", "~")
-        brought = False
-        for file, sha256 in self._manifest(name).items():
+        copied = False
+        for file, facts in self.manifest(name).items():
             if not self.is_local:
-                brought |= self._bring(f"{name}/{file}", folder / file, sha256)
-            if not (folder / file).is_file() or file_sha256(folder / file) != sha256:
+                copied |= self._copy(f"{name}/{file}", folder / file, facts.sha256)
+            if not (folder / file).is_file() or file_sha256(folder / file) != facts.sha256:
                 raise self._damage(name, file)
-        if brought:
+        if copied:
             tidy_scratch(scratch)
         return folder
 
+    def copy_bundle(self, source: str, target: str, replaced: Mapping[str, str]) -> "BundleCopy":
+        """Write the bundle `target` with the files of `source`, apart from those in `replaced`, which get the text given there.
+
+        A local storage links the files, a remote one copies them by itself: their content is not read. The manifest of the copy has
+        the hashes of the source's, so a file that was damaged before is found damaged in the copy too. Raises StoreError when the
+        source is incomplete.
+        """
+        files, linked = dict(self.manifest(source)), True
+        # First: files that are linked keep their age, and a bundle without young files is taken for one that was cut off.
+        for file, text in replaced.items():
+            self.write_text(f"{target}/{file}", text)
+            content = text.encode()
+            files[file] = FileFacts(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+        for file in sorted(files.keys() - replaced.keys()):
+            try:
+                linked &= self._link_or_copy(self.path(f"{source}/{file}"), self.path(f"{target}/{file}"))
+            except FileNotFoundError:
+                raise self._damage(source, file) from None
+        self.write_json(f"{target}/{MANIFEST}", BundleManifest(files=files), indent=1)
+        return BundleCopy(num_bytes=sum(facts.bytes for facts in files.values()), is_linked=linked)
+
+    def _link_or_copy(self, source: str, target: str) -> bool:
+        """Give a file a second name, or copy it where that cannot be. Return whether it takes no more space."""
+        if self.is_local:
+            try:
+                os.link(source, target)
+            except FileNotFoundError:
+                raise
+            except OSError:  # a file system without hard links, or too many of one file
+                shutil.copyfile(source, target)
+                return False
+            return True
+        self.filesystem.copy_file(source, target)
+        return False
+
     def verify_bundle(self, name: str) -> None:
-        """Reads every file of the bundle where it lies, whatever copies there are. Raises StoreError as `read_bundle` does."""
-        for file, sha256 in self._manifest(name).items():
+        """Verify every file of the bundle on the storage itself, not a local copy. Raises StoreError as `read_bundle` does."""
+        for file, facts in self.manifest(name).items():
             digest = hashlib.sha256()
             try:
                 with self.filesystem.open_input_stream(self.path(f"{name}/{file}")) as stream:
@@ -159,24 +235,24 @@ class Storage:
                         digest.update(block)
             except FileNotFoundError:
                 raise self._damage(name, file) from None
-            if digest.hexdigest() != sha256:
+            if digest.hexdigest() != facts.sha256:
                 raise self._damage(name, file)
 
-    def _manifest(self, name: str) -> dict[str, str]:
-        """sha256 by file."""
-        text = self.read_text(f"{name}/{MANIFEST}")
-        if text is None:
-            raise StoreError(f"{self.path(name)} has no {MANIFEST}: it was not written to its end.")
+    def manifest(self, name: str) -> dict[str, FileFacts]:
+        """Return what a bundle's manifest says of its files. Raises StoreError when there is none that can be read."""
         try:
-            return {file: facts["sha256"] for file, facts in json.loads(text)["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise StoreError(f"{self.path(name)}/{MANIFEST} is damaged.") from None
+            manifest = self.read_json(BundleManifest, f"{name}/{MANIFEST}")
+        except FileContentError as error:
+            raise StoreError(str(error)) from None
+        if manifest is None:
+            raise StoreError(f"{self.path(name)} has no {MANIFEST}: writing it was cut off.")
+        return manifest.files
 
     def _damage(self, name: str, file: str) -> StoreError:
         return StoreError(f"{self.path(name)}/{file} is missing or is not what was written (sha256 differs).")
 
-    def _bring(self, name: str, target: Path, sha256: str) -> bool:
-        """Copies a remote file, unless an earlier call or another process of this machine has. Returns whether it did."""
+    def _copy(self, name: str, target: Path, sha256: str) -> bool:
+        """Copy a remote file, unless an earlier call or another process of this machine has. Return whether it did."""
         target.parent.mkdir(parents=True, exist_ok=True)
         os.utime(target.parent)
         if (target.is_file() and file_sha256(target) == sha256) or not self.exists(name):
@@ -188,28 +264,28 @@ class Storage:
 
 
 def scratch_folder() -> Path:
-    """Where this machine keeps copies of remote bundles."""
+    """Return the folder in which this machine keeps copies of remote bundles."""
     root = Path(tempfile.gettempdir()) / "birdclef-store"
     root.mkdir(parents=True, exist_ok=True)
     return root
 
 
 def tidy_scratch(scratch: Path, max_bytes: int = SCRATCH_BYTES) -> None:
-    """Of the copies in a scratch folder, those used last stay, up to `max_bytes`."""
+    """Remove copies from a scratch folder until it holds at most `max_bytes`; those used last stay."""
     found = []
     for folder in scratch.iterdir():
-        with suppress(FileNotFoundError):  # another process brings or removes something in it just now
+        with suppress(FileNotFoundError):  # another process is changing it
             found.append((folder.stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder))
     kept = 0
     for used_at_s, num_bytes, folder in sorted(found, reverse=True):
         kept += num_bytes
-        # A younger one may just be in use by another process.
+        # Another process may be using a younger one.
         if kept > max_bytes and time.time() - used_at_s > SCRATCH_USE_S:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def free_bytes(path: Path) -> int:
-    """Free space where `path` is or will be."""
+    """Return the free bytes of the disk on which `path` is or will be."""
     while not path.exists():
         path = path.parent
     stat = os.statvfs(path)

@@ -1,6 +1,4 @@
-"""What is in a store at a glance: a few lines for each published stage, kept with its pointer, so that plans, listings and
-collecting garbage read one small file a stage and not its record.
-"""
+"""Summaries of published stages, kept beside their pointers: plans, listings and garbage collection read one small file a stage."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,13 +8,14 @@ from typing import Any
 from birdclef_core.identity import fingerprint
 
 SCORE = "cmap_pad5"
+"""The score by which stages are compared, in the stage's own label space."""
 IMPORTED = "imported"
-"""Stands for the code, and in front of the first weights, of a stage that was not trained here."""
+"""Code version of an imported stage; also the beginning of the name of its first weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """A figure that varied over the epochs of a stage."""
+    """Range of a figure over the epochs of a stage."""
 
     low: float
     middle: float
@@ -24,78 +23,79 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread | None":
-        """Lowest, median and highest; without the first of several, in which kernels are chosen and caches are cold."""
+        """Return lowest, median and highest value; None when there is none.
+
+        Of more than two values the first is left out: in the first epoch kernels are chosen and caches are cold.
+        """
         values = values[1:] if len(values) > 2 else values
         return cls(low=min(values), middle=statistics.median(values), high=max(values)) if values else None
 
     def scaled(self, factor: float) -> "Spread":
-        """In another unit."""
+        """Return the same range in another unit."""
         return Spread(low=self.low * factor, middle=self.middle * factor, high=self.high * factor)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageSummary:
-    """A published stage."""
+    """What plans, listings and garbage collection need to know of a published stage."""
 
     stage_id: str
     parent_id: str | None
     recipe: str
     stage: str
     score: float
-    """`cmap_pad5` in the stage's own label space."""
+    """`cmap_pad5` in the stage's own label space; NaN when the stage was not scored."""
     epochs: int
+    """Number of epochs it was trained for."""
     cost_s: float
+    """Device seconds of training and evaluation."""
     num_bytes: int
+    """Size of the stage's files."""
     device: str
+    """Name of the GPU or CPU that trained it."""
     finished_at: str
+    """Time of publication, ISO 8601."""
     work: str
-    """Hash of all that the time for one clip depends on, device and clip length apart: model, precision, what is frozen."""
+    """Hash of what the time for one clip depends on, apart from device and clip length: model, precision, what is frozen."""
     clip_s: float
+    """Length of a training clip in seconds."""
     config: str
-    """Hash of model and stage as they were configured."""
+    """Hash of the configuration of model and stage."""
     label_space: str
+    """Hash of the label space."""
     data: str
     """Fingerprint of the recordings."""
     code: str
+    """Code version."""
     start: str
-    """First weights of a stage without a parent, else empty."""
+    """Name of the first weights of a stage without a parent, else empty."""
     clips_per_s: Spread | None
-    """Training alone."""
+    """Clips trained per second, evaluation not included."""
     evaluate_s: Spread | None
-    """One evaluation."""
+    """Seconds of one evaluation."""
+    adopted_from: str = ""
+    """The stage of an older code version that it was adopted from, if it was."""
+    is_linked: bool = False
+    """Whether its files are hard links to those of that stage, so that both together take the space of one."""
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "StageSummary":
-        spreads = {name: values[name] and Spread(**values[name]) for name in ("clips_per_s", "evaluate_s")}
-        return cls(**{**values, **spreads})
+
+def original_of(stage_id: str, summaries: Mapping[str, StageSummary]) -> str:
+    """Return the stage whose training a stage is: itself, or where its adoption began, as far back as `summaries` go."""
+    while (item := summaries.get(stage_id)) and item.adopted_from in summaries:
+        stage_id = item.adopted_from
+    return stage_id
 
 
-def summarise_record(record: Any, num_bytes: int) -> StageSummary:
-    """The summary of a StageRecord."""
-    config, model = record.identity.get("stage", {}), record.identity.get("model", {})
-    return StageSummary(
-        stage_id=record.stage_id,
-        parent_id=record.parent_id,
-        recipe=record.recipe,
-        stage=record.stage,
-        score=record.metrics.get(SCORE, float("nan")),
-        epochs=len(record.history),
-        cost_s=record.cost_s,
-        num_bytes=num_bytes,
-        device=record.environment.get("device", ""),
-        finished_at=record.finished_at,
-        work=work_of(model, config),
-        clip_s=config.get("clip_s", 0.0),
-        config=fingerprint([model, config])[:16],
-        label_space=record.identity.get("label_space", ""),
-        data=record.identity.get("data", ""),
-        code=record.identity.get("code", ""),
-        start="" if record.parent_id else record.identity.get("parent", ""),
-        clips_per_s=Spread.of([epoch["clips_per_s"] for epoch in record.history if "clips_per_s" in epoch]),
-        evaluate_s=Spread.of([epoch["evaluate_s"] for epoch in record.history if "evaluate_s" in epoch]),
-    )
+def files_of(stage_id: str, summaries: Mapping[str, StageSummary]) -> str:
+    """Return whose files a stage has: the same for stages that share theirs as hard links."""
+    return original_of(stage_id, summaries) if summaries[stage_id].is_linked else stage_id
+
+
+def total_bytes(summaries: Mapping[str, StageSummary]) -> int:
+    """Return the space that stages take together: files that they share count once."""
+    return sum({files_of(stage_id, summaries): item.num_bytes for stage_id, item in summaries.items()}.values())
 
 
 def work_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """See StageSummary.work; from the canonical forms of ModelConfig and StageConfig."""
+    """Return the value of `StageSummary.work` for the canonical forms of a ModelConfig and a StageConfig."""
     return fingerprint([model, config.get("precision"), config.get("freeze_encoder")])[:16]

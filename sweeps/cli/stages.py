@@ -27,13 +27,7 @@ def add_stage_commands(commands: Any) -> None:
         commands, "replay", "train a stage again from its record, in a store of its own, and compare scores and weights", _replay
     )
     replay.add_argument("reference", metavar="REF", help=REFERENCE)
-    replay.add_argument("--data", type=Path, metavar="DIR", help="the data folder (default: the one that the sweep used)")
-    replay.add_argument(
-        "--pretrained", metavar="auto|off|PATH", help="first weights of the encoder (default: as the sweep had them)"
-    )
-    replay.add_argument(
-        "--cache-dir", default=DEFAULT_CACHE, metavar="DIR", help=f"folder for decoded audio (default {DEFAULT_CACHE})"
-    )
+    _add_replay_inputs(replay)
 
     store = commands.add_parser("store", help="list, verify and clean up the store of trained stages").add_subparsers(
         required=True, metavar="COMMAND"
@@ -49,6 +43,16 @@ def add_stage_commands(commands: Any) -> None:
     )
     garbage.add_argument("--max-bytes", type=bytes_argument, metavar="N", help="most bytes that the store may have, such as 200G")
     garbage.add_argument("--yes", action="store_true", help="remove what is shown")
+    adopt = _command(store, "adopt", "reuse stages of an older code version after proof that this code trains the same", _adopt)
+    adopt.description = (
+        "Stages are kept under a hash that includes the code version, so a change of the code makes sweeps train them again. This command "
+        "trains one stage of each kind (head, loss, label space, precision, encoder frozen or not) again. Where the weights are the same "
+        "to the bit, it keeps a certificate and makes all stages of that kind known under the ids of this code. Without --yes it shows what "
+        "it would train and reuse. Exit code 1 if a kind could not be proven."
+    )
+    adopt.add_argument("--from", dest="old_code", required=True, metavar="CODE", help="first digits of the older code version")
+    adopt.add_argument("--yes", action="store_true", help="train what must be trained, and reuse what is proven")
+    _add_replay_inputs(adopt)
     own = _command(store, "import", "put a checkpoint of your own into the store, for --from-stage", _import)
     own.add_argument("file", type=Path, help="a safetensors file, or a state dict saved by torch")
     own.add_argument("--recipe", required=True, metavar="NAME", help="the recipe whose model it is")
@@ -74,6 +78,17 @@ def _command(commands: Any, name: str, help_text: str, run: Any) -> argparse.Arg
     )
     parser.set_defaults(run=run)
     return parser
+
+
+def _add_replay_inputs(parser: argparse.ArgumentParser) -> None:
+    """What a stage that is trained again was made of and is not in the store."""
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the data folder (default: the one that the sweep used)")
+    parser.add_argument(
+        "--pretrained", metavar="auto|off|PATH", help="first weights of the encoder (default: as the sweep had them)"
+    )
+    parser.add_argument(
+        "--cache-dir", default=DEFAULT_CACHE, metavar="DIR", help=f"folder for decoded audio (default {DEFAULT_CACHE})"
+    )
 
 
 def _explain(arguments: argparse.Namespace) -> int:
@@ -168,7 +183,24 @@ def _collect(arguments: argparse.Namespace) -> int:
         print("Removed.")
     elif garbage.is_some:
         print("Nothing was removed. Give --yes to remove it.")
-    return 0 if garbage.plan is None or garbage.plan.fits else 1
+    return 0 if garbage.chosen is None or garbage.chosen.fits else 1
+
+
+def _adopt(arguments: argparse.Namespace) -> int:
+    from sweeps.checkpoints.adopt import adoption_lines, plan_adoption, plan_lines, prove, publish
+    from sweeps.checkpoints.references import existing_storage
+    from sweeps.checkpoints.replay import recording_finder
+
+    storage = existing_storage(arguments.storage)
+    finder = recording_finder(storage, arguments.data, arguments.cache_dir)
+    plan = plan_adoption(storage, arguments.old_code, finder, arguments.pretrained, _say)
+    print("\n".join(plan_lines(plan)))
+    if not arguments.yes:
+        print("Nothing was trained or reused: --yes does it.")
+        return 0
+    proofs = prove(plan, _say)
+    print("\n".join(adoption_lines(publish(plan, proofs))))
+    return 0 if len(proofs) == len(plan.kinds) else 1
 
 
 def _import(arguments: argparse.Namespace) -> int:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from birdclef_core.errors import BirdclefError
-from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, never
 from birdclef_core.stages.epochs import EpochMetrics
+from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, never
 from birdclef_core.stages.training import StageTask, TrainingData, environment, train_stage
 from birdclef_core.store.leases import Hold, alone
 from birdclef_core.store.stage_store import StageStore
@@ -104,7 +104,9 @@ def _reused(task: StageTask, index: int, store: StageStore, name: str) -> TrialU
     metrics = {tracked_name(task.config.label_space, name): value for name, value in scores.items()}
     update = _update("reused", task, index, epoch=task.config.epochs, score=scores.get(SCORE, float("nan")), metrics=metrics)
     if record is not None:
-        update.cost_s, update.is_own = record.cost_s, bool(name) and record.trained_by == name
+        # What an adopted stage has cost was charged to its trial under the id that it had then.
+        is_own = bool(name) and record.trained_by == name and not record.adopted_from
+        update.cost_s, update.is_own = record.cost_s, is_own
     return update
 
 

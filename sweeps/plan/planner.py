@@ -1,13 +1,12 @@
 """Gathers what a plan needs (the store, this device, a short calibration) and sets it against what a sweep really took."""
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from birdclef_core.data.dataset import Dataset
+from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.models.detector import Detector
 from birdclef_core.stages.training import StageTask, environment
 from birdclef_core.store.stage_store import StageStore
@@ -16,7 +15,7 @@ from birdclef_core.store.summary import Spread, StageSummary
 from sweeps.execution.cluster import Slots
 from sweeps.plan.calibration import measure_clips_per_s
 from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, work_of_task
-from sweeps.plan.plan import Plan, make_plan
+from sweeps.plan.plan import Amount, Plan, make_plan
 from sweeps.plan.text import hours_text
 from sweeps.schedule.records import TrialRecord
 from sweeps.search.chains import ChainBuilder
@@ -95,45 +94,63 @@ def _weight_bytes(task: StageTask, num_classes: int) -> int:
     return BYTES_A_FLOAT * sum(tensor.numel() for tensor in model.state_dict().values())
 
 
-def save_plan(storage: Storage, plan: Plan, file: str) -> None:
-    """Keeps a plan's figures with the sweep, so that they can be set against what it took, by a later driver too."""
-    figures = {name: asdict(amount) for name, amount in (("alone", plan.alone), ("shared", plan.shared), ("pruned", plan.pruned))}
-    kept = {"trials": plan.trials, "stages_asked": plan.stages_asked, "stages_new": plan.stages_unique - plan.stages_stored}
-    storage.write_text(file, json.dumps(kept | figures, indent=1))
+@dataclass(frozen=True, kw_only=True)
+class PlanFigures:
+    """The figures of a plan that are kept with the sweep, `plan.json`, to be compared with what the sweep took."""
+
+    trials: int
+    stages_asked: int
+    """Stages of all chains, those of several trials counted for each."""
+    stages_new: int
+    """Different stages that the store did not have."""
+    alone: Amount
+    shared: Amount
+    pruned: Amount
 
 
-def against_actual(storage: Storage, trials: Iterable[TrialRecord], wall_s: float, file: str) -> list[str]:
-    """What was planned beside what the trials took; empty when no plan was kept. `wall_s`: of this run of the driver."""
-    text = storage.read_text(file)
-    if text is None:
-        return []
-    planned: Mapping[str, Any] = json.loads(text)
+def save_plan(storage: Storage, plan: Plan, file: str) -> PlanFigures:
+    """Keep a plan's figures with the sweep, and return them."""
+    figures = PlanFigures(
+        trials=plan.trials,
+        stages_asked=plan.stages_asked,
+        stages_new=plan.stages_unique - plan.stages_stored,
+        alone=plan.alone,
+        shared=plan.shared,
+        pruned=plan.pruned,
+    )
+    storage.write_json(file, figures, indent=1)
+    return figures
+
+
+def load_plan(storage: Storage, file: str) -> PlanFigures | None:
+    """Return the figures that were kept; None when there are none. Raises InputError when the file cannot be read."""
+    try:
+        return storage.read_json(PlanFigures, file)
+    except FileContentError as error:
+        raise InputError(f"{error} Remove the file: the sweep is planned again when it is resumed.") from None
+
+
+def against_actual(planned: PlanFigures, trials: Iterable[TrialRecord], wall_s: float) -> list[str]:
+    """Return a table of what was planned and what the trials took. `wall_s`: seconds of this run of the driver."""
     records = list(trials)
     spent_h = sum(record.cost_s for record in records) / 3600
     saved_h = sum(record.saved_s for record in records) / 3600
+    amounts = (planned.shared, planned.pruned)
     rows = [
-        ("trials", str(planned["trials"]), "", str(len(records))),
-        ("stages asked for", str(planned["stages_asked"]), "", str(sum(len(record.stage_ids) for record in records))),
-        ("stages trained", str(planned["stages_new"]), "", str(sum(len(record.trained_ids) for record in records))),
+        ("trials", str(planned.trials), "", str(len(records))),
+        ("stages requested", str(planned.stages_asked), "", str(sum(len(record.stage_ids) for record in records))),
+        ("stages trained", str(planned.stages_new), "", str(sum(len(record.trained_ids) for record in records))),
         (
             "epochs trained",
-            *(f"{planned[name]['epochs']:,.0f}" for name in ("shared", "pruned")),
+            *(f"{amount.epochs:,.0f}" for amount in amounts),
             f"{sum(record.epochs_trained for record in records):,}",
         ),
-        ("worker time", *(_hours(planned[name]["worker_hours"]) for name in ("shared", "pruned")), hours_text(_exact(spent_h))),
-        (
-            "wall time",
-            *(_hours(planned[name]["wall_hours"]) for name in ("shared", "pruned")),
-            hours_text(_exact(wall_s / 3600)),
-        ),
+        ("worker time", *(hours_text(amount.worker_hours) for amount in amounts), hours_text(_exact(spent_h))),
+        ("wall time", *(hours_text(amount.wall_hours) for amount in amounts), hours_text(_exact(wall_s / 3600))),
     ]
-    lines = ["Plan against actual", f"  {'':<18}{'planned':>29}{'with pruning':>29}{'actual':>20}"]
-    lines += [f"  {title:<18}{plain:>29}{pruned:>29}{actual:>20}" for title, plain, pruned, actual in rows]
+    lines = ["Plan against actual", f"  {'':<18}{'planned':>41}{'with pruning':>41}{'actual':>20}"]
+    lines += [f"  {title:<18}{plain:>41}{pruned:>41}{actual:>20}" for title, plain, pruned, actual in rows]
     return [*lines, f"  Wall time is of this run. Reused stages would have taken {hours_text(_exact(saved_h))} more."]
-
-
-def _hours(values: Mapping[str, float] | None) -> str:
-    return hours_text(Spread(**values) if values else None)
 
 
 def _exact(hours: float) -> Spread:

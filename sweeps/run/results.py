@@ -1,10 +1,10 @@
 """What a sweep leaves when it ends: its best trial, and the files in the sweep's `result/` folder."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from birdclef_core.json_files import to_json
 from birdclef_core.store.stage_store import StageStore
 from sweeps.run.ranking import ranked_markdown, ranking
 from sweeps.run.tree_picture import MAX_TRIALS, tree_page
@@ -39,6 +39,6 @@ def write_result(folder: Path, result: SweepResult, store: StageStore) -> None:
     folder.mkdir(exist_ok=True)
     ranked = ranking(result.trials)
     (folder / "ranking.md").write_text(ranked_markdown(result.trials) + "\n")
-    (folder / "trials.json").write_text(json.dumps([asdict(record) for record in ranked], indent=1))
+    (folder / "trials.json").write_text(to_json(ranked, indent=1))
     summaries = store.summaries({stage_id for record in ranked[:MAX_TRIALS] for stage_id in record.reached_ids()})
     (folder / "tree.html").write_text(tree_page(result.trials, summaries, result.name))

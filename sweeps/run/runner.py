@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ray import tune
 from rich.console import Console
@@ -29,7 +29,7 @@ from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, Coordin
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import Plan
-from sweeps.plan.planner import Planner, against_actual, save_plan
+from sweeps.plan.planner import PlanFigures, Planner, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
 from sweeps.run import messages
 from sweeps.run.console import SweepConsole
@@ -39,10 +39,11 @@ from sweeps.run.request import SweepRequest, extend_request, new_request, plan_r
 from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator, Observer
+from sweeps.schedule.records import State, SweepRecord
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
-from sweeps.tracking.connect import make_tracker
+from sweeps.tracking.connect import check_state, make_tracker
 from sweeps.tracking.events import SweepFinished, SweepStarted, Tracker
 from sweeps.tracking.observer import TrackingObserver
 
@@ -117,18 +118,19 @@ class _Driver:
 
     def run(self) -> SweepResult:
         """Run the sweep to its end, or until it is interrupted."""
+        planned = load_plan(self.records.storage, self.request.plan_file)
+        check_state(self.options.tracking_uri, self.local_dir)
         with self._inputs(self._make_place, only_driver=True) as inputs:
-            description = self._begin(inputs)
+            record = self._begin(inputs)
             self.cache.build_and_say(inputs.dataset, self.console)
             started = time.monotonic()
-            if not self.records.storage.exists(self.request.plan_file):
-                self._keep_plan(inputs)
+            if planned is None:
+                planned = self._keep_plan(inputs)
             tracker = make_tracker(self.options.tracking_uri, self.local_dir)
             try:
-                result, store_budget = self._search(inputs, description, tracker)
+                result, store_budget = self._search(inputs, record, tracker)
                 mine = result.trials[self.request.first_trial :]
-                wall_s = time.monotonic() - started
-                self._say(*against_actual(self.records.storage, mine, wall_s, self.request.plan_file))
+                self._say(*against_actual(planned, mine, time.monotonic() - started))
                 self._say(*(store_budget.outcome() if store_budget else ()))
             finally:
                 self._deliver(tracker)
@@ -183,27 +185,28 @@ class _Driver:
             chains=inputs.chains, dataset=inputs.dataset, store=self.store, slots=inputs.slots, known=self.request.known
         )
 
-    def _keep_plan(self, inputs: _Inputs) -> None:
+    def _keep_plan(self, inputs: _Inputs) -> PlanFigures:
         """Keep the plan of a new sweep or extension, to be compared with what it takes."""
         plan = self._planner(inputs).plan(inputs.samples)
-        save_plan(self.records.storage, plan, self.request.plan_file)
+        figures = save_plan(self.records.storage, plan, self.request.plan_file)
         folder = self.local_dir / RESULT_FOLDER
         folder.mkdir(exist_ok=True)
         (folder / self.request.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
         self._say(*plan_lines(plan, with_tree=False), *self._budget_lines(plan))
+        return figures
 
     def _budget_lines(self, plan: Plan) -> list[str]:
         max_bytes = self.options.max_store_bytes
         return [] if max_bytes is None else [budget_line(self.store, plan, max_bytes)]
 
-    def _begin(self, inputs: _Inputs) -> dict[str, Any]:
+    def _begin(self, inputs: _Inputs) -> SweepRecord:
         """Say what is going to happen and write it into the sweep's record, which is returned."""
         request, chains, known = self.request, inputs.chains, len(self.request.known)
         if inputs.budget == "small":
             self._say(messages.SMALL_BUDGET)
         extends = request.kind == "extend"
         self._say(messages.sweep_line(self.name, chains, inputs.slots, samples=inputs.samples, known=known, extends=extends))
-        if request.record.get("code_version", chains.code_version) != chains.code_version:
+        if request.record and request.record.code_version != chains.code_version:
             self._say(messages.CODE_CHANGED)
         return request.begin(
             chains.search,
@@ -214,7 +217,7 @@ class _Driver:
 
     # The trials.
 
-    def _search(self, inputs: _Inputs, description: dict[str, Any], tracker: Tracker) -> tuple[SweepResult, StoreBudget | None]:
+    def _search(self, inputs: _Inputs, record: SweepRecord, tracker: Tracker) -> tuple[SweepResult, StoreBudget | None]:
         """Run the trials, and write and print their result."""
         chains, slots, samples = inputs.chains, inputs.slots, inputs.samples
         book = TrialBook(self.records, DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name))
@@ -233,11 +236,9 @@ class _Driver:
             if coordinator.incomparable:
                 self._say(messages.incomparable_line(len(coordinator.incomparable), len(self.request.known)))
             # The sweep's first search names the experiment, also when it is extended with another: its trials stay together.
-            tracker.record(
-                SweepStarted(sweep=self.name, search=description["search"], tags=tags, note=self._note(chains, samples))
-            )
+            tracker.log(SweepStarted(sweep=self.name, search=record.search, tags=tags, note=self._note(chains, samples)))
             interrupted = self._fit(coordinator, inputs)
-        return self._conclude(coordinator, description, tracker, interrupted), store_budget
+        return self._conclude(coordinator, record, tracker, interrupted), store_budget
 
     def _fit(self, coordinator: Coordinator, inputs: _Inputs) -> bool:
         """Let Ray Tune run the trials; True when it was interrupted."""
@@ -294,19 +295,15 @@ class _Driver:
 
     # After the trials.
 
-    def _conclude(
-        self, coordinator: Coordinator, description: dict[str, Any], tracker: Tracker, interrupted: bool
-    ) -> SweepResult:
+    def _conclude(self, coordinator: Coordinator, record: SweepRecord, tracker: Tracker, interrupted: bool) -> SweepResult:
         """Write the result, send it to the tracker and print it. Raises BirdclefError when no trial has finished."""
         trials = list(coordinator.trials.values())
         result = sweep_result(self.name, trials, self.store, interrupted=interrupted)
-        status: Literal["interrupted", "finished", "failed"] = (
-            "interrupted" if interrupted else "finished" if result.best else "failed"
-        )
-        self.request.set_state(description, status, trials=len(trials))
+        state: State = "interrupted" if interrupted else "finished" if result.best else "failed"
+        self.request.end(record, state, trials=len(trials))
         folder = self.local_dir / RESULT_FOLDER
         write_result(folder, result, self.store)
-        tracker.record(SweepFinished(status=status, table_markdown=ranked_markdown(trials), artifacts=folder.name))
+        tracker.log(SweepFinished(status=state, table_markdown=ranked_markdown(trials), artifacts=folder.name))
         self.console.print(ranked_table(trials))
         if endings := early_endings(trials):
             self._say("Trials that did not finish, and why:", *(escape(line) for line in endings))

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from functools import partial
 
 from birdclef_core.errors import BirdclefError
-from birdclef_core.store.garbage import MUST_STAY, GarbagePlan, collect, plan_garbage
+from birdclef_core.store.garbage import MUST_STAY, GarbageList, choose_garbage, collect
 from birdclef_core.store.leases import FOLDER
 from birdclef_core.store.leftovers import find_leftovers
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
-from birdclef_core.store.summary import StageSummary
+from birdclef_core.store.summary import StageSummary, total_bytes
 from sweeps.checkpoints.garbage import needed_by_sweep, stages_in_training
 from sweeps.checkpoints.references import best, store_of
 from sweeps.plan.plan import CHECKPOINTS_KEPT, STATES_A_CHECKPOINT, Plan
@@ -39,7 +39,7 @@ NAMED = 4
 
 def budget_line(store: StageStore, plan: Plan, max_bytes: int) -> str:
     """One line: what a planned sweep will add to the store, and how many bytes the store may take."""
-    now = sum(item.num_bytes for item in store.summaries().values()) + sum(store.unfinished().values())
+    now = total_bytes(store.summaries()) + sum(store.unfinished().values())
     takes = f"  Store: it takes {bytes_text(now)} now and may take {bytes_text(max_bytes)} (--max-store-bytes)"
     if plan.stored_bytes is None or plan.working_bytes is None:
         return f"{takes}; how much the sweep adds is not known. When it is full, what is least worth keeping is removed."
@@ -167,7 +167,7 @@ class StoreBudget(Observer):
         self._others.read()
         keep = self._others.keep | self._needed() | stages_in_training(self._store)
         make_plan = partial(
-            plan_garbage,
+            choose_garbage,
             self._summaries,
             {stage_id: self._uses[stage_id] + self._others.uses[stage_id] for stage_id in self._summaries},
             keep,
@@ -212,7 +212,7 @@ class StoreBudget(Observer):
         """Ids of the stages that the open trials and the best trial of this sweep need."""
         return self._start | stages_of(self._book.open_trials) | set(self._best.stage_ids if self._best else ())
 
-    def _remove(self, plan: GarbagePlan) -> None:
+    def _remove(self, plan: GarbageList) -> None:
         if not plan.removals and not plan.abandoned:
             return
         collect(self._store, plan)
@@ -224,7 +224,7 @@ class StoreBudget(Observer):
         self._say(f"Store: removed {_what(plan)} to stay within {bytes_text(self._max_bytes)}.")
 
 
-def _what(plan: GarbagePlan) -> str:
+def _what(plan: GarbageList) -> str:
     """`3 stages (12.0 MiB: train_ce 28befb19, ...)`, and epoch checkpoints."""
     parts = []
     if plan.removals:

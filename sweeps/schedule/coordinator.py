@@ -165,7 +165,7 @@ class Coordinator:
             return Failed(update.message)
         rung = rung_at(trial.chain[update.stage_index].config, update.epoch, update.epochs)
         if rung is not None and rung.epoch:
-            trial.record.middle_scores[update.stage] = [update.epoch, update.epochs, update.score]
+            trial.record.middle_scores[update.stage] = (update.epoch, update.epochs, update.score)
         stopped = self._verdicts.judge(rung, update.stage_id, update.score) if rung is not None else None
         if update.done:
             score = update.metrics.get(OBJECTIVE)

@@ -1,99 +1,156 @@
-"""What a sweep remembers: its own description and one small file a trial, so that any driver can take it up again."""
+"""The records of a sweep: one of the sweep itself and one of each trial, so that any driver can go on with it."""
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from birdclef_core.errors import InputError
+from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.store.storage import Storage
+from sweeps.options import SweepOptions
 from sweeps.schedule.pruning import Rung, Stopped
+from sweeps.search.space import Search
 
 Status = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
+State = Literal["running", "interrupted", "finished", "failed"]
 SWEEP_FILE = "sweep.json"
-VERSION = 2
-"""Of the files below. A sweep whose records are of another version is not taken up: what they mean would be guessed."""
+VERSION: Literal[2] = 2
+"""Version of the record of a sweep. One of another version is refused, because what it means could only be guessed."""
 
 
 def trial_name(number: int) -> str:
-    """Trials are numbered from 0 in the order in which they were drawn."""
+    """Return the name of a trial. Trials are numbered from 0 in the order in which they were drawn."""
     return f"t{number:04d}"
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepPart:
+    """The start of a sweep, or one of its extensions."""
+
+    started_at: str
+    """Time of its start, ISO 8601."""
+    first_trial: int
+    """Number of its first trial."""
+    samples: int
+    """Number of its trials."""
+    options: SweepOptions
+    search: Search
+    """The search that its trials are drawn from: editing the file that it was read from changes nothing."""
+    pretrained: dict[str, str]
+    """The first weights by encoder; empty where trials start from a stage."""
+    code_version: str
+    versions: dict[str, str]
+    """Versions of Python and the libraries."""
+    git_commit: str
+    """The commit of the code, with `+` where files differed from it; empty outside a checkout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """The record of a sweep, `sweep.json`."""
+
+    version: Literal[2]
+    name: str
+    search: str
+    """Name of the search of its start. It names the experiment in which all trials are found."""
+    data_fingerprint: str
+    """Fingerprint of the recordings."""
+    started_at: str
+    """Time of its start, ISO 8601."""
+    options: SweepOptions
+    """The options that it runs with now, or ran with last."""
+    code_version: str
+    """Code version of its last part."""
+    trials: int
+    """Number of trials that it had when this was written; it may have more by now."""
+    parts: tuple[SweepPart, ...]
+    """Its start, then its extensions. A driver goes on with the last one."""
+    state: State
+    state_since: str
+    """Time since when it is in that state, ISO 8601."""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InputError("parts must hold at least one part, the start of the sweep.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a trial ended, as the sampler is told."""
+    """The outcome of a trial as it is reported to the sampler."""
 
     kind: Literal["score", "pruned", "failed"]
     value: float | None = None
     """The objective, or the last intermediate score of a pruned trial."""
     step: int = 0
-    """For a pruned trial, how far it came."""
+    """Number of epochs that a pruned trial reached, all stages together."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToldDraw:
-    """One thing that the sampler was told of a configuration."""
+    """A draw whose outcome was reported to the sampler."""
 
     draw: int
-    """Number of the sampler's draw. A configuration has several when it was drawn again, or went on after it was pruned."""
+    """Number of the draw. A configuration has several if it was drawn again, or went on after it was pruned."""
     recipe: str
     params: dict[str, Any]
-    """As they were drawn: where an extended sweep draws what an older trial was, they may be others than the trial's."""
+    """The parameters of the draw. In an extended sweep they may differ from those of the trial with the same configuration."""
     outcome: Outcome
 
 
 @dataclass(kw_only=True)
 class TrialRecord:
-    """One trial: what was asked for and what became of it."""
+    """The record of a trial: its configuration and its results. The driver changes it while the trial runs."""
 
     trial: str
     recipe: str
     params: dict[str, Any]
     stage_ids: list[str]
+    """Ids of the stages of its chain, first to last."""
     stages: list[str] = field(default_factory=list)
-    """Names of the stages of its chain."""
+    """Names of these stages."""
     kinds: list[str] = field(default_factory=list)
-    """Label space and loss of each, as in Rung.kind."""
+    """Label space and loss of these stages, as in `Rung.kind`."""
     config_id: str = ""
-    """Hash of model and stages as they were configured: whether parameters still mean the same in a changed search."""
+    """Hash of the configured model and stages. It tells whether the same parameters mean the same in a changed search."""
     status: Status = "waiting"
-    """`waiting`: for a slot, or for a prefix that another trial is training."""
+    """`waiting`: for a slot, or for a stage that another trial is training."""
     stage: str = ""
+    """Name of its present or last stage."""
     epoch: int = 0
+    """Present or last epoch of that stage."""
     epochs_done: int = 0
-    """Of all stages together, reused ones included."""
+    """Number of epochs of all stages together, those of reused stages included."""
     epochs_trained: int = 0
-    """Without those of reused stages."""
+    """Number of epochs that the trial itself trained."""
     stage_scores: dict[str, float] = field(default_factory=dict)
-    """Score at the end of each stage, in the stage's own label space."""
-    middle_scores: dict[str, list[float]] = field(default_factory=dict)
-    """By stage, where it was looked at halfway: epoch, epochs, score."""
+    """Score at the end of each stage, in the stage's own label space, by name of the stage."""
+    middle_scores: dict[str, tuple[int, int, float]] = field(default_factory=dict)
+    """Epoch, epochs of the schedule and score in the middle of each stage that has a rung there, by name of the stage."""
     trained_ids: list[str] = field(default_factory=list)
-    """Stages that this trial itself has trained to their end."""
+    """Ids of the stages that the trial itself trained to their end."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """The latest; of a finished trial those of its last stage."""
+    """The latest metrics; for a finished trial, those of its last stage."""
     score: float | None = None
-    """The objective: `val/cmap_pad5` of the last stage of a finished trial."""
+    """The objective of a finished trial: `val/cmap_pad5` of its last stage."""
     spent_s: dict[str, float] = field(default_factory=dict)
-    """Device seconds spent by this trial, by stage."""
+    """Device seconds that the trial spent, by name of the stage."""
     reused_s: dict[str, float] = field(default_factory=dict)
-    """Device seconds that reused stages would have cost, by stage."""
+    """Device seconds that its reused stages would have cost, by name of the stage."""
     reason: str = ""
+    """Why it was pruned, failed or interrupted."""
     stopped: Stopped | None = None
-    """Of a pruned trial: the stage at which it was, and the score."""
+    """For a pruned trial, the stage that was stopped and its score."""
     told: list[ToldDraw] = field(default_factory=list)
-    """All that the sampler was told of this configuration, so that a later driver's sampler knows the same."""
+    """All draws of this configuration whose outcomes were reported to the sampler; they are reported to a later driver's too."""
 
     @property
     def cost_s(self) -> float:
-        """Device seconds spent by this trial."""
+        """Device seconds that the trial spent."""
         return sum(self.spent_s.values())
 
     @property
     def saved_s(self) -> float:
-        """Device seconds that reused stages would have cost."""
+        """Device seconds that its reused stages would have cost."""
         return sum(self.reused_s.values())
 
     @property
@@ -101,93 +158,89 @@ class TrialRecord:
         return self.status in ("finished", "pruned", "failed")
 
     def begin_again(self, stage_ids: list[str]) -> None:
-        """Forgets what it will be told anew when it goes on from the store; what it has cost stays."""
+        """Forget the results that updates bring again when it starts from the store once more. What it has cost stays."""
         self.stage_ids, self.stage, self.epoch, self.epochs_done = stage_ids, "", 0, 0
         self.stage_scores, self.middle_scores, self.metrics, self.reused_s = {}, {}, {}, {}
         self.score, self.reason, self.stopped = None, "", None
 
     def reached_ids(self) -> list[str]:
-        """Ids of the stages whose ends are known, also of one that was stopped before this trial ran it."""
+        """Return the ids of the stages whose end is known, also of one that was stopped before this trial ran it."""
         known = len(self.stage_scores)
         if self.stopped is not None and not self.stopped.rung.epoch:
             known = max(known, self.stages.index(self.stopped.rung.stage) + 1)
         return self.stage_ids[:known]
 
     def rung_scores(self) -> Iterator[tuple[Rung, str, float]]:
-        """Rung, stage id and score wherever it was compared with others."""
+        """Yield the rung, stage id and score wherever the trial was compared with others."""
         ids = dict(zip(self.stages, self.stage_ids, strict=True))
         kinds = dict(zip(self.stages, self.kinds, strict=True))
         for stage, (epoch, epochs, score) in self.middle_scores.items():
-            yield Rung(stage, int(epoch), int(epochs), kinds[stage]), ids[stage], score
+            yield Rung(stage, epoch, epochs, kinds[stage]), ids[stage], score
         for stage, score in self.stage_scores.items():
             yield Rung(stage, kind=kinds[stage]), ids[stage], score
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> "TrialRecord":
-        """Raises ValueError, saying what is wrong, for anything but the whole record of a trial."""
-        values = json.loads(text)
-        names = {item.name for item in fields(cls)}
-        if not isinstance(values, dict) or values.keys() != names:
-            odd = sorted(names ^ values.keys()) if isinstance(values, dict) else ["everything"]
-            raise ValueError(f"its fields are not those of a trial in this version of the code ({', '.join(odd)})")
-        try:
-            if stopped := values["stopped"]:
-                values["stopped"] = Stopped(**{**stopped, "rung": Rung(**stopped["rung"])})
-            values["told"] = [ToldDraw(**{**item, "outcome": Outcome(**item["outcome"])}) for item in values["told"]]
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"its fields are not those of a trial in this version of the code ({error})") from None
-        return cls(**values)
+    def problem(self) -> str:
+        """Return what is wrong with a record whose fields contradict each other; empty when nothing is."""
+        if not len(self.stage_ids) == len(self.stages) == len(self.kinds) > 0:
+            return "stage_ids, stages and kinds must be of the same stages, one or more"
+        named = {*self.stage_scores, *self.middle_scores, *([self.stopped.rung.stage] if self.stopped else ())}
+        if others := sorted(named - set(self.stages)):
+            return f"its scores must be of its stages, but {others[0]} is none of them"
+        return ""
 
 
 class Records(Protocol):
     """Where a coordinator keeps its trials."""
 
     def load_trials(self) -> list[TrialRecord]:
-        """Every trial, in the order in which they were drawn."""
+        """Return every trial, in the order in which they were drawn."""
 
     def save_trial(self, record: TrialRecord) -> None:
-        """Keeps the trial as it is now; it is safe from a kill -9 of this process afterwards."""
+        """Keep the trial as it is now. When this returns, a kill -9 of this process cannot lose it."""
 
 
 @dataclass(frozen=True)
 class SweepRecords:
-    """The files of one sweep: `sweep.json` and `trials/<trial>.json`. Only the driver writes them."""
+    """The records of one sweep: `sweep.json` and `trials/<trial>.json`. Only the driver writes them."""
 
     storage: Storage
 
     def exists(self) -> bool:
         return self.storage.exists(SWEEP_FILE)
 
-    def save_sweep(self, description: dict[str, Any]) -> None:
-        self.storage.write_text(SWEEP_FILE, json.dumps({"version": VERSION, **description}, indent=1))
+    def save_sweep(self, record: SweepRecord) -> None:
+        self.storage.write_json(SWEEP_FILE, record, indent=1)
 
-    def load_sweep(self) -> dict[str, Any]:
-        """Raises InputError when there is no such sweep, naming those beside it, or when its record cannot be read."""
-        text = self.storage.read_text(SWEEP_FILE)
-        if text is None:
+    def load_sweep(self) -> SweepRecord:
+        """Return the sweep's record. Raises InputError when there is no such sweep, naming those beside it, or it cannot be read.
+
+        Options and settings of the search that it lacks have their defaults: it may be older than they are.
+        """
+        try:
+            record = self.storage.read_json(SweepRecord, SWEEP_FILE, defaults=True)
+        except FileContentError as error:
+            raise self._refusal(SWEEP_FILE, self._other_version() or f"cannot be read: {error.problem}") from None
+        if record is None:
             parent, _, name = self.storage.root.rpartition("/")
             beside = Storage(self.storage.filesystem, parent)
             known = [other for other in beside.names() if beside.exists(f"{other}/{SWEEP_FILE}")]
             raise InputError(f"There is no sweep {name!r} in {parent}; those that exist: {', '.join(known) or 'none'}.")
+        return record
+
+    def _other_version(self) -> str:
+        """Return what to say of a sweep's record of another version; empty for any other."""
         try:
-            description = json.loads(text)
-            version = description.get("version", 1)
-        except (ValueError, AttributeError) as error:
-            raise self._refusal(SWEEP_FILE, f"cannot be read: {error}") from None
-        if version != VERSION:
-            raise self._refusal(
-                SWEEP_FILE, f"was written by another version of the code ({version}, and this one reads {VERSION})"
-            )
-        return description
+            values = self.storage.read_json(dict[str, Any], SWEEP_FILE) or {}
+        except FileContentError:
+            return ""
+        version = values.get("version", 1)
+        return "" if version == VERSION else f"is of version {version!r}, and this version of the code reads version {VERSION}"
 
     def save_trial(self, record: TrialRecord) -> None:
-        self.storage.write_text(f"trials/{record.trial}.json", record.to_json())
+        self.storage.write_json(f"trials/{record.trial}.json", record, indent=1)
 
     def load_trials(self) -> list[TrialRecord]:
-        """Every trial, in the order in which they were drawn. Raises InputError when one is missing or cannot be read."""
+        """Return every trial, in the order in which they were drawn. Raises InputError when one is missing or cannot be read."""
         trials = self.storage.at("trials")
         names = {name.removesuffix(".json") for name in trials.names() if name.endswith(".json")}
         expected = [trial_name(number) for number in range(len(names))]
@@ -197,17 +250,21 @@ class SweepRecords:
             return list(pool.map(self._load_trial, expected))
 
     def _load_trial(self, name: str) -> TrialRecord:
-        text = self.storage.read_text(f"trials/{name}.json")
+        file = f"trials/{name}.json"
         try:
-            record = TrialRecord.from_json(text or "")
-        except ValueError as error:
-            raise self._refusal(f"trials/{name}.json", f"cannot be read: {error}") from None
+            record = self.storage.read_json(TrialRecord, file)
+        except FileContentError as error:
+            raise self._refusal(file, f"cannot be read: {error.problem}") from None
+        if record is None:
+            raise self._refusal(file, "was removed while the records were being read")
         if record.trial != name:
-            raise self._refusal(f"trials/{name}.json", f"is the record of {record.trial}")
+            raise self._refusal(file, f"is the record of {record.trial}")
+        if problem := record.problem():
+            raise self._refusal(file, f"cannot be read: {problem}")
         return record
 
     def _refusal(self, file: str, problem: str) -> InputError:
         return InputError(
-            f"A sweep's records must be whole to go on with it, but {self.storage.path(file)} {problem}. Nothing was changed. Put the "
-            "file back from a copy, or start a new sweep on this storage: what is trained is reused."
+            f"A sweep can go on only if all its records can be read, but {self.storage.path(file)} {problem}. Nothing was changed. "
+            "Put the file back from a copy, or start a new sweep on this storage: it reuses every stage that is trained."
         )

@@ -42,6 +42,14 @@ def make_tracker(tracking: str | None, sweep_dir: Path) -> Tracker:
     return JournalTracker(sweep_dir, str(destination), _connector(destination, sweep_dir))
 
 
+def check_state(tracking: str | None, sweep_dir: Path) -> None:
+    """Raise InputError when `make_tracker` would, because it cannot read how much of the journal has been delivered."""
+    from sweeps.tracking.journal import last_state
+
+    if parse_destination(tracking) is not None:
+        last_state(sweep_dir)
+
+
 def sync(sweep_dir: Path, tracking: str | None = None, *, patience_s: float = 60.0) -> DeliveryStatus:
     """Deliver the events of a sweep's journal that are still waiting; give up after `patience_s` seconds without progress.
 
@@ -49,9 +57,10 @@ def sync(sweep_dir: Path, tracking: str | None = None, *, patience_s: float = 60
     Raises InputError when there is no journal, and the errors of `make_tracker`.
     """
     from sweeps.tracking.delivery import JournalTracker
-    from sweeps.tracking.journal import JOURNAL_NAME, last_destination
+    from sweeps.tracking.journal import JOURNAL_NAME, last_state
 
-    destination = parse_destination(tracking or last_destination(sweep_dir))
+    last = last_state(sweep_dir)
+    destination = parse_destination(tracking or (last.destination if last else None))
     if destination is None:
         raise InputError("There is no server to deliver to: --tracking-uri must name one, but is 'off'.")
     if not (sweep_dir / JOURNAL_NAME).exists():

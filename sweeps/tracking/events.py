@@ -1,68 +1,66 @@
-"""What a sweep reports and to whom: its events, the tracker that takes them, and the one that takes none.
+"""The events of a sweep, the tracker that they are sent to, and the tracker that ignores them.
 
-Only the driver speaks to a tracker. Events are written to a journal in the sweep's folder first and delivered from there
-(`tracking_journal.py`), so a tracking server that is slow, away or dead never holds a sweep back.
+Only the driver uses a tracker. Events are written to a journal in the sweep's folder first and delivered from there
+(`delivery.py`), so a tracking server that is slow, away or dead never delays a sweep.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args
 
-if TYPE_CHECKING:
-    pass
+from birdclef_core.errors import FileContentError
+from birdclef_core.json_files import from_json, from_values, to_json
 
 StageStatus = Literal["finished", "failed", "stopped"]
 TrialStatus = Literal["finished", "pruned", "failed", "interrupted"]
-
-# MLflow reads these when it is imported or called; what the user has set stands.
+Params = Mapping[str, str | int | float | bool]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepStarted:
-    """The first event of a sweep, recorded again when it is resumed."""
+    """The first event of a sweep. It is logged again when the sweep is resumed."""
 
     sweep: str
     search: str
-    """The search's name; its experiment is `birdclef/<search>`."""
+    """Name of the search; the sweep's experiment is `birdclef/<search>`."""
     tags: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
-    """Markdown: what the sweep is, for the experiment's description."""
+    """What the sweep is, in Markdown, for the experiment's description."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStarted:
-    """A trial begins, or goes on after a resume: the same trial is the same run."""
+    """A trial starts, or goes on after a resume. The same trial is the same run."""
 
     trial: str
-    params: Mapping[str, str | int | float] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageStarted:
-    """One execution of a stage begins, under the trial that trains it."""
+    """An execution of a stage starts, in the trial that trains it."""
 
     trial: str
     execution: str
-    """Unique in the sweep; an execution that goes on from its last epoch keeps its name."""
+    """Name of the execution, unique in the sweep. One that goes on from an epoch checkpoint keeps its name."""
     stage: str
-    params: Mapping[str, str | int | float] = field(default_factory=dict)
+    params: Params = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
     starts_from: str | None = None
-    """stage_id of the parent checkpoint, linked as the execution's input."""
+    """Stage id of the parent checkpoint, linked as the execution's input; None without a parent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochFinished:
-    """Metrics of one epoch, kept on the stage's run by `epoch` and on the trial's run by `trial_epoch`."""
+    """Metrics of one epoch, shown on the stage's run by `epoch` and on the trial's run by `trial_epoch`."""
 
     trial: str
     execution: str
     epoch: int
-    """Of the stage, from 0 or 1 on; an epoch that was delivered before is not delivered twice."""
+    """Epoch of the stage, from 1. An epoch that was delivered before is not delivered again."""
     trial_epoch: int
-    """Counted over all stages of the trial."""
+    """Number of epochs over all stages of the trial up to this one."""
     metrics: Mapping[str, float]
     time_s: float
     """Unix time at which the epoch ended."""
@@ -70,7 +68,7 @@ class EpochFinished:
 
 @dataclass(frozen=True, kw_only=True)
 class StageFinished:
-    """An execution ended; a finished one has published its checkpoint, linked as its output."""
+    """An execution ended. A finished one has published its checkpoint, linked as its output."""
 
     trial: str
     execution: str
@@ -79,14 +77,14 @@ class StageFinished:
     checkpoint_uri: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     artifacts: str | None = None
-    """A local folder whose files are uploaded to the stage's run; a relative one is taken from the sweep's folder."""
+    """A local folder whose files are uploaded to the stage's run; a relative path starts at the sweep's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointUsed:
-    """A trial takes a stage from the store instead of training it.
+    """A trial uses a stage of the store instead of training it.
 
-    `stage` and `checkpoint_uri` describe it to a server that has never seen it: another sweep's store, another server.
+    `stage` and `checkpoint_uri` describe the stage to a server that has not seen it, because another sweep trained it.
     """
 
     trial: str
@@ -94,7 +92,7 @@ class CheckpointUsed:
     stage: str = ""
     checkpoint_uri: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """The stage's last scores, kept on the trial's run as if it had trained the stage."""
+    """The stage's last scores, shown on the trial's run as if it had trained the stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,12 +102,12 @@ class TrialFinished:
     trial: str
     status: TrialStatus
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """`objective`, if it is there, is also shown with every checkpoint of the trial's chain."""
+    """The last metrics. `objective`, if among them, is also shown with every checkpoint of the trial's chain."""
     tags: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
-    """Why it was pruned, failed or interrupted, for its description."""
+    """Why it was pruned, failed or interrupted, for the run's description."""
     artifacts: str | None = None
-    """As in StageFinished: the lineage of what it came to."""
+    """As in StageFinished, with the lineage of its last stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,56 +116,49 @@ class SweepFinished:
 
     status: str
     table_markdown: str
-    """The ranked table."""
+    """The ranking of all trials."""
     artifacts: str | None = None
-    """As in StageFinished: plan, result and pictures of the whole sweep."""
+    """As in StageFinished, with plan, result and pictures of the sweep."""
 
 
 Event = (
     SweepStarted | TrialStarted | StageStarted | EpochFinished | StageFinished | CheckpointUsed | TrialFinished | SweepFinished
 )
 
-_EVENT_TYPES: dict[str, Callable[..., Event]] = {
-    kind.__name__: kind
-    for kind in (
-        SweepStarted,
-        TrialStarted,
-        StageStarted,
-        EpochFinished,
-        StageFinished,
-        CheckpointUsed,
-        TrialFinished,
-        SweepFinished,
-    )
-}
+_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 
 
-def to_json(event: Event, time_ms: int) -> str:
-    """One line of the journal. Numbers that are not finite are written as Python reads them (NaN, Infinity)."""
-    return json.dumps({"event": type(event).__name__, "time_ms": time_ms, **asdict(event)}, separators=(",", ":"))
+def to_line(event: Event, time_ms: int) -> str:
+    """Return an event as one line of the journal: its fields, its name and the Unix time in ms at which it was logged."""
+    return to_json({"event": type(event).__name__, "time_ms": time_ms, **vars(event)})
 
 
-def from_json(line: str) -> tuple[Event, int]:
-    """The event of a journal line and the Unix time in ms at which it was recorded. Raises ValueError for any other line."""
-    try:
-        content = json.loads(line)
-        time_ms = int(content.pop("time_ms"))
-        return _EVENT_TYPES[content.pop("event")](**content), time_ms
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"Not a record of a sweep: {error!r}") from error
+def from_line(line: bytes, *, file: str) -> tuple[Event, int]:
+    """Return the event of a line and the Unix time in ms at which it was logged.
+
+    Raises FileContentError, which names the journal `file`, for any other line.
+    """
+    fields = from_json(dict[str, Any], line, file=file)
+    kind, time_ms = fields.pop("event", None), fields.pop("time_ms", None)
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise FileContentError(file, f"event must be one of {', '.join(_KINDS)}, but is {kind!r}")
+    if type(time_ms) is not int:
+        raise FileContentError(file, f"time_ms must be a whole number, but is {time_ms!r}")
+    return from_values(_KINDS[kind], fields, file=file), time_ms
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeliveryStatus:
-    """How much of a journal has reached its server, over all runs of the sweep."""
+    """How many events of a journal have reached the server, over all runs of the sweep."""
 
     delivered: int
+    """Number of events that the server has."""
     kept: int
-    """Records that wait in the journal; `birdclef track sync` delivers them."""
+    """Number of events that wait in the journal; `birdclef track sync` delivers them."""
     rejected: int
-    """Records that the server refused, kept beside the journal with its reasons."""
+    """Number of events that the server refused; they are kept beside the journal with its reasons."""
     problem: str = ""
-    """Why records are kept, in the last attempt's words."""
+    """Why events are waiting: the error of the last attempt. Empty when none is waiting."""
 
 
 class Tracker(Protocol):
@@ -177,7 +168,7 @@ class Tracker(Protocol):
     and the caller does not change it afterwards either. A server that is slow or away raises nothing.
     """
 
-    def record(self, event: Event) -> None:
+    def log(self, event: Event) -> None:
         """Take an event and return without waiting for a server. Events of one thread keep their order.
 
         A tracker that keeps events has made this one safe from a kill -9 of the process on return.
@@ -186,14 +177,14 @@ class Tracker(Protocol):
     def close(self, timeout_s: float = 60.0) -> DeliveryStatus:
         """Wait up to `timeout_s` seconds for the delivery of all events, end it and return how far it came.
 
-        Called once, as the last call: no event may be recorded afterwards.
+        Called once, as the last call: no event may be logged afterwards.
         """
 
 
 class NullTracker:
     """A tracker that takes every event and keeps none: `--tracking-uri off`."""
 
-    def record(self, event: Event) -> None:
+    def log(self, event: Event) -> None:
         pass
 
     def close(self, timeout_s: float = 60.0) -> DeliveryStatus:

@@ -1,17 +1,17 @@
-"""Where records wait: a journal in the sweep's folder that is only ever appended to, and how far it has been delivered.
+"""The journal of a sweep's events, to which lines are only ever appended, and the state of its delivery to a server.
 
-`tracking.jsonl` holds one record a line; `tracking_state.json` how far one server has them and what it calls things;
-`tracking_rejected.jsonl` what that server refused, with its reason.
+In the sweep's folder, `tracking.jsonl` holds one event a line, `tracking_state.json` how many of them one server has and what it
+calls things, and `tracking_rejected.jsonl` the events that this server refused, with its reasons.
 """
 
 import fcntl
-import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from birdclef_core.errors import StoreError
-from sweeps.tracking.events import Event, to_json
+from birdclef_core.errors import FileContentError, InputError, StoreError
+from birdclef_core.json_files import from_json, to_json
+from sweeps.tracking.events import Event, to_line
 
 JOURNAL_NAME = "tracking.jsonl"
 STATE_NAME = "tracking_state.json"
@@ -20,12 +20,10 @@ _LOCK_NAME = "tracking.lock"
 
 
 class Journal:
-    """Records of a sweep, one a line. What was appended survives a kill -9 of this process.
-
-    Raises StoreError if another process has the journal of this folder open.
-    """
+    """The events of a sweep, one a line. A kill -9 of this process loses none that was appended."""
 
     def __init__(self, folder: Path) -> None:
+        """Open the journal of a folder. Raises StoreError if another process has it open."""
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(folder / _LOCK_NAME)
         self._path = folder / JOURNAL_NAME
@@ -33,24 +31,24 @@ class Journal:
         self._end_torn_line()
 
     def append(self, event: Event, time_ms: int) -> None:
-        """By any thread: the system appends what one call writes in one piece."""
-        os.write(self._file, f"{to_json(event, time_ms)}\n".encode())
+        """Append an event. Any thread may do so: the system appends in one piece what one call writes."""
+        os.write(self._file, f"{to_line(event, time_ms)}\n".encode())
 
     def read(self, offset: int, max_lines: int) -> list[bytes]:
-        """Up to `max_lines` complete lines from a byte offset on."""
+        """Return up to `max_lines` complete lines from a byte offset on."""
         with self._path.open("rb") as file:
             file.seek(offset)
             lines = [line for line, _ in zip(file, range(max_lines), strict=False)]
         return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
 
     def count(self, offset: int) -> int:
-        """Number of lines from a byte offset on."""
+        """Return the number of lines from a byte offset on."""
         with self._path.open("rb") as file:
             file.seek(offset)
             return sum(1 for _ in file)
 
     def size(self) -> int:
-        """In bytes."""
+        """Return the size in bytes."""
         return os.fstat(self._file).st_size
 
     def close(self) -> None:
@@ -58,60 +56,73 @@ class Journal:
         os.close(self._lock)
 
     def _end_torn_line(self) -> None:
-        """A line that a full disk cut short becomes a line of its own, rejected later, and does not spoil the next."""
+        """End a line that a full disk cut short. It is rejected later, and the next event gets a line of its own."""
         size = self.size()
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             os.write(self._file, b"\n")
 
 
 @dataclass(kw_only=True)
-class Progress:
-    """How far a journal has been delivered to one server."""
+class DeliveryState:
+    """How much of a journal has been delivered to one server, `tracking_state.json`."""
 
     destination: str
+    """The server: a URL, or the folder of a local one."""
     offset: int = 0
-    """Bytes of the journal that are done with."""
+    """Bytes of the journal that are done with: delivered or rejected."""
     delivered: int = 0
+    """Number of events that the server has."""
     rejected: int = 0
+    """Number of events that the server refused."""
     memory: dict[str, str] = field(default_factory=dict)
     """What the server calls things, such as the run of each trial."""
 
+    def __post_init__(self) -> None:
+        if self.offset < 0:
+            raise InputError(f"offset >= 0 must hold, but is {self.offset}.")
+
     @classmethod
-    def load(cls, folder: Path, destination: str) -> "Progress":
-        """What was saved for this destination; another server starts from the first record."""
-        if last_destination(folder) == destination:
-            return cls(**json.loads((folder / STATE_NAME).read_text(encoding="utf-8")))
-        return cls(destination=destination)
+    def load(cls, folder: Path, destination: str) -> "DeliveryState":
+        """Return the saved state of this destination. Another server starts from the first event. Raises as `last_state` does."""
+        state = last_state(folder)
+        return state if state is not None and state.destination == destination else cls(destination=destination)
 
     def save(self, folder: Path) -> int:
-        """Returns how large it is, in bytes."""
+        """Write the state and return its size in bytes."""
         draft = folder / f"{STATE_NAME}.draft"
-        size = draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        size = draft.write_text(to_json(self), encoding="utf-8")
         draft.replace(folder / STATE_NAME)
         return size
 
 
-def last_destination(folder: Path) -> str | None:
-    """Where the journal of a folder was delivered to last; None if nowhere yet."""
+def last_state(folder: Path) -> DeliveryState | None:
+    """Return the state of a folder's last delivery; None when there was none. Raises InputError when it cannot be read."""
     path = folder / STATE_NAME
-    return str(json.loads(path.read_text(encoding="utf-8"))["destination"]) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return from_json(DeliveryState, path.read_bytes(), file=str(path))
+    except FileContentError as error:
+        raise InputError(
+            f"{error} Move it away: then all events of the sweep are delivered again, and a server that has them keeps each once."
+        ) from None
 
 
 def keep_rejected(folder: Path, line: bytes, reason: str) -> None:
-    """Sets a refused line aside, with the reason."""
+    """Keep a refused line with the reason."""
     with (folder / REJECTED_NAME).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"reason": reason, "record": line.decode(errors="replace").rstrip("\n")}) + "\n")
+        file.write(to_json({"reason": reason, "line": line.decode(errors="replace").rstrip("\n")}) + "\n")
 
 
 def _lock(path: Path) -> int:
-    """An open file that is locked until it is closed or this process ends, however it ends."""
+    """Return an open file that is locked until it is closed or this process ends, however it ends."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(file)
         raise StoreError(
-            f"The records of {path.parent} are being delivered by another process, which holds {path.name}. "
+            f"The events of {path.parent} are being delivered by another process, which has locked {path.name}. "
             "Wait until that sweep has ended, or stop it."
         ) from error
     return file

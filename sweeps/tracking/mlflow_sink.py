@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from sweeps.tracking import mlflow_views as views
-from sweeps.tracking.delivery import Record, Rejected
+from sweeps.tracking.delivery import LoggedEvent, Rejected
 from sweeps.tracking.events import (
     CheckpointUsed,
     EpochFinished,
@@ -73,15 +73,15 @@ class MlflowSink:
         self._client.search_experiments(max_results=1)
         return True
 
-    def apply(self, records: Sequence[Record], *, seen_before: bool) -> None:
+    def apply(self, events: Sequence[LoggedEvent], *, seen_before: bool) -> None:
         self._look_first = seen_before
         self._entries, self._once_written = {}, {}
         try:
-            for event, time_ms in records:
+            for event, time_ms in events:
                 self._apply(event, time_ms)
             self._write_all()
-            if any(isinstance(event, (SweepStarted, TrialFinished, SweepFinished)) for event, _ in records):
-                views.save_views(self._client, self._experiment(self._search_experiment()), self._sweep(), records[-1][1])
+            if any(isinstance(event, (SweepStarted, TrialFinished, SweepFinished)) for event, _ in events):
+                views.save_views(self._client, self._experiment(self._search_experiment()), self._sweep(), events[-1][1])
         except MlflowException as error:
             if error.error_code in _REFUSALS:
                 raise Rejected(str(error)) from error

@@ -49,9 +49,9 @@ class TrackingObserver(Observer):
         values = {key: value_of(stages, key) for key in self._space}
         params = {"recipe": record.recipe, **{key: value for key, value in values.items() if value is not None}}
         tags = {**self._tags, "birdclef.recipe": record.recipe, "birdclef.encoder": trial.chain[0].model.encoder}
-        self._tracker.record(TrialStarted(trial=record.trial, params=params, tags=tags))
+        self._tracker.log(TrialStarted(trial=record.trial, params=params, tags=tags))
         if start := trial.chain[0].parent_id:
-            self._tracker.record(
+            self._tracker.log(
                 CheckpointUsed(
                     trial=record.trial, stage_id=start, stage=self._stage_name(start), checkpoint_uri=self._checkpoint_uri(start)
                 )
@@ -72,13 +72,13 @@ class TrackingObserver(Observer):
             self._open.pop(record.trial, None)
         elif record.trial in self._open:
             execution, stage_id = self._open.pop(record.trial)
-            self._tracker.record(StageFinished(trial=record.trial, execution=execution, stage_id=stage_id, status="failed"))
+            self._tracker.log(StageFinished(trial=record.trial, execution=execution, stage_id=stage_id, status="failed"))
         metrics = {name: value for name, value in record.metrics.items() if record.status == "finished" and math.isfinite(value)}
         metrics |= {"cost/spent_s": record.cost_s, "cost/saved_s": record.saved_s}
         if record.score is not None:
             metrics["objective"] = record.score
         tags = {"birdclef.objective": OBJECTIVE, "birdclef.last_stage": record.stage}
-        self._tracker.record(
+        self._tracker.log(
             TrialFinished(
                 trial=record.trial,
                 status=cast(TrialStatus, record.status),
@@ -90,7 +90,7 @@ class TrackingObserver(Observer):
         )
 
     def _checkpoint_used(self, trial: Trial, update: TrialUpdate) -> None:
-        self._tracker.record(
+        self._tracker.log(
             CheckpointUsed(
                 trial=trial.record.trial,
                 stage_id=update.stage_id,
@@ -102,7 +102,7 @@ class TrackingObserver(Observer):
 
     def _epoch(self, trial: Trial, update: TrialUpdate) -> None:
         execution = self._execution(trial, update)
-        self._tracker.record(
+        self._tracker.log(
             EpochFinished(
                 trial=trial.record.trial,
                 execution=execution,
@@ -119,7 +119,7 @@ class TrackingObserver(Observer):
         """The trial has trained the stage to its end."""
         execution = self._execution(trial, update)
         del self._open[trial.record.trial]
-        self._tracker.record(
+        self._tracker.log(
             StageFinished(
                 trial=trial.record.trial,
                 execution=execution,
@@ -143,7 +143,7 @@ class TrackingObserver(Observer):
     def _stage_started(self, trial: Trial, update: TrialUpdate, execution: str) -> None:
         task = trial.chain[update.stage_index]
         identity = task.identity
-        self._tracker.record(
+        self._tracker.log(
             StageStarted(
                 trial=trial.record.trial,
                 execution=execution,

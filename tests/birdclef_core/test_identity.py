@@ -35,6 +35,7 @@ def test_runtime_fields_do_not_count_and_others_do():
 def test_a_whole_number_in_a_float_field_is_that_float():
     stage = RECIPES["sed_v2s"]().stages[0]
     assert fingerprint(replace(stage, clip_s=10)) == fingerprint(replace(stage, clip_s=10.0))
+    assert fingerprint(replace(stage, clip_gradient_norm=1)) == fingerprint(replace(stage, clip_gradient_norm=1.0))
 
 
 def test_nan_and_unknown_types_have_no_fingerprint():
@@ -52,6 +53,16 @@ def test_a_config_comes_back_from_its_canonical_form(name):
         assert restore(StageConfig, json.loads(json.dumps(canonical(stage)))) == stage
 
 
+def test_a_form_with_a_wrong_value_is_refused_with_its_place():
+    stage = canonical(RECIPES["sed_v2s"]().stages[0])
+    with pytest.raises(InputError, match=r"mixing\.wave_prob must be a number, but is 'often'"):
+        restore(StageConfig, {**stage, "mixing": {**stage["mixing"], "wave_prob": "often"}})
+    with pytest.raises(InputError, match="epochs >= 1 must hold"):
+        restore(StageConfig, {**stage, "epochs": 0})
+    with pytest.raises(InputError, match="learning_rate is missing"):
+        restore(StageConfig, {name: value for name, value in stage.items() if name != "learning_rate"})
+
+
 def test_a_form_of_another_version_is_refused():
-    with pytest.raises(InputError, match="has no field warmup"):
+    with pytest.raises(InputError, match="recorded ModelConfig cannot be read: warmup is not a field of this version"):
         restore(ModelConfig, {"warmup": 3})

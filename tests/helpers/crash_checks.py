@@ -8,7 +8,7 @@ from made_up_stage import score_of, weights_of
 
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from sweeps.schedule.records import TrialRecord
-from sweeps.tracking.events import from_json
+from sweeps.tracking.events import from_line
 from sweeps.tracking.journal import JOURNAL_NAME
 
 
@@ -79,8 +79,8 @@ def _check_store(place: Place, chains: dict, ended_workers: int) -> dict[str, in
 def _check_journal(path: Path, records: list[TrialRecord]) -> None:
     """Each trial begins before anything is said of it, and its last word is how it ended."""
     last: dict[str, str] = {}
-    for line in path.read_text().splitlines():
-        event, _ = from_json(line)
+    for line in path.read_bytes().splitlines():
+        event, _ = from_line(line, file=path.name)
         kind, trial = type(event).__name__, getattr(event, "trial", None)
         if trial is None:
             continue

@@ -114,9 +114,9 @@ class Driver:
             book = TrialBook(place.records(sweep), DriverStoreView(place.store, place.leases, sweep=sweep))
             self.coordinator = Coordinator(chains, book, samples=place.samples, max_running=WORKERS, observers=(observer,))
             self._compare_with_before()
-            tracker.record(SweepStarted(sweep=sweep, search="crashes"))
+            tracker.log(SweepStarted(sweep=sweep, search="crashes"))
             self._serve()
-            tracker.record(SweepFinished(status="finished", table_markdown=""))
+            tracker.log(SweepFinished(status="finished", table_markdown=""))
             tracker.close(0)
 
     def _compare_with_before(self) -> None:

@@ -6,7 +6,7 @@ A test of a codec goes over `damages` and expects the same clear error each time
 import copy
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -34,8 +34,8 @@ class Damage:
     """Where the error must say that something is wrong, if that is in a field."""
 
 
-def damages(kind: Any, text: str, *, may_miss: tuple[str, ...] = ()) -> Iterator[Damage]:
-    """Every kind of damage to a file that holds a `kind` (a dataclass). `may_miss`: fields that a reader does without."""
+def damages(kind: Any, text: str, *, defaults: bool = False) -> Iterator[Damage]:
+    """Every kind of damage to a file that holds a `kind` (a dataclass). `defaults`: fields that have one may be missing."""
     yield from broken_files(text)
     right = json.loads(text)
     for path, hint in places(kind, right):
@@ -48,7 +48,7 @@ def damages(kind: Any, text: str, *, may_miss: tuple[str, ...] = ()) -> Iterator
             )
             for item in fields(hint):
                 place = ".".join(map(str, (*path, item.name)))
-                if place not in may_miss:
+                if not (defaults and _has_default(item)):
                     yield Damage(f"{place} is missing", _without(right, (*path, item.name)), place)
 
 
@@ -83,6 +83,10 @@ def places(hint: Any, value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]
         elif _json_type(part) is dict and arguments and isinstance(value, dict) and value:
             key = next(iter(value))
             yield from places(arguments[1], value[key], (*path, key))
+
+
+def _has_default(item: Field) -> bool:
+    return item.default is not MISSING or item.default_factory is not MISSING
 
 
 def wrong_values(hint: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from birdclef_core.recipes import sed_b3ns, sed_v2s, small_budget
 from birdclef_core.stages.training import StageTask
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
-from birdclef_core.store.summary import StageSummary, summarise_record
+from birdclef_core.store.summary import StageSummary
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import SimulatedStore, SimulatedView, even_score
 from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
@@ -74,7 +74,7 @@ def summary_of(task: StageTask, **changes) -> StageSummary:
         environment={},
         finished_at="2026-11-22T12:00:00+00:00",
     )
-    return summarise_record(record, 1000)
+    return record.summary(1000)
 
 
 class MadeUpWorkers:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from birdclef_core.errors import StoreError
+from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
-from birdclef_core.stages.progress import EpochMetrics
 from birdclef_core.stages.training import StageTask
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 
@@ -73,14 +73,15 @@ class MadeUpStage:
             if metrics.is_last:
                 self._publish(task, store, weights, cost_s, trained_by)
             else:
-                with store.save_progress(task.stage_id, epoch) as folder:
+                with store.save_epoch_checkpoint(task.stage_id, epoch) as folder:
                     (folder / PROGRESS).write_text(json.dumps([weights, epoch, cost_s]))
             yield metrics
 
     def _start(self, task: StageTask, store: StageStore) -> tuple[str, int, float]:
         """Weights, epochs behind it, what they cost."""
-        if (checkpoint := store.latest_progress(task.stage_id)) is not None:
-            return tuple(json.loads((checkpoint / PROGRESS).read_text()))
+        checkpoint = store.latest_epoch_checkpoint(task.stage_id, lambda folder: json.loads((folder / PROGRESS).read_text()))
+        if checkpoint is not None:
+            return tuple(checkpoint)
         if task.parent_id is None:
             return "", 0, 0.0
         parent = store.open(task.parent_id)

@@ -1,6 +1,7 @@
 """A storage with a store of made-up stages and a sweep whose trials have them."""
 
 import made_up_stages
+from made_up_records import sweep_record
 from safetensors.torch import save_file
 from torch import zeros
 
@@ -31,17 +32,17 @@ def store(storage: Storage) -> StageStore:
     return StageStore(storage.at("store"))
 
 
-def save_progress(storage: Storage, stage_id: str) -> None:
-    with store(storage).save_progress(stage_id, 1) as folder:
+def save_epoch_checkpoint(storage: Storage, stage_id: str) -> None:
+    with store(storage).save_epoch_checkpoint(stage_id, 1) as folder:
         save_file({"w": zeros(3000)}, folder / "state.safetensors")
 
 
 def save_trial(storage: Storage, trial: str, stage_ids, *, sweep: str = "s", **values) -> None:
     records = SweepRecords(storage.at(sweep))
     if not records.exists():
-        records.save_sweep({"data_fingerprint": "d" * 64, "options": {"search": "sed"}})
+        records.save_sweep(sweep_record())
     stages = list(CHAIN[: len(stage_ids)])
-    known = {"status": "finished", "stage_scores": dict.fromkeys(stages, 0.5)}
+    known = {"kinds": ["target ce"] * len(stages), "status": "finished", "stage_scores": dict.fromkeys(stages, 0.5)}
     records.save_trial(
         TrialRecord(trial=trial, recipe="tiny", params={}, stage_ids=list(stage_ids), stages=stages, **{**known, **values})
     )

@@ -24,7 +24,7 @@ def run(tiny_recipe, tone_data, store):
         for epoch in train_stage(StageTask(model=tiny_recipe.model, config=config, **names), tone_data, store, CPU):
             epochs.append(epoch)
             if not epoch.is_last:
-                weights.append(load_training_state(store.latest_progress("s"))[0]["model"])
+                weights.append(store.latest_epoch_checkpoint("s", load_training_state)[0]["model"])
         return epochs, weights
 
     return run

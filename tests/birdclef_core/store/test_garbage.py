@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import made_up_stages
 import pytest
 
-from birdclef_core.store.garbage import ancestry, collect, plan_garbage, worth
+from birdclef_core.store.garbage import ancestry, choose_garbage, collect, worth
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import IMPORTED, StageSummary
@@ -48,7 +48,7 @@ USES = {"P": 3, "Q": 2, "a": 1, "b": 1, "c": 1}
 
 
 def gone(budget_mib: float, keep=(), stages=None, uses=USES, **options) -> list[str]:
-    plan = plan_garbage(stages or TREE, uses, keep, budget_bytes=int(budget_mib * MIB), now=NOW, **options)
+    plan = choose_garbage(stages or TREE, uses, keep, budget_bytes=int(budget_mib * MIB), now=NOW, **options)
     return [removal.summary.stage_id for removal in plan.removals]
 
 
@@ -64,7 +64,7 @@ def test_children_go_before_what_they_were_trained_from():
 
 def test_what_is_kept_keeps_all_that_it_was_trained_from():
     assert gone(0, keep=["b"]) == ["a", "c"]
-    plan = plan_garbage(TREE, USES, ["b"], budget_bytes=0, now=NOW)
+    plan = choose_garbage(TREE, USES, ["b"], budget_bytes=0, now=NOW)
     assert not plan.fits and plan.bytes_before == 50 * MIB and plan.bytes_after == 30 * MIB
 
 
@@ -95,11 +95,11 @@ def test_an_imported_stage_stays_because_nothing_could_make_it_again():
 
 
 def test_epoch_checkpoints_go_first_but_for_those_that_are_needed():
-    plan = plan_garbage(TREE, USES, ["b"], budget_bytes=55 * MIB, unfinished={"b": 9 * MIB, "x": MIB, "y": 3 * MIB}, now=NOW)
+    plan = choose_garbage(TREE, USES, ["b"], budget_bytes=55 * MIB, unfinished={"b": 9 * MIB, "x": MIB, "y": 3 * MIB}, now=NOW)
     assert plan.bytes_before == 63 * MIB
     assert plan.abandoned == {"y": 3 * MIB, "x": MIB}, "the largest first"
     assert [removal.summary.stage_id for removal in plan.removals] == ["a"] and plan.fits
-    assert not plan_garbage(TREE, USES, [], budget_bytes=100 * MIB, unfinished={"x": MIB}, now=NOW).abandoned
+    assert not choose_garbage(TREE, USES, [], budget_bytes=100 * MIB, unfinished={"x": MIB}, now=NOW).abandoned
 
 
 def test_collecting_removes_what_was_planned_and_nothing_else(tmp_path):
@@ -107,9 +107,9 @@ def test_collecting_removes_what_was_planned_and_nothing_else(tmp_path):
     for stage_id, parent in (("p", None), ("a", "p"), ("b", "p")):
         made_up_stages.publish(store, stage_id, parent_id=parent)
     for stage_id in ("a", "x"):
-        with store.save_progress(stage_id, 1) as folder:
+        with store.save_epoch_checkpoint(stage_id, 1) as folder:
             (folder / "state").write_text("12345")
-    plan = plan_garbage(store.summaries(), {}, ["b"], budget_bytes=0, unfinished=store.unfinished())
+    plan = choose_garbage(store.summaries(), {}, ["b"], budget_bytes=0, unfinished=store.unfinished())
     collect(store, plan)
     assert sorted(store.summaries()) == ["b", "p"] and store.open("b") is not None
     assert store.unfinished() == {} and store.known_ids() == ["b", "p"]
@@ -129,5 +129,30 @@ def test_a_collection_that_is_cut_off_tears_no_lineage(tmp_path, monkeypatch):
 
     monkeypatch.setattr(StageStore, "unpublish", cut_off_at_the_second)
     with pytest.raises(OSError):
-        collect(store, plan_garbage(store.summaries(), {}, [], budget_bytes=0))
+        collect(store, choose_garbage(store.summaries(), {}, [], budget_bytes=0))
     assert sorted(store.summaries()) == ["a", "p"], "the last of the chain went first"
+
+
+def adopted(stage_id: str, original: str, parent: str | None = None, *, is_linked=True, **values) -> StageSummary:
+    return replace(summary(stage_id, parent, **values), adopted_from=original, is_linked=is_linked)
+
+
+LINKED = store(summary("P"), summary("a", "P"), adopted("P2", "P"), adopted("a2", "a", "P2"), summary("b", "P2"))
+
+
+def test_files_that_stages_share_count_once_and_are_freed_with_the_last():
+    assert gone(30, stages=LINKED, uses={}) == []
+    assert gone(20, stages=LINKED, uses={"a": 9}) == ["b"]
+    assert set(gone(20, stages=LINKED, uses={"b": 9})) == {"a", "a2"}, "only one of them would free nothing"
+    assert len(gone(0, stages=LINKED, uses={})) == 5
+
+
+def test_a_stage_whose_files_something_kept_shares_stays_too():
+    assert gone(0, keep=["a"], stages=LINKED, uses={}) == ["b"]
+    assert gone(0, keep=["a2"], stages=LINKED, uses={}) == ["b"]
+
+
+def test_an_adopted_stage_has_the_uses_of_the_one_it_was_adopted_from():
+    copied = store(summary("a"), adopted("a2", "a", is_linked=False), summary("b"))
+    assert gone(25, stages=copied, uses={"a": 9, "b": 3}) == ["b"]
+    assert len(gone(15, stages=copied, uses={"a": 9, "b": 3})) == 2, "each copy takes room of its own"

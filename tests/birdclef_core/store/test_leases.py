@@ -1,6 +1,5 @@
 """A lease has one holder, ends when its holder does, and is not held up by the dead."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,8 +9,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from damage import damages
 
-from birdclef_core.store.leases import FOLDER, Holder, LeaseEntry, Leases, _machine
+from birdclef_core.errors import FileContentError
+from birdclef_core.json_files import from_values, to_json
+from birdclef_core.store.leases import FOLDER, Holder, HolderProcess, LeaseEntry, Leases, _machine
 from birdclef_core.store.storage import Storage
 
 ALICE = Holder(sweep="alice", run="1", trial="t0")
@@ -28,7 +30,7 @@ def storage(request, tmp_path) -> Storage:
 def forget(leases: Leases, holder: Holder, stage_id: str = "stage") -> LeaseEntry:
     """An entry whose holder is gone without giving it back: of a process on another machine."""
     entry = LeaseEntry(stage_id=stage_id, holder=holder, token="x", beat_at_s=0.0)
-    leases.storage.write_text(f"{FOLDER}/{entry.name}", "{}")
+    leases.storage.write_json(f"{FOLDER}/{entry.name}", HolderProcess(machine="another", process=1))
     return entry
 
 
@@ -112,8 +114,7 @@ def test_a_worker_that_has_outlived_its_driver_is_waited_for_while_it_works(tmp_
     leases = Leases(Storage.parse(str(tmp_path)), duration_s=2.0)
     with subprocess.Popen(["sleep", "60"]) as survivor:
         entry = forget(leases, ALICE)
-        facts = {"machine": _machine(), "process": survivor.pid}
-        leases.storage.write_text(f"{FOLDER}/{entry.name}", json.dumps(facts))
+        leases.storage.write_json(f"{FOLDER}/{entry.name}", HolderProcess(machine=_machine(), process=survivor.pid))
         later = Holder(sweep="alice", run="2", trial="t0")
         assert leases.acquire("stage", later) is None
         os.utime(tmp_path / FOLDER / entry.name, (time.time() - 1.5,) * 2)
@@ -145,6 +146,30 @@ time.sleep(60)
     with leases.hold("stage", BOB) as lease:
         assert lease is not None
     process.wait()
+
+
+HOLDER = HolderProcess(machine=_machine(), process=2**22)
+
+
+@pytest.mark.parametrize("damage", list(damages(HolderProcess, to_json(HOLDER))), ids=lambda damage: damage.what)
+def test_a_damaged_lease_is_somebodys_until_it_ends(tmp_path, damage):
+    """It must not stop a trial: who holds it is not known, and without heartbeats it ends by itself."""
+    leases = Leases(Storage.parse(str(tmp_path)))
+    entry = forget(leases, ALICE)
+    file = tmp_path / FOLDER / entry.name
+    file.write_text(to_json(HOLDER))
+    assert leases.is_dead(entry, 0.0), "no such process runs here"
+    file.write_bytes(damage.content)
+    assert leases.acquire("stage", BOB) is None
+    os.utime(file, (time.time() - 61,) * 2)
+    with leases.hold("stage", BOB) as lease:
+        assert lease is not None
+
+
+@pytest.mark.parametrize("process", [0, -1, 2**31, 2**70])
+def test_a_number_that_is_no_process_makes_a_lease_damaged(tmp_path, process):
+    with pytest.raises(FileContentError, match=f"process must be the id of a process, but is {process}"):
+        from_values(HolderProcess, {"machine": "m", "process": process}, file="f")
 
 
 def test_the_stores_clock_is_compared_with_this_machines(storage):

@@ -18,7 +18,7 @@ def store(request, tmp_path):
 
 
 def save_epochs(store: StageStore, stage_id: str) -> None:
-    with store.save_progress(stage_id, 1) as folder:
+    with store.save_epoch_checkpoint(stage_id, 1) as folder:
         (folder / "state").write_text("12345")
 
 

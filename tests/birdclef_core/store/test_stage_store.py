@@ -1,15 +1,26 @@
-"""The store gives back what was published, whole or not at all, and sets damage aside aloud."""
+"""The store returns exactly what was published, or nothing, and sets damaged entries aside with a message."""
 
 import json
+import shutil
+from dataclasses import MISSING, asdict, fields, replace
+from pathlib import Path
+from typing import Any
 
 import made_up_stages
 import pytest
 import torch
+from damage import damages
 from safetensors.torch import save_file
 
-from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.errors import FileContentError
+from birdclef_core.identity import fingerprint, restore
+from birdclef_core.json_files import from_json, from_values, to_json
+from birdclef_core.store.stage_store import WEIGHTS, Pointer, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread
+
+RECORDS = Path(__file__).parents[2] / "data" / "records"
 
 
 def record(stage_id: str = "id") -> StageRecord:
@@ -106,11 +117,11 @@ def test_a_summary_says_at_a_glance_what_a_stage_is(store):
 
 def test_a_summary_of_another_version_of_the_code_is_made_anew(store, damage):
     known = made_up_stages.publish(store, "a", num_floats=1000)
-    pointer = json.loads(store.storage.read_text("stages/a/published.json"))
+    pointer = store.storage.read_json(dict[str, Any], "stages/a/published.json")
     now = store.summary("a")
-    for changes in ({"warmth": 3}, {"score": None}):
+    for changes in ({"warmth": 3}, {"score": None}, {"score": "high"}):
         old = {name: value for name, value in {**pointer["summary"], **changes}.items() if value is not None}
-        store.storage.write_text("stages/a/published.json", json.dumps({**pointer, "summary": old}))
+        store.storage.write_json("stages/a/published.json", {**pointer, "summary": old})
         again = store.summary("a")
         assert (again.score, again.cost_s) == (now.score, known.cost_s) and again.num_bytes >= now.num_bytes
     assert store.open("a") is not None and not damage
@@ -127,7 +138,7 @@ def test_looking_at_a_stage_says_what_is_wrong_and_changes_nothing(store, damage
 def test_a_stage_of_another_store_is_taken_over_whole(store, tmp_path):
     publish(store)
     other = StageStore(Storage.parse(str(tmp_path / "other")))
-    other.adopt(store.open("id"))
+    other.publish_copy(store.open("id"))
     assert other.check("id") == "" and other.open("id").weights()["w"].item() == 1.0
 
 
@@ -139,22 +150,122 @@ def test_a_removed_stage_is_gone(store):
     assert store.open("a") is not None
 
 
+def read_epoch(folder: Path) -> str:
+    return (folder / "epoch.txt").read_text()
+
+
 def save_epochs(store: StageStore, stage_id: str) -> None:
     for epoch in (1, 2, 3):
-        with store.save_progress(stage_id, epoch) as folder:
+        with store.save_epoch_checkpoint(stage_id, epoch) as folder:
             (folder / "epoch.txt").write_text(str(epoch))
 
 
 def test_the_newest_epoch_is_where_a_stage_goes_on(store):
     save_epochs(store, "id")
-    assert (store.latest_progress("id") / "epoch.txt").read_text() == "3"
+    assert store.latest_epoch_checkpoint("id", read_epoch) == "3"
     assert store.storage.at("unfinished", "id").names() == ["e0002", "e0003"]
     publish(store)
-    assert store.latest_progress("id") is None
+    assert store.latest_epoch_checkpoint("id", read_epoch) is None
 
 
-def test_a_damaged_epoch_is_left_out_aloud_for_the_one_before(store, damage):
+def test_of_a_damaged_epoch_checkpoint_the_user_is_told_and_the_one_before_is_used(store, damage):
     save_epochs(store, "id")
     store.storage.write_text("unfinished/id/e0003/epoch.txt", "9")
-    assert (store.latest_progress("id") / "epoch.txt").read_text() == "2"
-    assert "Epoch checkpoint left out" in damage[0]
+    assert store.latest_epoch_checkpoint("id", read_epoch) == "2"
+    assert len(damage) == 1 and "An epoch checkpoint of stage id is damaged and was removed" in damage[0]
+
+
+def test_an_epoch_checkpoint_that_its_reader_refuses_is_damaged_too(store, damage):
+    save_epochs(store, "id")
+    assert (
+        store.latest_epoch_checkpoint("id", lambda folder: from_json(Spread, (folder / "epoch.txt").read_bytes(), file="x"))
+        is None
+    )
+    assert len(damage) == 2 and "x cannot be read: it must be an object, but is 3" in damage[0]
+    assert store.unfinished() == {}
+
+
+WHOLE = record()
+MAY_BE_MISSING = {f"{item.name} is missing" for item in fields(StageRecord) if item.default is not MISSING}
+"""Earlier versions wrote records without these fields."""
+DAMAGED_RECORDS = [damage for damage in damages(StageRecord, to_json(WHOLE)) if damage.what not in MAY_BE_MISSING]
+
+
+@pytest.mark.parametrize("damage", DAMAGED_RECORDS, ids=lambda damage: damage.what)
+def test_a_damaged_record_is_set_aside_by_every_reader(tmp_path, damage):
+    for number, read in enumerate((StageStore.open, StageStore.record)):
+        said = []
+        store = StageStore(Storage.parse(str(tmp_path / str(number))), said.append)
+        publish(store)
+        place = store.location("id").rpartition("/")[0]
+        (Path(place) / "stage.json").write_bytes(damage.content)
+        seal(Path(place))
+        assert read(store, "id") is None
+        assert len(said) == 1 and "will be trained again" in said[0] and "stage.json cannot be read" in said[0]
+        assert damage.place in said[0]
+        assert not store.is_published("id") and store.summaries() == {}
+        publish(store, 2.0)
+        assert store.record("id") == WHOLE
+
+
+def seal(folder: Path) -> None:
+    """Writes the manifest of a bundle again, as if its files were what was written."""
+    (folder / "bundle.json").unlink()
+    place, _, name = str(folder).rpartition("/")
+    with Storage.parse(place).write_bundle(name):
+        pass
+
+
+@pytest.mark.parametrize(
+    "damage", list(damages(Pointer, to_json(Pointer(attempt="x", summary=None)))), ids=lambda damage: damage.what
+)
+@pytest.mark.parametrize(
+    "read", [StageStore.open, StageStore.record, StageStore.summary, StageStore.is_published, StageStore.check]
+)
+def test_a_damaged_pointer_is_set_aside_by_every_reader(tmp_path, damage, read):
+    said = []
+    store = StageStore(Storage.parse(str(tmp_path)), said.append)
+    publish(store)
+    (tmp_path / "stages/id/published.json").write_bytes(damage.content)
+    assert read(store, "id") in (None, False, "it is not published")
+    assert len(said) == 1 and "published.json cannot be read" in said[0] and damage.place in said[0]
+    assert store.summaries() == {}
+
+
+def test_damage_is_said_where_nobody_asked_for_it(tmp_path, caplog):
+    store = StageStore(Storage.parse(str(tmp_path)))
+    publish(store)
+    store.storage.write_text("stages/id/published.json", "")
+    assert store.open("id") is None
+    assert "Store entry id is damaged and will be trained again" in caplog.text
+
+
+@pytest.mark.parametrize("changes", [{"stage": {"clip_s": "x"}}, {"stage": {"epochs": float("nan")}}])
+def test_a_record_that_gives_no_summary_is_set_aside(store, damage, changes):
+    publish(store)
+    place = weights_file(store).replace(WEIGHTS, "stage.json")
+    store.storage.write_json(place, replace(WHOLE, identity=changes))
+    store.storage.write_json("stages/id/published.json", Pointer(attempt=place.split("/")[2], summary={}))
+    assert store.summary("id") is None
+    assert len(damage) == 1 and not store.is_published("id")
+
+
+@pytest.mark.parametrize("part", ["model", "stage", "label_space", "data", "parent", "code"])
+def test_a_record_whose_identity_is_of_no_use_is_damaged(part):
+    with pytest.raises(FileContentError, match=rf"f cannot be read: identity\.{part} must be (an object|text), but is 5\."):
+        from_values(StageRecord, {**asdict(WHOLE), "identity": {part: 5}}, file="f")
+
+
+def test_a_store_that_an_earlier_version_wrote_is_read(tmp_path, damage):
+    """tests/data/records/README.md says how it was written. Users have such stores: what is trained must stay usable."""
+    shutil.copytree(RECORDS / "store", tmp_path / "store")
+    store = StageStore(Storage.parse(str(tmp_path / "store")), damage.append)
+    (stage_id,) = store.known_ids()
+    entry = store.open(stage_id)
+    assert entry is not None and not damage
+    assert store.check(stage_id) == "" and store.record(stage_id) == entry.record
+    assert fingerprint(entry.record.identity) == stage_id
+    pointer = json.loads((tmp_path / "store/stages" / stage_id / "published.json").read_text())
+    assert asdict(store.summary(stage_id)).items() >= pointer["summary"].items()
+    restore(ModelConfig, entry.record.identity["model"])
+    restore(StageConfig, entry.record.identity["stage"])

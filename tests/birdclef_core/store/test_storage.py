@@ -1,13 +1,15 @@
-"""Bundles are whole or not there, and a changed byte is noticed; on a local folder and on S3 alike."""
+"""A bundle is complete or counts as absent, and a changed byte is found, on a local folder and on S3 alike."""
 
 import os
 import time
 from pathlib import Path
 
 import pytest
+from damage import damages
 
 from birdclef_core.errors import InputError, StoreError
-from birdclef_core.store.storage import MANIFEST, Storage, tidy_scratch
+from birdclef_core.json_files import to_json
+from birdclef_core.store.storage import MANIFEST, BundleManifest, FileFacts, Storage, tidy_scratch
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
@@ -49,8 +51,22 @@ def test_changed_truncated_and_missing_files_are_noticed(storage, tmp_path, dama
 def test_a_damaged_manifest_is_noticed(storage, tmp_path):
     write(storage, "b", "song")
     storage.write_text(f"b/{MANIFEST}", "{")
-    with pytest.raises(StoreError, match="is damaged"):
+    with pytest.raises(StoreError, match=r"bundle.json cannot be read: it is not JSON"):
         storage.read_bundle("b", tmp_path / "scratch")
+
+
+MANIFEST_TEXT = to_json(BundleManifest(files={"a.txt": FileFacts(sha256="0" * 64, bytes=4)}))
+
+
+@pytest.mark.parametrize("damage", list(damages(BundleManifest, MANIFEST_TEXT)), ids=lambda damage: damage.what)
+def test_every_damage_to_a_manifest_makes_the_bundle_damaged(tmp_path, damage):
+    storage = Storage.parse(str(tmp_path))
+    write(storage, "b", "song")
+    (tmp_path / "b" / MANIFEST).write_bytes(damage.content)
+    for read in (lambda: storage.read_bundle("b", tmp_path / "scratch"), lambda: storage.verify_bundle("b")):
+        with pytest.raises(StoreError, match=r"bundle.json cannot be read") as error:
+            read()
+        assert damage.place in str(error.value)
 
 
 @pytest.mark.slow
@@ -77,11 +93,11 @@ def test_scratch_copies_that_were_used_last_stay(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new"], "the new one may be in use"
 
 
-def test_text_is_replaced_listed_and_deleted(storage):
-    assert storage.read_text("t.json") is None
-    storage.write_text("t.json", "1")
-    storage.write_text("t.json", "2")
-    assert storage.read_text("t.json") == "2"
+def test_a_file_is_replaced_listed_and_deleted(storage):
+    assert storage.read_json(dict[str, int], "t.json") is None
+    storage.write_text("t.json", '{"a": 1}')
+    storage.write_json("t.json", {"a": 2})
+    assert storage.read_json(dict[str, int], "t.json") == {"a": 2}
     assert storage.names() == ["t.json"]
     storage.delete("t.json")
     storage.delete("t.json")

@@ -4,7 +4,7 @@ import os
 import time
 
 import pytest
-from made_up_store import A, B, C, P, damage, make, publish, save_progress, save_trial, store
+from made_up_store import A, B, C, P, damage, make, publish, save_epoch_checkpoint, save_trial, store
 
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.storage import Storage
@@ -52,7 +52,7 @@ def test_verify_finds_a_damaged_stage_and_leaves_it_where_it_is(storage, say):
 
 
 def test_du_adds_up_whatever_became_of_the_files(storage, say):
-    save_progress(storage, "f" * 64)
+    save_epoch_checkpoint(storage, "f" * 64)
     damage(storage, A)
     store(storage).open(A)
     code, said = say("du")
@@ -72,7 +72,7 @@ def test_gc_shows_first_what_it_would_remove(storage, say):
     code, said = say("gc", "--max-bytes", "1", "--yes")
     assert code == 1 and "Removed." in said
     assert sorted(store(storage).summaries()) == sorted((P, A, C))
-    assert "Nothing has to go" in say("gc", "--max-bytes", "1G")[1]
+    assert "Nothing must be removed" in say("gc", "--max-bytes", "1G")[1]
 
 
 def test_gc_keeps_what_unfinished_trials_of_any_sweep_and_leases_need(storage, say):
@@ -86,9 +86,9 @@ def test_gc_keeps_what_unfinished_trials_of_any_sweep_and_leases_need(storage, s
 
 def test_gc_keeps_the_epochs_that_an_unfinished_trial_goes_on_from(storage, say):
     for stage_id in ("3" * 64, "4" * 64):
-        save_progress(storage, stage_id)
+        save_epoch_checkpoint(storage, stage_id)
     save_trial(storage, "t0000", (P, "3" * 64), sweep="other", status="interrupted", stage_scores={})
-    assert "1 x epoch checkpoints of ended trials" in say("gc", "--max-bytes", "1", "--yes")[1]
+    assert "stages of ended trials whose epoch checkpoints go: 1" in say("gc", "--max-bytes", "1", "--yes")[1]
     assert list(store(storage).unfinished()) == ["3" * 64]
 
 
@@ -99,12 +99,12 @@ def test_gc_without_a_budget_removes_leftovers_alone(tmp_path, capsys):
     cut_off.write_text("12345")
     os.utime(cut_off, (time.time() - 2 * 86_400,) * 2)
     assert birdclef(["store", "gc", "--storage", str(tmp_path)]) == 0
-    assert "1 x attempts that were cut off" in capsys.readouterr().out and cut_off.exists()
+    assert "attempts at stages that were cut off or set aside: 1" in capsys.readouterr().out and cut_off.exists()
     assert birdclef(["store", "gc", "--storage", str(tmp_path), "--yes"]) == 0
     assert not cut_off.exists() and len(store(storage).summaries()) == 4
     capsys.readouterr()
     assert birdclef(["store", "gc", "--storage", str(tmp_path), "--yes"]) == 0
-    assert capsys.readouterr().out.startswith("Nothing is left over.")
+    assert capsys.readouterr().out.startswith("There is nothing to remove.")
 
 
 def test_gc_removes_nothing_where_it_cannot_know_what_is_needed(tmp_path, capsys):
@@ -112,7 +112,7 @@ def test_gc_removes_nothing_where_it_cannot_know_what_is_needed(tmp_path, capsys
     storage.write_text("s/trials/t0001.json", "{")
     assert birdclef(["store", "gc", "--max-bytes", "1", "--yes", "--storage", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "t0001.json" in said and "it must be known what sweep s needs" in said
+    assert "t0001.json" in said and "but not what s needs" in said
     assert len(store(storage).summaries()) == 4
 
 
@@ -123,7 +123,7 @@ def test_a_place_without_a_store_is_wrong_input(say, command):
 
 
 def test_a_store_in_which_nothing_is_finished_is_said_to_be_so(place, say):
-    save_progress(Storage.parse(place), A)
+    save_epoch_checkpoint(Storage.parse(place), A)
     assert say("ls") == (0, f"The store in {Storage.parse(place).root} has no finished stage yet.\n")
     assert say("verify") == (0, "The store has no finished stage yet.\n")
 

@@ -1,10 +1,11 @@
 """A stage trained again from its record alone gives the same bits; what cannot be replayed is refused before anything is trained."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from made_up_records import sweep_record
 from made_up_store import damage, store
 
 from birdclef_core.code_version import code_version
@@ -36,12 +37,17 @@ def trained(tmp_path, tiny_recipe, tone_data):
     chain = chains.chain("tiny", {})
     for task in chain:
         list(train_stage(task, tone_data, store(storage), torch.device("cpu")))
-    options = asdict(SweepOptions(search="tiny", data=str(dataset.root), pretrained="off"))
+    options = SweepOptions(search="tiny", data=str(dataset.root), pretrained="off")
     records = SweepRecords(storage.at("s"))
-    records.save_sweep({"data_fingerprint": dataset.fingerprint, "options": options})
+    records.save_sweep(sweep_record(options, data_fingerprint=dataset.fingerprint))
     records.save_trial(
         TrialRecord(
-            trial="t0000", recipe="tiny", params={}, stage_ids=[t.stage_id for t in chain], stages=[t.config.name for t in chain]
+            trial="t0000",
+            recipe="tiny",
+            params={},
+            stage_ids=[t.stage_id for t in chain],
+            stages=[t.config.name for t in chain],
+            kinds=["target ce" for _ in chain],
         )
     )
     return storage, chain
@@ -118,7 +124,9 @@ def result(recorded: float, replayed: float, *, error: float = 0.02, changed=())
     return Replay(
         recorded={"cmap_pad5": recorded, "cmap_pad5_se": error},
         replayed={"cmap_pad5": replayed, "cmap_pad5_se": error},
-        same_weights=False,
+        recorded_sha256="a",
+        replayed_sha256="b",
+        environment={},
         changed=tuple(changed),
     )
 

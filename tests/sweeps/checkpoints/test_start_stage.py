@@ -142,7 +142,7 @@ class Place:
         chains = make_chain_builder(search, start=request.start.stage_id)
         workers = MadeUpWorkers(make_coordinator(self.storage.root, chains, sweep="s", samples=request.samples("small")))
         workers.run()
-        request.set_state(record, "finished", trials=len(workers.coordinator.trials))
+        request.end(record, "finished", trials=len(workers.coordinator.trials))
         return workers.coordinator
 
 

@@ -1,20 +1,24 @@
 """A plan says what a sweep will train: the same that the simulated sweep trains, less what the store has."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from damage import damages
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, summary_of
 from made_up_stages import publish
 
+from birdclef_core.errors import InputError
+from birdclef_core.json_files import to_json
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread
 from sweeps.execution.cluster import Slots
 from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
 from sweeps.plan.picture import plan_page
-from sweeps.plan.plan import Plan, make_plan
-from sweeps.plan.planner import Planner, against_actual, save_plan
+from sweeps.plan.plan import Amount, Plan, make_plan
+from sweeps.plan.planner import PlanFigures, Planner, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
 from sweeps.schedule.records import TrialRecord
 from sweeps.search.space import Choice
@@ -100,13 +104,13 @@ def test_the_plan_of_an_extension_is_of_the_new_trials_alone(tmp_path):
     workers = MadeUpWorkers(make_coordinator(tmp_path, chains, samples=18))
     workers.run()
     known = list(workers.coordinator.trials.values())
-    before = [record.to_json() for record in known]
+    before = [to_json(record) for record in known]
     plan = make(chains, stored=workers.published, samples=30, known_trials=known)
     assert plan.trials == 24 - 18
     assert plan.stages_asked == 6 * 5
     assert plan.shared.epochs < plan.alone.epochs == 6 * 11
     assert plan.stages_stored >= 2
-    assert [record.to_json() for record in known] == before, "planning does not touch them"
+    assert [to_json(record) for record in known] == before, "planning does not touch them"
 
 
 def test_an_extension_that_finds_nothing_new_is_an_empty_plan(tmp_path):
@@ -172,8 +176,9 @@ def test_a_planner_takes_costs_and_stages_from_the_store(tmp_path, tone_data):
 
 def test_planned_and_actual_stand_side_by_side(tmp_path):
     storage = Storage.parse(str(tmp_path))
-    assert against_actual(storage, [], 1.0, "plan.json") == []
-    save_plan(storage, make(grid_tree()), "plan.json")
+    assert load_plan(storage, "plan.json") is None
+    planned = save_plan(storage, make(grid_tree()), "plan.json")
+    assert load_plan(storage, "plan.json") == planned
     record = TrialRecord(
         trial="t0",
         recipe="r",
@@ -184,8 +189,28 @@ def test_planned_and_actual_stand_side_by_side(tmp_path):
         spent_s={"train_ce": 3600.0},
         reused_s={"pretrain_ce": 1800.0},
     )
-    text = "\n".join(against_actual(storage, [record, replace(record, trial="t1")], wall_s=7200.0, file="plan.json"))
+    text = "\n".join(against_actual(planned, [record, replace(record, trial="t1")], wall_s=7200.0))
     rows = {line.split("  ")[1].strip(): line for line in text.splitlines()[2:]}
     assert rows["epochs trained"].split()[2:] == ["122", rows["epochs trained"].split()[3], "14"]
     assert rows["worker time"].endswith("2.00 h") and rows["wall time"].endswith("2.00 h")
     assert "would have taken 1.00 h more" in text
+
+
+AMOUNT = Amount(epochs=3.0, worker_hours=Spread(low=1.0, middle=2.0, high=3.0), wall_hours=None)
+FIGURES = PlanFigures(trials=4, stages_asked=9, stages_new=5, alone=AMOUNT, shared=AMOUNT, pruned=AMOUNT)
+
+
+@pytest.mark.parametrize("damage", list(damages(PlanFigures, to_json(FIGURES))), ids=lambda damage: damage.what)
+def test_a_damaged_plan_is_refused_with_the_way_out(tmp_path, damage):
+    storage = Storage.parse(str(tmp_path))
+    storage.write_json("plan.json", FIGURES)
+    assert load_plan(storage, "plan.json") == FIGURES
+    (tmp_path / "plan.json").write_bytes(damage.content)
+    with pytest.raises(InputError, match=r"plan\.json cannot be read: .*Remove the file: the sweep is planned again") as error:
+        load_plan(storage, "plan.json")
+    assert damage.place in str(error.value)
+
+
+def test_a_plan_that_an_earlier_version_wrote_is_read():
+    planned = load_plan(Storage.parse(str(Path(__file__).parents[2] / "data" / "records" / "sweep")), "plan.json")
+    assert planned is not None and (planned.trials, planned.stages_asked, planned.shared.epochs) == (4, 20, 40)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from made_up_records import sweep_record
 from made_up_stages import publish
 
 from birdclef_core.errors import InputError
@@ -29,13 +30,17 @@ def sweep_request(tmp_path) -> SweepRequest:
 
 
 def make(request, tone_data, tmp_path):
-    said = []
-    return inputs.make_chain_builder(request, SEARCH, tone_data.dataset, AudioCache(folder=tmp_path), said.append), said
+    said, cache = [], AudioCache(folder=tmp_path)
+    if request.record:
+        request = replace(request, record=replace(request.record, data_fingerprint=cache.data_fingerprint(tone_data.dataset)))
+    return inputs.make_chain_builder(request, SEARCH, tone_data.dataset, cache, said.append), said
 
 
 def with_history(request: SweepRequest, weights: str, pretrained: str = "auto") -> SweepRequest:
-    record = {"parts": [{"pretrained": {ENCODER: weights}}]}
-    return replace(request, kind="extend", record=record, options=replace(request.options, pretrained=pretrained))
+    part = replace(sweep_record().parts[0], pretrained={ENCODER: weights})
+    return replace(
+        request, kind="extend", record=sweep_record(parts=(part,)), options=replace(request.options, pretrained=pretrained)
+    )
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Starting, resuming and extending: what is kept, what may be given again, what is refused, and what the record says of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ class Place:
         workers = MadeUpWorkers(coordinator)
         for _ in range(steps):
             if not workers.step():
-                request.set_state(record, "finished", trials=len(coordinator.trials))
+                request.end(record, "finished", trials=len(coordinator.trials))
                 break
         return workers
 
@@ -129,7 +130,8 @@ def test_an_extension_trains_only_what_is_new(place):
 def test_a_sweep_that_has_not_ended_is_to_be_resumed_first(place):
     place.run(place.start(samples=20), steps=5)
     with pytest.raises(
-        InputError, match=r"but s runs, or was killed: 10 of its 10 trials .* 10 are to come. End it first: --resume s"
+        InputError,
+        match=r"but s is running, or was killed: 10 of its 10 trials .* 10 have not been drawn. Finish it first: --resume s",
     ):
         place.extend(samples=3)
 
@@ -168,7 +170,7 @@ def test_the_storage_by_which_a_sweep_was_found_is_the_one_that_it_goes_on_with(
     place.run(place.start())
     records = SweepRecords(Storage.parse(place.storage).at("s"))
     record = records.load_sweep()
-    records.save_sweep({**record, "options": {**record["options"], "storage": "out"}})
+    records.save_sweep(replace(record, options=replace(record.options, storage="out")))
     assert place.resume().options.storage == place.extend(samples=1).options.storage == place.storage
 
 
@@ -185,3 +187,32 @@ def test_settings_that_only_the_small_budget_can_take_are_not_refused(place):
     place.start(settings={"clips_per_epoch": 32}, data="inputs").check_search()
     with pytest.raises(InputError, match="clips_per_epoch >= batch_size"):
         place.start(settings={"clips_per_epoch": 32}, budget="full").check_search()
+
+
+@pytest.mark.parametrize("value", ["(1, 2)", "{3}", "object()", "float('nan')"])
+def test_a_search_that_would_not_come_back_from_the_record_is_refused_before_anything_is_made(place, value):
+    text = (place.folder / "own.py").read_text().replace("Range(1e-4, 0.001)", f"Choice(({value}, 1e-3))")
+    (place.folder / "own.py").write_text(text.replace("import Range, Search", "import Choice, Search"))
+    with pytest.raises(InputError, match="values of every Choice of search 'own' must be text, numbers"):
+        place.start().check_search()
+    assert not Path(place.storage).exists()
+
+
+def test_a_recipe_with_a_value_of_a_wrong_type_is_refused_with_its_place(place):
+    place.write("own.py", recipes="replace(sed_v2s(), ensemble_weight='high')")
+    with pytest.raises(
+        InputError, match=r"search 'own' cannot be read: recipes\.0\.ensemble_weight must be a number, but is 'high'"
+    ):
+        place.start().check_search()
+
+
+@pytest.mark.parametrize("file", ["sweep.json", "trials/t0002.json"])
+def test_a_damaged_record_is_refused_before_anything_is_written(place, file):
+    place.run(place.start(), steps=3)
+    path = Path(place.storage) / "s" / file
+    path.write_text(path.read_text().replace('"status": "waiting"', '"status": "purple"').replace('"running"', '"purple"'))
+    before = {path: path.read_bytes() for path in Path(place.storage).rglob("*.json")}
+    for ask in (place.resume, lambda: place.extend(samples=1)):
+        with pytest.raises(InputError, match=f"{file} cannot be read: stat.* must be 'waiting'|state must be 'running'"):
+            ask()
+    assert {path: path.read_bytes() for path in Path(place.storage).rglob("*.json")} == before

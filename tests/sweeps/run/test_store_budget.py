@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import made_up_stages
 import pytest
 from made_up import MadeUpWorkers, make_chain_builder
-from made_up_store import A, P, make, publish, save_progress, save_trial, store
+from made_up_store import A, P, make, publish, save_epoch_checkpoint, save_trial, store
 
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.plan.plan import CHECKPOINTS_KEPT, STATES_A_CHECKPOINT
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedView
 from sweeps.run.store_budget import SHARE_A_LOOK, OtherSweeps, StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator
@@ -83,7 +84,7 @@ def test_a_sweep_stays_in_its_budget_and_keeps_what_it_needs(tmp_path):
     assert budget.removed == workers.published.told_gone > 0, "or the driver would have trials reuse what is gone"
     assert said[0].startswith("Store: removed ") and "to stay within 1.8 MiB" in said[0]
     assert not [line for line in said if "must stay" in line]
-    assert f"{budget.removed} stages were removed on the way" in budget.outcome()[0]
+    assert f"{budget.removed} stages were removed during the sweep" in budget.outcome()[0]
 
 
 def test_a_budget_that_is_too_small_is_said_once_and_the_sweep_goes_on(tmp_path):
@@ -98,7 +99,7 @@ def test_stopping_a_sweep_removes_nothing_that_its_trials_go_on_from(tmp_path):
     while not list(passed(workers)):
         workers.step()
     behind = list(passed(workers))
-    budget._max_bytes, budget._to_look = 1, 0
+    budget._max_bytes, budget._until_next = 1, 0
     workers.coordinator.interrupt()
     assert all(workers.published.stages.is_published(stage_id) for stage_id in behind)
 
@@ -121,10 +122,14 @@ def test_with_room_nothing_is_removed_or_said(tmp_path):
     assert said == [] and budget.outcome() == [] and budget.removed == 0
 
 
-def made_up_budget(storage: Storage, max_bytes: int, *, start: str | None = None) -> tuple[StoreBudget, list[str]]:
+def made_up_budget(
+    storage: Storage, max_bytes: int, *, start: str | None = None, max_running: int = 1
+) -> tuple[StoreBudget, list[str]]:
     said: list[str] = []
     book = TrialBook(MemoryRecords(), SimulatedView(SimulatedStore(), "mine"))
-    return StoreBudget(storage, book, sweep="mine", max_bytes=max_bytes, max_running=1, start=start, say=said.append), said
+    return StoreBudget(
+        storage, book, sweep="mine", max_bytes=max_bytes, max_running=max_running, start=start, say=said.append
+    ), said
 
 
 def test_what_others_need_stays_and_what_nobody_needs_goes_at_the_start(tmp_path):
@@ -132,14 +137,30 @@ def test_what_others_need_stays_and_what_nobody_needs_goes_at_the_start(tmp_path
     for stage_id in ("1", "2", "3", "4"):
         publish(storage, stage_id * 64, "train_ce", parent_id=P)
     save_trial(storage, "t0000", (P, "1" * 64), sweep="other", status="interrupted", stage_scores={})
-    save_progress(storage, "1" * 64)
-    save_progress(storage, "5" * 64)
+    save_epoch_checkpoint(storage, "1" * 64)
+    save_epoch_checkpoint(storage, "5" * 64)
     budget, said = made_up_budget(storage, 1, start="3" * 64)
     with Leases(store(storage).storage).hold("2" * 64, Holder(sweep="third", run="1", trial="t")):
         budget.begin()
     assert {stage_id[0] for stage_id in store(storage).summaries()} == {P[0], A[0], "c", "1", "2", "3"}
     assert list(store(storage).unfinished()) == []
     assert "removed 2 stages" in said[0] and "the epoch checkpoints of 1 stage" in said[0]
+
+
+@pytest.mark.parametrize(("max_running", "num_stages"), [(1, 3), (8, 3)])
+def test_room_is_kept_for_what_the_running_trials_may_write_before_the_next_measurement(tmp_path, max_running, num_stages):
+    """A stage for each running trial, and the epoch checkpoints of each, less those that are there already."""
+    storage = Storage.parse(str(tmp_path))
+    for number in range(num_stages):
+        made_up_stages.publish(store(storage), str(number), num_floats=10_000)
+    budget, _ = made_up_budget(storage, 2**40, max_running=max_running)
+    budget.begin()
+    budget._until_next = 1
+    stage = store(storage).summary("0").num_bytes
+    checkpoints = max_running * STATES_A_CHECKPOINT * CHECKPOINTS_KEPT * stage
+    assert budget._growth(0) == max_running * stage + checkpoints
+    assert budget._growth(stage) == max_running * stage + checkpoints - stage
+    assert budget._growth(100 * checkpoints) == max_running * stage
 
 
 def test_other_sweeps_are_read_again_only_while_they_run(tmp_path, monkeypatch):
@@ -170,7 +191,7 @@ def test_the_work_of_all_looks_is_in_proportion_to_the_stages(tmp_path, monkeypa
         looked.append(len(summaries))
         return SimpleNamespace(removals=(), abandoned={}, fits=True, bytes_before=0)
 
-    monkeypatch.setattr("sweeps.run.store_budget.plan_garbage", plan)
+    monkeypatch.setattr("sweeps.run.store_budget.choose_garbage", plan)
     monkeypatch.setattr(StageStore, "known_ids", lambda self: list(known))
     monkeypatch.setattr(StageStore, "summaries", lambda self, ids: read.extend(ids) or dict.fromkeys(ids, summary))
     budget, _ = made_up_budget(storage, 1)

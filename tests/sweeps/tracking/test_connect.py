@@ -43,7 +43,7 @@ def test_a_database_is_refused_with_the_way_out(uri):
 def test_off_keeps_nothing(tmp_path):
     tracker = make_tracker("off", tmp_path)
     assert isinstance(tracker, NullTracker)
-    tracker.record(SweepStarted(sweep="s", search="sed"))
+    tracker.log(SweepStarted(sweep="s", search="sed"))
     assert tracker.close().delivered == 0
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""Records reach a server that comes and goes, each once, and nothing is lost on the way."""
+"""Events reach a server that comes and goes, each once, and none is lost on the way."""
 
 import json
 import logging
@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from damage import damages
 
 import sweeps
-from birdclef_core.errors import StoreError
+from birdclef_core.errors import InputError, StoreError
+from birdclef_core.json_files import to_json
 from sweeps.tracking import delivery as tracking_delivery
 from sweeps.tracking.delivery import JournalTracker, Rejected
 from sweeps.tracking.events import TrialStarted
-from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, STATE_NAME, Journal, Progress
+from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, STATE_NAME, DeliveryState, Journal, last_state
 
 
 class Server:
@@ -73,7 +75,7 @@ class Sink:
 def _impatient(monkeypatch):
     monkeypatch.setattr(tracking_delivery, "_GATHER_S", 0.0)
     monkeypatch.setattr(tracking_delivery, "_RETRY_S", (0.01,))
-    monkeypatch.setattr(tracking_delivery, "_BATCH_RECORDS", 20)
+    monkeypatch.setattr(tracking_delivery, "_BATCH_EVENTS", 20)
 
 
 @pytest.fixture
@@ -85,14 +87,14 @@ def names(start, stop):
     return [f"t{number}" for number in range(start, stop)]
 
 
-def record(tracker, trials):
+def log(tracker, trials):
     for trial in trials:
-        tracker.record(TrialStarted(trial=trial))
+        tracker.log(TrialStarted(trial=trial))
 
 
 def test_all_is_delivered_in_order(tmp_path, server):
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 50))
+    log(tracker, names(0, 50))
     report = tracker.close()
     assert (report.delivered, report.kept, report.rejected, report.problem) == (50, 0, 0, "")
     assert server.trials == names(0, 50)
@@ -102,13 +104,13 @@ def test_an_outage_only_delays(tmp_path, server, caplog):
     server.up = False
     tracker = JournalTracker(tmp_path, "server", server.connect)
     with caplog.at_level(logging.WARNING):
-        record(tracker, names(0, 30))
+        log(tracker, names(0, 30))
         time.sleep(0.1)
         assert server.trials == []
         server.up = True
         server.wait_for(30)
         server.up = False
-        record(tracker, names(30, 40))
+        log(tracker, names(30, 40))
         time.sleep(0.1)
         server.up = True
         report = tracker.close()
@@ -122,17 +124,17 @@ def test_recording_does_not_wait_for_the_server(tmp_path, server):
     server.up = False
     tracker = JournalTracker(tmp_path, "server", server.connect)
     started = time.perf_counter()
-    record(tracker, names(0, 200))
+    log(tracker, names(0, 200))
     assert time.perf_counter() - started < 0.5
     tracker.close(timeout_s=0)
 
 
 def test_what_is_kept_is_counted_and_delivered_by_the_next(tmp_path, server):
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 10))
+    log(tracker, names(0, 10))
     server.wait_for(10)
     server.up = False
-    record(tracker, names(10, 25))
+    log(tracker, names(10, 25))
     report = tracker.close(timeout_s=0.1)
     assert (report.delivered, report.kept) == (10, 15)
     assert report.problem == "connection refused"
@@ -145,20 +147,20 @@ def test_what_is_kept_is_counted_and_delivered_by_the_next(tmp_path, server):
 def test_a_server_that_dies_within_a_batch_gets_nothing_twice(tmp_path, server):
     server.dies_after = 7
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 20))
+    log(tracker, names(0, 20))
     assert tracker.close().delivered == 20
     assert server.trials == names(0, 20)
 
 
 def test_a_crash_between_delivery_and_its_note_doubles_nothing(tmp_path, server, monkeypatch):
     with monkeypatch.context() as crash:
-        crash.setattr(Progress, "save", lambda self, folder: 0)
+        crash.setattr(DeliveryState, "save", lambda self, folder: 0)
         tracker = JournalTracker(tmp_path, "server", server.connect)
-        record(tracker, names(0, 30))
+        log(tracker, names(0, 30))
         tracker.close()
     assert not (tmp_path / STATE_NAME).exists()
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(30, 35))
+    log(tracker, names(30, 35))
     assert tracker.close().delivered == 35
     assert server.trials == names(0, 35)
 
@@ -175,7 +177,7 @@ def connect(memory):
     yield
 tracker = JournalTracker(__import__("pathlib").Path(sys.argv[1]), "server", connect)
 for number in range(300):
-    tracker.record(TrialStarted(trial=f"t{number}"))
+    tracker.log(TrialStarted(trial=f"t{number}"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
     root = Path(sweeps.__file__).parent.parent
@@ -188,31 +190,31 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_refused_record_holds_nobody_up(tmp_path, server):
     server.refused = {"t3", "t33"}
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 50))
+    log(tracker, names(0, 50))
     report = tracker.close()
     assert (report.delivered, report.rejected, report.kept) == (48, 2, 0)
     assert server.trials == [trial for trial in names(0, 50) if trial not in server.refused]
     refused = [json.loads(line) for line in (tmp_path / REJECTED_NAME).read_text().splitlines()]
     assert [line["reason"] for line in refused] == ["t3 has a bad parameter", "t33 has a bad parameter"]
-    assert json.loads(refused[0]["record"])["trial"] == "t3"
+    assert json.loads(refused[0]["line"])["trial"] == "t3"
 
 
 def test_what_breaks_a_healthy_server_again_and_again_is_set_aside(tmp_path, server):
     server.breaks_on = {"t5"}
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 10))
+    log(tracker, names(0, 10))
     report = tracker.close()
     assert (report.delivered, report.rejected) == (9, 1)
 
 
 def test_a_torn_line_spoils_only_itself(tmp_path, server):
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 3))
+    log(tracker, names(0, 3))
     tracker.close()
     with (tmp_path / JOURNAL_NAME).open("a") as journal:
         journal.write('{"event":"TrialSta')
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(3, 5))
+    log(tracker, names(3, 5))
     report = tracker.close()
     assert (report.delivered, report.rejected) == (5, 1)
     assert server.trials == names(0, 5)
@@ -220,7 +222,7 @@ def test_a_torn_line_spoils_only_itself(tmp_path, server):
 
 def test_another_server_gets_all_of_it(tmp_path, server):
     tracker = JournalTracker(tmp_path, "one", server.connect)
-    record(tracker, names(0, 5))
+    log(tracker, names(0, 5))
     tracker.close()
     other = Server()
     report = JournalTracker(tmp_path, "other", other.connect).close()
@@ -230,10 +232,10 @@ def test_another_server_gets_all_of_it(tmp_path, server):
 
 def test_memory_lasts_from_one_process_to_the_next(tmp_path, server):
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 2))
+    log(tracker, names(0, 2))
     tracker.close()
-    assert Progress.load(tmp_path, "server").memory == {"t0": "known", "t1": "known"}
-    assert Progress.load(tmp_path, "other").memory == {}
+    assert DeliveryState.load(tmp_path, "server").memory == {"t0": "known", "t1": "known"}
+    assert DeliveryState.load(tmp_path, "other").memory == {}
 
 
 def test_two_may_not_deliver_one_journal(tmp_path, server):
@@ -248,7 +250,7 @@ def test_closing_does_not_hang_on_a_server_that_does(tmp_path, server, monkeypat
     released = threading.Event()
     monkeypatch.setattr(Sink, "apply", lambda self, records, seen_before: released.wait(20))
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 3))
+    log(tracker, names(0, 3))
     started = time.monotonic()
     report = tracker.close(timeout_s=0.1)
     assert time.monotonic() - started < 3
@@ -258,7 +260,7 @@ def test_closing_does_not_hang_on_a_server_that_does(tmp_path, server, monkeypat
 
 def test_threads_do_not_tear_each_others_lines(tmp_path, server):
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    threads = [threading.Thread(target=record, args=(tracker, names(100 * n, 100 * n + 100))) for n in range(4)]
+    threads = [threading.Thread(target=log, args=(tracker, names(100 * n, 100 * n + 100))) for n in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -270,7 +272,7 @@ def test_threads_do_not_tear_each_others_lines(tmp_path, server):
 def test_sync_goes_on_while_records_get_through(tmp_path, server):
     server.up = False
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 60))
+    log(tracker, names(0, 60))
     tracker.close(timeout_s=0)
     server.up = True
     tracker = JournalTracker(tmp_path, "server", server.connect)
@@ -281,7 +283,7 @@ def test_sync_goes_on_while_records_get_through(tmp_path, server):
 def test_sync_gives_up_on_a_server_that_stays_away(tmp_path, server):
     server.up = False
     tracker = JournalTracker(tmp_path, "server", server.connect)
-    record(tracker, names(0, 5))
+    log(tracker, names(0, 5))
     started = time.monotonic()
     tracker.wait(patience_s=0.2)
     assert time.monotonic() - started < 2
@@ -299,12 +301,62 @@ def test_a_line_that_is_still_being_written_is_not_read(tmp_path):
 def test_what_is_remembered_of_the_server_is_written_in_proportion_to_the_journal(tmp_path, server, monkeypatch):
     """Else a sweep's tracking would cost the square of its trials."""
     written = []
-    save = Progress.save
-    monkeypatch.setattr(Progress, "save", lambda self, folder: written.append(save(self, folder)) or written[-1])
-    monkeypatch.setattr(tracking_delivery, "_BATCH_RECORDS", 5)
+    save = DeliveryState.save
+    monkeypatch.setattr(DeliveryState, "save", lambda self, folder: written.append(save(self, folder)) or written[-1])
+    monkeypatch.setattr(tracking_delivery, "_BATCH_EVENTS", 5)
     tracker = JournalTracker(tmp_path, "server", server.connect)
     for start in range(0, 300, 5):
-        record(tracker, names(start, start + 5))
+        log(tracker, names(start, start + 5))
         server.wait_for(start + 5)
     assert tracker.close().delivered == 300
     assert sum(written) < 3 * (tmp_path / JOURNAL_NAME).stat().st_size
+
+
+STATE = DeliveryState(destination="server", offset=10, delivered=2, rejected=1, memory={"t0": "known"})
+
+
+def test_the_state_of_delivery_comes_back_as_it_was_written(tmp_path):
+    assert last_state(tmp_path) is None
+    size = STATE.save(tmp_path)
+    assert (tmp_path / STATE_NAME).stat().st_size == size
+    assert last_state(tmp_path) == DeliveryState.load(tmp_path, "server") == STATE
+    assert DeliveryState.load(tmp_path, "other") == DeliveryState(destination="other")
+
+
+@pytest.mark.parametrize("damage", list(damages(DeliveryState, to_json(STATE))), ids=lambda damage: damage.what)
+def test_a_damaged_state_is_refused_with_the_way_out_and_the_journal_stays_free(tmp_path, server, damage):
+    (tmp_path / STATE_NAME).write_bytes(damage.content)
+    for ask in (lambda: last_state(tmp_path), lambda: JournalTracker(tmp_path, "server", server.connect)):
+        with pytest.raises(InputError, match=r"tracking_state\.json cannot be read: .*Move it away") as error:
+            ask()
+        assert damage.place in str(error.value)
+    assert (tmp_path / STATE_NAME).read_bytes() == damage.content
+    (tmp_path / STATE_NAME).unlink()
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    log(tracker, names(0, 2))
+    assert tracker.close().delivered == 2
+
+
+def test_a_state_before_the_journal_is_damaged(tmp_path):
+    (tmp_path / STATE_NAME).write_text(to_json({**vars(STATE), "offset": -1}))
+    with pytest.raises(InputError, match="offset >= 0 must hold, but is -1"):
+        last_state(tmp_path)
+
+
+def test_a_state_that_an_earlier_version_wrote_is_read():
+    state = last_state(Path(__file__).parents[2] / "data" / "records" / "sweep")
+    assert (state.destination, state.delivered, state.memory["t0000"]) == ("http://localhost:5000", 8, "known")
+
+
+def test_a_damaged_line_is_kept_with_the_reason_and_the_others_are_delivered(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    log(tracker, names(0, 2))
+    tracker.close()
+    with (tmp_path / JOURNAL_NAME).open("ab") as journal:
+        journal.write(b'{"event":"TrialStarted","time_ms":1,"trial":5,"params":{},"tags":{}}\n\xff\n')
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    log(tracker, names(2, 4))
+    status = tracker.close()
+    assert (status.delivered, status.rejected, status.kept) == (4, 2, 0)
+    reasons = [json.loads(line)["reason"] for line in (tmp_path / REJECTED_NAME).read_text().splitlines()]
+    assert "trial must be text, but is 5" in reasons[0] and "not UTF-8" in reasons[1]

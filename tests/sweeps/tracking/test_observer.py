@@ -22,7 +22,7 @@ class ListTracker:
     def __init__(self) -> None:
         self.events = []
 
-    def record(self, event) -> None:
+    def log(self, event) -> None:
         self.events.append(event)
 
     def close(self, timeout_s: float = 60.0) -> DeliveryStatus:

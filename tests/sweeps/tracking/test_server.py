@@ -132,7 +132,7 @@ def test_a_sweep_is_delivered_and_read_back(tmp_path, monkeypatch):
     (report / "plan.json").write_text("{}")
     tracker = make_tracker(str(store), tmp_path / "sweep")
     for event in sweep_events("whole", artifacts="result"):
-        tracker.record(event)
+        tracker.log(event)
     assert tracker.close() == DeliveryStatus(delivered=len(list(sweep_events("whole"))), kept=0, rejected=0)
     with run_local(store) as url:
         assert_whole(url, "whole")
@@ -149,7 +149,7 @@ def test_a_server_by_its_address_that_comes_late(tmp_path):
     assert_ends(tmp_path / "store")
     tracker = make_tracker(url, tmp_path / "sweep")
     for event in sweep_events("late"):
-        tracker.record(event)
+        tracker.log(event)
     report = tracker.close(timeout_s=1)
     assert report.kept == len(list(sweep_events("late")))
     assert "refused" in report.problem
@@ -163,7 +163,7 @@ def test_two_sweeps_share_one_server_and_the_last_ends_it(tmp_path):
     trackers = {name: make_tracker(str(store), tmp_path / name) for name in ("one", "two")}
     for name, tracker in trackers.items():
         for event in sweep_events(name):
-            tracker.record(event)
+            tracker.log(event)
     assert trackers["one"].close().kept == 0
     first = server_pid(store)
     time.sleep(2.5)
@@ -180,11 +180,11 @@ def test_a_server_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled
     tracker = make_tracker(str(store), tmp_path / "sweep")
     events = list(sweep_events("killed", trials=8))
     for event in events[:40]:
-        tracker.record(event)
+        tracker.log(event)
     while not (tmp_path / "sweep" / "tracking_state.json").exists():
         time.sleep(0.02)
     for event in events[40:]:
-        tracker.record(event)
+        tracker.log(event)
     time.sleep(0.7)
     os.kill(server_pid(store), signal.SIGKILL)
     report = tracker.close(timeout_s=90)
@@ -204,11 +204,11 @@ folder = Path({str(tmp_path)!r})
 tracker = make_tracker(str(folder / "store"), folder / "sweep")
 events = list(sweep_events("driver"))
 for event in events[:30]:
-    tracker.record(event)
+    tracker.log(event)
 while not (folder / "sweep" / "tracking_state.json").exists():
     time.sleep(0.05)
 for event in events[30:]:
-    tracker.record(event)
+    tracker.log(event)
 time.sleep(0.6)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -231,7 +231,7 @@ def test_a_server_that_cannot_start_is_told_with_its_last_words(tmp_path):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "mlflow.db").write_bytes(b"no database" * 100)
     tracker = make_tracker(str(tmp_path / "store"), tmp_path / "sweep")
-    tracker.record(SweepStarted(sweep="s", search="sed"))
+    tracker.log(SweepStarted(sweep="s", search="sed"))
     report = tracker.close(timeout_s=8)
     assert report.kept == 1
     assert "MLflow server" in report.problem
@@ -254,7 +254,7 @@ def test_the_page_compares_trials_in_a_browser(tmp_path):
     store = tmp_path / "store"
     tracker = make_tracker(str(store), tmp_path / "sweep")
     for event in sweep_events("seen"):
-        tracker.record(event)
+        tracker.log(event)
     assert tracker.close().kept == 0
     with open_ui(str(store), sweep="seen") as address:
         page = rendered(chromium, address, "Parallel Coordinates", tmp_path)

@@ -82,7 +82,7 @@ def delivered(tracker: Tracker, status: DeliveryStatus, sink: MemorySink, events
 
 def test_every_kind_of_event_is_taken_in_order(tracker, sink):
     for event in deepcopy(EVENTS):
-        tracker.record(event)
+        tracker.log(event)
     delivered(tracker, tracker.close(), sink, list(EVENTS))
 
 
@@ -93,7 +93,7 @@ def test_a_sweep_without_events_can_be_closed(tracker, sink):
 def test_an_event_is_not_changed(tracker):
     given = deepcopy(EVENTS)
     for event in given:
-        tracker.record(event)
+        tracker.log(event)
     tracker.close()
     assert given == EVENTS
 
@@ -101,7 +101,7 @@ def test_an_event_is_not_changed(tracker):
 def test_any_thread_may_record_and_its_own_events_keep_their_order(tracker, sink):
     def record(thread: int) -> None:
         for number in range(25):
-            tracker.record(TrialStarted(trial=f"{thread}-{number:02d}"))
+            tracker.log(TrialStarted(trial=f"{thread}-{number:02d}"))
 
     threads = [threading.Thread(target=record, args=(thread,)) for thread in range(4)]
     for thread in threads:
@@ -119,7 +119,7 @@ def test_recording_does_not_wait_for_a_server_that_does_not_answer(tracker, sink
     sink.answers.clear()
     started = time.monotonic()
     for number in range(100):
-        tracker.record(TrialStarted(trial=f"t{number}"))
+        tracker.log(TrialStarted(trial=f"t{number}"))
     assert time.monotonic() - started < 2.0
     sink.answers.set()
     tracker.close()
@@ -127,7 +127,7 @@ def test_recording_does_not_wait_for_a_server_that_does_not_answer(tracker, sink
 
 def test_closing_waits_no_longer_than_it_is_told(tracker, sink):
     sink.answers.clear()
-    tracker.record(TrialStarted(trial="t"))
+    tracker.log(TrialStarted(trial="t"))
     started = time.monotonic()
     status = tracker.close(timeout_s=0.1)
     assert time.monotonic() - started < 5.0
@@ -138,7 +138,7 @@ def test_closing_waits_no_longer_than_it_is_told(tracker, sink):
 def test_a_server_that_is_away_raises_nothing_and_is_named_at_the_end(tracker, sink):
     sink.is_away = True
     for event in deepcopy(EVENTS):
-        tracker.record(event)
+        tracker.log(event)
     status = tracker.close(timeout_s=0.1)
     assert (status.delivered, status.rejected) == (0, 0)
     assert bool(status.problem) == bool(status.kept)

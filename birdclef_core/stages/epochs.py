@@ -1,8 +1,7 @@
-"""How far a stage has come, and what it says of each epoch."""
+"""What a stage in training knows of itself: the metrics of each epoch, the counters in its epoch checkpoints, its losses."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,82 +14,82 @@ from birdclef_core.stages.throughput import Throughput
 
 @dataclass(frozen=True, kw_only=True)
 class EpochMetrics:
-    """What one epoch did. Scores are of the stage's own label space."""
+    """Metrics of one epoch. Scores are in the stage's own label space."""
 
     epoch: int
-    """From 1 to the stage's number of epochs."""
+    """Number of the epoch, from 1 to the stage's number of epochs."""
     is_last: bool
-    """Whether the stage is published with it; an early stop makes it less than the stage's number of epochs."""
+    """Whether the stage is published after it; with an early stop the stage has fewer epochs than configured."""
     train_loss: float
+    """Mean loss over the epoch's steps."""
     learning_rate: float
     clips_per_s: float
+    """Clips trained per second, evaluation not included."""
     waited_s: float
-    """Time that training stood still for data."""
+    """Seconds in which training waited for data."""
     device_s: float
-    """Time that the device worked on training steps."""
+    """Seconds in which the device worked on training steps."""
     evaluate_s: float
+    """Seconds of the evaluation."""
     epoch_s: float
-    """Training, evaluation and checkpoints together."""
+    """Seconds of training, evaluation and epoch checkpoints together."""
     memory_bytes: int
-    """Peak: of the GPU by this process; without a GPU, of the process."""
+    """Peak memory: of the GPU by this process; without a GPU, of this process."""
     bottleneck: str
-    """One line: what held training up and which flag would help."""
+    """One line on what held training up and which flag would help."""
     waits_for_data: bool
+    """Whether training waited for data more than a little."""
     scores: dict[str, float]
-    """Of the weights as they would be published after this epoch; after the last one, of those that are."""
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    """Scores of the weights that would be published after this epoch; after the last one, of those that are."""
 
 
 @dataclass
-class Progress:
-    """What a stage has behind it; kept in its checkpoints."""
+class StageCounters:
+    """The counters of a stage in training, `counters.json` of its epoch checkpoints."""
 
     epoch: int = 0
-    """Complete epochs."""
+    """Number of complete epochs."""
     step: int = 0
-    """Steps done of the epoch under way."""
+    """Number of steps done in the present epoch."""
     checkpoints: int = 0
-    """Written so far, and the number of the newest."""
+    """Number of epoch checkpoints written, which is the number of the newest."""
     cost_s: float = 0.0
-    """Of the complete epochs."""
+    """Device seconds of the complete epochs."""
     under_way: Throughput = field(default_factory=Throughput)
-    """Of the epoch under way."""
+    """Throughput of the present epoch so far."""
     best_epoch: int = 0
-    """The one with the best score so far, from 1; kept with an early stop only."""
+    """The epoch with the best score so far, from 1; 0 without an early stop."""
     best_score: float = 0.0
+    """The score of `best_epoch`."""
     averaged: int = 0
-    """Epochs in the mean over the last ones."""
+    """Number of epochs in the mean over the last ones."""
     origin: str = ""
-    """Where the first weights came from, in one line."""
+    """One line on where the first weights came from."""
     micro_batch_size: int = 0
+    """Clips that go through the model at once; 0 before the first epoch checkpoint."""
     compiled: bool | None = None
     """Whether the encoder runs compiled; None: not tried yet."""
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Progress":
-        return cls(**{**values, "under_way": Throughput(**values["under_way"])})
+    history: list[EpochMetrics] = field(default_factory=list)
+    """Metrics of the complete epochs."""
 
 
 class LossLog:
-    """The losses of an epoch's steps, on the device until they are asked for."""
+    """The losses of an epoch's steps. They stay on the device until they are asked for."""
 
     def __init__(self, recording_ids: NDArray[np.object_], where: str, num_steps: int, earlier: Tensor | None = None) -> None:
-        """`earlier` are the losses of steps before an interruption, on the CPU."""
+        """`recording_ids`: by the dataset's rows; `earlier`: losses of the steps before an interruption, on the CPU."""
         self._recording_ids, self._where, self._num_steps = recording_ids, where, num_steps
         self._checked = torch.empty(0) if earlier is None else earlier
         self._losses: list[Tensor] = []
         self._rows: list[Tensor] = []
 
     def add(self, loss: Tensor, rows_B: Tensor) -> None:
-        """The loss of the next step and the recordings of its batch."""
+        """Add the loss of the next step and the recordings of its batch."""
         self._losses.append(loss)
         self._rows.append(rows_B)
 
     def all(self) -> Tensor:
-        """All losses so far. Waits for the device. Raises TrainingError, naming step and recordings, if one is not finite."""
+        """Return all losses so far; waits for the device. Raises TrainingError, naming step and recordings, if one is not finite."""
         if self._losses:
             losses = torch.stack(self._losses).cpu()
             bad = torch.nonzero(~torch.isfinite(losses))
