@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS: dict[str, tuple[set[str], ...]] = {
     "birdclef_core": (
-        {"errors"},
+        {"errors", "wording"},
         {"code_version", "findings", "json_files"},
         {"config"},
         {"identity"},
@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"demo", "inventory"},
     ),
     "sweeps": (
-        {"wording"},
+        {"wording", "provenance"},
         {"options"},
         {"search"},
         {"schedule", "searches"},
@@ -39,6 +39,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
 floor below its own, and never from a neighbour on the same floor."""
 
 OWNERS = {
+    "jinja2": ["birdclef_core/html/page.py"],
     "timm": ["birdclef_core/models/encoders.py"],
     "optuna": ["sweeps/schedule/sampler.py"],
     "mlflow": ["sweeps/tracking/mlflow_sink.py"],

@@ -10,7 +10,7 @@
 #SBATCH --time=24:00:00
 # Ray's ports are the same for everybody: no other Ray on these nodes.
 #SBATCH --exclusive
-# Put back into the queue after a failed node or a preemption, the job goes on with its sweep.
+# Put back into the queue after a failed node or a preemption, the job continues its sweep.
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -euo pipefail

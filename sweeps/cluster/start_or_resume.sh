@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Starts a sweep, or goes on with it if the storage has it: for schedulers that run a command again after a failure.
+# Start a sweep, or continue it if the storage has it: for schedulers that run a command again after a failure.
 #   start_or_resume.sh NAME STORAGE [flags of tune_main.py for a new sweep]
 set -u
 if [[ $# -lt 2 ]]; then
