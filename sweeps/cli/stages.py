@@ -81,7 +81,7 @@ def _command(commands: Any, name: str, help_text: str, run: Any) -> argparse.Arg
 
 
 def _add_replay_inputs(parser: argparse.ArgumentParser) -> None:
-    """What a stage that is trained again was made of and is not in the store."""
+    """Add the options for what a stage was made from and is not in the store."""
     parser.add_argument("--data", type=Path, metavar="DIR", help="the data folder (default: the one that the sweep used)")
     parser.add_argument(
         "--pretrained", metavar="auto|off|PATH", help="first weights of the encoder (default: as the sweep had them)"
@@ -196,7 +196,7 @@ def _adopt(arguments: argparse.Namespace) -> int:
     plan = plan_adoption(storage, arguments.old_code, finder, arguments.pretrained, _say)
     print("\n".join(plan_lines(plan)))
     if not arguments.yes:
-        print("Nothing was trained or reused: --yes does it.")
+        print("Nothing was trained or reused. Give --yes to do it.")
         return 0
     proofs = prove(plan, _say)
     print("\n".join(adoption_lines(publish(plan, proofs))))
