@@ -22,7 +22,7 @@ def find_start(storage: Storage, reference: str) -> StageRecord:
     record = store.record(stage_id)
     if problem or record is None:
         raise InputError(
-            f"The files of the stage that trials start from must be undamaged, but those of {stage_id[:16]} are not: {problem or 'it has no record'}. "
+            f"The files of the stage that trials start from must be undamaged, but those of {stage_id[:16]} are not: {problem.rstrip('.') or 'it has no record'}. "
             "Import it again, or run a sweep that needs it, which trains it again."
         )
     return record

@@ -57,7 +57,7 @@ def test_only_recipes_of_that_model_remain_with_the_stages_that_follow(start):
     search = start_after(make_search(), start)
     assert stages(search) == {"sed_v2s": ["train_ce", "train_bce", "finetune"]}
     assert set(search.sampled_space(search.recipes[0])) == {"train_ce.learning_rate", "train.clip_s"}
-    assert f"starts from sed_v2s pretrain_bce {start.stage_id[:12]} and goes on with sed_v2s: train_ce → " in describe_start(
+    assert f"starts from sed_v2s pretrain_bce {start.stage_id[:12]} and continues with sed_v2s: train_ce → " in describe_start(
         search, start
     )
 
@@ -107,11 +107,11 @@ def test_a_stage_that_is_not_whole_is_refused_and_left_as_it_is(storage, store, 
         find_start(storage, "abcdef")
     weights = Path(store.location(start.stage_id))
     weights.write_bytes(b"rubbish")
-    with pytest.raises(InputError, match=r"whole in the store, but .* is not: .*sha256 differs"):
+    with pytest.raises(InputError, match=r"must be undamaged, but those of .* are not: .*sha256 differs"):
         find_start(storage, start.stage_id)
     assert store.is_published(start.stage_id), "a look does not set it aside"
     store.unpublish(start.stage_id)
-    with pytest.raises(InputError, match=r"is not: it is not published. Import it again"):
+    with pytest.raises(InputError, match=r"are not: it is not published. Import it again"):
         find_start(storage, start.stage_id)
 
 
