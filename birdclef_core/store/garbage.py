@@ -5,7 +5,7 @@ as long as one that was trained from it does, so the lineage of every stage that
 """
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -84,16 +84,13 @@ def choose_garbage(
     """
     now, unfinished, kept = now or datetime.now(UTC), unfinished or {}, set(keep)
     protected = ancestry([*kept, *(stage_id for stage_id, item in summaries.items() if item.code == IMPORTED)], summaries)
-    # An adopted stage and the one it was adopted from are one training: each is worth what both are used for, and where they
-    # share files, removing one of them frees nothing.
-    originals = {stage_id: original_of(stage_id, summaries) for stage_id in summaries}
+    # An adopted stage and the one it was adopted from are one training: each is worth what both are used for. Where they share
+    # files, they go together or not at all, as removing one of them frees nothing.
     uses_of = Counter[str]()
-    for stage_id, original in originals.items():
-        uses_of[original] += uses.get(stage_id, 0)
-    files = {stage_id: files_of(stage_id, summaries) for stage_id in summaries}
-    sharers = Counter(files.values())
-    kept_files = {files[stage_id] for stage_id in protected}
-    protected |= ancestry([stage_id for stage_id in summaries if files[stage_id] in kept_files], summaries)
+    sharers: defaultdict[str, list[str]] = defaultdict(list)
+    for stage_id in summaries:
+        uses_of[original_of(stage_id, summaries)] += uses.get(stage_id, 0)
+        sharers[files_of(stage_id, summaries)].append(stage_id)
     total = before = total_bytes(summaries) + sum(unfinished.values()) + other_bytes
     abandoned: dict[str, int] = {}
     for stage_id in sorted(unfinished.keys() - kept, key=lambda stage_id: -unfinished[stage_id]):
@@ -103,23 +100,24 @@ def choose_garbage(
     children = Counter(item.parent_id for item in summaries.values() if item.parent_id is not None)
     heap: list[tuple[float, str, str]] = []
 
-    def offer(stage_id: str) -> None:
-        if stage_id not in protected and not children[stage_id]:
-            item = summaries[stage_id]
-            heapq.heappush(heap, (worth(item, uses_of[originals[stage_id]], now), item.finished_at, stage_id))
+    def offer(files: str) -> None:
+        if not any(stage_id in protected or children[stage_id] for stage_id in sharers[files]):
+            item = summaries[sharers[files][0]]
+            expected_uses = uses_of[original_of(item.stage_id, summaries)]
+            heapq.heappush(heap, (worth(item, expected_uses, now), item.finished_at, files))
 
-    for stage_id in summaries:
-        offer(stage_id)
+    for files in sharers:
+        offer(files)
     removals: list[Removal] = []
     while total > budget_bytes and heap:
-        value, _, stage_id = heapq.heappop(heap)
-        item = summaries[stage_id]
-        sharers[files[stage_id]] -= 1
-        total -= 0 if sharers[files[stage_id]] else item.num_bytes
-        removals.append(Removal(summary=item, worth=value, uses=uses_of[originals[stage_id]]))
-        if item.parent_id is not None and item.parent_id in summaries:
-            children[item.parent_id] -= 1
-            offer(item.parent_id)
+        value, _, files = heapq.heappop(heap)
+        total -= summaries[sharers[files][0]].num_bytes
+        for stage_id in sharers[files]:
+            item = summaries[stage_id]
+            removals.append(Removal(summary=item, worth=value, uses=uses_of[original_of(stage_id, summaries)]))
+            if item.parent_id is not None and item.parent_id in summaries:
+                children[item.parent_id] -= 1
+                offer(files_of(item.parent_id, summaries))
     return GarbageList(
         abandoned=abandoned, removals=tuple(removals), bytes_before=before, bytes_after=total, budget_bytes=budget_bytes
     )

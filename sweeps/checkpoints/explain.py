@@ -1,4 +1,4 @@
-"""In what two stages differ, and so why one was not taken for the other."""
+"""Compares two stages field by field, to show why one was not reused for the other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from sweeps.checkpoints.references import known_record
 
 _MEANING = {
     "data": "the recordings, their labels, the split or the noise files",
-    "code": "the domain's own code",
+    "code": "the code that trains and scores stages",
     "label_space": "the species",
 }
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A field of two identities."""
+    """A field with different values in two identities."""
 
     field: str
     first: Any
@@ -25,13 +25,13 @@ class Difference:
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
-    """Fields with different values, dotted; a field that one lacks is None there."""
+    """Return the fields with different values, by their dotted names. A field that one of them lacks is None there."""
     a, b = dict(flatten(first)), dict(flatten(second))
     return [Difference(key, a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
 
 
 def explain(store: StageStore, first_id: str, second_id: str) -> list[str]:
-    """What to print of two stages: the fields in which they differ, and those of their ancestors where these differ.
+    """Return what to print of two stages: the fields in which they differ, and those in which their ancestors differ.
 
     Raises InputError when one has no record.
     """
@@ -39,6 +39,9 @@ def explain(store: StageStore, first_id: str, second_id: str) -> list[str]:
     lines = [f"{_title(first)} and {_title(second)}"]
     if first_id == second_id:
         return [*lines, "  are the same stage."]
+    for older, newer in ((first, second), (second, first)):
+        if newer.adopted_from == older.stage_id:
+            lines.append(f"  have the same weights: {newer.stage_id[:12]} was adopted from {older.stage_id[:12]}")
     while True:
         found = differences(first.identity, second.identity)
         own = [item for item in found if item.field != "parent"]

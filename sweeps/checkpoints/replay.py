@@ -1,4 +1,4 @@
-"""Trains a stage again from its record alone and compares what comes out, so that a checkpoint can prove what made it."""
+"""Trains a stage again from its record alone and compares the result, so that a checkpoint can prove what made it."""
 
 import math
 import tempfile
@@ -17,8 +17,9 @@ from birdclef_core.stages.training import StageTask, train_stage
 from birdclef_core.store.stage_store import WEIGHTS, StageEntry, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import IMPORTED, SCORE
-from sweeps.checkpoints.references import known_record, store_of
-from sweeps.checkpoints.replay_data import FoundData, data_of_stage
+from sweeps.checkpoints.references import known_record, store_of, sweeps_in
+from sweeps.execution.recordings import FoundRecordings, RecordingFinder
+from sweeps.schedule.records import SweepRecords
 
 STANDARD_ERROR = "_se"
 """Ending of the name under which a score's standard error is recorded."""
@@ -28,23 +29,34 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """A stage as it was recorded and as it came out again."""
+    """A stage as it was recorded and as it came out when it was trained again."""
 
     recorded: Mapping[str, float]
+    """Scores in the stage's record."""
     replayed: Mapping[str, float]
-    same_weights: bool
-    """To the bit."""
+    """Scores of the replay."""
+    recorded_sha256: str
+    """sha256 of the stage's weights file."""
+    replayed_sha256: str
+    """sha256 of the replay's weights file."""
+    environment: Mapping[str, str]
+    """Versions, device and threads of the replay."""
     changed: tuple[str, ...]
-    """What is not as it was then: code, libraries, device."""
+    """What is not as it was when the stage was trained: code, libraries, device."""
+
+    @property
+    def same_weights(self) -> bool:
+        """Whether the weights are the same to the bit."""
+        return self.recorded_sha256 == self.replayed_sha256
 
     @property
     def difference(self) -> float:
-        """Of the score that stages are compared by."""
+        """Difference of the scores that stages are compared by."""
         return abs(self.recorded[SCORE] - self.replayed.get(SCORE, math.nan))
 
     @property
     def allowed(self) -> float:
-        """The score's standard error: what other recordings of the same species would change it by."""
+        """Standard error of the recorded score: other recordings of the same species would change it by about as much."""
         return self.recorded.get(f"{SCORE}{STANDARD_ERROR}", 0.0)
 
     @property
@@ -56,74 +68,95 @@ class Replay:
         return self.is_exact or self.difference <= self.allowed
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedReplay:
+    """A stage that can be trained again: all that it was made of is at hand."""
+
+    store: StageStore
+    entry: StageEntry
+    """The stage, every file verified."""
+    found: FoundRecordings
+    """Its recordings."""
+    weights: PretrainedWeights
+    """First weights of its encoder; random weights for a stage that has a parent."""
+
+    def run(self, say: Say) -> Replay:
+        """Train the stage in a store of its own, which is removed afterwards, on this machine's GPU if it has one.
+
+        Sets the process's number of threads to that of the record: sums of another number are added up in another order.
+        """
+        record = self.entry.record
+        task = _task(record, self.found, self.weights)
+        say(f"Training {record.stage} of {record.recipe} again, on {self.found.dataset.root}.")
+        torch.set_num_threads(int(record.environment["threads"]))
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with tempfile.TemporaryDirectory(prefix="birdclef-replay-") as folder:
+            own = StageStore(Storage.parse(folder))
+            if task.parent_id is not None:
+                own.publish_copy(whole_stage(self.store, task.parent_id))
+            for epoch in train_stage(task, self.found.training_data(), own, device):
+                say(f"epoch {epoch.epoch}/{task.config.epochs}: {SCORE} {epoch.scores[SCORE]:.6f}")
+            again = own.open(task.stage_id)
+            assert again is not None
+            return Replay(
+                recorded=record.metrics,
+                replayed=again.record.metrics,
+                recorded_sha256=file_sha256(self.entry.folder / WEIGHTS),
+                replayed_sha256=file_sha256(again.folder / WEIGHTS),
+                environment=again.record.environment,
+                changed=tuple(_changes(record, again.record.environment)),
+            )
+
+
 def replay_reference(
     storage: Storage, stage_id: str, folder: Path | None, pretrained: str | None, cache_dir: str, say: Say
 ) -> Replay:
-    """`replay` of a stage of a storage, on this machine's GPU if it has one, with recordings and first weights as a sweep had them.
+    """Train a stage of a storage again and compare; raises as `prepare_replay` does."""
+    return prepare_replay(store_of(storage), stage_id, recording_finder(storage, folder, cache_dir), pretrained).run(say)
 
-    Raises InputError, before any audio is decoded, when the stage cannot be replayed.
+
+def recording_finder(storage: Storage, folder: Path | None, cache_dir: str) -> RecordingFinder:
+    """Return a finder of the recordings of a storage's stages: in `folder`, or where the sweeps of the storage had them."""
+    return RecordingFinder([SweepRecords(storage.at(name)) for name in sweeps_in(storage)], folder=folder, cache_dir=cache_dir)
+
+
+def prepare_replay(store: StageStore, stage_id: str, finder: RecordingFinder, pretrained: str | None) -> PreparedReplay:
+    """Gather all that a replay needs, before any audio is decoded. `pretrained` is as in `--pretrained`; None: as a sweep had it.
+
+    Raises InputError when the stage was imported, or its recordings, species or first weights are not those of its record or not
+    at hand; StoreError when its files or its parent's are damaged.
     """
-    store = store_of(storage)
-    entry = _whole(store, stage_id)
-    record = entry.record
+    record = known_record(store, stage_id)
     if record.identity.get("code") == IMPORTED:
         raise InputError(f"Stage {stage_id[:16]} was imported: there is no record of how it was trained.")
-    found = data_of_stage(storage, record, folder, cache_dir)
+    found = finder.find(record)
     mode = pretrained or ("off" if record.identity["parent"] == RANDOM.name else found.pretrained)
-    model = restore(ModelConfig, record.identity["model"])
-    weights = RANDOM if record.parent_id else resolve_pretrained(model.encoder, mode)
+    encoder = restore(ModelConfig, record.identity["model"]).encoder
+    weights = RANDOM if record.parent_id else resolve_pretrained(encoder, mode)
+    _task(record, found, weights)
     if record.parent_id:
-        _whole(store, record.parent_id)
-    say(f"Training {record.stage} of {record.recipe} again, on {found.root}.")
-    return replay(store, entry, found, weights, torch.device("cuda" if torch.cuda.is_available() else "cpu"), say=say)
+        whole_stage(store, record.parent_id)
+    return PreparedReplay(store=store, entry=whole_stage(store, stage_id), found=found, weights=weights)
 
 
-def replay(
-    store: StageStore, entry: StageEntry, found: FoundData, weights: PretrainedWeights, device: torch.device, *, say: Say
-) -> Replay:
-    """Trains the stage from its parent in a store of its own, which is thrown away.
-
-    Raises InputError when its parent, its data or its first weights are not at hand.
-    """
-    record = entry.record
-    task = _task(record, found, weights)
-    torch.set_num_threads(int(record.environment["threads"]))
-    changed = [] if record.identity["code"] == code_version() else [f"code was {record.identity['code']}, is {code_version()}"]
-    with tempfile.TemporaryDirectory(prefix="birdclef-replay-") as folder:
-        own = StageStore(Storage.parse(folder))
-        if task.parent_id is not None:
-            own.adopt(_whole(store, task.parent_id))
-        for epoch in train_stage(task, found.training_data(), own, device):
-            say(f"epoch {epoch.epoch}/{task.config.epochs}: {SCORE} {epoch.scores[SCORE]:.6f}")
-        again = own.open(task.stage_id)
-        assert again is not None
-        now = again.record.environment
-        changed += [f"{key} was {value}, is {now.get(key)}" for key, value in record.environment.items() if now.get(key) != value]
-        return Replay(
-            recorded=record.metrics,
-            replayed=again.record.metrics,
-            same_weights=file_sha256(entry.folder / WEIGHTS) == file_sha256(again.folder / WEIGHTS),
-            changed=tuple(changed),
-        )
-
-
-def _task(record: StageRecord, found: FoundData, weights: PretrainedWeights) -> StageTask:
+def _task(record: StageRecord, found: FoundRecordings, weights: PretrainedWeights) -> StageTask:
+    """The task of training the stage again. Raises InputError when recordings, species or first weights are not as recorded."""
     identity = record.identity
     model, config = restore(ModelConfig, identity["model"]), restore(StageConfig, identity["stage"])
     if identity["data"] != found.fingerprint:
         raise InputError(
-            f"The recordings must be those of the record (data {identity['data'][:16]}), but those in {found.root} are "
+            f"The recordings must be those of the record (data {identity['data'][:16]}), but those in {found.dataset.root} are "
             f"{found.fingerprint[:16]}: other files, labels, split or noise. Name the right folder with --data."
         )
     space = found.dataset.all_species if config.label_space == "all" else found.dataset.target_species
     if list(space.species) != record.species:
         raise InputError(
-            f"The species must be the {len(record.species)} of the record, but those of {found.root} are {len(space)} "
+            f"The species must be the {len(record.species)} of the record, but those of {found.dataset.root} are {len(space)} "
             "(see target_species.txt)."
         )
     if record.parent_id is None and weights.name != identity["parent"]:
         raise InputError(f"The stage started from {identity['parent']} weights, but these are {weights.name}: see --pretrained.")
-    # Under an id of its own: nothing may take it for the stage itself.
+    # The id of the stage itself would let the replay be taken for it.
     return StageTask(
         stage_id=fingerprint(["replay", record.stage_id]),
         parent_id=record.parent_id,
@@ -135,8 +168,11 @@ def _task(record: StageRecord, found: FoundData, weights: PretrainedWeights) -> 
     )
 
 
-def _whole(store: StageStore, stage_id: str) -> StageEntry:
-    """The stage; looked at before it is opened, because that would set a damaged one aside."""
+def whole_stage(store: StageStore, stage_id: str) -> StageEntry:
+    """Return a stage with every file verified. Raises InputError when the store has none, StoreError when it is damaged.
+
+    A damaged stage stays where it is: a replay sets nothing aside.
+    """
     known_record(store, stage_id)
     problem = store.check(stage_id)
     entry = None if problem else store.open(stage_id)
@@ -145,8 +181,16 @@ def _whole(store: StageStore, stage_id: str) -> StageEntry:
     return entry
 
 
+def _changes(record: StageRecord, now: Mapping[str, str]) -> list[str]:
+    code, current = record.identity["code"], code_version()
+    changes = [] if code == current else [f"code was {code}, is {current}"]
+    return changes + [
+        f"{key} was {value}, is {now.get(key)}" for key, value in record.environment.items() if now.get(key) != value
+    ]
+
+
 def replay_lines(result: Replay) -> list[str]:
-    """What to print of a replay."""
+    """Return what to print of a replay: scores side by side, what has changed since, and the verdict."""
     width = max(len(name) for name in result.recorded) + 2
     lines = [f"  {'':<{width}}{'recorded':>12}{'replayed':>12}"]
     for name, value in sorted(result.recorded.items()):

@@ -1,4 +1,4 @@
-"""Stages of a store that are like those asked for but for what made them, so that it is said aloud why they are not reused."""
+"""Finds stored stages that were configured like those asked for but made of something else, to say why they are not reused."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -14,28 +14,29 @@ MEANING = {
     "label_space": "trained for other species",
     "start": "started from other weights",
 }
+"""What an identity holds beside the configuration, as it is said to the user."""
 SHOWN_DIGITS = 12
 
 Difference = tuple[str, str, str]
-"""What differs (a key of MEANING), as it is in the store and as it is asked for."""
+"""What differs (a key of MEANING), its value in the store, and the value asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Stage:
-    """A stage, in the store or asked for."""
+    """A stage in the store, or one that is asked for."""
 
     parent_id: str | None
     config: str
-    """Hash of model and stage as they are configured."""
+    """Hash of the configuration of model and stage."""
     origin: Mapping[str, str]
-    """By the keys of MEANING."""
+    """What it was made of, by the keys of MEANING."""
 
 
 def find_lookalikes(tasks: Mapping[str, StageTask], stored: Mapping[str, StageSummary]) -> Counter[tuple[Difference, ...]]:
-    """How many of `tasks` (by id) the store has but for some differences, by these differences.
+    """Count the tasks that the store has a like stage for, but not the stage itself, by the differences between the two.
 
-    Stages are alike when they were configured alike and trained from stages that are. Of several that are like one asked for, the
-    one with the fewest differences counts. Costs n log n.
+    `tasks`: what is asked for, by stage id. Two stages are alike when they have the same configuration and were trained from stages
+    that are alike. Of several stages that are like a task, the one with the fewest differences counts. O(n log n) for n stages.
     """
     if not stored:
         return Counter()
@@ -54,11 +55,13 @@ def find_lookalikes(tasks: Mapping[str, StageTask], stored: Mapping[str, StageSu
 
 
 def lookalike_lines(found: Mapping[tuple[Difference, ...], int]) -> Iterator[str]:
-    """What to print of them."""
+    """Yield what to print of the stages that `find_lookalikes` has counted."""
     for differences, number in sorted(found.items(), key=lambda item: -item[1]):
         what = " and ".join(f"{MEANING[name]} ({_short(before)}, now {_short(now)})" for name, before, now in differences)
         stages = "1 stage asked for is" if number == 1 else f"{number} of the stages asked for are"
         yield f"  {stages} in the store as {what}: trained again, not reused."
+        if [name for name, _, _ in differences] == ["code"]:
+            yield f"    `birdclef store adopt --from {_short(differences[0][1])}` reuses them if this code still trains the same weights."
 
 
 def _short(text: str) -> str:
@@ -79,7 +82,7 @@ def _asked(task: StageTask) -> _Stage:
 
 
 def _likeness(stage_id: str, stages: Mapping[str, _Stage], memory: dict[str, str]) -> str:
-    """The same for stages that are alike. One whose parent is not known is like no other."""
+    """A hash that is equal for stages that are alike. A stage whose parent is not known is like no other."""
     if stage_id not in memory:
         stage = stages.get(stage_id)
         parent = _likeness(stage.parent_id, stages, memory) if stage and stage.parent_id else ""
@@ -88,7 +91,7 @@ def _likeness(stage_id: str, stages: Mapping[str, _Stage], memory: dict[str, str
 
 
 def _differences(stored_id: str, asked_id: str, stages: Mapping[str, _Stage]) -> tuple[Difference, ...]:
-    """Of both stages and of all that they were trained from."""
+    """The differences between two stages and between all that they were trained from."""
     found: dict[str, Difference] = {}
     first, second = stages.get(stored_id), stages.get(asked_id)
     while first is not None and second is not None:

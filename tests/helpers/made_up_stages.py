@@ -1,5 +1,7 @@
 """Stages in a store that nobody has trained."""
 
+from pathlib import Path
+
 from safetensors.torch import save_file
 from torch import zeros
 
@@ -28,3 +30,8 @@ def publish(store: StageStore, stage_id: str, *, num_floats: int = 1, **values) 
     with store.publish(lambda: record, stage_id) as folder:
         save_file({"w": zeros(num_floats)}, folder / WEIGHTS)
     return record
+
+
+def weights_path(store: StageStore, stage_id: str) -> Path:
+    """The weights file of a stage in a local store."""
+    return Path(store.location(stage_id))

@@ -1,4 +1,4 @@
-"""Stages that the store has but for what made them are found, whatever their depth, and said in words."""
+"""Stored stages with the configuration of those asked for are found, at any depth, and what differs is said."""
 
 import pytest
 from made_up import make_chain_builder, summary_of
@@ -52,9 +52,10 @@ def test_of_several_the_one_with_the_fewest_differences_counts():
     near, far = make_chain_builder(code_version="0ld"), make_chain_builder(code_version="older", data_fingerprint="d0")
     result = found(chain_of(TREE)[:1], [*chain_of(far)[:1], *chain_of(near)[:1]])
     assert result == {(("code", "0ld", "code"),): 1}
-    assert next(iter(lookalike_lines(result))).startswith(
-        "  1 stage asked for is in the store as made by other code (0ld, now code)"
-    )
+    assert list(lookalike_lines(result)) == [
+        "  1 stage asked for is in the store as made by other code (0ld, now code): trained again, not reused.",
+        "    `birdclef store adopt --from 0ld` reuses them if this code still trains the same weights.",
+    ]
 
 
 def test_a_stored_stage_whose_parent_is_gone_is_like_no_other():
