@@ -43,8 +43,8 @@ def needed_by_sweep(storage: Storage, name: str) -> tuple[set[str], Counter[str]
         return needed_by(records, trials), Counter(stage_id for record in trials for stage_id in record.stage_ids)
     except InputError as error:
         raise InputError(
-            f"Stages can be removed only if it is known what every sweep needs, but not what {name} needs: {error} If you do not need "
-            f"{name} any more, move its folder away."
+            f"It is not known which stages sweep {name} needs, so none can be removed. {error} If you do not need {name} any more, move "
+            "its folder away."
         ) from None
 
 

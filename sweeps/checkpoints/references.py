@@ -1,4 +1,4 @@
-"""What a user calls a checkpoint: the beginning of a stage id, a sweep, a trial of it, or one stage of a trial."""
+"""Resolves what a user calls a checkpoint: the beginning of a stage id, a sweep, a trial of it, or one stage of a trial."""
 
 import re
 from collections.abc import Sequence
@@ -10,15 +10,16 @@ from sweeps.schedule.records import SweepRecords, TrialRecord
 from sweeps.wording import REFERENCE
 
 MAX_NAMED = 12
+"""An error lists this many names and counts the others."""
 
 
 def store_of(storage: Storage) -> StageStore:
-    """The stage store of a storage place."""
+    """Return the stage store of a storage."""
     return StageStore(storage.at("store"))
 
 
 def existing_storage(place: str) -> Storage:
-    """The storage of sweeps that exist. Raises InputError when it cannot be read or holds no store."""
+    """Return the storage at a place where sweeps have run. Raises InputError when it cannot be read or has no store."""
     storage = Storage.parse(place)
     try:
         if storage.exists("store"):
@@ -29,7 +30,10 @@ def existing_storage(place: str) -> Storage:
 
 
 def resolve(storage: Storage, reference: str) -> str:
-    """The stage id that a reference stands for. Raises InputError, naming what there is, when it stands for none or several."""
+    """Return the stage id that a reference stands for.
+
+    Raises InputError, which names the stages or sweeps that exist, when it stands for none or for several.
+    """
     parts = reference.strip("/").split("/")
     if len(parts) == 1 and re.fullmatch(r"[0-9a-f]{4,64}", parts[0]):
         found = [stage_id for stage_id in store_of(storage).known_ids() if stage_id.startswith(parts[0])]
@@ -37,7 +41,8 @@ def resolve(storage: Storage, reference: str) -> str:
             return found[0]
         if found:
             raise InputError(
-                f"{reference!r} must be the beginning of one stage id, but {len(found)} begin so: {_names([stage_id[:16] for stage_id in found])}."
+                f"{reference!r} must be the beginning of one stage id, but {len(found)} begin with it: "
+                f"{_names([stage_id[:16] for stage_id in found])}."
             )
     if len(parts) > 3 or not parts[0] or not SweepRecords(storage.at(parts[0])).exists():
         raise InputError(
@@ -62,24 +67,24 @@ def _of_sweep(storage: Storage, sweep: str, trial: str = "", stage: str = "") ->
 
 
 def known_record(store: StageStore, stage_id: str) -> StageRecord:
-    """The record of a stage. Raises InputError when the store has none."""
+    """Return the record of a stage. Raises InputError when the store has none."""
     record = store.record(stage_id)
     if record is None:
-        raise InputError(f"Stage {stage_id[:16]} must be in the store, but is not: not trained yet, or removed.")
+        raise InputError(f"Stage {stage_id[:16]} must be in the store, but is not: it has not been trained, or was removed.")
     return record
 
 
 def _names(names: list[str]) -> str:
-    """The first of them."""
+    """Return the first names as text."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return (", ".join(names[:MAX_NAMED]) or "none") + more
 
 
 def best(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The trial with the best score; None when none has finished."""
+    """Return the trial with the best score; None when no trial has finished."""
     return max((record for record in trials if record.score is not None), key=lambda record: record.score or 0.0, default=None)
 
 
 def sweeps_in(storage: Storage) -> list[str]:
-    """Names of the sweeps of a storage place."""
+    """Return the names of the sweeps of a storage."""
     return [name for name in storage.names() if SweepRecords(storage.at(name)).exists()]

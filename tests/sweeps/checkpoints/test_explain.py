@@ -29,7 +29,7 @@ def test_a_stage_is_the_same_as_itself(storage):
 def test_code_and_data_are_said_in_words(storage):
     publish(storage, "1" * 64, "pretrain_ce", identity=identity("pretrain_ce", code="0ld", data="e" * 64))
     assert explain(store(storage), P, "1" * 64)[1:] == [
-        "  code: 'c0de' against '0ld' (the domain's own code)",
+        "  code: 'c0de' against '0ld' (the code that trains and scores stages)",
         "  data: dddddddddddd... against eeeeeeeeeeee... (the recordings, their labels, the split or the noise files)",
     ]
 
@@ -60,4 +60,4 @@ def test_the_command_compares_two_references(storage, capsys):
     assert capsys.readouterr().out.startswith("tiny finetune cccccccccccc and tiny train_ce bbbbbbbbbbbb\n")
     assert birdclef(["explain", "s", "s/t0001/finetune", "--storage", storage.root]) == 2
     said = capsys.readouterr().err
-    assert "not trained yet" in said and said.count("\n") == 1
+    assert "it has not been trained, or was removed" in said and said.count("\n") == 1

@@ -112,7 +112,7 @@ def test_gc_removes_nothing_where_it_cannot_know_what_is_needed(tmp_path, capsys
     storage.write_text("s/trials/t0001.json", "{")
     assert birdclef(["store", "gc", "--max-bytes", "1", "--yes", "--storage", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "t0001.json" in said and "but not what s needs" in said
+    assert "t0001.json" in said and "not known which stages sweep s needs" in said
     assert len(store(storage).summaries()) == 4
 
 

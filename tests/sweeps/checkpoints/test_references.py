@@ -38,7 +38,7 @@ def test_what_stands_for_nothing_is_refused_with_what_there_is(storage, referenc
 
 def test_the_beginning_of_several_ids_is_refused(storage):
     publish(storage, "9999" + "0" * 60, "pretrain_ce")
-    with pytest.raises(InputError, match=r"one stage id, but 2 begin so: 9999000000000000, 9999999999999999"):
+    with pytest.raises(InputError, match=r"one stage id, but 2 begin with it: 9999000000000000, 9999999999999999"):
         resolve(storage, "9999")
 
 
