@@ -190,7 +190,7 @@ def test_two_processes_at_once_end_with_one_set(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
-    with pytest.raises(InputError, match="contains other files. Name another folder"):
+    with pytest.raises(InputError, match=r"contains other files\. Name another folder"):
         make_demo(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "precious"
     with pytest.raises(InputError, match="seed >= 0 must hold"):
