@@ -14,7 +14,7 @@ from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.interruption import StageInterrupted, Termination, TimeLimit, any_of, never
 from birdclef_core.stages.training import StageTask, train_stage
 from birdclef_core.store.stage_store import StageStore
-from birdclef_core.store.storage import Storage
+from birdclef_core.store.storage import MANIFEST, Storage
 
 CPU = torch.device("cpu")
 STEPS = 4
@@ -126,13 +126,19 @@ def test_a_process_killed_within_an_epoch_goes_on_to_the_same_bits(tiny_recipe, 
     assert_same_outcome(whole, rest, store=store, other=other)
 
 
-def test_a_damaged_checkpoint_costs_no_more_than_the_one_before(tiny_recipe, tone_data, store, other, notes):
+@pytest.mark.parametrize("file", ["state.safetensors", "counters.json"])
+def test_a_damaged_checkpoint_costs_no_more_than_the_one_before(tiny_recipe, tone_data, store, other, notes, file):
+    """Counters that are of other code are damaged too, though their hash is right."""
     chosen = task(tiny_recipe, checkpoint_every_s=0.0)
     whole = list(train_stage(chosen, tone_data, store, CPU))
     with pytest.raises(StageInterrupted):
         list(train_stage(chosen, tone_data, other, CPU, stop=at_call(3)))
     newest = unfinished(other)[-1]
-    other.storage.write_text(f"unfinished/s/{newest}/state.safetensors", "rubbish")
+    other.storage.write_text(f"unfinished/s/{newest}/{file}", '{"steps": 3}')
+    if file == "counters.json":
+        other.storage.delete(f"unfinished/s/{newest}/{MANIFEST}")
+        with other.storage.write_bundle(f"unfinished/s/{newest}"):
+            pass
     rest = list(train_stage(chosen, tone_data, other, CPU))
     assert len(notes) == 1 and "is damaged and was removed" in notes[0]
     assert_same_outcome(whole, rest, store=store, other=other)
