@@ -1,4 +1,4 @@
-"""Gathers what a plan needs (the store, this device, a short calibration) and sets it against what a sweep really took."""
+"""Makes the plan of a sweep from its store, this machine and a short calibration, and compares it with what the sweep took."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,18 +25,21 @@ BYTES_A_FLOAT = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Makes plans for one sweep on one store."""
+    """Makes the plans of one sweep on one store."""
 
     chains: ChainBuilder
     dataset: Dataset
     store: StageStore
     slots: Slots
     known: Sequence[TrialRecord] = ()
-    """Trials that the sweep has already."""
+    """The trials that the sweep has already."""
 
     def plan(self, samples: int, *, calibrate: Callable[[str], None] | None = None) -> Plan:
-        """`samples`: trials in all, known ones included. `calibrate` is told what is being measured; None: nothing is, and what the
-        store does not know stays unknown."""
+        """Return the plan of a sweep of `samples` trials, known ones included.
+
+        `calibrate` is called with a line on each measurement before it is made. With None nothing is measured, and costs of which the
+        store has no example stay unknown.
+        """
         stored = self.store.summaries()
         device = self._device()
         name = environment(device)["device"] if device is not None else _usual_gpu(stored.values())
@@ -65,13 +68,13 @@ class Planner:
         )
 
     def _device(self) -> torch.device | None:
-        """What trials run on, when this machine has it; None when only other machines do."""
+        """Return the device that trials run on; None when only other machines have it."""
         if not self.slots.gpus_per_trial:
             return torch.device("cpu")
         return torch.device("cuda") if torch.cuda.is_available() else None
 
     def _calibrate(self, costs: CostModel, device: torch.device, say: Callable[[str], None]) -> None:
-        """Measures one stage of each kind of work of which the store knows nothing."""
+        """Measure one stage of each kind of work of which the store has no example."""
         search = self.chains.search
         for recipe in search.recipes:
             for task in self.chains.chain(recipe.name, search.baseline(recipe)):
@@ -84,7 +87,7 @@ class Planner:
 
 
 def _usual_gpu(summaries: Iterable[StageSummary]) -> str:
-    """The device of the newest stage that was not trained on a CPU."""
+    """Return the device of the newest of the stages, or what to call an unknown GPU."""
     newest = max(summaries, key=lambda summary: summary.finished_at, default=None)
     return newest.device if newest is not None else "GPUs of the cluster"
 

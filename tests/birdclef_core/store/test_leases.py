@@ -152,7 +152,7 @@ HOLDER = HolderProcess(machine=_machine(), process=2**22)
 
 
 @pytest.mark.parametrize("damage", list(damages(HolderProcess, to_json(HOLDER))), ids=lambda damage: damage.what)
-def test_a_damaged_lease_is_somebodys_until_it_ends(tmp_path, damage):
+def test_a_damaged_lease_is_another_holders_until_it_ends(tmp_path, damage):
     """It must not stop a trial: who holds it is not known, and without heartbeats it ends by itself."""
     leases = Leases(Storage.parse(str(tmp_path)))
     entry = forget(leases, ALICE)
