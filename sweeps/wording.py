@@ -1,25 +1,17 @@
 """Times, sizes and references as people write and read them.
 
-Imports nothing of the project, so that `--help` is printed at once.
+Imports no library, so that `--help` is printed at once.
 """
+
+from birdclef_core.wording import format_duration
+
+__all__ = ["REFERENCE", "bytes_text", "format_duration", "parse_bytes"]
 
 REFERENCE = (
     "the first 4 or more characters of a stage id, SWEEP (the last stage of its best trial), SWEEP/TRIAL (its last finished stage) or "
     "SWEEP/TRIAL/STAGE"
 )
 """What a REF on the command line may be."""
-
-
-def format_duration(seconds: float) -> str:
-    """Return a time as M:SS, or as H:MM:SS from an hour on."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def cost_text(seconds: float) -> str:
-    """Return device time as text: below a minute in seconds with one decimal, otherwise as `format_duration` does."""
-    return f"{seconds:.1f} s" if seconds < 59.95 else format_duration(seconds)
 
 
 def bytes_text(num_bytes: float) -> str:

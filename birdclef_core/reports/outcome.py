@@ -1,4 +1,4 @@
-"""What a stage has to show when it is done, and the recordings it got most wrong.
+"""What is known about a stage when its training ends, and the recordings that it got most wrong.
 
 Shapes: R validation recordings, C species, F mel bins, N frames.
 """
@@ -16,33 +16,36 @@ from birdclef_core.store.stage_store import StageRecord
 
 @dataclass(frozen=True, kw_only=True)
 class StageOutcome:
-    """All that reports of a trained stage are made of."""
+    """Everything that the reports of a trained stage are made from."""
 
     record: StageRecord
-    """Its metrics hold the standard errors `cmap_se` and `cmap_pad5_se` too."""
+    """Its metrics include the standard errors `cmap_se` and `cmap_pad5_se`."""
     model: ModelConfig
     config: StageConfig
     recordings: pd.DataFrame
-    """The validation recordings, R rows: recording_id, primary_label, author, duration_s at least."""
+    """The validation recordings, R rows, with at least recording_id, primary_label, author and duration_s."""
     truth_RC: NDArray[np.uint8]
     score_RC: NDArray[np.float64]
+    """Probabilities."""
     spectrogram: Callable[[int], tuple[NDArray[np.float32], float]]
-    """(db_FN, seconds) of the beginning of validation recording r."""
+    """Returns (db_FN, seconds) of the beginning of the validation recording in a row."""
 
 
 @dataclass(frozen=True)
 class WorstRecording:
-    """A recording whose own species other species were ranked above."""
+    """A recording for which other species were ranked above its own."""
 
     row: int
     species: str
+    """The recording's own species."""
     rank: int
-    """Of its species among all, from 1."""
+    """Rank of that species among all, from 1."""
     probability: float
+    """Probability of that species."""
 
 
 def worst_recordings(outcome: StageOutcome, count: int) -> list[WorstRecording]:
-    """The recordings whose species ranks lowest, one a species; those that rank first are none of them."""
+    """Return the recordings whose own species ranks lowest, one for each species, without those whose species ranks first."""
     truth_RC, score_RC = outcome.truth_RC > 0, outcome.score_RC
     species_R = truth_RC.argmax(axis=1)
     own_R = score_RC[np.arange(len(score_RC)), species_R]

@@ -1,4 +1,4 @@
-"""Writes what people and tools read of a trained stage: predictions, a table of species, pictures and the card."""
+"""Writes what people and tools read about a trained stage: predictions, a table of species, pictures and the card."""
 
 import traceback
 from collections.abc import Callable
@@ -19,7 +19,10 @@ FAILURE = "report-error.txt"
 
 
 def write_stage_report(folder: Path, outcome: StageOutcome, on_note: Callable[[str], None]) -> None:
-    """Tables first, then what is drawn. A picture that cannot be drawn is said, and kept as a text, and costs no stage."""
+    """Write the tables, then the pictures and the card.
+
+    A picture or page that cannot be drawn does not cost the stage: it is reported to `on_note`, and the traceback is kept in `FAILURE`.
+    """
     species = list(outcome.record.species)
     predictions = pd.DataFrame(outcome.score_RC.astype(np.float32), columns=species, index=outcome.recordings["recording_id"])
     predictions.to_parquet(folder / PREDICTIONS)
@@ -32,7 +35,7 @@ def write_stage_report(folder: Path, outcome: StageOutcome, on_note: Callable[[s
         save_predictions(db_FN, outcome.truth_RC[0], outcome.score_RC[0], species, folder / "predictions.png")
         (folder / CARD).write_text(stage_card(outcome), encoding="utf-8")
     except Exception as error:
-        (folder / FAILURE).write_text(traceback.format_exc())
+        (folder / FAILURE).write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
         on_note(
-            f"Stage {outcome.config.name} is trained, but its report is not whole ({type(error).__name__}: {error}): {FAILURE}"
+            f"Stage {outcome.config.name} is trained, but its report is incomplete ({type(error).__name__}: {error}); see {FAILURE}."
         )

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
-from birdclef_core.html.picture_page import box, page, picture
+from markupsafe import Markup
+
+from birdclef_core.html.page import render
+from birdclef_core.html.svg import box, drawing, path
 from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.summary import SCORE
 from sweeps.checkpoints.references import known_record
-from sweeps.wording import cost_text
+from sweeps.wording import format_duration
 
 NODE_WIDTH, NODE_HEIGHT, ARROW = 196.0, 100.0, 26.0
 _SHOWN = ("epochs", "learning_rate", "clip_s", "batch_size", "loss", "label_space", "seed", "precision")
@@ -59,7 +61,7 @@ def lineage_lines(ancestors: Sequence[Ancestor]) -> list[str]:
     for ancestor in ancestors:
         lines += _lines(ancestor)
     spent_s = sum(ancestor.record.cost_s for ancestor in ancestors if ancestor.record)
-    return [*lines, f"in all {cost_text(spent_s)} of device time"]
+    return [*lines, f"in all {format_duration(spent_s)} of device time"]
 
 
 def _first_weights(ancestors: Sequence[Ancestor]) -> str:
@@ -74,7 +76,8 @@ def _lines(ancestor: Ancestor) -> list[str]:
     config: dict[str, Any] = record.identity.get("stage", {})
     shown = ", ".join(f"{key}={config[key]}" for key in _SHOWN if key in config)
     who = f" by {record.trained_by}" if record.trained_by else ""
-    made = f"{record.finished_at}{who} on {record.environment.get('device', 'another machine')} in {cost_text(record.cost_s)}"
+    device = record.environment.get("device", "another machine")
+    made = f"{record.finished_at}{who} on {device} in {format_duration(record.cost_s)}"
     lines = [
         f"{record.stage} {record.stage_id[:16]} ({record.recipe}, {record.identity.get('model', {}).get('encoder', '')})",
         f"    config  {shown or 'unknown'}",
@@ -99,30 +102,29 @@ def _scores(record: StageRecord) -> str:
 
 
 def lineage_page(ancestors: Sequence[Ancestor], title: str) -> str:
-    """A self-contained HTML page with the lineage's picture and text."""
-    text = "\n".join(lineage_lines(ancestors))
-    return page(title, f'{lineage_svg(ancestors)}<pre style="white-space: pre-wrap">{escape(text)}</pre>')
+    """Return a self-contained HTML page with the lineage's picture and text."""
+    return render("lineage", title=title, picture=lineage_svg(ancestors), text="\n".join(lineage_lines(ancestors)))
 
 
-def lineage_svg(ancestors: Sequence[Ancestor]) -> str:
-    """Boxes from the first weights to the last stage, with score and cost."""
+def lineage_svg(ancestors: Sequence[Ancestor]) -> Markup:
+    """Return boxes from the first weights to the last stage, with scores and costs."""
     first = _first_weights(ancestors)
     nodes: list[tuple[str, tuple[str, ...], str]] = [("line", ("starts from", *_wrapped(first, 28)), first)]
     for ancestor in ancestors:
         fill = "best" if ancestor is ancestors[-1] else "stored"
         nodes.append(("line" if ancestor.record is None else fill, _node_text(ancestor), ancestor.stage_id))
-    step = NODE_WIDTH + ARROW
+    step, middle = NODE_WIDTH + ARROW, 4 + NODE_HEIGHT / 2
     parts = []
     for index, (fill, text, tip) in enumerate(nodes):
         x = index * step
         parts.append(box(x, 4, NODE_WIDTH, NODE_HEIGHT, fill=fill, lines=text, tip=tip))
         if index:
-            middle = 4 + NODE_HEIGHT / 2
-            parts.append(f'<path d="M{x - ARROW + 3} {middle} H{x - 5} m-6 -5 l6 5 l-6 5" fill="none" stroke="var(--muted)"/>')
-    return picture(max(1120.0, len(nodes) * step), NODE_HEIGHT + 10, parts, "From the first weights to the last stage")
+            parts.append(path(f"M{x - ARROW + 3} {middle} H{x - 5} m-6 -5 l6 5 l-6 5", stroke="muted"))
+    return drawing(max(1120.0, len(nodes) * step), NODE_HEIGHT + 10, parts, "From the first weights to the last stage")
 
 
 def _node_text(ancestor: Ancestor) -> tuple[str, ...]:
+    """Return the lines of an ancestor's box."""
     record = ancestor.record
     if record is None:
         return ancestor.stage_id[:16], "no longer in the store"
@@ -131,7 +133,7 @@ def _node_text(ancestor: Ancestor) -> tuple[str, ...]:
         record.stage,
         "not scored" if score is None else f"{SCORE} {score:.3f}",
         f"of {len(record.species)} species{f' ({space})' if space else ''}",
-        f"{len(record.history)} epochs in {cost_text(record.cost_s)}" if record.history else record.surgery,
+        f"{len(record.history)} epochs in {format_duration(record.cost_s)}" if record.history else record.surgery,
         record.stage_id[:16],
         "DAMAGED" if ancestor.problem else "",
     )

@@ -9,7 +9,7 @@ from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary
 from sweeps.checkpoints.references import store_of, sweeps_in
 from sweeps.schedule.records import SweepRecords
-from sweeps.wording import bytes_text, cost_text
+from sweeps.wording import bytes_text, format_duration
 
 
 def list_stages(storage: Storage) -> list[str]:
@@ -20,15 +20,15 @@ def list_stages(storage: Storage) -> list[str]:
     uses, problems = stage_uses(storage)
     width = max(8, *(len(item.recipe) for item in summaries.values())) + 2
     ordered = sorted(summaries.values(), key=lambda item: (item.recipe, STAGE_NAMES.index(item.stage), -item.score))
-    lines = [f"{'stage':<18}{'recipe':<{width}}{'of':<14}{'score':>7}{'epochs':>8}{'cost':>10}{'size':>11}{'trials':>8}  from"]
+    lines = [f"{'stage':<18}{'recipe':<{width}}{'of':<14}{'score':>7}{'epochs':>8}{'cost':>13}{'size':>11}{'trials':>8}  from"]
     for item in ordered:
         score = "-" if item.score != item.score else f"{item.score:.3f}"
         lines.append(
             f"{item.stage_id[:16]:<18}{item.recipe:<{width}}{item.stage:<14}{score:>7}{item.epochs:>8}"
-            f"{cost_text(item.cost_s):>10}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>8}  {_start(item)}"
+            f"{format_duration(item.cost_s):>13}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>8}  {_start(item)}"
         )
     total = bytes_text(sum(item.num_bytes for item in summaries.values()))
-    cost = cost_text(sum(item.cost_s for item in summaries.values()))
+    cost = format_duration(sum(item.cost_s for item in summaries.values()))
     lines.append(f"{len(summaries)} stages, {total}, {cost} of device time. Scores are cmap_pad5 in each stage's label space.")
     return [*lines, *problems]
 

@@ -1,4 +1,4 @@
-"""How fast a stage would train on a device, measured in seconds on clips of noise: for plans, before anything has been trained."""
+"""Measures on clips of noise how fast a stage would train on a device, in seconds: for plans before anything has been trained."""
 
 import statistics
 import time
@@ -14,15 +14,16 @@ from birdclef_core.store.summary import Spread
 from birdclef_core.taxonomy import LabelSpace
 
 CPU_BATCH_SIZE = 8
-"""A whole batch of a full recipe takes a CPU minutes; the time for a clip depends little on it."""
+"""Clips of a batch on a CPU, which takes minutes for a full recipe's batch. The time for a clip hardly depends on this number."""
 
 
 def measure_clips_per_s(
     task: StageTask, space: LabelSpace, device: torch.device, *, threads: int, limit_s: float = 5.0
 ) -> Spread:
-    """Clips a second through augmentation, spectrogram, model and optimiser, from random weights, without waiting for data.
+    """Return the clips per second through augmentation, spectrogram, model and optimiser, without waiting for data.
 
-    The first step is left out; at least one more is measured, and further ones for `limit_s`. `threads`: as many as a trial has.
+    The weights are random. The first step is not counted; then at least one step is measured, and more until `limit_s` is over, at
+    most seven in all. `threads` is the number of threads that a trial has.
     """
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -34,7 +35,7 @@ def measure_clips_per_s(
 
 
 def _rates(task: StageTask, space: LabelSpace, device: torch.device, limit_s: float) -> list[float]:
-    """Clips a second of each step but the first."""
+    """Return the clips per second of each step but the first."""
     model, _ = initial_model(task.model, task.config, space, device)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=task.config.learning_rate, fused=True)

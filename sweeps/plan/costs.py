@@ -1,4 +1,4 @@
-"""What an epoch of a stage will cost: from what stages in the store cost on this device, else from a short calibration."""
+"""Estimates what an epoch of a stage will cost: from what stages of the store cost on this device, or else from a calibration."""
 
 import statistics
 from collections import defaultdict
@@ -16,42 +16,46 @@ from birdclef_core.stages.training import StageTask
 from birdclef_core.store.summary import Spread, StageSummary, work_of
 
 Basis = Literal["measured", "scaled", "calibrated"]
+"""How a cost is known: from stages of this kind, from stages with another clip length, or from a few steps on noise."""
 
 EVALUATED_S = 60.0
+"""Seconds of each validation recording that are scored, from its beginning."""
 FORWARD_SHARE = 1 / 3
-"""Of a training step's time, a forward pass without gradients: one of three passes of like size."""
+"""Share of a training step's time that a forward pass without gradients takes: one of three passes of similar size."""
 SCALING_ERROR = 1.25
-"""Time for a clip grows with its length, but not exactly; and calibration knows nothing of waiting for data."""
+"""Factor by which an interval is widened where a cost is scaled or calibrated. The time for a clip does not grow exactly with its
+length, and a calibration does not see how long training waits for data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSize:
-    """How much a stage trains and is scored on, for one label space."""
+    """How much data a stage is trained and scored on, for one label space."""
 
     num_training: int
-    """Recordings, which is how many clips an epoch has unless the stage says otherwise."""
+    """Number of training recordings. An epoch has as many clips, unless the stage sets another number."""
     evaluated_s_R: NDArray[np.float64]
-    """Of each validation recording, the seconds that are scored."""
+    """Seconds of each validation recording that are scored, R values."""
 
     @classmethod
     def of(cls, dataset: Dataset, name: str) -> "DataSize":
+        """Return the size for the label space `name`: "all" or "target"."""
         space = dataset.all_species if name == "all" else dataset.target_species
         rows_R, _ = validation_truth(dataset, space)
         durations = dataset.recordings["duration_s"].to_numpy(dtype=np.float64)[rows_R]
         return cls(num_training=len(training_table(dataset, space).rows_R), evaluated_s_R=np.minimum(durations, EVALUATED_S))
 
     def clips(self, config: StageConfig) -> int:
-        """Training clips of an epoch."""
+        """Return the number of training clips of an epoch."""
         return max(1, (config.clips_per_epoch or self.num_training) // config.batch_size) * config.batch_size
 
     def windows(self, config: StageConfig) -> int:
-        """Windows of an evaluation."""
+        """Return the number of windows of an evaluation."""
         return int(np.maximum(1, np.ceil(self.evaluated_s_R / config.clip_s)).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
 class EpochCost:
-    """Device seconds of one epoch, evaluation included."""
+    """Device seconds of one epoch, with its evaluation."""
 
     low_s: float
     middle_s: float
@@ -61,32 +65,40 @@ class EpochCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """How fast some kind of work goes on a device."""
+    """How fast a kind of work is done on a device."""
 
     work: str
+    """The kind of work, see `StageSummary.work`."""
     clip_s: float
     clips_per_s: Spread
+    """Training clips per second."""
     data: str = ""
+    """Fingerprint of the recordings."""
     evaluate_s: Spread | None = None
-    """On the recordings with that fingerprint."""
+    """Seconds of an evaluation on these recordings."""
     calibrated: bool = False
+    """Whether it was measured on noise."""
 
 
 class CostModel:
-    """Estimates epochs from measurements on one device."""
+    """Estimates the cost of epochs from measurements on one device."""
 
     def __init__(self, measurements: Iterable[Measurement], sizes: Mapping[str, DataSize], data: str) -> None:
-        """`sizes` by label space; `data`: the fingerprint of the recordings that will be trained on."""
+        """`sizes` has the data size of each label space; `data` is the fingerprint of the recordings that will be trained on."""
         self._sizes, self._data = sizes, data
         self._by_work: defaultdict[str, list[Measurement]] = defaultdict(list)
         for measurement in measurements:
             self.add(measurement)
 
     def add(self, measurement: Measurement) -> None:
+        """Take another measurement into account."""
         self._by_work[measurement.work].append(measurement)
 
     def epoch(self, task: StageTask) -> EpochCost | None:
-        """None when nothing is known of the model on this device."""
+        """Return the cost of an epoch, or None when nothing is known about this kind of work on this device.
+
+        Measured stages count more than calibrated ones, and of these the ones whose clips are nearest in length.
+        """
         known = self._by_work.get(work_of_task(task))
         if not known:
             return None
@@ -106,6 +118,7 @@ class CostModel:
         )
 
     def clips(self, task: StageTask) -> int:
+        """Return the number of training clips of an epoch."""
         return self._sizes[task.config.label_space].clips(task.config)
 
     def _seconds(self, task: StageTask, like: list[Measurement], scale: float, rough: float) -> Spread:
@@ -126,7 +139,7 @@ class CostModel:
 
 
 def measured(summaries: Iterable[StageSummary], device: str) -> list[Measurement]:
-    """What the stages of a store tell of a device."""
+    """Return the measurements of a device that the stages of a store contain."""
     return [
         Measurement(work=item.work, clip_s=item.clip_s, clips_per_s=item.clips_per_s, data=item.data, evaluate_s=item.evaluate_s)
         for item in summaries
@@ -135,6 +148,6 @@ def measured(summaries: Iterable[StageSummary], device: str) -> list[Measurement
 
 
 def work_of_task(task: StageTask) -> str:
-    """See `work_of`."""
+    """Return the kind of work of a task, see `StageSummary.work`."""
     identity: Mapping[str, Any] = task.identity
     return work_of(identity["model"], identity["stage"])

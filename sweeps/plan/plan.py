@@ -1,7 +1,7 @@
-"""What a sweep will do, before it does: its tree of stages, what of it is in the store, and what the rest will cost.
+"""Plans a sweep before it runs: its tree of stages, which of them are in the store, and what the others will cost.
 
-The trials are drawn by the sweep's own sampler and run by a simulated clock through its own gate and pruning, with made-up
-scores; so the shape of the tree is that of the sweep, though a sampler that learns will draw other points.
+The trials are drawn by the sweep's own sampler and run by a simulated clock through its own queue and pruning, with made-up
+scores. So the tree has the shape that the sweep's tree will have, but a sampler that learns will draw other points.
 """
 
 import math
@@ -21,35 +21,38 @@ from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 
 MAX_TRIALS_BY_MODEL = 300
-"""Beyond so many the plan draws at random: TPE's draws take longer and depend on scores that nobody knows yet."""
+"""A plan of more trials draws at random: TPE's draws take longer and depend on scores that are not known yet."""
 STATES_A_CHECKPOINT = 3
-"""Weights and the optimiser's two averages of their gradients."""
+"""Times that an epoch checkpoint has the size of the weights: these, and the optimiser's two averages of their gradients."""
 CHECKPOINTS_KEPT = 3
-"""Two, and one that is being written."""
+"""Epoch checkpoints that a trial has at once: two, and one that is being written."""
 
 
 @dataclass(kw_only=True)
 class StageNode:
-    """A stage that one or more trials of the plan need."""
+    """A stage that at least one trial of the plan needs. The root of a tree stands for the recipe's first weights."""
 
     stage_id: str
     stage: str
     epochs: int
     hours: Spread | None
-    """Of one worker; None when the cost is not known."""
+    """Hours of one worker; None when the cost is not known."""
     is_stored: bool
     trials: int = 0
+    """Number of trials that need it."""
     children: dict[str, "StageNode"] = field(default_factory=dict)
+    """The stages that are trained from it, by stage id."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Amount:
-    """How much is trained in some way of running the sweep."""
+    """How much is trained when the sweep is run in a certain way."""
 
     epochs: float
     worker_hours: Spread | None
-    """None when the cost of some stage is not known."""
+    """Hours of all workers together; None when the cost of a stage is not known."""
     wall_hours: Spread | None
+    """Hours from the start of the sweep to its end; None when the cost of a stage is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,33 +62,35 @@ class Plan:
     trials: int
     workers: int
     gpus_per_worker: float
-    """0: workers are CPU cores."""
+    """0 when workers are CPU cores."""
     device: str
     stages_asked: int
+    """Stages of all chains; one that several trials need counts for each of them."""
     stages_unique: int
     stages_stored: int
+    """Unique stages that are in the store."""
     alone: Amount
     """Each trial trains its whole chain."""
     shared: Amount
-    """Each stage is trained once, and not at all when it is in the store."""
+    """Each stage is trained once, or not at all when it is in the store."""
     pruned: Amount
-    """As shared, with the pruning that scores drawn at random would bring."""
+    """Like `shared`, with the pruning that scores drawn at random would cause."""
     stored_bytes: int | None
-    """Of the checkpoints that are published, without pruning."""
+    """Bytes of the checkpoints that are published, without pruning."""
     working_bytes: int | None
-    """Of the epoch checkpoints of as many trials as run at once."""
+    """Bytes of the epoch checkpoints of the trials that run at the same time."""
     bases: Mapping[Basis, int]
-    """How many stages' costs are known in which way."""
+    """Number of stages by how their costs are known."""
     unknown: tuple[str, ...]
-    """Recipes with stages whose cost on this device is not known."""
+    """Recipes with a stage whose cost on this device is not known."""
     lookalikes: Mapping[tuple[Difference, ...], int]
-    """How many of the stages the store has but for what made them, by the differences."""
+    """Number of stages that the store has in another version (see `find_lookalikes`), by the differences."""
     recipes: Mapping[str, StageNode]
-    """The tree; each root stands for the weights that a recipe starts from."""
+    """The root of each recipe's tree, by recipe."""
 
     @property
     def merge_rate(self) -> float:
-        """Epochs asked for by one that is unique, whether in the store or not."""
+        """Epochs of all chains divided by the epochs of the unique stages, whether these are in the store or not."""
         unique = sum(_unique_epochs(node) for node in self.recipes.values())
         return self.alone.epochs / unique if unique else 1.0
 
@@ -102,7 +107,10 @@ def make_plan(
     stage_bytes: Callable[[StageTask], int | None],
     known: Sequence[TrialRecord] = (),
 ) -> Plan:
-    """The plan of a sweep of `samples` trials, less those it has already (`known`), on a store that has the stages `stored`."""
+    """Return the plan of a sweep of `samples` trials, of which it has `known` already, on a store that has the stages `stored`.
+
+    `stage_bytes` returns the size of a stage's checkpoint, or None when it is not known.
+    """
     if samples > MAX_TRIALS_BY_MODEL:
         chains = replace(chains, search=replace(chains.search, sampler="random"))
     priced: dict[str, EpochCost | None] = {}
@@ -157,7 +165,7 @@ def make_plan(
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """One simulated run of the sweep."""
+    """A simulated run of the sweep."""
 
     records: list[TrialRecord]
     epochs: int
@@ -186,7 +194,7 @@ def _run(
 
 
 def _hours(stage_ids: Iterable[str], tasks: Mapping[str, StageTask], known: Mapping[str, EpochCost | None]) -> Spread | None:
-    """Of one worker after another, for whole stages."""
+    """Return the hours that one worker would take for complete stages, or None when the cost of one is not known."""
     low = middle = high = 0.0
     for stage_id in stage_ids:
         cost, epochs = known[stage_id], tasks[stage_id].config.epochs

@@ -1,104 +1,120 @@
-"""A plan as text for the terminal: a table of what sharing and pruning save, and the tree."""
+"""A plan as text for the terminal: a table of what sharing and pruning save, and the tree of stages."""
 
 from collections.abc import Iterator, Sequence
 
 from birdclef_core.store.summary import Spread
 from sweeps.plan.near_misses import lookalike_lines
 from sweeps.plan.plan import Amount, Plan, StageNode
-from sweeps.wording import bytes_text
+from sweeps.wording import bytes_text, format_duration
 
 MAX_TREE_LINES = 60
 
+_BASES = {"measured": "measured here", "scaled": "scaled from another clip length", "calibrated": "calibrated on noise"}
+
 
 def plan_lines(plan: Plan, price_per_hour: float | None = None, *, with_tree: bool = True) -> list[str]:
-    """What to print before a sweep."""
+    """Return what to print before a sweep. `price_per_hour` is the price of a GPU, or of a worker where there is none."""
     stages = f"{plan.stages_asked} stages asked for, {plan.stages_unique} unique, {plan.stages_stored} of them in the store"
     lines = [f"Plan: {counted(plan.trials, 'trial')} on {_workers(plan)}: {stages} (merge rate {plan.merge_rate:.2f})."]
-    rows = [
-        ("each trial by itself", plan.alone),
-        ("stages shared", plan.shared),
-        ("shared and pruned", plan.pruned),
-    ]
-    titles = ["epochs"]
-    if plan.shared.worker_hours is not None:
-        titles += [f"{_unit(plan)} time", "wall time", *(["money"] if price_per_hour is not None else [])]
-    lines.append(f"  {'':<22}" + _columns(titles))
-    lines += [f"  {title:<22}" + _columns(_row(plan, amount, price_per_hour)[: len(titles)]) for title, amount in rows]
+    lines += aligned(_table(plan, price_per_hour))
     lines += _notes(plan)
     if not with_tree:
         return lines
     tree = list(_tree(plan))
     lines += ["", *tree[:MAX_TREE_LINES]]
     if len(tree) > MAX_TREE_LINES:
-        lines.append(f"... and {len(tree) - MAX_TREE_LINES} lines more; the picture has them all.")
+        lines.append(f"... and {counted(len(tree) - MAX_TREE_LINES, 'more line')}; the picture shows the whole tree.")
     return lines
 
 
-def spread_text(spread: Spread | None) -> str:
-    """`12.3 (10.1-15.0)`; a dash when unknown."""
-    return "-" if spread is None else f"{figure(spread.middle)} ({figure(spread.low)}-{figure(spread.high)})"
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows of a table as indented lines: the first column starts at the left, the others end at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"  {first:<{widths[0]}}" + "".join(f"   {cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        for first, *cells in rows
+    ]
 
 
 def hours_text(hours: Spread | None) -> str:
-    """`12.3 h (10.1-15.0)`, in minutes when it is less than half an hour, in seconds below one; a dash when unknown."""
+    """Return hours as `2 h 05 min (1 h 40 min to 2 h 30 min)`, without the interval when they are exact, a dash when unknown."""
     if hours is None:
         return "-"
-    unit, factor = ("h", 1.0) if hours.middle >= 0.5 else ("min", 60.0) if hours.middle >= 1 / 60 else ("s", 3600.0)
-    interval = "" if hours.low == hours.high else f" ({figure(hours.low * factor)}-{figure(hours.high * factor)})"
-    return f"{figure(hours.middle * factor)} {unit}{interval}"
+    low, middle, high = (format_duration(3600 * value) for value in (hours.low, hours.middle, hours.high))
+    return middle if hours.low == hours.high else f"{middle} ({low} to {high})"
 
 
 def figure(value: float) -> str:
-    """Three significant digits, and no exponent."""
-    return (
-        f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
-    )
+    """Return a number with three significant digits and no exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
 
 
 def counted(number: int, thing: str) -> str:
-    """`1 trial`, `2 trials`."""
+    """Return `1 trial` or `2 trials`."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-def _workers(plan: Plan) -> str:
-    kind = f"{plan.gpus_per_worker:g} x {plan.device}" if plan.gpus_per_worker else f"CPU cores ({plan.device})"
-    return f"{plan.workers} workers of {kind}" if plan.gpus_per_worker else f"{plan.workers} workers on {kind}"
-
-
-def _unit(plan: Plan) -> str:
-    return "GPU" if plan.gpus_per_worker else "worker"
-
-
 def device_hours(plan: Plan, amount: Amount) -> Spread | None:
-    """Of GPUs; without any, of workers."""
+    """Return the hours of GPUs, or of workers where these have none; None when unknown."""
     return amount.worker_hours and amount.worker_hours.scaled(plan.gpus_per_worker or 1.0)
 
 
-def _columns(cells: Sequence[str]) -> str:
-    return f"{cells[0]:>9}" + "".join(f"{cell:>29}" for cell in cells[1:])
+def _workers(plan: Plan) -> str:
+    workers = counted(plan.workers, "worker")
+    return (
+        f"{workers} of {plan.gpus_per_worker:g} x {plan.device}"
+        if plan.gpus_per_worker
+        else f"{workers} on CPU cores ({plan.device})"
+    )
 
 
-def _row(plan: Plan, amount: Amount, price: float | None) -> list[str]:
-    hours = device_hours(plan, amount)
-    money = hours and hours.scaled(price or 0.0)
-    return [f"{amount.epochs:,}", hours_text(hours), hours_text(amount.wall_hours), spread_text(money)]
+def _table(plan: Plan, price_per_hour: float | None) -> list[list[str]]:
+    """Return title and cells of each row; without times when the cost of a stage is not known."""
+    if plan.shared.worker_hours is None:
+        return [["", "epochs"], *([title, f"{amount.epochs:,}"] for title, amount in _amounts(plan))]
+    titles = ["", "epochs", f"{'GPU' if plan.gpus_per_worker else 'worker'} time", "wall time"]
+    rows = [row for title, amount in _amounts(plan) for row in _rows(title, amount, plan, price_per_hour or 0.0)]
+    if price_per_hour is None:
+        return [titles, *(row[:-1] for row in rows)]
+    return [[*titles, "money"], *rows]
+
+
+def _amounts(plan: Plan) -> Sequence[tuple[str, Amount]]:
+    return ("each trial by itself", plan.alone), ("stages shared", plan.shared), ("shared and pruned", plan.pruned)
+
+
+def _rows(title: str, amount: Amount, plan: Plan, price_per_hour: float) -> Iterator[list[str]]:
+    """Yield the row of an amount, and below it the ends of its intervals."""
+    device, wall = device_hours(plan, amount), amount.wall_hours
+    if device is None or wall is None:
+        yield [title, f"{amount.epochs:,}", "-", "-", "-"]
+        return
+    yield [title, f"{amount.epochs:,}", *_ends(device.middle, wall.middle, price_per_hour)]
+    if device.low != device.high:
+        yield ["  at least", "", *_ends(device.low, wall.low, price_per_hour)]
+        yield ["  at most", "", *_ends(device.high, wall.high, price_per_hour)]
+
+
+def _ends(device_h: float, wall_h: float, price_per_hour: float) -> list[str]:
+    return [format_duration(3600 * device_h), format_duration(3600 * wall_h), figure(price_per_hour * device_h)]
 
 
 def _notes(plan: Plan) -> Iterator[str]:
     yield from lookalike_lines(plan.lookalikes)
     if plan.unknown:
         yield (
-            f"  What an epoch of {', '.join(plan.unknown)} costs on {plan.device} is not known yet: nothing like it is in the store. "
-            "`--plan` measures it, on a machine that has the device."
+            f"  What an epoch of {', '.join(plan.unknown)} costs on {plan.device} is not known: the store has no such stage from that "
+            "device. `--plan` measures it on a machine that has the device."
         )
     if plan.bases:
-        meaning = {"measured": "measured here", "scaled": "scaled from another clip length", "calibrated": "calibrated on noise"}
-        bases = ", ".join(f"{number} {meaning[basis]}" for basis, number in sorted(plan.bases.items()))
-        yield f"  Costs of the unique stages: {bases}. Pruning: as much as scores drawn at random would bring."
+        bases = ", ".join(f"{number} {_BASES[basis]}" for basis, number in sorted(plan.bases.items()))
+        yield f"  Costs of the unique stages: {bases}. Pruning: as much as scores drawn at random would cause."
     if plan.stored_bytes is not None and plan.working_bytes is not None:
         yield (
             f"  Store: {bytes_text(plan.stored_bytes)} of new checkpoints without pruning, and up to "
-            f"{bytes_text(plan.working_bytes)} of epoch checkpoints while it runs."
+            f"{bytes_text(plan.working_bytes)} of epoch checkpoints while the sweep runs."
         )
 
 
@@ -109,7 +125,7 @@ def _tree(plan: Plan) -> Iterator[str]:
 
 
 def _branches(node: StageNode, indent: str) -> Iterator[str]:
-    """A line for each stage that trials share, one for those that share no more."""
+    """Yield a line for each stage that trials share, and one for all those that belong to one trial each."""
     shared = [child for child in node.children.values() if child.trials > 1]
     single = [child for child in node.children.values() if child.trials == 1]
     last = len(shared) + bool(single) - 1
@@ -125,13 +141,14 @@ def _describe(node: StageNode) -> str:
     return f"{node.stage} {node.stage_id[:8]}: {counted(node.epochs, 'epoch')}{', in the store' if node.is_stored else hours}"
 
 
-def _describe_singles(nodes: list[StageNode]) -> str:
-    chain, epochs, new = [], 0, 0
+def _describe_singles(nodes: Sequence[StageNode]) -> str:
+    """Describe the chains that begin with `nodes`, each of one trial; the first stands for all."""
+    chain, epochs = [], 0
     node: StageNode | None = nodes[0]
     while node is not None:
         chain.append(node.stage)
         epochs += node.epochs
         node = next(iter(node.children.values()), None)
-    new = sum(not node.is_stored for node in nodes)
-    stored = "" if new == len(nodes) else f", {len(nodes) - new} of them in the store"
-    return f"{len(nodes)} x {' → '.join(chain)}: {counted(epochs, 'epoch')} each, shared with nobody{stored}"
+    num_stored = sum(node.is_stored for node in nodes)
+    stored = f", {num_stored} of them in the store" if num_stored else ""
+    return f"{len(nodes)} x {' → '.join(chain)}: {counted(epochs, 'epoch')} each, not shared{stored}"

@@ -6,6 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeps.schedule.records import TrialRecord
+from sweeps.wording import format_duration
 
 
 def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
@@ -16,13 +17,12 @@ def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
 
 def ranked_rows(trials: list[TrialRecord]) -> tuple[list[str], list[list[str]]]:
     """Column names and rows of the ranked table, for the terminal and for Markdown."""
-    columns = ["trial", "recipe", "status", "cmap_pad5", "cmap", "lrap", "spent s", "saved s"]
+    columns = ["trial", "recipe", "status", "cmap_pad5", "cmap", "lrap", "spent", "saved"]
     rows = []
     for record in ranking(trials):
         scores = [f"{record.metrics[f'val/{name}']:.3f}" if record.score is not None else "" for name in columns[3:6]]
-        rows.append(
-            [record.trial, record.recipe, record.status, *scores, f"{record.cost_s:.0f}", f"{record.saved_s:.0f}", record.reason]
-        )
+        costs = [format_duration(record.cost_s), format_duration(record.saved_s)]
+        rows.append([record.trial, record.recipe, record.status, *scores, *costs])
     return columns, rows
 
 
@@ -42,7 +42,7 @@ def best_by_end(trials: list[TrialRecord]) -> str:
 def ranked_table(trials: list[TrialRecord]) -> Table:
     """The ranked table for the terminal."""
     columns, rows = ranked_rows(trials)
-    table = Table(title="\nTrials, best first", title_justify="left", box=None, pad_edge=False)
+    table = Table(title="\nTrials, best first", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
     for name in columns:
         table.add_column(
             name, justify="left" if name in ("trial", "recipe", "status", "reason") else "right", no_wrap=name != "reason"

@@ -1,15 +1,22 @@
-"""The tree of stages that a sweep went through, as a picture: from each recipe's first weights to its trials' last stages, with score
-and cost at each node."""
+"""The tree of stages that a sweep went through, as a picture: from each recipe's first weights to the last stages of its trials.
 
+Each stage has its score and its cost.
+"""
+
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from markupsafe import Markup
+
 from birdclef_core.config import STAGE_NAMES
-from birdclef_core.html.picture_page import box, page, picture
+from birdclef_core.html.page import render
+from birdclef_core.html.svg import box, drawing, path, text
+from birdclef_core.html.table import Column, Table
 from birdclef_core.store.summary import SCORE, StageSummary
 from sweeps.run.ranking import ranking
 from sweeps.schedule.records import TrialRecord
-from sweeps.wording import cost_text
+from sweeps.wording import format_duration
 
 WIDTH = 1120.0
 ROOT_WIDTH = 160.0
@@ -19,25 +26,29 @@ GAP_Y = 5.0
 HEADER = 22.0
 ROW_HEIGHT, SMALL_ROW_HEIGHT = 42.0, 25.0
 MAX_TALL_ROWS = 60
+"""Rows are lower when there are more."""
 MAX_TRIALS = 200
-"""Beyond so many, the best are drawn."""
+"""Of more trials, the best are drawn."""
+MAX_NAMED_TRIALS = 20
+"""Trials that are named where a stage is described."""
 
 
 @dataclass(kw_only=True)
 class TreeStage:
-    """A stage that one or more trials came to the end of."""
+    """A stage that at least one trial trained to its end, or took from the store."""
 
     stage_id: str
     stage: str
     score: float
     cost_s: float | None
-    """None when nobody knows any more."""
+    """Device seconds; None when no record has them any more."""
     is_stored: bool
-    """Whether it is in the store still."""
+    """Whether it is still in the store."""
     trained_here: bool
     trials: list[TrialRecord] = field(default_factory=list)
-    """All that have it in their chain."""
+    """The trials that have it in their chain."""
     children: dict[str, "TreeStage"] = field(default_factory=dict)
+    """The stages that were trained from it, by stage id."""
 
 
 @dataclass(kw_only=True)
@@ -47,11 +58,13 @@ class TreeRoot:
     recipe: str
     start: str
     trials: int = 0
+    """Number of its trials."""
     children: dict[str, TreeStage] = field(default_factory=dict)
+    """The first stages, by stage id."""
 
 
 def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummary]) -> list[TreeRoot]:
-    """The tree of each recipe, from what the trials came to and what the store says of their stages."""
+    """Return the tree of each recipe, from the records of its trials and the store's summaries of their stages."""
     roots: dict[str, TreeRoot] = {}
     records = list(trials)
     spent_s = {
@@ -72,7 +85,7 @@ def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummar
                 children[stage_id] = TreeStage(
                     stage_id=stage_id,
                     stage=stage,
-                    score=scores.get(stage_id, summary.score if summary else float("nan")),
+                    score=scores.get(stage_id, summary.score if summary else math.nan),
                     cost_s=summary.cost_s if summary else spent_s.get(stage_id),
                     is_stored=summary is not None,
                     trained_here=stage_id in spent_s,
@@ -94,25 +107,44 @@ def _start(record: TrialRecord, summaries: Mapping[str, StageSummary]) -> str:
 
 
 def tree_page(trials: Sequence[TrialRecord], summaries: Mapping[str, StageSummary], name: str) -> str:
-    """A self-contained HTML page with the picture, for the sweep `name`."""
+    """Return a self-contained HTML page with the picture and a table of the stages, for the sweep `name`."""
     shown = ranking(list(trials))[:MAX_TRIALS]
     best = next((record for record in shown if record.score is not None), None)
-    colours = [("best", "the best trial"), ("shared", "trained here, for several trials"), ("own", "trained here, for one trial")]
-    colours += [("stored", "taken from the store"), ("line", "where trials were pruned")]
-    keys = ", ".join(f'<i style="background:var(--{colour})"></i> {meaning}' for colour, meaning in colours)
-    legend_end = "; removed: it is not in the store any more"
-    some = f" The best {MAX_TRIALS} of {len(trials)} trials are shown." if len(trials) > MAX_TRIALS else ""
-    legend = f"<p>A box is a stage with its {SCORE} (in the stage's own label space) and what it cost in device time; {keys}{legend_end}.{some}</p>"
-    return page(f"Stages of {name}", legend + tree_svg(grow_tree(shown, summaries), best))
+    roots = grow_tree(shown, summaries)
+    return render(
+        "tree",
+        name=name,
+        score=SCORE,
+        num_shown=len(shown),
+        num_trials=len(trials),
+        picture=tree_svg(roots, best),
+        table=_table(roots),
+    )
 
 
-def tree_svg(roots: Sequence[TreeRoot], best: TrialRecord | None) -> str:
-    """The trees, one below the other; the children of a stage from the best down."""
+def _table(roots: Sequence[TreeRoot]) -> Table:
+    """Return what the picture shows as a table, stages in the order of the picture."""
+    nodes = [(root, node) for root in roots for node in _walk(root.children)]
+    columns = [
+        Column("stage", [node.stage for _, node in nodes]),
+        Column("id", [node.stage_id[:16] for _, node in nodes]),
+        Column("recipe", [root.recipe for root, _ in nodes]),
+        Column(SCORE, [_score(node) for _, node in nodes]),
+        Column("device time", ["-" if node.cost_s is None else format_duration(node.cost_s) for _, node in nodes]),
+        Column("from", [_where(node) for _, node in nodes]),
+        Column("needed by", [_who(node) for _, node in nodes]),
+        Column("trials", [_names(node) for _, node in nodes]),
+    ]
+    return Table("all stages", columns, is_sortable=True)
+
+
+def tree_svg(roots: Sequence[TreeRoot], best: TrialRecord | None) -> Markup:
+    """Return the trees one below the other; of the stages that follow a stage, the best is at the top."""
     return _Drawing(roots, set(best.stage_ids) if best else set()).svg()
 
 
 class _Drawing:
-    """Places the leaves one below the other, and what they come from in the middle of them."""
+    """Places the last stages one below the other, and every other stage in the middle of those that follow it."""
 
     def __init__(self, roots: Sequence[TreeRoot], best_ids: set[str]) -> None:
         self._roots, self._best_ids = roots, best_ids
@@ -122,24 +154,32 @@ class _Drawing:
         leaves = sum(not node.children for root in roots for node in _walk(root.children))
         self._row = ROW_HEIGHT if leaves <= MAX_TALL_ROWS else SMALL_ROW_HEIGHT
         self._y = HEADER
-        self._parts: list[str] = []
+        self._parts: list[Markup] = []
 
-    def svg(self) -> str:
+    def svg(self) -> Markup:
         for name, index in self._columns.items():
-            self._parts.append(f'<text class="muted" x="{ROOT_WIDTH + index * self._step + GAP_X + 4:.1f}" y="14">{name}</text>')
+            self._parts.append(text(ROOT_WIDTH + index * self._step + GAP_X + 4, 14, name, colour="muted"))
         for root in self._roots:
-            middles = self._children(root.children)
-            y = sum(middles) / len(middles) if middles else self._take_row()
-            lines = (root.recipe, *_wrapped(root.start), f"{root.trials} trials")
-            height = 15 * len(lines) + 8
-            tip = f"{root.recipe}: {root.trials} trials from {root.start}"
-            self._parts.append(box(0, y - height / 2, ROOT_WIDTH, height, fill="line", lines=lines, tip=tip))
-            self._links(ROOT_WIDTH, y, root.children, middles)
-            self._y += 4 * GAP_Y
-        return picture(WIDTH, self._y, self._parts, "The stages of a sweep, from first weights to last stages")
+            self._root(root)
+        num_stages = sum(1 for root in self._roots for _ in _walk(root.children))
+        label = f"A tree of {num_stages} stages, from first weights to last stages; the table below has the same"
+        return drawing(WIDTH, self._y, self._parts, label)
+
+    def _root(self, root: TreeRoot) -> None:
+        lines = (root.recipe, *_wrapped(root.start), f"{root.trials} trials")
+        height = 15 * len(lines) + 8
+        top = self._y
+        middles = self._children(root.children)
+        y = sum(middles) / len(middles) if middles else self._take_row()
+        y = max(y, top + height / 2)
+        self._y = max(self._y, y + height / 2)
+        tip = f"{root.recipe}: {root.trials} trials from {root.start}"
+        self._parts.append(box(0, y - height / 2, ROOT_WIDTH, height, fill="line", lines=lines, tip=tip))
+        self._links(ROOT_WIDTH, y, root.children, middles)
+        self._y += 4 * GAP_Y
 
     def _children(self, children: Mapping[str, TreeStage]) -> list[float]:
-        """Draws them; their middles."""
+        """Draw stages and all that follow them, and return the middle of each."""
         return [self._stage(node) for node in _in_order(children)]
 
     def _stage(self, node: TreeStage) -> float:
@@ -147,7 +187,7 @@ class _Drawing:
         y = sum(middles) / len(middles) if middles else self._take_row()
         x, width = self._x(node), self._step - GAP_X
         height = self._row - GAP_Y
-        lines = _text(node) if self._row == ROW_HEIGHT else (f"{node.score:.3f} {_who(node).partition(',')[0]}",)
+        lines = _lines(node) if self._row == ROW_HEIGHT else (f"{_score(node)} {_who(node).partition(',')[0]}",)
         self._parts.append(box(x, y - height / 2, width, height, fill=self._fill(node), lines=lines, tip=_tip(node)))
         self._links(x + width, y, node.children, middles)
         return y
@@ -156,12 +196,9 @@ class _Drawing:
         for node, middle in zip(_in_order(children), middles, strict=True):
             to = self._x(node)
             bend = to - GAP_X / 2
-            is_best = node.stage_id in self._best_ids
-            stroke, width = ("var(--best)", 2.5) if is_best else ("var(--muted)", 1)
-            self._parts.append(
-                f'<path d="M{x:.1f} {y:.1f} H{to - GAP_X:.1f} C{bend:.1f} {y:.1f} {bend:.1f} {middle:.1f} {to:.1f} {middle:.1f}" '
-                f'fill="none" stroke="{stroke}" stroke-width="{width}"/>'
-            )
+            stroke, width = ("best", 2.5) if node.stage_id in self._best_ids else ("muted", 1)
+            steps = f"M{x:.1f} {y:.1f} H{to - GAP_X:.1f} C{bend:.1f} {y:.1f} {bend:.1f} {middle:.1f} {to:.1f} {middle:.1f}"
+            self._parts.append(path(steps, stroke=stroke, width=width))
 
     def _x(self, node: TreeStage) -> float:
         return ROOT_WIDTH + self._columns[node.stage] * self._step + GAP_X
@@ -181,13 +218,14 @@ class _Drawing:
 
 
 def _walk(children: Mapping[str, TreeStage]) -> Iterator[TreeStage]:
-    for node in children.values():
+    """Yield stages and all that follow them, in the order of the picture."""
+    for node in _in_order(children):
         yield node
         yield from _walk(node.children)
 
 
 def _in_order(children: Mapping[str, TreeStage]) -> list[TreeStage]:
-    """The one that leads to the best trial first."""
+    """Return the stages in the order of their best trials."""
     return sorted(children.values(), key=lambda node: (-_best_score(node), node.stage_id))
 
 
@@ -195,16 +233,25 @@ def _best_score(node: TreeStage) -> float:
     return max((record.score for record in node.trials if record.score is not None), default=-1.0)
 
 
-def _wrapped(text: str) -> list[str]:
-    return [text[start : start + ROOT_CHARACTERS] for start in range(0, len(text), ROOT_CHARACTERS)]
+def _wrapped(line: str) -> list[str]:
+    return [line[start : start + ROOT_CHARACTERS] for start in range(0, len(line), ROOT_CHARACTERS)]
 
 
-def _text(node: TreeStage) -> tuple[str, ...]:
-    cost = "" if node.cost_s is None else f" in {cost_text(node.cost_s)}"
-    return f"{node.score:.3f}{cost}", _who(node)
+def _lines(node: TreeStage) -> tuple[str, ...]:
+    cost = "" if node.cost_s is None else f" in {format_duration(node.cost_s)}"
+    return f"{_score(node)}{cost}", _who(node)
+
+
+def _score(node: TreeStage) -> str:
+    return "-" if math.isnan(node.score) else f"{node.score:.3f}"
+
+
+def _where(node: TreeStage) -> str:
+    return "trained here" if node.trained_here else "from the store"
 
 
 def _who(node: TreeStage) -> str:
+    """Say which trial needs a stage, or how many do."""
     if len(node.trials) == 1:
         only = node.trials[0]
         return f"{only.trial} {only.status}{'' if node.is_stored else ', removed'}"
@@ -213,7 +260,11 @@ def _who(node: TreeStage) -> str:
     return f"{len(node.trials)} trials{what}"
 
 
+def _names(node: TreeStage) -> str:
+    names = ", ".join(record.trial for record in node.trials[:MAX_NAMED_TRIALS])
+    more = len(node.trials) - MAX_NAMED_TRIALS
+    return f"{names} and {more} more" if more > 0 else names
+
+
 def _tip(node: TreeStage) -> str:
-    where = "trained here" if node.trained_here else "from the store"
-    trials = ", ".join(record.trial for record in node.trials[:20])
-    return f"{node.stage} {node.stage_id[:16]}: {SCORE} {_text(node)[0]}, {where}; {_who(node)}: {trials}"
+    return f"{node.stage} {node.stage_id[:16]}: {SCORE} {_lines(node)[0]}, {_where(node)}; {_who(node)}: {_names(node)}"

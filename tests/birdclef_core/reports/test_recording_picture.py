@@ -28,6 +28,7 @@ def test_it_is_svg_with_names_numbers_and_ticks():
     texts = ["".join(item.itertext()) for item in root.iter() if item.tag == "text"]
     assert {"a<b", "true one", "0.5", "0.25", "0 s", "10 s", "8", "kHz"} <= set(texts)
     assert "16" not in texts, "beyond the spectrogram"
+    assert root.get("aria-label") == 'he said "x" & left'
     widths = [float(item.attrib["width"]) for item in root.iter() if item.tag == "rect"]
     assert widths[0] == pytest.approx(2 * widths[1])
 
@@ -39,3 +40,8 @@ def test_a_short_click_in_a_long_recording_is_still_seen_low_bins_below():
     assert image.shape[:2] == (64, 700)
     row, column = np.argwhere(image[:, :, 0] > 0.9)[0]
     assert (row, column) == (63 - 10, 12_345 * 700 // 30_000)
+
+
+def test_a_long_name_is_cut_and_does_not_lie_on_the_spectrogram():
+    svg = recording_picture(np.zeros((64, 50)), 10.0, CONFIG, [Heard("x" * 40, 0.5, False)], "long")
+    assert f">{'x' * 17}…<" in svg

@@ -3,7 +3,8 @@
 from xml.etree import ElementTree
 
 import pytest
-from made_up_store import A, C, P, damage, make, store
+from made_up_store import A, C, P, damage, make, publish, store
+from pages import HOSTILE, Page
 
 from sweeps.checkpoints.lineage import is_sound, lineage, lineage_lines, lineage_page, lineage_svg
 from sweeps.cli.birdclef import birdclef
@@ -60,9 +61,14 @@ def test_the_picture_has_a_box_for_each_stage_and_its_score_and_cost(storage):
     assert texts.count("cmap_pad5 0.500") == 3 and "finetune" in texts and "random weights" in texts
 
 
-def test_the_page_stands_alone_and_is_escaped(storage):
-    page = lineage_page(lineage(store(storage), C, verify=False), "<best>")
-    assert "&lt;best&gt;" in page and "http" not in page and "<script" not in page
+def test_the_page_stands_alone_and_shows_every_name_as_text(storage):
+    publish(storage, C, "finetune", recipe=HOSTILE, surgery=HOSTILE, trained_by=HOSTILE, environment={"device": HOSTILE})
+    page = Page(lineage_page(lineage(store(storage), C, verify=True), HOSTILE)).check()
+    assert "http" not in page.source and "<script" not in page.source
+    assert page.text.startswith(f"{HOSTILE} {HOSTILE}"), "title and heading"
+    for part in (f"({HOSTILE}, tiny)", f"start {HOSTILE}", f"by {HOSTILE} on {HOSTILE} in 2.0 s"):
+        assert part in page.text, part
+    assert len(page.labels) == 1
 
 
 def test_the_command_prints_it_and_exits_1_when_something_is_wrong(storage, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """A plan says what a sweep will train: the same that the simulated sweep trains, less what the store has."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from damage import damages
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, summary_of
 from made_up_stages import publish
+from pages import HOSTILE, Page
 
 from birdclef_core.errors import InputError
 from birdclef_core.json_files import to_json
@@ -135,15 +137,21 @@ def test_the_text_has_the_tree_and_money_is_for_gpus():
     text = "\n".join(lines)
     assert "120 stages asked for, 58 unique, 0 of them in the store (merge rate 2.16)" in text
     assert text.count("pretrain_ce") == 2 and text.count("train_ce ") == 6 + 2, "with the two pretrain_ce"
-    assert text.count("4 x train_bce → finetune: 4 epochs each, shared with nobody") == 6
-    shared = next(line for line in lines if "stages shared" in line)
-    assert "6.1" in shared, "1.22 worker hours of half a GPU at 10 an hour"
+    assert text.count("4 x train_bce → finetune: 4 epochs each, not shared") == 6
+    cells = [re.split(r"\s{3,}", line.strip()) for line in lines]
+    place = next(place for place, row in enumerate(cells) if row[0] == "stages shared")
+    assert cells[place][:3] == ["stages shared", "122", "36 min 39 s"], "1.22 worker hours of half a GPU"
+    assert cells[place][-1] == "6.11", "at 10 an hour"
+    assert [row[0] for row in cells[place + 1 : place + 3]] == ["at least", "at most"]
+    assert [float(row[-1]) for row in cells[place + 1 : place + 3]] == pytest.approx([6.11 / 2, 6.11 * 2], rel=0.01)
+    assert max(map(len, lines[1:11])) <= 80
 
 
 def test_the_page_draws_every_shared_stage_and_is_small_for_large_sweeps():
-    page = plan_page(make(grid_tree()), "mine")
+    page = plan_page(make(grid_tree()), HOSTILE)
     assert page.count("once for") >= 4 + 6
-    assert page.startswith("<!doctype html>") and "http" not in page
+    assert "http" not in page and "<script" not in page
+    assert f"Plan of {HOSTILE}" in Page(page).check().text
     large = make(make_chain_builder(replace(make_search(), sampler="random")), samples=1000, known=False)
     assert len(plan_page(large, "large")) < 30_000
 
@@ -192,8 +200,8 @@ def test_planned_and_actual_stand_side_by_side(tmp_path):
     text = "\n".join(against_actual(planned, [record, replace(record, trial="t1")], wall_s=7200.0))
     rows = {line.split("  ")[1].strip(): line for line in text.splitlines()[2:]}
     assert rows["epochs trained"].split()[2:] == ["122", rows["epochs trained"].split()[3], "14"]
-    assert rows["worker time"].endswith("2.00 h") and rows["wall time"].endswith("2.00 h")
-    assert "would have taken 1.00 h more" in text
+    assert rows["worker time"].endswith("2 h 00 min") and rows["wall time"].endswith("2 h 00 min")
+    assert "would have taken 1 h 00 min more" in text
 
 
 AMOUNT = Amount(epochs=3.0, worker_hours=Spread(low=1.0, middle=2.0, high=3.0), wall_hours=None)

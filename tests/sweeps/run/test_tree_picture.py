@@ -5,6 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, summary_of
+from pages import HOSTILE, Page
 
 from sweeps.run.tree_picture import MAX_TRIALS, grow_tree, tree_page, tree_svg
 from sweeps.schedule.pruning import Rung, Stopped
@@ -89,4 +90,39 @@ def test_a_page_of_many_trials_has_the_best_and_one_of_none_is_a_page(swept):
     trials, summaries = swept
     many = [replace(trials[0], trial=f"t{number:04d}") for number in range(MAX_TRIALS + 1)]
     assert f"The best {MAX_TRIALS} of {MAX_TRIALS + 1} trials are shown." in tree_page(many, summaries, "s")
+    assert "are shown" not in tree_page(many[:-1], summaries, "s")
     assert "<svg" in tree_page([], {}, "s") and "<svg" in tree_page([replace(trials[0], stage_scores={}, stopped=None)], {}, "s")
+
+
+def test_every_name_is_shown_as_text(swept):
+    trials, summaries = swept
+    named = [replace(record, trial=f"{HOSTILE}{record.trial}", recipe=HOSTILE) for record in trials]
+    started = {stage_id: replace(item, start=HOSTILE) for stage_id, item in summaries.items()}
+    page = Page(tree_page(named, started, HOSTILE)).check()
+    assert page.text.startswith(f"Stages of {HOSTILE}") and f"{HOSTILE}: {len(trials)} trials from" in page.text
+
+
+def test_the_table_has_what_the_picture_shows(swept):
+    trials, summaries = swept
+    page = Page(tree_page(trials, summaries, "s"))
+    rows = page.source.split("<tbody>")[1].split("<tr>")[1:]
+    assert sorted(row.split("<td>")[1].split("<")[0] for row in rows) == sorted(stage_id[:16] for stage_id in summaries)
+    assert f"A tree of {len(summaries)} stages" in page.labels[0]
+
+
+def test_a_stage_without_a_score_has_a_dash(swept):
+    trials, _ = swept
+    unscored = [replace(record, stage_scores=dict.fromkeys(record.stage_scores, float("nan"))) for record in trials]
+    assert "nan" not in Page(tree_page(unscored, {}, "s")).text
+
+
+def test_recipes_do_not_overlap_where_their_first_weights_have_long_names(swept):
+    trials, summaries = swept
+    long = {stage_id: replace(item, start="a long name of first weights " * 5) for stage_id, item in summaries.items()}
+    svg = ElementTree.fromstring(
+        tree_svg(grow_tree([trials[0], next(t for t in trials if t.recipe != trials[0].recipe)], long), None)
+    )
+    roots = [box for box in svg.iter("rect") if box.get("x") == "0.0"]
+    first, second = ((float(box.get("y")), float(box.get("height"))) for box in roots)
+    assert sum(first) <= second[0] and first[0] >= 0
+    assert sum(second) <= float(svg.get("viewBox").split()[3])
