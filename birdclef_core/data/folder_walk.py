@@ -7,6 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from birdclef_core.errors import DataError
+
 RECORDING_FOLDERS = ("train_audio", "train_audios", "train_short_audio")
 NOISE_FOLDER = "background_noise"
 AUDIO_SUFFIXES = frozenset({"ogg", "mp3", "wav", "flac", "oga", "opus", "aif", "aiff", "aifc", "au", "caf", "w64"})
@@ -50,6 +52,16 @@ def walk_audio(root: Path, folder: str) -> FolderAudio:
 def list_audio(root: Path, folder: str) -> list[str]:
     """Return the paths of all audio files under root/folder, relative to root, sorted."""
     return list(walk_audio(root, folder).paths)
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of what lies in a folder, sorted. Raises DataError when it is no folder that can be read."""
+    try:
+        return sorted(item.name for item in folder.iterdir())
+    except FileNotFoundError:
+        raise DataError(f"The folder must exist, but {shown(str(folder))} does not.") from None
+    except OSError as error:
+        raise DataError(f"{shown(str(folder))} must be a folder that can be read, but: {error.strerror}.") from error
 
 
 def is_data_folder(name: str) -> bool:

@@ -39,7 +39,7 @@ def keep_split(root: Path, recordings: pd.DataFrame) -> None:
     table = pa.Table.from_pandas(pd.DataFrame(columns), preserve_index=False).replace_schema_metadata(_OF)
     aside = root / f".{SPLIT_NAME}.{os.getpid()}.tmp"
     try:
-        pq.write_table(table, aside, compression="zstd")
+        pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
         aside.replace(root / SPLIT_NAME)
     finally:
         aside.unlink(missing_ok=True)
@@ -54,20 +54,13 @@ def read_split(root: Path, recording_ids: pd.Series, *, fold: int) -> pd.Series 
     if not is_there(path):
         return None
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(_unreadable(path, error)) from error
-    kept = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if not _OF.items() <= kept.items() or str(fold) not in table.column_names:
-        return None
-    try:
+        table = pq.read_table(path, page_checksum_verification=True)
+        kept = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if not _OF.items() <= kept.items() or str(fold) not in table.column_names:
+            return None
         sides = pd.Series(table[str(fold)].to_pandas().to_numpy(), index=table[_ID].to_pandas(), dtype="boolean")
         return sides.reindex(recording_ids.to_numpy()).set_axis(recording_ids.index)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(_unreadable(path, error)) from error
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    return (
-        f"{path} must be a split that can be read, but: {error}. Remove it to split without it; recordings may then change sides."
-    )
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} must be a split that can be read, but: {error}. Remove it to split without it; recordings may then change sides."
+        ) from error

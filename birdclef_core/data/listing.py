@@ -12,6 +12,8 @@ from birdclef_core.data.folder_walk import (
     RECORDING_FOLDERS,
     FolderAudio,
     by_extension,
+    names_in,
+    shown,
     walk_audio,
 )
 from birdclef_core.data.manifest import MANIFEST_NAME, read_manifest
@@ -45,6 +47,9 @@ def list_folder(root: Path) -> Listing:
 
     Raises DataError for a folder or metadata that is missing or cannot be read, and where there is no audio at all.
     """
+    if (name := shown(str(root.absolute()))) != str(root.absolute()):
+        raise DataError(f"The path of a data folder must be UTF-8, but {name} is not. Rename the folder.")
+    names_in(root)
     manifest = root / MANIFEST_NAME
     if is_there(manifest):
         return _list_manifest(manifest)
@@ -55,8 +60,8 @@ def list_folder(root: Path) -> Listing:
     paths = [name for audio in walked for name in audio.paths]
     others = [name for audio in walked for name in audio.other_formats]
     if not paths:
-        what = f"only {formats_in_words(others)}, which are not read: convert them to FLAC" if others else "there is none"
-        raise DataError(f"{root} must hold audio under {', '.join(RECORDING_FOLDERS)}, but {what}.")
+        seen = " ".join(finding.describe() for finding in unread_findings(walked))
+        raise DataError(f"{root} must hold audio under {', '.join(RECORDING_FOLDERS)}, but there is none. {seen}".rstrip())
     table["path"] = locate(table["filename"], table["primary_label"], paths)
     absent = table["path"].isna()
     table["absence"] = ""

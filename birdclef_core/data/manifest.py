@@ -44,7 +44,8 @@ def write_manifest(table: pd.DataFrame, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        pq.write_table(pa.Table.from_pandas(table, schema=_SCHEMA, preserve_index=False), aside, compression="zstd")
+        rows = pa.Table.from_pandas(table, schema=_SCHEMA, preserve_index=False)
+        pq.write_table(rows, aside, compression="zstd", write_page_checksum=True)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
@@ -56,8 +57,10 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Raises DataError for a file that is no manifest, is of another version, or has rows without an id, a kind or a label.
     """
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
+        table = pq.read_table(path, page_checksum_verification=True)
+        rows = table.to_pandas()
+        texts = {name: table[name].to_pylist() for name in ("path", "secondary_labels", "sources")}
+    except (OSError, pa.ArrowException, TypeError, ValueError) as error:
         raise DataError(f"{path} must be a manifest that can be read, but: {error}. Collect the sources again.") from error
     version = (table.schema.metadata or {}).get(b"birdclef_manifest", b"").decode(errors="replace")
     if version != _VERSION or not table.schema.equals(_SCHEMA):
@@ -65,7 +68,6 @@ def read_manifest(path: Path) -> pd.DataFrame:
             f"{path} must be a manifest of version {_VERSION}, but is {'of ' + version if version else 'none'}. Collect the "
             "sources again."
         )
-    rows = table.to_pandas()
     is_recording = rows["kind"] == "recording"
     odd = rows["recording_id"].isna() | ~rows["kind"].isin(["recording", "noise"]) | (is_recording & rows["primary_label"].isna())
     if odd.any() or rows["recording_id"][is_recording].duplicated().any():
@@ -74,6 +76,6 @@ def read_manifest(path: Path) -> pd.DataFrame:
             "Collect the sources again."
         )
     for name in ("secondary_labels", "sources"):
-        rows[name] = pd.Series([tuple(item or ()) for item in table[name].to_pylist()], index=rows.index, dtype=object)
-    rows["path"] = pd.Series(table["path"].to_pylist(), index=rows.index, dtype=object)
+        rows[name] = pd.Series([tuple(item or ()) for item in texts[name]], index=rows.index, dtype=object)
+    rows["path"] = pd.Series(texts["path"], index=rows.index, dtype=object)
     return rows

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from birdclef_core.data.folder_walk import names_in
 from birdclef_core.data.labels import clean_text, parse_labels, replace_labels, unify_spelling
 from birdclef_core.data.tables import Table, column_names, is_there, numbers, read_table
 from birdclef_core.errors import DataError
@@ -54,14 +55,7 @@ class Metadata:
 
 def metadata_path(root: Path) -> Path:
     """Return the metadata file of a data folder. Raises DataError when the folder or the file does not exist."""
-    try:
-        present = sorted(item.name for item in root.iterdir())
-    except FileNotFoundError:
-        raise DataError(
-            f"The data folder must exist, but {root} does not. Give the folder that holds {METADATA_NAMES[0]}."
-        ) from None
-    except OSError as error:
-        raise DataError(f"The data folder must be a folder that can be read, but {root} is not: {error.strerror}.") from error
+    present = names_in(root)
     for name in METADATA_NAMES:
         if is_there(root / name):
             return root / name

@@ -119,9 +119,10 @@ def load_soundscapes(root: Path) -> Soundscapes | None:
     reasons = _why_unusable(windows, place, files, folder)
     usable = reasons == ""
     if not usable.any():
+        seen = " ".join(finding.describe() for finding in unread_findings([audio]))
         raise DataError(
             f"At least one window of {labels_csv} must have audio in {folder}, but none has ({reasons.iloc[0]}). Add the audio, "
-            "correct the names, or remove the table."
+            f"correct the names, or remove the table. {seen}".rstrip()
         )
     lost = windows["row_id"][~usable] + ": " + reasons[~usable]
     lost_finding = Finding.of(

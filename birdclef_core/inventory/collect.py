@@ -17,14 +17,13 @@ from birdclef_core.data.kept_split import keep_split
 from birdclef_core.data.labels import clean_text, parse_labels, unify_spelling
 from birdclef_core.data.manifest import MANIFEST_NAME, write_manifest
 from birdclef_core.data.recording_names import unique_ids
-from birdclef_core.data.soundscapes import labelled_audio
 from birdclef_core.data.tables import is_there, read_table
 from birdclef_core.errors import DataError, InputError
 from birdclef_core.identity import file_sha256
-from birdclef_core.inventory.collect_report import CollectReport, describe, read_targets, write_lists
+from birdclef_core.inventory.collect_report import CollectReport, describe, read_targets, unknown_targets, write_lists
 from birdclef_core.inventory.merge import Merged, merge_claims, override_labels
 from birdclef_core.inventory.output_place import require_folder, writing_to
-from birdclef_core.inventory.place import carry_soundscapes, place_files
+from birdclef_core.inventory.place import carry_soundscapes, choose_soundscapes, place_files
 from birdclef_core.inventory.resumable import Progress, look_at_files
 from birdclef_core.inventory.sources import Source, named_apart, noise_source, open_source
 from birdclef_core.inventory.species_names import find_taxonomies, named_codes, read_taxonomies, renamed_codes
@@ -66,9 +65,7 @@ def collect(
         opened = _open(sources, noise)
         wanted = _read_overrides(overrides) if overrides else None
         targets = read_targets(opened)
-        folders = [source.path for source in opened if source.path.is_dir()]
-        for folder in folders:
-            labelled_audio(folder)  # Raises now, not after an hour of reading files, when the labels cannot be read.
+        with_soundscapes, findings = choose_soundscapes([source.path for source in opened if source.path.is_dir()])
         claims = _claims(opened)
         taxonomy = read_taxonomies(find_taxonomies(_taxonomy_folders(sources, opened)))
         renamed = _new_codes(claims, taxonomy)
@@ -85,9 +82,16 @@ def collect(
         write_manifest(manifest, out / MANIFEST_NAME)
         keep_split(out, manifest[(manifest["kind"] == "recording") & (manifest["error"] == "")])
         write_lists(out, targets, merged, renamed, taxonomy)
-        carry_soundscapes(folders, out, renamed, how="copy" if mode == "copy" else "link")
+        if with_soundscapes:
+            carry_soundscapes(with_soundscapes, out, renamed, how="copy" if mode == "copy" else "link")
+    unknown = unknown_targets(
+        [renamed.get(code, code) for code in targets], set(manifest["primary_label"][manifest["error"] == ""])
+    )
+    said = [*(item for source in opened for item in source.findings), *findings, *([unknown] if unknown.count else [])]
     elapsed_s = time.monotonic() - started
-    return describe(out, opened, merged, manifest, renamed, num_files=len(facts), num_probed=num_probed, elapsed_s=elapsed_s)
+    return describe(
+        out, opened, merged, manifest, renamed, said, num_files=len(facts), num_probed=num_probed, elapsed_s=elapsed_s
+    )
 
 
 def _open(sources: Sequence[Path], noise: Sequence[Path]) -> list[Source]:
@@ -96,9 +100,13 @@ def _open(sources: Sequence[Path], noise: Sequence[Path]) -> list[Source]:
     unique = list({(source.path, source.layout): source for source in opened}.values())
     if not any(len(source.claims) for source in unique):
         given = ", ".join(str(source.path) for source in unique) or "nothing"
-        seen = " ".join(finding.describe() for source in unique for finding in source.findings)
-        raise DataError(f"The sources must hold recordings, but {given} has none. {seen}".rstrip())
+        raise DataError(f"The sources must hold recordings, but {given} has none. {_seen(unique)}".rstrip())
     return named_apart(unique)
+
+
+def _seen(opened: Sequence[Source]) -> str:
+    """What was found in the sources and is not read, as text for an error."""
+    return " ".join(finding.describe() for source in opened for finding in source.findings)
 
 
 def _claims(opened: Sequence[Source]) -> pd.DataFrame:
@@ -203,7 +211,7 @@ def _require_recordings(merged: Merged, opened: Sequence[Source]) -> None:
         raise DataError(
             f"Some recording of {', '.join(str(source.path) for source in opened)} must have both audio and a label, but none has: "
             f"there are {len(merged.unlabelled)} files that no table or folder labels, and "
-            f"{merged.num_only_described + len(merged.recordings)} rows without audio."
+            f"{merged.num_only_described + len(merged.recordings)} rows without audio. {_seen(opened)}".rstrip()
         )
 
 

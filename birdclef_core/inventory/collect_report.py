@@ -1,6 +1,6 @@
 """The result of collecting, for people and scripts: numbers, findings, and lists to look at or to edit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,27 +88,28 @@ def describe(
     merged: Merged,
     manifest: pd.DataFrame,
     renamed: Mapping[str, str],
+    findings: Sequence[Finding],
     *,
     num_files: int,
     num_probed: int,
     elapsed_s: float,
 ) -> CollectReport:
-    """Return the report of a manifest that was written."""
-    recordings = manifest[manifest["kind"] == "recording"]
+    """Return the report of a manifest that was written. `findings` are those of the sources."""
+    recordings, noise = (manifest[manifest["kind"] == kind] for kind in ("recording", "noise"))
     usable = recordings["error"] == ""
     return CollectReport(
         manifest=out / MANIFEST_NAME,
         sources=_source_table(opened),
         num_recordings=int(usable.sum()),
         num_unusable=int((~usable).sum()),
-        num_noise=len(manifest) - len(recordings),
+        num_noise=int((noise["error"] == "").sum()),
         num_repeated=merged.num_repeated,
         hours=float(recordings["duration_s"].sum()) / 3600,
         num_files=num_files,
         num_probed=num_probed,
         conflicts=merged.conflicts,
         renamed=renamed,
-        findings=tuple(_findings(out, opened, merged, recordings)),
+        findings=(*findings, *_findings(out, merged, recordings, noise)),
         elapsed_s=elapsed_s,
     )
 
@@ -128,20 +129,33 @@ def _source_table(opened: Sequence[Source]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _findings(out: Path, opened: Sequence[Source], merged: Merged, recordings: pd.DataFrame) -> list[Finding]:
+def unknown_targets(targets: Sequence[str], labels: Collection[str]) -> Finding:
+    """Return a finding on target species without a recording."""
+    unknown = [code for code in targets if code not in labels]
+    meaning = f"training refuses the list. Correct {TARGET_LIST_NAME}, or add recordings."
+    return Finding.of("unknown_target", "target species [has|have] no recording that can be used", unknown, meaning)
+
+
+def _findings(out: Path, merged: Merged, recordings: pd.DataFrame, noise: pd.DataFrame) -> list[Finding]:
     bad = recordings[recordings["error"] != ""]
+    bad_noise = noise[noise["error"] != ""]
     conflicts = merged.conflicts[merged.conflicts["decided_by"] == "rule"]
     codes = recordings[recordings["scientific_name"].fillna("") != ""].groupby("scientific_name")["primary_label"].unique()
     several = codes[codes.str.len() > 1]
     good = recordings[recordings["error"] == ""]
     disguised = good[good["path"].map(suffix_of).isin(OTHER_SUFFIXES)]
     found = [
-        *(finding for source in opened for finding in source.findings),
         Finding.of(
             "unusable",
             "[recording has|recordings have] no audio that can be opened",
             bad["recording_id"] + ": " + bad["error"],
             f"left out of training and scoring; training refuses the data when there are many. All are listed in {out / UNUSABLE_NAME}.",
+        ),
+        Finding.of(
+            "unusable_noise",
+            "noise [file|files] cannot be used",
+            bad_noise["path"] + ": " + bad_noise["error"],
+            "left out of training; training refuses the data when there are many.",
         ),
         Finding.of(
             "label_conflict",

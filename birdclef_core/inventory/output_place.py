@@ -17,7 +17,7 @@ def writing_to(place: Path) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise  # Whoever reads what is printed has read enough.
-    except (OSError, soundfile.SoundFileError) as error:
+    except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(_refusal(place, error)) from error
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from birdclef_core.data.labels import parse_labels
-from birdclef_core.data.soundscapes import LABEL_COLUMNS, find_soundscapes
+from birdclef_core.data.soundscapes import LABEL_COLUMNS, find_soundscapes, load_soundscapes
 from birdclef_core.data.tables import Table, read_table
 from birdclef_core.errors import DataError
+from birdclef_core.findings import Finding
 
 _THREADS = 8
 
@@ -40,21 +41,32 @@ def place_files(
                 progress(done, len(sources))
 
 
-def carry_soundscapes(
-    folders: Sequence[Path], out: Path, renamed: Mapping[str, str], *, how: Literal["link", "copy"]
-) -> Path | None:
-    """Put the first labelled soundscapes of the folders under `out`: the labels with renamed codes, their audio as a link or copy.
+def choose_soundscapes(folders: Sequence[Path]) -> tuple[Path | None, tuple[Finding, ...]]:
+    """Return the first folder with labelled soundscapes and their audio, None where there is none, and what was found about them.
 
-    Returns the folder of the audio; None where no folder has labelled soundscapes. Raises DataError for labels that cannot be read.
+    Raises DataError as `load_soundscapes` does.
     """
+    without_audio = []
     for folder in folders:
         found = find_soundscapes(folder)
         if found is not None and found[1].is_dir():
-            labels, audio = found
-            _write_labels(labels, out / labels.name, renamed)
-            _carry_folder(audio, out / audio.name, how)
-            return out / audio.name
-    return None
+            soundscapes = load_soundscapes(folder)
+            return folder, soundscapes.findings if soundscapes else ()
+        if found is not None:
+            without_audio.append(str(found[0]))
+    if not without_audio:
+        return None, ()
+    fault = "[table|tables] of soundscape labels [has|have] no audio beside [it|them]"
+    return None, (Finding.of("soundscapes_without_audio", fault, without_audio, "left out: nothing can be scored on them."),)
+
+
+def carry_soundscapes(folder: Path, out: Path, renamed: Mapping[str, str], *, how: Literal["link", "copy"]) -> None:
+    """Put the labelled soundscapes of a folder under `out`: the labels with renamed codes, their audio as a link or copy."""
+    found = find_soundscapes(folder)
+    if found is not None:
+        labels, audio = found
+        _write_labels(labels, out / labels.name, renamed)
+        _carry_folder(audio, out / audio.name, how)
 
 
 def _write_labels(source: Path, target: Path, renamed: Mapping[str, str]) -> None:

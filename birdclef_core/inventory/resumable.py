@@ -22,6 +22,9 @@ Look = Callable[[str, bool], Mapping[str, Any]]
 Progress = Callable[[int, int], None]
 """Gets (files done, files in all)."""
 
+OUT_OF_REACH = "cannot be read"
+"""An error that begins so is about the disk or a permission, not about the file: the file is looked at again next time."""
+
 _CHUNK = 8  # Files a thread takes at once.
 _SAVE_S = 5.0
 _WHOLE = "seen.parquet"
@@ -41,7 +44,7 @@ def look_at_files(
 ) -> tuple[pd.DataFrame, int]:
     """Return what `look` sees in each file, one row a row of `files` (path, size_bytes, mtime_ns, deep), and how many were new.
 
-    `sees` names the values that `look` gives. `store` is a folder for what was seen; a file is looked at again when its size or
+    `sees` names the values that `look` gives; one is `error`, why the file cannot be used. `store` is a folder for what was seen; a file is looked at again when its size or
     time of change is another, or when it is now wanted `deep` and was not before. After a kill, at most the last `_SAVE_S` seconds
     are lost. What is kept and cannot be read is looked at again; where nothing can be kept, looking goes on without. `look` should
     release the interpreter, as decoding and hashing do. The caller makes sure that only one process uses a store.
@@ -136,7 +139,8 @@ class _Kept:
         if not path.is_file():
             return None
         try:
-            return pd.read_parquet(path, columns=list(self._nothing)).astype(_KINDS)
+            table = pd.read_parquet(path, columns=list(self._nothing)).astype(_KINDS)
+            return table[~table["error"].str.startswith(OUT_OF_REACH)]
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             _log.warning("%s cannot be read (%s): its files are looked at again.", path, error)
             return None

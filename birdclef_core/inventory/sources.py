@@ -18,7 +18,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from birdclef_core.data.folder_walk import NOISE_FOLDER, RECORDING_FOLDERS, FolderAudio, is_data_folder, shown, walk_audio
+from birdclef_core.data.folder_walk import (
+    NOISE_FOLDER,
+    RECORDING_FOLDERS,
+    FolderAudio,
+    is_data_folder,
+    names_in,
+    shown,
+    walk_audio,
+)
 from birdclef_core.data.listing import formats_in_words, unread_findings
 from birdclef_core.data.manifest import MANIFEST_NAME
 from birdclef_core.data.metadata import read_metadata
@@ -67,6 +75,7 @@ def open_source(path: Path) -> list[Source]:
     """Return the sources that a folder, or a metadata table, holds. Raises DataError when it holds none or cannot be read."""
     path = _in_utf8(path.absolute())
     if path.is_dir():
+        names_in(path)
         found = _look(path, nested=False)
     elif is_there(path):
         found = [_table_source(path)]

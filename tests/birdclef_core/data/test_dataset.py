@@ -1,10 +1,13 @@
 import csv
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from birdclef_core.data.dataset import load_dataset
 from birdclef_core.errors import DataError, InputError
@@ -107,6 +110,18 @@ def test_target_list(maker: Any, tmp_path: Path) -> None:
         load_dataset(root, target_species=listed)
     with pytest.raises(DataError, match="must exist"):
         load_dataset(root, target_species=tmp_path / "nowhere.txt")
+    (root / "target_species.txt").write_text("# none yet\n\n")
+    with pytest.raises(DataError, match=r"target_species\.txt must have at least one species code"):
+        load_dataset(root)
+    (root / "target_species.txt").write_bytes(b"\xef\xbb\xbfa # the first\r\nb\r\n")
+    assert load_dataset(root).target_species.species == ("a", "b")
+    (root / "target_species.txt").write_bytes("a # forêt\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"byte 0xea in line 1"):
+        load_dataset(root)
+    (root / "target_species.txt").unlink()
+    (root / "target_species.txt").mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        load_dataset(root)
 
 
 def test_unknown_secondary_and_unscored_species_are_reported(maker: Any) -> None:
@@ -163,6 +178,62 @@ def test_fingerprint_follows_what_changes_training(maker: Any) -> None:
     rated = [*rows[:-1], {**rows[-1], "rating": 1.0}]
     assert load_dataset(maker.make(rated, name="rated")).fingerprint != first
     assert load_dataset(maker.make(rows), fold=1).fingerprint != first
+
+
+def test_the_fingerprint_is_what_it_was(tmp_path: Path) -> None:
+    """Stages that users have trained are found by it: how a folder is read may change, what it means may not.
+
+    The value was computed before tables were read by a reader of this project's own."""
+    time_T = np.arange(4_000) / 8_000
+    rows = []
+    for number in range(24):
+        species = ("abc1", "mönch", "22930")[number % 3]
+        path = tmp_path / "train_audio" / species / f"XC{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, 0.3 * np.sin(2 * np.pi * (300 + 10 * number) * time_T), 8_000)
+        secondary = ("[]", "['abc1', 'ghost']", "", "['']")[number % 4]
+        author = "" if number % 5 == 0 else number % 7
+        rows.append((species, secondary, f"{species}/XC{number}.ogg", author, (4.0, "", 3.7)[number % 3], 50.5, "2019-05-06"))
+    columns = ["primary_label", "secondary_labels", "filename", "author", "rating", "latitude", "date"]
+    pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "train.csv", index=False, encoding="utf-8-sig")
+    (tmp_path / "background_noise/rain").mkdir(parents=True)
+    soundfile.write(tmp_path / "background_noise/rain/n.wav", 0.1 * np.sin(time_T), 8_000)
+    (tmp_path / "test_soundscapes").mkdir()
+    soundfile.write(tmp_path / "test_soundscapes/7_COR_2019.wav", np.zeros(80_000), 8_000)
+    (tmp_path / "test_soundscapes_labels.csv").write_text("row_id,labels\n7_COR_5,abc1 ghost\n7_COR_10,nocall\n")
+    found = [load_dataset(tmp_path, fold=fold).fingerprint[:16] for fold in (0, 3)]
+    assert found == ["f5e877da3e60967a", "5e8a4bc6d07e1128"]
+
+
+def test_a_recording_in_a_format_that_is_not_read_is_said(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 30), *maker.many("b", 30)])
+    (root / "train_audio/a/a3.wav").rename(root / "train_audio/a/a3.wma").write_bytes(b"\x30\x26\xb2\x75")
+    found = {finding.kind: finding for finding in load_dataset(root).findings}
+    assert found["unusable"].examples == ("a/a3.wav: there only as train_audio/a/a3.wma, a format that is not read",)
+    assert found["unread_format"].examples == ("train_audio/a/a3.wma",) and "1 .wma file" in found["unread_format"].meaning
+
+
+def test_a_second_table_is_said(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 6), *maker.many("b", 6)])
+    shutil.copy(root / "train.csv", root / "train_metadata.csv")
+    assert findings_by_kind(root) == {"second_table": 1}
+
+
+def test_only_audio_that_is_not_read(maker: Any) -> None:
+    root = maker.make(maker.many("a", 3))
+    for path in (root / "train_audio/a").iterdir():
+        path.rename(path.with_suffix(".m4a")).write_bytes(b"\0\0\0\x18ftypM4A ")
+    with pytest.raises(
+        DataError, match=r"there is none\. 3 audio files are in a format that is not read: left out: 3 \.m4a files"
+    ):
+        load_dataset(root)
+
+
+def test_a_folder_whose_path_is_not_utf_8(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9"))
+    root.mkdir()
+    with pytest.raises(DataError, match=r"must be UTF-8, but .*d\\xe9 is not"):
+        load_dataset(root)
 
 
 def test_real_originals_go_through_the_loader(tmp_path: Path) -> None:

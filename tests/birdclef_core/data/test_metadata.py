@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from birdclef_core.data.metadata import metadata_path, read_metadata
+from birdclef_core.data.metadata import describes_recordings, metadata_path, read_metadata
 from birdclef_core.errors import DataError
 
 
@@ -45,12 +45,57 @@ def test_numeric_species_codes_stay_text(tmp_path: Path) -> None:
         ("primary_label,filename\na,\n", "1 have none, the first in line 2"),
         ("primary_label,filename\n", "has no rows"),
         ("primary_label,filename,secondary_labels\na,b,[c\n", "line 2"),
-        ("primary_label,filename,rating\na,b,7\n", "0 <= rating <= 5"),
+        ("primary_label,filename,rating\na,b,7\n", "0 <= rating <= 5 must hold, but line 2 .* has 7"),
+        ("primary_label,filename\n  ,b\na,b\n", "must have a primary_label, but 1 have none, the first in line 2"),
+        ("primary_label,filename\na\n", "line 2 has 1"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         read_metadata(write(tmp_path, text))
+
+
+def test_xeno_cantos_own_columns(tmp_path: Path) -> None:
+    """It has no codes: species are called by their scientific names, as its list of background species does."""
+    metadata = read_metadata(
+        write(
+            tmp_path,
+            "id,gen,sp,ssp,en,rec,lat,lon,q,date,also,file-name\n"
+            "9,Parus,major,,Great Tit,ann,50.5,7.25,A,2020-05-01,\"['Turdus merula', '']\",XC9 - Great Tit - Parus major.mp3\n"
+            "10,Turdus,merula,,Blackbird,,,,no score,2019-00-00,,XC10 - Blackbird - Turdus merula.mp3\n",
+        )
+    )
+    table = metadata.table
+    assert list(table["primary_label"]) == ["Parus major", "Turdus merula"] == list(table["scientific_name"])
+    assert list(table["secondary_labels"]) == [("Turdus merula",), ()] and list(table["author"]) == ["ann", ""]
+    assert list(table["filename"]) == ["XC9 - Great Tit - Parus major.mp3", "XC10 - Blackbird - Turdus merula.mp3"]
+    assert list(table["rating"]) == [5.0, 0.0] and table["longitude"][0] == 7.25 and table["year"][1] == 2019
+    assert metadata.findings == () and describes_recordings(tmp_path / "train.csv")
+
+
+def test_words_in_place_of_numbers_are_counted(tmp_path: Path) -> None:
+    text = "primary_label,filename,rating,q,latitude\na,1,good,B,north\na,2,poor,,1.5\na,3,4.5,,\na,4,,,\n"
+    metadata = read_metadata(write(tmp_path, text))
+    assert list(metadata.table["rating"]) == [4.0, 3.0, 4.5, 3.0]
+    assert [(finding.kind, finding.count, finding.level) for finding in metadata.findings] == [
+        ("rating_not_number", 2, "loses"),
+        ("latitude_not_number", 1, "note"),
+    ]
+    assert metadata.findings[0].examples == ("'good' in line 2", "'poor' in line 3")
+
+
+def test_excel_in_german(tmp_path: Path) -> None:
+    text = "primary_label;filename;rating;latitude;secondary_labels\na;1.ogg;3,5;50,25;['b', 'c']\n"
+    table = read_metadata(write(tmp_path, text)).table
+    assert table.loc[0, ["rating", "latitude"]].tolist() == [3.5, 50.25] and table["secondary_labels"][0] == ("b", "c")
+
+
+def test_one_species_in_two_spellings_of_unicode(tmp_path: Path) -> None:
+    composed, apart = "m\u00f6nch", "mo\u0308nch"
+    text = f"primary_label,filename,secondary_labels\n{composed},1,[]\n{apart},2,['{composed}']\na,3,['{apart}']\n"
+    table = read_metadata(write(tmp_path, text)).table
+    assert list(table["primary_label"]) == [composed, composed, "a"]
+    assert list(table["secondary_labels"]) == [(), (), (composed,)]
 
 
 def test_missing_folder_and_metadata(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import soundfile
 
 from birdclef_core.data.cache import build_soundscape_cache
-from birdclef_core.data.soundscapes import Soundscapes, load_soundscapes
+from birdclef_core.data.soundscapes import Soundscapes, _files_by_stem, labelled_audio, load_soundscapes
 from birdclef_core.data.windows import SoundscapeWindows
 from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
@@ -73,6 +74,66 @@ def test_the_layout_of_2021(tmp_path: Path, maker: Any) -> None:
     place = {"folder": "train_soundscapes", "csv": "train_soundscape_labels.csv", "column": "birds"}
     root = make(tmp_path, maker, {"7019_COR_5": "nocall", "7019_COR_10": "a"}, files={"7019_COR_20190904.wav": 10.0}, **place)
     assert loaded(root).truth(SPACE).tolist() == [[0, 0, 0], [1, 0, 0]]
+
+
+TIMES_2026 = """filename,start,end,primary_label
+one.ogg,00:00:00,00:00:05,a
+one.wav,00:00:05,00:00:10,b;c
+one.wav,00:00:05,00:00:10,b;c
+one.wav,0:10,0:15,47158son01
+one.wav,15,20,
+"""
+
+
+def test_the_layout_of_2026(tmp_path: Path, maker: Any) -> None:
+    """Times in place of ids, rows twice, species that occur in soundscapes alone."""
+    root = make(tmp_path, maker, {}, files={"one.wav": 20.0}, folder="train_soundscapes")
+    (root / "test_soundscapes_labels.csv").rename(root / "train_soundscapes_labels.csv").write_text(TIMES_2026)
+    found = loaded(root)
+    assert list(found.windows["row_id"]) == ["one_5", "one_10", "one_15", "one_20"]
+    assert found.truth(SPACE).tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0], [0, 0, 0]]
+    assert [(finding.kind, finding.level) for finding in found.findings] == [("window_repeated", "note")]
+    assert found.unknown_labels(SPACE)[0].examples == ("47158son01 (1 window)",)
+
+
+def test_rows_of_2026_that_are_no_window_are_counted(tmp_path: Path, maker: Any) -> None:
+    root = make(tmp_path, maker, {}, files={"one.wav": 20.0})
+    (root / "test_soundscapes_labels.csv").write_text(
+        "filename,start,end,labels\none.wav,0,5,a\none.wav,0,10,a\none.wav,2.5,7.5,a\n"
+    )
+    found = loaded(root)
+    assert list(found.windows["row_id"]) == ["one_5"]
+    assert found.findings[0].kind == "not_a_window" and found.findings[0].examples == (
+        "0 to 10 in line 3",
+        "2.5 to 7.5 in line 4",
+    )
+    (root / "test_soundscapes_labels.csv").write_text("filename,start,end,labels\none.wav,soon,5,a\n")
+    with pytest.raises(DataError, match=r"start must be a time such as 00:00:05, but line 2 .* has 'soon'"):
+        load_soundscapes(root)
+
+
+def test_labels_in_another_spelling_of_unicode(tmp_path: Path, maker: Any) -> None:
+    found = loaded(make(tmp_path, maker, {"mo\u0308w_5": "m\u00f6nch"}, files={"m\u00f6w.wav": 5.0}))
+    space = LabelSpace.of("target", ["mo\u0308nch", "a"])
+    assert found.truth(space).sum() == 0 and found.spelled_as(space).truth(space).tolist() == [[0, 1]]
+    assert found.spelled_as(SPACE) is found
+
+
+def test_only_labelled_files_are_opened(tmp_path: Path, maker: Any) -> None:
+    """Of 10,000 soundscapes of 2026, 66 have labels."""
+    root = make(tmp_path, maker, {"one_5": "a"}, files={"one.wav": 5.0})
+    (root / "test_soundscapes/other.wav").write_bytes(b"damaged")
+    assert loaded(root).findings == () and labelled_audio(root) == ["test_soundscapes/one.wav"]
+    assert labelled_audio(tmp_path / "nowhere") == []
+
+
+def test_many_names_are_matched_in_one_pass() -> None:
+    """Comparing each name with each file took minutes at 10,000 soundscapes."""
+    stems = [f"{number}_COR_2019" for number in range(60_000)]
+    started = time.process_time()
+    found = _files_by_stem([*stems, "7_COR_2020"], [f"{number}_COR" for number in range(60_000)])
+    assert time.process_time() - started < 5
+    assert found["59999_COR"] == 59_999 and "7_COR" not in found
 
 
 def test_windows_without_audio_are_named(tmp_path: Path, maker: Any) -> None:

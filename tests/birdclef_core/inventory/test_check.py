@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import soundfile
 
+from birdclef_core.data.dataset import load_dataset
 from birdclef_core.inventory.check import CheckReport, check, check_lines, write_check
 from birdclef_core.inventory.collect import collect
 
@@ -106,8 +107,6 @@ def test_the_same_recording_twice(folder: Path, collections: Any) -> None:
 
 
 def report_side(folder: Path, path: str) -> bool:
-    from birdclef_core.data.dataset import load_dataset
-
     recordings = load_dataset(folder).recordings.set_index("path")
     return bool(recordings.loc[path, "is_validation"])
 
@@ -175,3 +174,57 @@ def test_what_is_written(folder: Path, tmp_path: Path) -> None:
         "loses (missing): 1 row of the metadata has no audio: left out of training and scoring.",
         "    a/XC3.ogg: a",
     ]
+
+
+def test_whatever_loading_leaves_out_is_said(folder: Path, collections: Any) -> None:
+    """Windows beyond the end of a soundscape, words in place of ratings, a second table: loading drops or ignores them."""
+    table = pd.read_csv(folder / "train_metadata.csv").astype({"rating": object})
+    table.loc[0, "rating"] = "good"
+    table.to_csv(folder / "train_metadata.csv", index=False)
+    table.to_csv(folder / "train.csv", index=False)
+    collections.audio("d/test_soundscapes/s.wav", duration_s=10)
+    labels = [{"row_id": row_id, "labels": "a ghost"} for row_id in ("s_5", "s_90", "gone_5")]
+    collections.table("d/test_soundscapes_labels.csv", labels)
+    report = check(folder)
+    found = kinds(report)
+    assert {found.pop(name) for name in ("rating_not_number", "second_table", "unscored_label")} == {1}
+    assert found == {"too_short": 60, "window_without_audio": 2} and report.exit_code == 1
+    said = {finding.kind for finding in load_dataset(folder).findings}
+    assert said <= set(kinds(report)), "the check says all that loading says"
+
+
+def test_labelled_soundscapes_are_decoded(folder: Path, collections: Any) -> None:
+    for name in ("silent", "cut", "other"):
+        collections.audio(f"d/test_soundscapes/{name}.wav", duration_s=10)
+    soundfile.write(folder / "test_soundscapes/silent.wav", np.zeros(80_000), 8_000)
+    whole = (folder / "test_soundscapes/cut.wav").read_bytes()
+    (folder / "test_soundscapes/cut.wav").write_bytes(whole[: len(whole) * 3 // 4])
+    collections.table("d/test_soundscapes_labels.csv", [{"row_id": f"{name}_5", "labels": "a"} for name in ("silent", "cut")])
+    report = check(folder)
+    assert problem(report, "silent").paths == ("test_soundscapes/silent.wav",)
+    assert problem(report, "truncated").paths == ("test_soundscapes/cut.wav",)
+    assert (report.files["kind"] == "soundscape").sum() == 2, "those without labels are not decoded"
+    (folder / "test_soundscapes/silent.wav").write_bytes(b"junk")
+    (folder / "test_soundscapes/cut.wav").unlink()
+    report = check(folder)
+    assert report.exit_code == 2 and "At least one window" in report.refusal
+    assert problem(report, "unreadable").paths == ("test_soundscapes/silent.wav",) and kinds(report)["soundscapes_refused"] == 1
+
+
+def test_a_taxonomy_that_cannot_be_read_is_a_finding(folder: Path) -> None:
+    (folder / "taxonomy.csv").write_text("")
+    report = check(folder)
+    assert problem(report, "taxonomy_not_read").finding.examples[0].endswith("or remove it.") and report.exit_code == 1
+
+
+def test_a_check_is_written_although_the_target_list_is_empty(folder: Path, tmp_path: Path) -> None:
+    (folder / "target_species.txt").write_text("")
+    report = check(folder)
+    assert report.exit_code == 2 and "target_species.txt" in report.refusal
+    assert json.loads(write_check(report, tmp_path / "out")[0].read_text())["refusal"] == report.refusal
+
+
+def test_paths_are_never_cut(folder: Path) -> None:
+    name = "a/" + "very_long_name_" * 12 + ".ogg"
+    (folder / "train_audio/a/XC3.ogg").rename(folder / "train_audio" / name)
+    assert f"    train_audio/{name}: 0.1 s" in check_lines(check(folder))

@@ -135,6 +135,75 @@ def test_missing_and_damaged_audio_stays_in_and_counts_when_loaded(collections: 
         load_dataset(out, max_bad_share=0.01)
 
 
+def test_noise_that_cannot_be_used_is_counted(collections: Any, out: Path) -> None:
+    root = collections.year_2023("d", {"a": range(6), "b": range(10, 16)})
+    collections.audio("d/background_noise/good.wav", "d/background_noise/bad.wav")
+    (root / "background_noise/bad.wav").write_bytes(b"junk")
+    report = collect([root], out)
+    assert report.num_noise == 1 and report.exit_code == 1
+    assert [(finding.kind, finding.count) for finding in report.findings] == [("unusable_noise", 1)]
+
+
+def test_a_recording_that_is_there_in_a_format_that_is_not_read(collections: Any, out: Path) -> None:
+    root = collections.year_2023("d", {"a": range(6), "b": range(10, 16)})
+    (root / "train_audio/a/XC1.ogg").rename(root / "train_audio/a/XC1.m4a").write_bytes(b"\0\0\0\x18ftypM4A ")
+    report = collect([root], out)
+    found = {finding.kind: finding for finding in report.findings}
+    assert "there only as train_audio/a/XC1.m4a" in found["unusable"].examples[0] and found["unread_format"].count == 1
+
+
+def test_a_name_that_lies_about_its_format_is_read_and_said(collections: Any, out: Path) -> None:
+    root = collections.year_2023("d", {"a": range(6)})
+    (root / "train_audio/a/XC1.ogg").rename(root / "train_audio/a/XC1.m4a")
+    report = collect([root], out)
+    assert report.num_recordings == 6 and report.exit_code == 0
+    assert [(finding.kind, finding.level) for finding in report.findings] == [("wrong_extension", "note")]
+
+
+def test_target_species_without_recordings_are_said(collections: Any, out: Path) -> None:
+    root = collections.year_2023("d", {"a": [1]})
+    (root / "target_species.txt").write_text("a\nghost\n")
+    (finding,) = collect([root], out).findings
+    assert finding.kind == "unknown_target" and finding.examples == ("ghost",)
+    (root / "target_species.txt").write_text("")
+    with pytest.raises(DataError, match="at least one species code"):
+        collect([root], collections.parent / "other")
+    assert not (collections.parent / "other/manifest.parquet").exists(), "refused before anything is written"
+
+
+def test_soundscape_labels_without_audio_are_said(collections: Any, out: Path) -> None:
+    root = collections.year_2023("d", {"a": [1]})
+    collections.table("d/train_soundscapes_labels.csv", [{"row_id": "s_5", "labels": "a"}])
+    assert [finding.kind for finding in collect([root], out).findings] == ["soundscapes_without_audio"]
+    collections.audio("d/train_soundscapes/other.wav")
+    with pytest.raises(DataError, match="no file of this name in train_soundscapes"):
+        collect([root], out)
+
+
+def test_labels_that_could_leave_the_folder_stay_in_it(collections: Any, out: Path) -> None:
+    root = collections.year_2023("d", {"a": [1]})
+    rows = pd.read_csv(root / "train_metadata.csv").assign(primary_label="../../b")
+    rows.to_csv(root / "train_metadata.csv", index=False)
+    collect([root], out, mode="link")
+    (path,) = read_manifest(out / "manifest.parquet")["path"]
+    assert Path(out / path).resolve().is_relative_to(out.resolve()) and (out / path).is_file()
+
+
+def test_an_out_of_the_wrong_kind(collections: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"must be a folder, but .*file is a file"):
+        collect([collections.year_2023("d", {"a": [1]})], tmp_path / "file")
+
+
+def test_a_disk_that_fills_up_is_said(collections: Any, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("birdclef_core.inventory.collect.write_manifest", fail)
+    with pytest.raises(InputError, match="No space left on device"):
+        collect([collections.year_2023("d", {"a": [1]})], out)
+
+
 def test_codes_are_renamed_by_the_newest_taxonomy(collections: Any, out: Path) -> None:
     root = collections.year_2023("d", {"oldcode": [1], "kept": [2]}, secondary_labels="['oldcode', 'ghost']")
     rows = pd.read_csv(root / "train_metadata.csv").assign(scientific_name=["Parus major", "Corvus corax"])
@@ -152,6 +221,17 @@ def test_codes_are_renamed_by_the_newest_taxonomy(collections: Any, out: Path) -
     assert rows.loc["XC2", "secondary_labels"] == ("gretit1", "ghost") and rows.loc["XC1", "secondary_labels"] == ("ghost",)
     assert rows.loc["XC1", "common_name"] == "Great Tit"
     assert (out / "target_species.txt").read_text() == "gretit1\nkept\n" and (out / "taxonomy.csv").is_file()
+
+
+def test_soundscapes_of_2026_come_along(collections: Any, out: Path) -> None:
+    root = collections.year_2023("d", {"a": [1], "b": [2]})
+    collections.audio("d/train_soundscapes/s1.wav", duration_s=10)
+    row = {"filename": "s1.wav", "start": "00:00:05", "end": "00:00:10", "primary_label": "a;b"}
+    collections.table("d/train_soundscapes_labels.csv", [row, row])
+    report = collect([root], out)
+    soundscapes = load_soundscapes(out)
+    assert soundscapes is not None and list(soundscapes.windows["labels"]) == [("a", "b")]
+    assert [finding.kind for finding in report.findings] == ["window_repeated"] and report.exit_code == 0
 
 
 @pytest.mark.parametrize("mode", ["reference", "copy"])

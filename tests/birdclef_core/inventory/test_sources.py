@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,50 @@ def test_a_table_beside_folders_of_species(collections: Any) -> None:
     assert source.layout == "folders" and claimed(source) == {"1.wav": "amecro", "2.wav": ""}
 
 
+def test_a_download_of_xeno_canto_with_its_own_table(collections: Any) -> None:
+    """Its columns have no codes; authors, places and background species must not be lost for it."""
+    collections.audio("d/Great Tit/XC9 - Great Tit - Parus major.wav", "d/Blackbird/XC10 - Blackbird - Turdus merula.wav")
+    rows = [
+        {"id": 9, "gen": "Parus", "sp": "major", "en": "Great Tit", "rec": "ann", "q": "A", "also": "['Turdus merula']"},
+        {"id": 10, "gen": "Turdus", "sp": "merula", "en": "Blackbird", "rec": "bob", "q": "no score", "also": "['']"},
+    ]
+    collections.table("d/metadata.csv", rows)
+    (source,) = open_source(collections.parent / "d")
+    assert source.findings == () and list(source.claims["author"]) == ["ann", "bob"]
+    assert list(source.claims["primary_label"]) == ["Parus major", "Turdus merula"]
+    assert source.claims["path"].notna().all() and source.claims["secondary_labels"][0] == ("Turdus merula",)
+
+
+def test_a_species_that_is_there_in_a_format_that_is_not_read(collections: Any) -> None:
+    collections.audio("d/a/1.wav", "d/b/2.wav", "d/c/3.wav")
+    for name in ("b/2", "c/3"):
+        path = collections.parent / f"d/{name}.wav"
+        path.rename(path.with_suffix(".m4a")).write_bytes(b"\0\0\0\x18ftypM4A ")
+    (source,) = open_source(collections.parent / "d")
+    (finding,) = source.findings
+    assert claimed(source) == {"1.wav": "a"} and (finding.kind, finding.count, finding.level) == ("unread_format", 2, "loses")
+    assert "Nothing is left of 2 species: b, c." in finding.meaning
+
+
+def test_folders_that_systems_and_editors_make_are_no_species(collections: Any) -> None:
+    collections.audio("d/a/1.wav", "d/.ipynb_checkpoints/1-checkpoint.wav", "d/__MACOSX/a/1.wav")
+    (source,) = open_source(collections.parent / "d")
+    assert claimed(source) == {"1.wav": "a"} and source.findings == ()
+
+
+def test_a_link_back_is_no_source_of_its_own(collections: Any) -> None:
+    collections.year_2023("all/birds", {"a": [1]})
+    (collections.parent / "all/loop").symlink_to(collections.parent / "all")
+    assert [source.name for source in open_source(collections.parent / "all")] == ["birds"]
+
+
+def test_rows_whose_audio_is_in_a_format_that_is_not_read(collections: Any) -> None:
+    root = collections.year_2023("d", {"a": [1, 2]})
+    (root / "train_audio/a/XC2.ogg").rename(root / "train_audio/a/XC2.wma").write_bytes(b"\x30\x26\xb2\x75")
+    (source,) = open_source(root)
+    assert list(source.claims["absence"].fillna("")) == ["", "there only as train_audio/a/XC2.wma, a format that is not read"]
+
+
 def test_a_folder_of_sources(collections: Any) -> None:
     collections.year_2023("all/birdclef-2023", {"a": [1]})
     collections.audio("all/plain/b/2.wav", "all/freefield1010/n.wav", "all/unlabeled_soundscapes/s.wav")
@@ -141,6 +186,12 @@ def test_what_is_no_source_is_said(collections: Any, tmp_path: Path) -> None:
         open_source(tmp_path / "empty")
     with pytest.raises(DataError, match="must have the columns primary_label"):
         open_source(collections.table("other.csv", [{"x": 1}]))
+    os.mkfifo(tmp_path / "pipe")
+    for open_it in (open_source, noise_source):
+        with pytest.raises(DataError, match=r"[Mm]ust be a f|Noise must be"):
+            open_it(tmp_path / "pipe")
+    with pytest.raises(DataError, match="must be UTF-8"):
+        open_source(Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9")))
     (tmp_path / "quiet_noise").mkdir()
     with pytest.raises(DataError, match="no audio in it"):
         noise_source(tmp_path / "quiet_noise")
