@@ -122,7 +122,8 @@ def test_comments_docstrings_and_layout_of_a_module_do_not_count():
     assert same(plain, talkative)
     assert same("raise E(f'{x} is bad') from None\n", "raise E(f'bad: {y}', 'so') from None\n") is False
     assert same("raise E(f'{x} is bad') from None\n", "raise E(f'bad: {y}') from None\n")
-    assert not same("raise E('a')\n", "raise F('a')\n")
+    assert same("raise E('a')\n", "raise E('b')\n") and not same("raise E('a')\n", "raise F('a')\n")
+    assert not same("raise E(1)\n", "raise E(2)\n") and not same("e = E('a')\n", "e = E('b')\n")
 
 
 def test_values_and_indentation_count():
@@ -174,6 +175,16 @@ def house(tmp_path):
 def test_a_name_that_comes_to_stand_for_something_else_changes_the_version(house, old, new):
     before = version_of(house)
     edit(house, "stages/training.py", old, new)
+    assert version_of(house) != before
+
+
+def test_a_module_that_is_imported_as_a_whole_counts_by_its_content(house):
+    edit(house, "stages/training.py", "from house.data.small import size", "from house.data import small")
+    before = version_of(house)
+    move(house, "data.small", "models.small")
+    edit(house, "stages/training.py", "from house.data import small", "from house.models import small")
+    assert version_of(house) == before
+    edit(house, "stages/training.py", "from house.models import small", "from house.data import large as small")
     assert version_of(house) != before
 
 

@@ -152,7 +152,8 @@ def test_a_stage_whose_files_something_kept_shares_stays_too():
     assert gone(0, keep=["a2"], stages=LINKED, uses={}) == ["b"]
 
 
-def test_an_adopted_stage_has_the_uses_of_the_one_it_was_adopted_from():
+@pytest.mark.parametrize("used", ["a", "a2"])
+def test_an_adopted_stage_and_the_one_it_was_adopted_from_have_the_uses_of_both(used):
     copied = store(summary("a"), adopted("a2", "a", is_linked=False), summary("b"))
-    assert gone(25, stages=copied, uses={"a": 9, "b": 3}) == ["b"]
-    assert len(gone(15, stages=copied, uses={"a": 9, "b": 3})) == 2, "each copy takes room of its own"
+    assert gone(25, stages=copied, uses={used: 9, "b": 3}) == ["b"]
+    assert len(gone(15, stages=copied, uses={used: 9, "b": 3})) == 2, "each copy takes room of its own"

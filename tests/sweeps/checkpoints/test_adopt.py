@@ -17,6 +17,7 @@ from birdclef_core.identity import fingerprint
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.storage import Storage
+from birdclef_core.store.summary import total_bytes
 from sweeps.checkpoints import adopt
 from sweeps.checkpoints.adopt import GPU_NOTE, adoption_lines, plan_adoption, plan_lines, prove, publish
 from sweeps.checkpoints.explain import explain
@@ -206,11 +207,11 @@ def test_without_verification_a_lineage_says_so(storage, chain_of, same):
     assert is_sound(found) and any(line.endswith(", not verified") for line in lineage_lines(found))
 
 
-def another(storage, stage_id, *, cost_s):
-    """The id of a second stage of the same kind, which has cost something else."""
+def another(storage, stage_id, *, seed=5, **values):
+    """The id of a second stage of the same kind, whose record has other values."""
     record = store(storage).record(stage_id)
-    identity = {**record.identity, "stage": {**record.identity["stage"], "seed": 5}}
-    again = replace(record, stage_id=fingerprint(identity), identity=identity, cost_s=cost_s)
+    identity = {**record.identity, "stage": {**record.identity["stage"], "seed": seed}}
+    again = replace(record, stage_id=fingerprint(identity), identity=identity, **values)
     store(storage).publish_again(stage_id, again)
     return again.stage_id
 
@@ -223,7 +224,8 @@ def test_the_cheapest_stage_of_a_kind_that_is_whole_is_trained_again(storage, ch
 
     first = chain_of(OLD)[0].stage_id
     another(storage, first, cost_s=1e6)
-    assert replayed() == first
+    another(storage, first, seed=6, cost_s=1e-9, environment={"device": "another GPU", "threads": "1"})
+    assert replayed() == first, "a stage from another device comes last"
     cheap = another(storage, first, cost_s=1e-6)
     assert replayed() == cheap
     damage(storage, cheap)
@@ -271,6 +273,14 @@ def test_adopted_stages_are_in_the_store_and_no_near_misses(storage, chain_of, s
         f"  have the same weights: {new[:12]} was adopted from {old[:12]}",
         f"  code: '{OLD}' against '{code_version()}' (the code that trains and scores stages)",
     ]
+
+
+def test_shared_files_are_counted_once(storage, same, capsys):
+    before = total_bytes(store(storage).summaries())
+    adopt_all(storage)
+    assert total_bytes(store(storage).summaries()) == pytest.approx(before, rel=0.01)
+    assert birdclef(["store", "du", "--storage", storage.root]) == 0
+    assert "    3 x of these as hard links to the files of the stage that they were adopted from" in capsys.readouterr().out
 
 
 def test_a_remote_storage_copies_the_files_by_itself(s3_uri, trained, chain_of, same):

@@ -108,7 +108,7 @@ def test_what_is_not_as_it_was_is_refused_with_the_reason(trained, replayed, tmp
     with pytest.raises(InputError, match="must be in the store"):
         replayed(storage, second)
     storage.delete("s")
-    with pytest.raises(InputError, match="must be named with --data: no sweep in"):
+    with pytest.raises(InputError, match="must be named with --data: no sweep of this storage"):
         replayed(storage, second)
 
 

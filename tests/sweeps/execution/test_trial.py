@@ -69,6 +69,17 @@ def test_a_second_run_reuses_all_and_says_what_that_saved(chain, tone_data, stor
     assert second[-1].done
 
 
+def test_a_stage_of_its_own_is_known_but_not_one_that_was_adopted_from_it(chain, tone_data, store, notes):
+    """The trial was charged for it under the id that it had before."""
+    first, name = chain[0], "s/t0000"
+    list(run_trial((first,), tone_data, store, CPU, notes, name=name))
+    record = store.record(first.stage_id)
+    store.publish_again(first.stage_id, replace(record, stage_id="a" * 64, adopted_from=first.stage_id))
+    adopted = replace(first, stage_id="a" * 64)
+    got = [update for task in (first, adopted) for update in run_trial((task,), tone_data, store, CPU, notes, name=name)]
+    assert [(update.kind, update.is_own) for update in got] == [("reused", True), ("reused", False)]
+
+
 def test_a_damaged_stage_is_trained_again_and_said_aloud(chain, tone_data, store, notes):
     first = updates(chain, tone_data, store, notes)
     place = store.location(chain[2].stage_id).removeprefix(store.storage.root + "/")
