@@ -1,13 +1,15 @@
-"""Where a checkpoint comes from: every stage from the first weights on, with its configuration, data, code, score and cost."""
+"""Shows where a checkpoint comes from: every stage since the first weights, with configuration, data, code, scores and cost."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
+from birdclef_core.errors import StoreError
 from birdclef_core.html.page import render
 from birdclef_core.html.svg import box, drawing, path
+from birdclef_core.store.certificates import Certificate, StageKind, read_certificate
 from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.summary import SCORE
 from sweeps.checkpoints.references import known_record
@@ -21,25 +23,54 @@ _SUPPORT = (("num_recordings", "recordings"), ("num_scored_species", "species wi
 
 @dataclass(frozen=True, kw_only=True)
 class Ancestor:
-    """One stage of a lineage."""
+    """A stage of a lineage."""
 
     stage_id: str
     record: StageRecord | None
-    """None when it is not in the store any more."""
+    """None when the stage is no longer in the store."""
     problem: str | None
-    """What is wrong with its files; empty: every hash is as it was written; None: not looked at."""
+    """What is wrong with its files; empty: every hash is as it was written; None: the files were not read."""
+    certificate: Certificate | None = None
+    """For an adopted stage, the verified proof that the older code trains the same; None where it was not read."""
+    certificate_problem: str = ""
+    """Why the certificate of an adopted stage does not prove that."""
 
 
 def lineage(store: StageStore, stage_id: str, *, verify: bool) -> list[Ancestor]:
-    """From the first stage to `stage_id`. Raises InputError when that one has no record; ancestors may be gone."""
+    """Return the stages from the first one to `stage_id`. With `verify`, read every file and every certificate.
+
+    Raises InputError when `stage_id` has no record. An ancestor may be gone: it is the first one returned then.
+    """
     known_record(store, stage_id)
-    return trace(stage_id, store.record, store.check if verify else None)
+    found = trace(stage_id, store.record, store.check if verify else None)
+    return [_with_certificate(store, ancestor) for ancestor in found] if verify else found
+
+
+def _with_certificate(store: StageStore, ancestor: Ancestor) -> Ancestor:
+    record = ancestor.record
+    if record is None or not record.adopted_from:
+        return ancestor
+    try:
+        return replace(ancestor, certificate=_verified_certificate(store, record))
+    except StoreError as error:
+        return replace(ancestor, certificate_problem=str(error))
+
+
+def _verified_certificate(store: StageStore, record: StageRecord) -> Certificate:
+    """The certificate of an adopted stage. Raises StoreError when it is damaged or proves something else."""
+    certificate = read_certificate(store.storage, record.certificate)
+    original = store.record(record.adopted_from)  # gone when garbage collection has removed it
+    old_code = original.identity["code"] if original else certificate.old_code
+    new_code, kind = record.identity["code"], StageKind.of(record.identity)
+    if not certificate.proves(old_code, new_code, kind):
+        raise StoreError(f"certificate {certificate.hash[:16]} does not prove that code {old_code} = {new_code} for {kind}.")
+    return certificate
 
 
 def trace(
     stage_id: str, record_of: Callable[[str], StageRecord | None], problem_of: Callable[[str], str] | None = None
 ) -> list[Ancestor]:
-    """From the first stage to `stage_id`, as far as there are records."""
+    """Return the stages from the first one to `stage_id`, as far back as there are records."""
     found: list[Ancestor] = []
     next_id: str | None = stage_id
     while next_id is not None:
@@ -51,12 +82,14 @@ def trace(
 
 
 def is_sound(ancestors: Sequence[Ancestor]) -> bool:
-    """Whether every stage is there and none is known to be damaged."""
-    return all(ancestor.record is not None and not ancestor.problem for ancestor in ancestors)
+    """Return whether every stage is in the store, and no file or certificate is known to be damaged."""
+    return all(
+        ancestor.record is not None and not ancestor.problem and not ancestor.certificate_problem for ancestor in ancestors
+    )
 
 
 def lineage_lines(ancestors: Sequence[Ancestor]) -> list[str]:
-    """What to print of a lineage."""
+    """Return what to print of a lineage."""
     lines = [f"starts from {_first_weights(ancestors)}"]
     for ancestor in ancestors:
         lines += _lines(ancestor)
@@ -86,9 +119,24 @@ def _lines(ancestor: Ancestor) -> list[str]:
         f"    made    {made}",
         f"    scores  {_scores(record)}",
     ]
+    if record.adopted_from:
+        lines.append(f"    adopted from {record.adopted_from[:16]}: {_proof(ancestor, record)}")
     if ancestor.problem is not None:
         lines.append(f"    files   {f'DAMAGED: {ancestor.problem}' if ancestor.problem else 'every hash verified'}")
     return lines
+
+
+def _proof(ancestor: Ancestor, record: StageRecord) -> str:
+    if ancestor.certificate_problem:
+        return f"DAMAGED: {ancestor.certificate_problem}"
+    proof = ancestor.certificate
+    if proof is None:
+        return f"certificate {record.certificate[:16]}, not verified"
+    device = proof.environment.get("device", "another machine")
+    return (
+        f"code {proof.old_code} = {proof.new_code} for {proof.kind}, proven on stage {proof.stage_id[:16]} on {device}; certificate "
+        f"{proof.hash[:16]} verified"
+    )
 
 
 def _scores(record: StageRecord) -> str:
@@ -135,7 +183,7 @@ def _node_text(ancestor: Ancestor) -> tuple[str, ...]:
         f"of {len(record.species)} species{f' ({space})' if space else ''}",
         f"{len(record.history)} epochs in {format_duration(record.cost_s)}" if record.history else record.surgery,
         record.stage_id[:16],
-        "DAMAGED" if ancestor.problem else "",
+        "DAMAGED" if ancestor.problem or ancestor.certificate_problem else "",
     )
 
 

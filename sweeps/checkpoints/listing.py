@@ -6,7 +6,7 @@ from collections.abc import Callable
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
 from birdclef_core.store.storage import Storage
-from birdclef_core.store.summary import StageSummary
+from birdclef_core.store.summary import StageSummary, files_of, total_bytes
 from sweeps.checkpoints.references import store_of, sweeps_in
 from sweeps.schedule.records import SweepRecords
 from sweeps.wording import bytes_text, format_duration
@@ -27,7 +27,7 @@ def list_stages(storage: Storage) -> list[str]:
             f"{item.stage_id[:16]:<18}{item.recipe:<{width}}{item.stage:<14}{score:>7}{item.epochs:>8}"
             f"{format_duration(item.cost_s):>13}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>8}  {_start(item)}"
         )
-    total = bytes_text(sum(item.num_bytes for item in summaries.values()))
+    total = bytes_text(total_bytes(summaries))
     cost = format_duration(sum(item.cost_s for item in summaries.values()))
     lines.append(f"{len(summaries)} stages, {total}, {cost} of device time. Scores are cmap_pad5 in each stage's label space.")
     return [*lines, *problems]
@@ -56,11 +56,16 @@ def usage_lines(storage: Storage) -> list[str]:
     for file in store.storage.files():
         sizes[tuple(file.name.split("/")[:2])] += file.num_bytes
     summaries, unfinished = store.summaries(), [size for (kind, _), size in sizes.items() if kind == "unfinished"]
+    linked = [stage_id for stage_id in summaries if files_of(stage_id, summaries) != stage_id]
+    for stage_id in linked:
+        sizes["stages", stage_id] = 0  # the stage that it was adopted from has the same files
     by_kind: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for stage_id, item in summaries.items():
         by_kind[item.recipe, item.stage].append(sizes["stages", stage_id])
     cut_off = [size for (kind, name), size in sizes.items() if kind == "stages" and name not in summaries]
     lines = [_amount(sum(found), len(found), f"{recipe} {stage}") for (recipe, stage), found in sorted(by_kind.items())]
+    if linked:
+        lines.append(_amount(0, len(linked), "of these as hard links to the files of the stage that they were adopted from"))
     if cut_off:
         lines.append(_amount(sum(cut_off), len(cut_off), "stages that were cut off or set aside"))
     lines.append(_amount(sum(unfinished), len(unfinished), "epoch checkpoints of unfinished stages"))
