@@ -123,8 +123,8 @@ def _tune_parser() -> argparse.ArgumentParser:
     size.add_argument(
         "--budget",
         choices=("small", "full"),
-        help="small: tiny spectrograms and short epochs, for CPUs; full: the recipes unchanged (default: full with GPUs and --data, "
-        "otherwise small)",
+        help="small: tiny spectrograms and short epochs, for CPUs; full: the recipes unchanged (default: full for a search file of "
+        "your own, and with GPUs and --data; otherwise small)",
     )
     size.add_argument("--seed", type=int, help="random seed of the sampler (default 0)")
     size.add_argument(

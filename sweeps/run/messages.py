@@ -13,6 +13,10 @@ SMALL_BUDGET = (
     "Budget: small (48-bin spectrograms, a few short epochs, random encoders unless weights are found). It shows that everything "
     "works, not how good a recipe is. `--budget full` trains the recipes as they are."
 )
+OWN_RECIPES = (
+    "Budget: full, because the search is a file of your own: its recipes are trained as they are. `--budget small` trains any recipe at "
+    "a small size."
+)
 CODE_CHANGED = (
     "[yellow]The code has changed since the sweep was started: stages that its trials have not trained yet are trained by the new "
     "code. `birdclef store adopt` can prove that both give the same result.[/yellow]"

@@ -17,6 +17,7 @@ from sweeps.checkpoints.start_stage import find_start, start_after, with_model_o
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
 from sweeps.schedule.records import VERSION, State, SweepPart, SweepRecord, SweepRecords, TrialRecord
+from sweeps.search.checks import check_search, check_small_recipes
 from sweeps.search.space import Search, load_search, override
 
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
@@ -70,26 +71,35 @@ class SweepRequest:
 
     def check_search(self) -> None:
         """Raise InputError for a wrong search or setting, before anything is written."""
-        budget = self.options.budget or ("full" if self.options.data else "small")
         try:
-            search = self.search(budget)
+            search = self.search(self.budget(has_gpus=True))
         except InputError:
-            if self.options.budget or budget == "small":
+            if self.budget(has_gpus=True) == self.budget(has_gpus=False):
                 raise
-            search = self.search("small")  # the budget where there are no GPUs
+            search = self.search(self.budget(has_gpus=False))
         _check_kept_whole(search)
+
+    def budget(self, *, has_gpus: bool) -> str:
+        """Return the user's budget; without one, full for a search file of the user's own, and where there are GPUs and data."""
+        is_own = self.options.search.endswith(".py")
+        return self.options.budget or ("full" if is_own or (has_gpus and self.options.data) else "small")
 
     def search(self, budget: str) -> Search:
         """Return the search that trials are drawn from. Raises InputError for a wrong search or setting."""
         start = self.start
         if not self.reads_search:
             search = override(self.parts[-1].search, self.settings)
-            return with_model_of(search, start) if start else search
-        search = load_search(self.options.search)
-        if budget == "small":
-            search = replace(search.with_small_space(), recipes=tuple(small_budget(recipe) for recipe in search.recipes))
-        search = override(search, self.options.settings)
-        return start_after(search, start) if start else search
+            search = with_model_of(search, start) if start else search
+        else:
+            search = load_search(self.options.search)
+            if budget == "small":
+                full = search
+                search = replace(search.with_small_space(), recipes=tuple(small_budget(recipe) for recipe in search.recipes))
+                check_small_recipes(full, search)
+            search = override(search, self.options.settings)
+            search = start_after(search, start) if start else search
+        check_search(search)
+        return search
 
     @cached_property
     def start(self) -> StageRecord | None:

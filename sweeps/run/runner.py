@@ -149,7 +149,7 @@ class _Driver:
         folder.mkdir(parents=True, exist_ok=True)
         with self._lease(only_driver), ray_log(folder / "ray.log"), connect(self.options.address):
             slots = make_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
-            budget = self.options.budget or ("full" if slots.gpus_per_trial and self.options.data else "small")
+            budget = request.budget(has_gpus=bool(slots.gpus_per_trial))
             chains = make_chain_builder(request, request.search(budget), dataset, self.cache, self._say)
             yield _Inputs(dataset=dataset, chains=chains, slots=slots, budget=budget, samples=request.samples(budget))
 
@@ -204,6 +204,8 @@ class _Driver:
         request, chains, known = self.request, inputs.chains, len(self.request.known)
         if inputs.budget == "small":
             self._say(messages.SMALL_BUDGET)
+        elif not self.options.budget and not inputs.slots.gpus_per_trial:
+            self._say(messages.OWN_RECIPES)
         extends = request.kind == "extend"
         self._say(messages.sweep_line(self.name, chains, inputs.slots, samples=inputs.samples, known=known, extends=extends))
         if request.record and request.record.code_version != chains.code_version:

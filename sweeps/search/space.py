@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,9 +31,16 @@ VARIANT = "variant"
 
 @dataclass(frozen=True)
 class Choice:
-    """A parameter that takes one of a few values."""
+    """A parameter that takes one of a few values. Raises InputError unless these are given as a tuple or list with at least one."""
 
     values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, (tuple, list)) or not self.values:
+            raise InputError(
+                f"A Choice takes its values as a tuple, such as Choice((5.0, 10.0)), but got Choice({self.values!r})."
+            )
+        object.__setattr__(self, "values", tuple(self.values))
 
     def draw(self, generator: random.Random) -> Any:
         return generator.choice(self.values)
@@ -45,7 +53,7 @@ class Choice:
 class Range:
     """A parameter that takes any number between two bounds (inclusive), on a linear or a logarithmic scale.
 
-    Raises InputError unless low <= high, and low > 0 on a logarithmic scale.
+    Raises InputError unless both are finite numbers with low <= high, and low > 0 on a logarithmic scale.
     """
 
     low: float
@@ -53,6 +61,10 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
+        if not all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in (self.low, self.high)):
+            raise InputError(f"The bounds of a Range must be numbers, but got low={self.low!r}, high={self.high!r}.")
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise InputError(f"The bounds of a Range must be finite, but got low={self.low}, high={self.high}.")
         if not self.low <= self.high or (self.log and self.low <= 0):
             raise InputError(f"low <= high (and low > 0 on a log scale) must hold, but got low={self.low}, high={self.high}.")
 
@@ -92,15 +104,44 @@ class Search:
     def __post_init__(self) -> None:
         if self.sampler not in get_args(SamplerName):
             raise InputError(f"sampler must be one of {', '.join(get_args(SamplerName))}, but got {self.sampler!r}.")
-        if not self.recipes:
-            raise InputError(f"Search {self.name!r} must have at least one recipe.")
-        for key in (*self.space, *self.small_space):
-            group, _, path = key.partition(".")
+        self._check_recipes()
+        for name in ("space", "small_space", "pools"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise InputError(f"{name} of search {self.name!r} must be a dict, but is {getattr(self, name)!r}.")
+        for key, parameter in (*self.space.items(), *self.small_space.items()):
+            group, _, path = str(key).partition(".")
             if group not in STAGE_GROUPS or not path:
-                raise InputError(f"Parameter {key!r} must be named <group>.<field>; groups: {', '.join(STAGE_GROUPS)}.")
+                raise InputError(
+                    f"Parameter {key!r} of search {self.name!r} must be named <group>.<field>, such as train.clip_s; groups: "
+                    f"{', '.join(STAGE_GROUPS)}."
+                )
+            if not isinstance(parameter, (Choice, Range)):
+                raise InputError(
+                    f"Parameter {key!r} of search {self.name!r} must be a Choice or a Range, such as Choice((5.0, 10.0)), but is {parameter!r}."
+                )
         for group, size in self.pools.items():
-            if group not in STAGE_GROUPS or size < 1:
-                raise InputError(f"A pool must be a stage group with at least 1 variant, but got {group!r}: {size}.")
+            if group not in STAGE_GROUPS or type(size) is not int or size < 1:
+                raise InputError(
+                    f"A pool of search {self.name!r} must be a group of stages and a whole number of variants, at least 1, but got "
+                    f"{group!r}: {size!r}; groups: {', '.join(STAGE_GROUPS)}."
+                )
+
+    def _check_recipes(self) -> None:
+        if not isinstance(self.recipes, (tuple, list)) or not self.recipes:
+            raise InputError(
+                f"recipes of search {self.name!r} must be a tuple of at least one recipe, such as recipes=(sed_v2s(),), but is "
+                f"{type(self.recipes).__name__}."
+            )
+        object.__setattr__(self, "recipes", tuple(self.recipes))
+        for recipe in self.recipes:
+            if not isinstance(recipe, Recipe):
+                call = f": call it, {recipe.__name__}()" if callable(recipe) and hasattr(recipe, "__name__") else ""
+                raise InputError(f"Every recipe of search {self.name!r} must be a Recipe, but one is {recipe!r}{call}.")
+        names = [recipe.name for recipe in self.recipes]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(
+                f"The recipes of search {self.name!r} must have different names, but {', '.join(repeated)} is there more than once."
+            )
 
     def with_small_space(self) -> "Search":
         return replace(self, space={**self.space, **self.small_space}, small_space={})
@@ -223,7 +264,9 @@ def load_search(name: str) -> Search:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path} must be importable, but raised {type(error).__name__}: {error}") from error
     search = getattr(module, "SEARCH", None)
     if not isinstance(search, Search):

@@ -183,16 +183,27 @@ def test_a_wrong_setting_is_said_before_anything_is_made(place):
 
 
 def test_settings_that_only_the_small_budget_can_take_are_not_refused(place):
-    place.start(settings={"clips_per_epoch": 32}).check_search()
-    place.start(settings={"clips_per_epoch": 32}, data="inputs").check_search()
+    place.start(search="sed", settings={"clips_per_epoch": 32}).check_search()
+    place.start(search="sed", settings={"clips_per_epoch": 32}, data="inputs").check_search()
     with pytest.raises(InputError, match="clips_per_epoch >= batch_size"):
-        place.start(settings={"clips_per_epoch": 32}, budget="full").check_search()
+        place.start(search="sed", settings={"clips_per_epoch": 32}, budget="full").check_search()
 
 
 @pytest.mark.parametrize("value", ["(1, 2)", "{3}", "object()", "float('nan')"])
-def test_a_search_that_would_not_come_back_from_the_record_is_refused_before_anything_is_made(place, value):
+def test_a_choice_of_a_value_that_the_field_cannot_have_is_refused(place, value):
     text = (place.folder / "own.py").read_text().replace("Range(1e-4, 0.001)", f"Choice(({value}, 1e-3))")
     (place.folder / "own.py").write_text(text.replace("import Range, Search", "import Choice, Search"))
+    with pytest.raises(InputError, match=r"Parameter 'train_ce\.learning_rate' of search 'own' can take the value .*, which recipe"):
+        place.start().check_search()
+    assert not Path(place.storage).exists()
+
+
+def test_a_search_that_would_not_come_back_from_the_record_is_refused_before_anything_is_written(place):
+    """Groups of noise fit the field and cannot be told apart in the record's JSON."""
+    text = (place.folder / "own.py").read_text()
+    text = text.replace('"train_ce.learning_rate": Range(1e-4, 0.001)', '"train_ce.noise": Choice(((NoiseGroup(prob=0.1),), ()))')
+    text = text.replace("import Range, Search", "import Choice, Search\nfrom birdclef_core.config import NoiseGroup")
+    (place.folder / "own.py").write_text(text)
     with pytest.raises(InputError, match="values of every Choice of search 'own' must be text, numbers"):
         place.start().check_search()
     assert not Path(place.storage).exists()
