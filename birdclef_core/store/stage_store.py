@@ -86,6 +86,7 @@ class StageRecord:
             cost_s=self.cost_s,
             num_bytes=num_bytes,
             device=self.environment.get("device", ""),
+            device_type=self.environment.get("device_type", ""),
             finished_at=self.finished_at,
             work=work_of(model, config),
             clip_s=config.get("clip_s", 0.0),

@@ -73,6 +73,8 @@ class StageSummary:
     """Clips trained per second, evaluation not included."""
     evaluate_s: Spread | None
     """Seconds of one evaluation."""
+    device_type: str = ""
+    """`cuda` or `cpu`; empty when the record does not say."""
     adopted_from: str = ""
     """The stage of an older code version that it was adopted from, if it was."""
     is_linked: bool = False

@@ -87,8 +87,9 @@ class Planner:
 
 
 def _usual_gpu(summaries: Iterable[StageSummary]) -> str:
-    """Return the device of the newest of the stages, or what to call an unknown GPU."""
-    newest = max(summaries, key=lambda summary: summary.finished_at, default=None)
+    """Return the GPU that trained the newest of the stages that a GPU trained, or what to call an unknown GPU."""
+    on_gpus = [summary for summary in summaries if summary.device_type == "cuda"]
+    newest = max(on_gpus, key=lambda summary: summary.finished_at, default=None)
     return newest.device if newest is not None else "GPUs of the cluster"
 
 

@@ -20,7 +20,7 @@ from sweeps.execution.cluster import Slots
 from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import Amount, Plan, make_plan
-from sweeps.plan.planner import PlanFigures, Planner, against_actual, load_plan, save_plan
+from sweeps.plan.planner import PlanFigures, Planner, _usual_gpu, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
 from sweeps.schedule.records import TrialRecord
 from sweeps.search.space import Choice
@@ -222,3 +222,15 @@ def test_a_damaged_plan_is_refused_with_the_way_out(tmp_path, damage):
 def test_a_plan_that_an_earlier_version_wrote_is_read():
     planned = load_plan(Storage.parse(str(Path(__file__).parents[2] / "data" / "records" / "sweep")), "plan.json")
     assert planned is not None and (planned.trials, planned.stages_asked, planned.shared.epochs) == (4, 20, 40)
+
+
+def test_the_usual_gpu_is_the_newest_that_trained_a_stage_and_never_a_cpu():
+    task = grid_tree().chain("sed_v2s", grid_tree().search.baseline(grid_tree().search.recipes[0]))[0]
+
+    def trained(device: str, device_type: str, day: int):
+        return summary_of(task, device=device, device_type=device_type, finished_at=f"2026-11-{day:02d}T12:00:00+00:00")
+
+    old, new = trained("Tesla T4", "cuda", 1), trained("NVIDIA H100 80GB HBM3", "cuda", 2)
+    cpu = trained("Intel(R) Xeon(R) Processor", "cpu", 3)
+    assert _usual_gpu([new, old, cpu]) == _usual_gpu([cpu, old, new]) == "NVIDIA H100 80GB HBM3"
+    assert _usual_gpu([cpu]) == _usual_gpu([]) == "GPUs of the cluster"
