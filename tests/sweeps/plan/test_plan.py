@@ -228,7 +228,8 @@ def test_the_usual_gpu_is_the_newest_that_trained_a_stage_and_never_a_cpu():
     task = grid_tree().chain("sed_v2s", grid_tree().search.baseline(grid_tree().search.recipes[0]))[0]
 
     def trained(device: str, device_type: str, day: int):
-        return summary_of(task, device=device, device_type=device_type, finished_at=f"2026-11-{day:02d}T12:00:00+00:00")
+        when = f"2026-11-{day:02d}T12:00:00+00:00"
+        return replace(summary_of(task), device=device, device_type=device_type, finished_at=when)
 
     old, new = trained("Tesla T4", "cuda", 1), trained("NVIDIA H100 80GB HBM3", "cuda", 2)
     cpu = trained("Intel(R) Xeon(R) Processor", "cpu", 3)
