@@ -19,12 +19,12 @@ def check(place: Place, ended_workers: int) -> dict[str, int]:
     finished = set()
     for sweep in SWEEPS:
         records = place.records(sweep).load_trials()
-        chains = make_chain_builder(sweep)
+        builder = make_chain_builder(sweep)
         assert [record.trial for record in records] == [f"t{index:04d}" for index in range(place.samples)], "lost or doubled"
         assert len({record.stage_ids[-1] for record in records}) == place.samples, "the same configuration twice"
         for record in records:
             assert record.ended, record
-            chains[record.stage_ids[-1]] = chain = chains.chain(record.recipe, record.params)
+            chains[record.stage_ids[-1]] = chain = builder.chain(record.recipe, record.params)
             finished |= {f"{sweep}/{record.trial}"} if record.status == "finished" else set()
             for stage_id in record.trained_ids:
                 trained.setdefault(stage_id, []).append(f"{sweep}/{record.trial}")
