@@ -1,6 +1,6 @@
 """Tables of a page: columns of values in, rows of cells out. The template `parts.html.j2` draws them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -11,9 +11,11 @@ class Column:
     title: str
     values: Sequence[object]
     is_number: bool = False
-    """Numbers stand at the right and sort by size."""
+    """Numbers stand at the right and sort by size; a dash stands for None."""
     has_bars: bool = False
     """Each number is also drawn as its share of the largest."""
+    shown: Callable[[float], str] | None = None
+    """How numbers are written, other than with thousands and one decimal."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,18 @@ def facts(label: str, values: Mapping[str, str]) -> Table:
 
 
 def _cell(column: Column, value: object, largest: float) -> Cell:
+    if value is None:
+        return Cell("-")
     if not column.is_number:
         return Cell(str(value))
     number = _number(value)
-    text = f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
-    return Cell(text, number, number / largest if largest else 0.0)
+    return Cell((column.shown or _plain)(number), number, number / largest if largest else 0.0)
+
+
+def _plain(number: float) -> str:
+    if number >= 10 or number == int(number):
+        return f"{number:,.0f}"
+    return f"{number:.1f}" if number >= 0.95 else f"{number:.2g}"  # A few seconds are not 0.0 minutes.
 
 
 def _number(value: object) -> float:

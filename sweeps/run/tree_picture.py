@@ -130,7 +130,7 @@ def _table(roots: Sequence[TreeRoot]) -> Table:
         Column("id", [node.stage_id[:16] for _, node in nodes]),
         Column("recipe", [root.recipe for root, _ in nodes]),
         Column(SCORE, [_score(node) for _, node in nodes]),
-        Column("device time", ["-" if node.cost_s is None else format_duration(node.cost_s) for _, node in nodes]),
+        Column("device time", [node.cost_s for _, node in nodes], is_number=True, shown=format_duration),
         Column("from", [_where(node) for _, node in nodes]),
         Column("needed by", [_who(node) for _, node in nodes]),
         Column("trials", [_names(node) for _, node in nodes]),

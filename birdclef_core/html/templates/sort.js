@@ -7,12 +7,13 @@ for (const head of document.querySelectorAll('table.sortable thead th')) {
   button.onclick = () => {
     const body = head.closest('table').tBodies[0], column = head.cellIndex;
     const falling = head.ariaSort !== 'descending';
-    const value = row => { const { number } = row.cells[column].dataset;
-      return number === undefined ? row.cells[column].textContent : Number(number); };
+    const value = row => { const text = row.cells[column].dataset.number ?? row.cells[column].textContent;
+      return text === '' || isNaN(text) ? text : Number(text); };
+    // What is not a number is less than any number.
+    const compare = (x, y) => typeof x !== typeof y ? (typeof x === 'number' ? 1 : -1)
+      : typeof x === 'number' ? x - y : x.localeCompare(y);
     for (const other of head.parentNode.cells) other.removeAttribute('aria-sort');
     head.setAttribute('aria-sort', falling ? 'descending' : 'ascending');
-    const rows = [...body.rows].sort((a, b) => { const x = value(a), y = value(b);
-      return (typeof x === 'number' && typeof y === 'number' ? x - y : String(x).localeCompare(String(y))) * (falling ? -1 : 1); });
-    body.append(...rows);
+    body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b)) * (falling ? -1 : 1)));
   };
 }

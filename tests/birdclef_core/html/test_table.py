@@ -10,6 +10,11 @@ def test_numbers_have_a_decimal_where_it_matters() -> None:
     assert [cell.text for (cell,) in table.rows()] == ["1,234", "10", "10.0", "3"]
 
 
+def test_numbers_may_be_written_in_another_way_and_may_be_missing() -> None:
+    table = Table("", [Column("time", [90.0, None], is_number=True, shown="{:.0f} s".format)])
+    assert [cell for (cell,) in table.rows()] == [Cell("90 s", 90.0), Cell("-")]
+
+
 def test_bars_are_shares_of_the_largest() -> None:
     bars = Column("bars", [1, 4], is_number=True, has_bars=True)
     assert [row[1].share for row in Table("", [Column("name", "ab"), bars]).rows()] == [0.25, 1.0]
