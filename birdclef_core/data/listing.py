@@ -32,7 +32,7 @@ class Listing:
 
     recordings: pd.DataFrame
     """One row a row of the metadata: the columns of `Metadata.table`, path (None where there is no audio), absence (why there is
-    none, or "") and, from a manifest, recording_id, source, duration_s, size_bytes and error."""
+    none, or "") and, from a manifest, recording_id, source, duration_s, sample_rate_hz, channels, format, size_bytes and error."""
     noise: pd.DataFrame
     """path and group; from a manifest also duration_s, size_bytes and error."""
     unlabelled: tuple[str, ...]
@@ -143,6 +143,6 @@ def _list_manifest(path: Path) -> Listing:
     recordings["rating"] = recordings["rating"].fillna(UNKNOWN_RATING)
     recordings["source"] = recordings["sources"].str[0]
     unknown = [name for name in ("latitude", "longitude", "year") if recordings[name].isna().all()]
-    recordings = recordings.drop(columns=["kind", "group", "sources", "sample_rate_hz", "channels", "format", *unknown])
+    recordings = recordings.drop(columns=["kind", "group", "sources", *unknown])
     noise = rows.loc[rows["kind"] == "noise", ["path", "group", *_FACTS]].reset_index(drop=True)
     return Listing(recordings, noise, (), path)

@@ -1,6 +1,7 @@
 """Describes a data folder with pictures, on one HTML page that needs nothing besides itself."""
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.kept_split import VALIDATION_SHARE
 from birdclef_core.data.listing import list_folder
+from birdclef_core.findings import inflect
 from birdclef_core.html import page
 from birdclef_core.html.charts import FEW_ROWS
 from birdclef_core.html.table import Column, Table
@@ -22,6 +24,9 @@ from birdclef_core.inventory.example_pictures import (
     settings_of,
     wave_picture,
 )
+from birdclef_core.inventory.labels_together import SharedRecordings
+from birdclef_core.inventory.last_check import LastCheck, read_last_check
+from birdclef_core.inventory.sound_formats import sound_formats
 from birdclef_core.inventory.species_names import named_codes
 from birdclef_core.recipes import RECIPES
 
@@ -31,6 +36,7 @@ Values = dict[str, object]
 _SCORED_S = 60.0
 _RAREST = 25
 _PAIRS = 15
+_MAX_TOGETHER = 18
 _EXAMPLES_OF_A_FINDING = 3
 _LENGTHS_S = (1, 5, 10, 20, 60, 300)
 _LENGTH_NAMES = ("under 1 s", "1 to 5 s", "5 to 10 s", "10 to 20 s", "20 to 60 s", "1 to 5 min", "5 min and longer")
@@ -50,14 +56,34 @@ def report(
     cannot be used, the page is written and names it. Raises DataError for a folder that has no recordings to describe.
     """
     dataset = load_dataset(root, target_species=target_species, max_bad_share=1.0, fold=fold)
-    names = named_codes(list_folder(root).recordings)
+    listing = list_folder(root)
+    text = render(
+        dataset,
+        named_codes(listing.recordings),
+        sound_formats(root, dataset.recordings["path"], listing.recordings),
+        read_last_check(root),
+        share=VALIDATION_SHARE,
+        num_examples=num_examples,
+    )
     out_html.parent.mkdir(parents=True, exist_ok=True)
-    out_html.write_text(render(dataset, names, share=VALIDATION_SHARE, num_examples=num_examples), encoding="utf-8")
+    out_html.write_text(text, encoding="utf-8")
     return out_html
 
 
-def render(dataset: Dataset, names: pd.DataFrame, *, share: float, num_examples: int) -> str:
-    """Return the page. `names` has code, scientific_name and common_name; `share` is the share that should be validation."""
+def render(
+    dataset: Dataset,
+    names: pd.DataFrame,
+    formats: pd.DataFrame,
+    last_check: LastCheck | None,
+    *,
+    share: float,
+    num_examples: int,
+) -> str:
+    """Return the page.
+
+    `names` has code, scientific_name and common_name; `formats` is the table of `sound_formats`; `share` is the share that should
+    be validation.
+    """
     recordings = dataset.recordings
     species = species_table(dataset, names)
     num_targets = len(dataset.target_species)
@@ -75,9 +101,12 @@ def render(dataset: Dataset, names: pd.DataFrame, *, share: float, num_examples:
             (f"{len(dataset.noise):,}", "noise files"),
         ],
         findings=[(item, item.examples[:_EXAMPLES_OF_A_FINDING]) for item in dataset.findings],
+        check=_last_check(last_check, dataset),
         species=_species(species),
         years=_years(recordings, species),
         lengths=_lengths(recordings),
+        formats=_formats(recordings, formats),
+        soundscapes=_soundscapes(dataset, common_names),
         together=_together(recordings),
         places=_places(recordings),
         rarest=_species_rows("the rarest species", species.iloc[::-1].head(_RAREST)) if len(species) > _RAREST else None,
@@ -186,16 +215,78 @@ def _length_rows(duration_s: NDArray[np.float64]) -> Table:
     return Table("recordings by length", columns)
 
 
-def _together(recordings: pd.DataFrame) -> Values | None:
-    names, shared_SS = charts.labels_together(recordings["primary_label"], recordings["secondary_labels"])
-    if not names:
+def _last_check(record: LastCheck | None, dataset: Dataset) -> Values | None:
+    """What the last check found besides what loading says itself."""
+    if record is None:
         return None
-    rows, columns = np.triu_indices(len(names), 1)
-    counts = shared_SS[rows, columns]
-    best = [index for index in np.argsort(-counts, kind="stable")[:_PAIRS] if counts[index]]
+    said = {(item.kind, item.count) for item in dataset.findings}
+    others = [item for item in record.findings if (item.kind, item.count) not in said]
+    return {
+        "date": datetime.fromtimestamp(record.changed_at, UTC).date().isoformat(),
+        "num_files": record.num_files,
+        "refusal": record.refusal,
+        "findings": [(item, item.examples[:_EXAMPLES_OF_A_FINDING]) for item in others],
+    }
+
+
+def _formats(recordings: pd.DataFrame, formats: pd.DataFrame) -> Values:
+    minutes = recordings["duration_s"].to_numpy() / 60
+    channels = formats["channels"].map({1: "mono", 2: "stereo"}).fillna(formats["channels"].astype(str) + " channels")
+    kinds = {"sample rate": formats["sample_rate_hz"].map("{:,} Hz".format), "channels": channels, "format": formats["format"]}
+    slow = formats["sample_rate_hz"] < SAMPLE_RATE_HZ
+    return {
+        "tables": [_counted(name, values.to_numpy(), minutes) for name, values in kinds.items()],
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "num_slow": int(slow.sum()),
+        "lowest_hz": int(formats["sample_rate_hz"].min()),
+    }
+
+
+def _counted(name: str, values_R: NDArray, minutes_R: NDArray[np.float64]) -> Table:
+    """How many recordings have each value, the commonest value first."""
+    groups = pd.DataFrame({name: values_R, "minutes": minutes_R}).groupby(name)["minutes"].agg(["size", "sum"])
+    groups = groups.sort_values("size", ascending=False, kind="stable")
+    columns = [
+        Column(name, list(groups.index)),
+        Column("recordings", list(groups["size"]), is_number=True, has_bars=True),
+        Column("minutes", list(groups["sum"]), is_number=True),
+    ]
+    return Table(f"recordings by {name}", columns)
+
+
+def _soundscapes(dataset: Dataset, common_names: Mapping[str, str]) -> Values | None:
+    soundscapes = dataset.soundscapes
+    if soundscapes is None:
+        return None
+    windows = soundscapes.windows["labels"].explode().dropna().value_counts()
+    learnt = dataset.recordings["primary_label"].value_counts().reindex(windows.index, fill_value=0)
+    columns = [
+        Column("species", list(windows.index)),
+        Column("name", [common_names.get(code, "") for code in windows.index]),
+        Column("labelled windows", list(windows), is_number=True, has_bars=True),
+        Column("recordings to learn from", list(learnt), is_number=True),
+    ]
+    return {
+        "windows": f"{len(soundscapes.windows):,} {inflect('[window|windows]', len(soundscapes.windows))}",
+        "files": f"{len(soundscapes.files):,} {inflect('[soundscape|soundscapes]', len(soundscapes.files))}",
+        "minutes": float(soundscapes.files["duration_s"].sum() / 60),
+        "num_empty": int((soundscapes.windows["labels"].str.len() == 0).sum()),
+        "num_species": len(windows),
+        "num_targets": sum(code in dataset.target_species.index for code in windows.index),
+        "num_unlearnt": int((learnt == 0).sum()),
+        "table": Table("species in soundscapes", columns, is_sortable=True),
+    }
+
+
+def _together(recordings: pd.DataFrame) -> Values | None:
+    shared = SharedRecordings.of(recordings["primary_label"], recordings["secondary_labels"])
+    best = shared.best_pairs(_PAIRS)
+    if not best:
+        return None
+    names, shared_SS = shared.sharing_most(_MAX_TOGETHER)
     pairs = [
-        Column("most often together", [f"{names[rows[index]]} · {names[columns[index]]}" for index in best]),
-        Column("recordings", [int(counts[index]) for index in best], is_number=True, has_bars=True),
+        Column("most often together", [f"{one} · {other}" for one, other, _ in best]),
+        Column("recordings", [count for *_, count in best], is_number=True, has_bars=True),
     ]
     return {
         "several": float((recordings["secondary_labels"].str.len() > 0).mean()),

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from birdclef_core.html.charts import (
     DASHED,
@@ -28,11 +28,11 @@ from birdclef_core.html.charts import (
     plain_numbers,
 )
 from birdclef_core.html.theme import FIRST, LINE, MUTED, SECOND, inline_svg
+from birdclef_core.inventory.coasts import coast_lines
 
 _CLIP_MARKS_S = (5, 10, 15, 20, 60)
 _DURATION_TICKS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600)
 _MAX_YEARS = 26
-_MAX_TOGETHER = 18
 _MANY_POINTS = 4_000
 
 
@@ -139,24 +139,6 @@ def rating_chart(ratings: NDArray[np.float64]) -> Markup:
     return canvas.svg
 
 
-def labels_together(primary: pd.Series, secondary: pd.Series) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the species that share most recordings with other species, and how many recordings each two of them share.
-
-    `_MAX_TOGETHER` species at most, those that share most first; the counts are S x S with zeros on the diagonal.
-    """
-    rows = np.concatenate([np.arange(len(primary)), np.repeat(np.arange(len(primary)), secondary.str.len())])
-    labels = pd.concat([primary, secondary.explode().dropna()], ignore_index=True)
-    column, codes = pd.factorize(labels)
-    present_RS = csr_array((np.ones(len(column), dtype=np.int64), (rows, column)), shape=(len(primary), len(codes)))
-    present_RS.data[:] = 1
-    shared_SS = (present_RS.T @ present_RS).tolil()
-    shared_SS.setdiag(0)
-    shared_SS = csr_array(shared_SS)
-    totals = np.asarray(shared_SS.sum(axis=1)).ravel()
-    chosen = [int(index) for index in np.argsort(-totals, kind="stable")[:_MAX_TOGETHER] if totals[index]]
-    return [str(codes[index]) for index in chosen], shared_SS[chosen][:, chosen].toarray()
-
-
 def together_chart(codes: Sequence[str], shared_SS: NDArray[np.int64]) -> Markup:
     """Return a matrix with a square for every two species."""
     with inline_svg(HALF, HALF, "labels that occur together") as canvas:
@@ -173,13 +155,14 @@ def is_wide_map(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -
 
 
 def map_chart(latitude: NDArray[np.float64], longitude: NDArray[np.float64], is_validation: NDArray[np.bool_]) -> Markup:
-    """Return where the recordings were made: longitude and latitude in degrees, without coasts."""
+    """Return where the recordings were made: longitude and latitude in degrees, and coasts."""
     (west, east), (south, north) = _extents(latitude, longitude)
     width = WIDE if is_wide_map(latitude, longitude) else HALF
     height = float(np.clip(width * (north - south) / (east - west), 3.5, 6.5))
     is_crowded = len(latitude) > _MANY_POINTS
     with inline_svg(width, height, "where the recordings were made") as canvas:
         axes = canvas.figure.subplots()
+        axes.add_collection(LineCollection(coast_lines(west, east, south, north), colors=MUTED, linewidths=0.7))
         for inside, colour, label in ((False, FIRST, "training"), (True, SECOND, "validation")):
             chosen = is_validation == inside
             axes.scatter(

@@ -12,6 +12,7 @@ from pages import HOSTILE, MATHEMATICS, Page
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.errors import DataError
 from birdclef_core.html.theme import PALETTE
+from birdclef_core.inventory.check import check, write_check
 from birdclef_core.inventory.collect import collect
 from birdclef_core.inventory.report import render, report, species_table
 from birdclef_core.taxonomy import LabelSpace
@@ -35,9 +36,21 @@ def text(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_the_page_is_whole_and_asks_nothing_of_the_network(text: str) -> None:
     page = Page(text).check()
-    assert page.sections == ["findings", "species", "times", "lengths", "together", "places", "split", "examples"]
+    assert page.sections == [
+        "findings",
+        "check",
+        "species",
+        "times",
+        "lengths",
+        "formats",
+        "together",
+        "places",
+        "split",
+        "examples",
+    ]
     assert len(page.labels) == 16 and text.count("<svg") == 16 and "data:image/png;base64" in text
-    assert "ghost (16 recordings)" in page.text
+    assert "ghost (16 recordings)" in page.text and "No check was found" in page.text
+    assert "16 of the recordings have a lower rate" in page.text and "8,000 Hz 16 0.027" in page.text
 
 
 def test_pictures_follow_the_theme(text: str) -> None:
@@ -80,7 +93,21 @@ def test_a_collection_shows_where_recordings_came_from(folder: Path, collections
     collections.audio("other/c/1.wav", "other/c/2.wav")
     collect([folder, collections.parent / "other"], tmp_path / "out")
     page = Page(report(tmp_path / "out", tmp_path / "page.html", num_examples=1).read_text())
-    assert "Collections collection recordings minutes species" in page.text and "other 2 0.0 1" in page.text
+    assert "Collections collection recordings minutes species" in page.text and "other 2 0.0033 1" in page.text
+
+
+def test_soundscapes_and_the_last_check_are_shown(collections: Any, tmp_path: Path) -> None:
+    root = collections.year_2023("d", {"a": range(6), "b": range(10, 16)})
+    collections.audio("d/test_soundscapes/s.wav", duration_s=15)
+    labels = [{"row_id": "s_5", "labels": "a ghost"}, {"row_id": "s_10", "labels": "a"}, {"row_id": "s_15", "labels": ""}]
+    collections.table("d/test_soundscapes_labels.csv", labels)
+    write_check(check(root), root)
+    page = Page(report(root, tmp_path / "page.html", num_examples=1).read_text()).check()
+    assert "3 windows of 5 s in 1 soundscape (0.2 minutes) are labelled" in page.text
+    assert "Windows in which nothing is heard: 1." in page.text
+    assert "labelled: 2, of which 1 are targets and 1 have no recording" in page.text and "ghost 1 0" in page.text
+    assert "decoded 13 files and found what follows." in page.text and "12 audio files last less than 0.5 s" in page.text
+    assert page.text.count("outside the label space") == 1, "what loading says is not said again"
 
 
 def test_a_folder_that_cannot_be_described(tmp_path: Path) -> None:
@@ -125,7 +152,9 @@ def test_many_species(tmp_path: Path) -> None:
     noise = pd.DataFrame({"path": [], "group": [], "duration_s": [], "size_bytes": []})
     space = LabelSpace.of("all", codes)
     dataset = Dataset(tmp_path, recordings, noise, space, LabelSpace.of("target", codes[:50]), "0" * 64, ())
-    text = render(dataset, pd.DataFrame({"code": [], "scientific_name": [], "common_name": []}), share=0.2, num_examples=2)
+    names = pd.DataFrame({"code": [], "scientific_name": [], "common_name": []})
+    formats = pd.DataFrame({"sample_rate_hz": 32_000, "channels": 2, "format": "OGG"}, index=range(len(labels)))
+    text = render(dataset, names, formats, None, share=0.2, num_examples=2)
     page = Page(text).check()
     assert "rarest" in page.sections and "findings" not in page.sections
     assert "All 200 species as a table" in text and "species, 50 of them targets" in text
