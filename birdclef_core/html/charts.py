@@ -10,6 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
+from birdclef_core.html.svg import fitted
 from birdclef_core.html.theme import DENSITY, FIRST, INK, LOUDNESS, MUTED, SECOND
 
 WIDE = 13.6
@@ -23,7 +24,9 @@ FEW_ROWS = 40
 DASHED: Any = (0, (3, 2))
 """The line style of what is expected or promised, as against what was seen."""
 
-_MAX_LABEL = 48
+LONG, SHORT = 48, 24
+"""Characters of a name beside a wide chart, and beside a narrow one: longer names would leave no room for the chart."""
+
 _FEW_POINTS = 40
 _FEW_DOTS = 60
 _FEW_CELLS = 12
@@ -98,7 +101,7 @@ def heat(axes: Axes, counts: NDArray[Any], rows: Sequence[str], columns: Sequenc
     axes.imshow(np.log1p(counts), aspect="auto", cmap=DENSITY, interpolation="none")
     label_some(axes, rows)
     if columns:
-        axes.set_xticks(range(len(columns)), [drawable(name) for name in columns], rotation=90)
+        axes.set_xticks(range(len(columns)), [drawable(name, SHORT) for name in columns], rotation=90)
     if max(counts.shape) <= _FEW_CELLS:
         for row, column in np.argwhere(counts > 0):
             axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", fontsize=10)
@@ -125,19 +128,19 @@ def mark(axes: Axes, place: float, label: str = "", colour: str = SECOND) -> Non
     axes.text(place, 1.02, label, color=colour, ha="center", transform=axes.get_xaxis_transform())
 
 
-def label_rows(axes: Axes, names: Sequence[str]) -> None:
-    """Name every row of bars or of a matrix."""
-    axes.set_yticks(range(len(names)), [drawable(name) for name in names])
+def label_rows(axes: Axes, names: Sequence[str], room: int = LONG) -> None:
+    """Name every row of bars or of a matrix, with `room` characters at most."""
+    axes.set_yticks(range(len(names)), [drawable(name, room) for name in names])
     axes.tick_params(axis="y", labelcolor=INK)
 
 
 def label_some(axes: Axes, names: Sequence[str]) -> None:
     """Name every row, or of many rows a few with their ranks."""
     if len(names) <= FEW_ROWS:
-        label_rows(axes, names)
+        label_rows(axes, names, SHORT)
     else:
         ticks = np.unique(np.linspace(0, len(names) - 1, 8).astype(int))
-        axes.set_yticks(ticks, [f"{index + 1}. {drawable(names[index])}" for index in ticks])
+        axes.set_yticks(ticks, [f"{index + 1}. {drawable(names[index], SHORT)}" for index in ticks])
 
 
 def legend_above(axes: Axes, columns: int) -> Any:
@@ -174,10 +177,10 @@ def plain_number(value: float, _: object = None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def drawable(text: str) -> str:
-    """Return a name as matplotlib can draw it: on one line, not too long, and without halves of characters.
+def drawable(text: str, room: int = LONG) -> str:
+    """Return a name as matplotlib can draw it: on one line, with `room` characters at most, and without halves of characters.
 
     These are in the names of files that are not UTF-8, and matplotlib refuses them.
     """
     line = " ".join(text.encode(errors="backslashreplace").decode().split())
-    return line if len(line) <= _MAX_LABEL else f"{line[: _MAX_LABEL - 1]}…"
+    return fitted(line, room)

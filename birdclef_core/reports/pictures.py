@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from birdclef_core.html.charts import Bars, bars, label_rows, loudness
+from birdclef_core.html.charts import SHORT, Bars, bars, label_rows, loudness
 from birdclef_core.html.theme import FIRST, MUTED, png_file
 from birdclef_core.reports.charts import draw_loss, draw_scores
 
@@ -46,9 +46,8 @@ def save_predictions(
         mel_axes.set(title="Mel spectrogram", xlabel="frame", ylabel="mel bin")
         parts = [Bars(values=scores * is_true, colour=FIRST), Bars(values=scores * ~is_true, colour=MUTED)]
         bars(bar_axes, np.arange(len(rows)), parts, across=True)
-        label_rows(
-            bar_axes, [f"{species[column]}  #{rank}" if rank > _SHOWN_SPECIES else species[column] for rank, column in rows]
-        )
+        names = [f"{rank}. {species[column]}" if rank > _SHOWN_SPECIES else species[column] for rank, column in rows]
+        label_rows(bar_axes, names, SHORT)
         for tick, true in zip(bar_axes.get_yticklabels(), is_true, strict=True):
             if true:
                 tick.set(color=FIRST, fontweight="bold")
