@@ -1,7 +1,7 @@
-"""What a model and a stage are made of: frozen dataclasses that validate themselves and say what each field means.
+"""The settings of models and stages: frozen dataclasses that check their values.
 
-A field marked with `runtime()` cannot change the result and stays out of a stage's identity; every other field is in it,
-defaults too (see `identity.py`).
+A field marked with `runtime()` cannot change a result and is not in a stage's identity. Every other field is, defaults included (see
+`identity.py`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ ConfigT = TypeVar("ConfigT")
 
 
 def runtime(default: Any) -> Any:
-    """A dataclass field that does not change the result, so that it is left out of the identity."""
+    """Return a dataclass field that does not change a result, so that it is not in the identity."""
     return field(default=default, metadata={"runtime": True})
 
 
@@ -49,20 +49,20 @@ def _require_probabilities(config: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrogramConfig:
-    """A mel spectrogram in decibels, scaled, with or without its deltas along frequency (FACTS: recipes' table)."""
+    """Settings of a mel spectrogram in scaled decibels, with or without deltas along frequency."""
 
     num_mels: int = 128
-    """Mel bins."""
+    """Number of mel bins."""
     n_fft: int = 2048
-    """Window and FFT length in samples."""
+    """Length of window and FFT in samples."""
     hop_length: int = 627
-    """Samples between two frames."""
+    """Samples from one frame to the next."""
     f_min_hz: float = 0.0
     f_max_hz: float = 16_000.0
     db_scale: DbScale = "unit"
-    """`unit`: (dB + 80) / 80; `over_255`: dB / 255."""
+    """Scaling of decibels; `unit`: (dB + 80) / 80, `over_255`: dB / 255."""
     deltas: bool = True
-    """Three channels (mel, delta, delta of delta) in place of one."""
+    """Whether there are three channels (mel, delta, delta of delta) and not one."""
 
     def __post_init__(self) -> None:
         _require_choice("db_scale", self.db_scale, get_args(DbScale))
@@ -82,16 +82,16 @@ class SpectrogramConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One backbone with its spectrogram in front and its head behind."""
+    """Settings of a model: spectrogram, encoder and head."""
 
     head: HeadName = "sed"
     encoder: str = "seresnext26t_32x4d.bt_in1k"
-    """A timm model name."""
+    """Name of a timm model."""
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     drop_rate: float = 0.5
-    """timm's drop_rate."""
+    """`drop_rate` of timm."""
     drop_path_rate: float = 0.2
-    """timm's stochastic depth."""
+    """`drop_path_rate` of timm, its stochastic depth."""
     head_dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -102,16 +102,16 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MixingConfig:
-    """How the clips of a batch are mixed with each other."""
+    """Settings of mixing the clips of a batch with each other."""
 
     wave_prob: float = 0.0
-    """Probability that a batch is mixed as waveforms; labels are joined by OR."""
+    """Probability that a batch is mixed as waveforms, with labels joined by OR."""
     wave_double_prob: float = 1.0
-    """Given that, the probability that two clips are mixed and not three."""
+    """Probability that two clips are mixed and not three, if a batch is mixed as waveforms."""
     spectrogram_prob: float = 0.0
-    """Probability that a batch is mixed as spectrograms with a coefficient per clip; labels likewise."""
+    """Probability that a batch is mixed as spectrograms, with a coefficient per clip for spectrograms and labels."""
     spectrogram_beta: float = 2.0
-    """The coefficient is drawn from Beta(b, b)."""
+    """The b of Beta(b, b), from which the coefficient is drawn."""
 
     def __post_init__(self) -> None:
         _require_probabilities(self)
@@ -120,10 +120,10 @@ class MixingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseGroup:
-    """Background noise of one kind, added to a clip at a signal-to-noise ratio drawn for each clip."""
+    """Settings of one kind of background noise, added at a signal-to-noise ratio that is drawn for each clip."""
 
     source: str = "*"
-    """Sub-folder of `background_noise/`; `*`, or a sub-folder that is not there, means every noise file."""
+    """Sub-folder of `background_noise/`; `*`, or a sub-folder that does not exist, stands for all noise files."""
     prob: float = 0.5
     snr_db_min: float = 3.0
     snr_db_max: float = 30.0
@@ -137,32 +137,32 @@ class NoiseGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What is done to a clip alone: first to its waveform, then to its spectrogram."""
+    """Settings of the augmentation of single clips: first of the waveform, then of the spectrogram."""
 
     gain_prob: float = 0.2
     gain_db: float = 12.0
-    """The gain is drawn from -gain_db to +gain_db."""
+    """Largest gain in decibels: it is drawn from -gain_db to +gain_db."""
     gain_transition_prob: float = 0.2
-    """A gain that changes smoothly over the clip, between two values of the same range."""
+    """Probability of a gain that changes smoothly within the clip, between two values of the same range."""
     gaussian_noise_prob: float = 0.2
     pink_noise_prob: float = 0.2
     coloured_noise_snr_db_min: float = 5.0
     coloured_noise_snr_db_max: float = 30.0
     """Range of the signal-to-noise ratio of Gaussian and pink noise."""
     time_shift_prob: float = 0.4
-    """The clip is rolled by a random share of its length."""
+    """Probability that the clip is rolled by a random share of its length."""
     pitch_shift_prob: float = 0.4
     pitch_shift_semitones: float = 4.0
-    """The shift is drawn from - to + this and applied to the mel spectrogram."""
+    """Largest shift in semitones, up or down; the mel spectrogram is shifted."""
     time_masks: int = 1
     time_mask_frames: int = 60
-    """Each mask is up to this long."""
+    """Longest time mask, in frames."""
     frequency_masks: int = 1
     frequency_mask_bins: int = 24
     tilt_prob: float = 0.5
-    """A random linear slope over frequency, as microphones and distance give."""
+    """Probability of a random linear slope over frequency, such as microphones and distance cause."""
     tilt_db: float = 10.0
-    """The slope's largest change from one edge to the other."""
+    """Largest change in decibels from the lowest to the highest bin."""
 
     def __post_init__(self) -> None:
         _require_probabilities(self)
@@ -172,11 +172,11 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """One stage of training: what is learnt, from which clips, for how long."""
+    """Settings of a stage: what is learnt, from which clips, for how long."""
 
     name: StageName
     label_space: LabelSpaceName
-    """`all`: every species of the metadata; `target`: the species to be detected."""
+    """`all`: all species of the metadata; `target`: the species to detect."""
     loss: LossName
     epochs: int
     learning_rate: float
@@ -184,44 +184,45 @@ class StageConfig:
     """Length of a training clip and of an evaluation window, in seconds."""
     batch_size: int
     seed: int
-    """Any integer >= 0, also over 2**32."""
+    """Random seed: any integer >= 0, also over 2**32."""
     clips_per_epoch: int | None = None
-    """Clips drawn in one epoch; None: as many as there are training recordings."""
+    """Number of clips in an epoch; None: as many as there are training recordings."""
     freeze_encoder: bool = False
-    """Finetune: SED freezes encoder, linear layer and input BatchNorm; CNN freezes encoder and GeM."""
+    """Whether parts of the model are not trained: encoder, linear layer and input BatchNorm of a SED; encoder and GeM of a CNN."""
     head_transfer: HeadTransfer = "by_species"
-    """What happens to head rows when the label space changes: carried over by species, or dropped as the seed did."""
+    """What happens to rows of the head when the label space changes: copied by species, or dropped as in the 2023 solution."""
     label_smoothing: float = 0.1
-    """Of the cross-entropy loss."""
+    """Label smoothing of the cross-entropy loss."""
     secondary_target: float = 0.9
-    """Target of a species that is heard in the background."""
+    """Target of species in the background, which are secondary labels."""
     weight_decay: float = 1e-3
     min_learning_rate: float = 1e-6
-    """Where the cosine schedule ends."""
+    """Learning rate at the end of the cosine schedule."""
     precision: Precision = "float32"
-    """Arithmetic of the encoder; spectrogram and loss are always float32. `tf32` is float32 where the device has no TF32."""
+    """Precision of the encoder; spectrogram and loss are always float32. `tf32` is float32 on a device without TF32."""
     micro_batch_size: int | None = None
-    """Clips that go through the model at once, their gradients added up over the batch; None: all of it. It is in the identity:
-    BatchNorm takes its statistics from a micro-batch, and dropout is drawn for each."""
+    """Number of clips that go through the model at once, with gradients summed over the batch; None: the whole batch.
+
+    It is in the identity because BatchNorm takes its statistics from a micro-batch, and dropout is drawn for each."""
     clip_gradient_norm: float | None = None
-    """Gradients are scaled down to this norm where theirs is larger; None: never."""
+    """Gradients with a larger norm are scaled down to this norm; None: never."""
     ema_decay: float = 0.0
-    """The weights scored and published are an exponential moving average over steps; 0: the weights themselves."""
+    """Decay of an exponential moving average of the weights, which is scored and published; 0: the weights themselves are."""
     average_epochs: int = 1
-    """The weights published are the mean of those at the ends of this many last epochs."""
+    """Number of last epochs over whose ends the published weights are averaged."""
     early_stop_epochs: int | None = None
-    """The stage ends when its score has not risen for so many epochs, and the best epoch's weights are published; None: it runs to
-    its end, and the last weights are published."""
+    """Number of epochs without a better score after which the stage stops and publishes the weights of its best epoch.
+
+    None: it runs to its end and publishes its last weights."""
     mixing: MixingConfig = MixingConfig()
     noise: tuple[NoiseGroup, ...] = (NoiseGroup(),)
     augment: AugmentConfig = AugmentConfig()
     evaluation_batch_size: int = runtime(64)
-    """Windows scored at once."""
+    """Number of windows that are scored at once."""
     checkpoint_every_s: float = runtime(600.0)
-    """Within a longer epoch, a checkpoint is written this often."""
+    """Seconds between two checkpoints within an epoch."""
     compile_encoder: bool = runtime(False)
-    """Try torch.compile when the stage starts and keep it where it is measured to pay. Equal within rounding, hence not in the
-    identity."""
+    """Whether to try torch.compile when the stage starts, and to keep it if it is faster. Results are equal but for rounding."""
 
     def __post_init__(self) -> None:
         _require_choice("stage name", self.name, STAGE_NAMES)
@@ -285,13 +286,13 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model and the chain of stages that trains it: any of them, in any order, each once."""
+    """A model and the chain of stages that trains it: any stages in any order, each once."""
 
     name: str
     model: ModelConfig
     stages: tuple[StageConfig, ...]
     ensemble_weight: float = 1.0
-    """Weight of the model's logits in the recipe's own ensemble."""
+    """Weight of the model's logits in the ensemble of the 2023 solution."""
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -300,7 +301,7 @@ class Recipe:
 
 
 def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
-    """A copy of a nested config with dotted fields replaced, such as {"mixing.wave_prob": 0.5}.
+    """Return a copy of a nested config with fields replaced by their dotted names, such as {"mixing.wave_prob": 0.5}.
 
     Raises InputError for a field that does not exist (naming those that do) or a value of the wrong type.
     """
@@ -340,7 +341,7 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _coerce(name: str, hint: Any, old: Any, value: Any) -> Any:
-    """`value` in a type of the field: an int may stand for a float and a list for a tuple, nothing else is converted."""
+    """`value` in a type of the field: an int becomes a float and a list a tuple if need be; nothing else is converted."""
     kinds = get_args(hint) if isinstance(hint, UnionType) else (type(old),)
     if float in kinds and type(value) is int:
         return float(value)

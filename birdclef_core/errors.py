@@ -1,14 +1,14 @@
-"""What can go wrong, as the user is told of it: a message names the rule, the value, the place and the way out."""
+"""Errors for the user. A message names the rule, the value, the place and the way out."""
 
 
 class BirdclefError(Exception):
-    """The root of every error that this project raises on purpose; the command line prints it without a traceback."""
+    """Base class of all errors that this project raises on purpose. The command line prints them without a traceback."""
 
     exit_code = 1
 
 
 class InputError(BirdclefError):
-    """Wrong input: a flag, a configuration value, a search or a data folder. Nothing was run, exit code 2."""
+    """Wrong input: a flag, a configuration value, a search or a data folder. Nothing was run; the exit code is 2."""
 
     exit_code = 2
 
@@ -22,12 +22,12 @@ class FileContentError(InputError):
 
 
 class DataError(InputError):
-    """Metadata or audio that cannot be used as they are."""
+    """Metadata or audio that cannot be used."""
 
 
 class TrainingError(BirdclefError):
-    """A stage that failed while it trained, such as a loss that is not a number."""
+    """Training that failed, for example with a loss that is not finite."""
 
 
 class StoreError(BirdclefError):
-    """A store entry that is missing, damaged or cannot be written."""
+    """A stored stage or file that is missing or damaged, or cannot be written."""

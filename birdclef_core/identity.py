@@ -1,4 +1,4 @@
-"""What a thing is, as a hash: canonical JSON of everything that changes the result, and nothing else."""
+"""Identities as hashes of canonical JSON, which holds everything that changes a result and nothing else."""
 
 import hashlib
 import json
@@ -14,7 +14,10 @@ DataclassT = TypeVar("DataclassT")
 
 
 def canonical(value: Any) -> Any:
-    """`value` as plain JSON types: dataclasses without their runtime fields, tuples as lists. Raises TypeError for other types."""
+    """Return `value` as plain JSON types: dataclasses without their runtime fields, tuples as lists.
+
+    Raises TypeError for other types.
+    """
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     if isinstance(value, dict):
@@ -28,7 +31,7 @@ def canonical(value: Any) -> Any:
 
 @cache
 def _identity_fields(dataclass_type: type) -> tuple[tuple[str, bool], ...]:
-    """The names of the fields that count, and whether each may be a float."""
+    """Names of the fields that are in an identity, and whether each may be a float."""
     return tuple(
         (item.name, item.type is float or float in get_args(item.type))
         for item in fields(dataclass_type)
@@ -38,7 +41,7 @@ def _identity_fields(dataclass_type: type) -> tuple[tuple[str, bool], ...]:
 
 def _canonical_field(value: Any, takes_float: bool) -> Any:
     if takes_float and isinstance(value, int):
-        return float(value)  # given as 5, it must not differ from 5.0, which it equals
+        return float(value)  # 5 must not differ from 5.0
     return _canonical_part(value) if is_dataclass(value) and isinstance(value, Hashable) else canonical(value)
 
 
@@ -57,12 +60,12 @@ def restore(dataclass_type: type[DataclassT], values: Mapping[str, Any]) -> Data
 
 
 def fingerprint(value: Any) -> str:
-    """sha256 of the canonical JSON of `value`: 64 hexadecimal digits, the same on every machine."""
+    """Return the sha256 of the canonical JSON of `value`: 64 hexadecimal digits, equal on every machine."""
     text = json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """sha256 of a file's bytes."""
+    """Return the sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

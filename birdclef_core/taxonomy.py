@@ -1,4 +1,4 @@
-"""Label spaces: which species a head tells apart, and in which order."""
+"""Label spaces: which species a model tells apart, and in which order."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from birdclef_core.identity import fingerprint
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Species codes in sorted order, one column each."""
+    """Species codes in sorted order, one for each column of targets and scores."""
 
     name: str
     species: tuple[str, ...]
@@ -19,25 +19,26 @@ class LabelSpace:
         if not self.species:
             raise InputError(f"Label space {self.name!r} must have at least one species, but has none.")
         if list(self.species) != sorted(set(self.species)):
-            raise InputError(f"Label space {self.name!r} must hold unique species in sorted order.")
+            raise InputError(f"Label space {self.name!r} must have species codes in sorted order, each once.")
 
     @classmethod
     def of(cls, name: str, species: Iterable[str]) -> "LabelSpace":
+        """Return the label space of these species, sorted and each once."""
         return cls(name, tuple(sorted(set(species))))
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Column of each species."""
+        """Column of each species, by its code."""
         return {code: column for column, code in enumerate(self.species)}
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the species; the name does not count."""
+        """Hash of the species. The name of the label space is not in it."""
         return fingerprint(self.species)
 
     def __len__(self) -> int:
         return len(self.species)
 
     def columns_in(self, other: "LabelSpace") -> list[tuple[int, int]]:
-        """(column here, column there) of every species that both have."""
+        """Return (column here, column in `other`) for every species that both have."""
         return [(column, other.index[code]) for code, column in self.index.items() if code in other.index]

@@ -1,8 +1,8 @@
-"""What is done to single clips in training, for a whole batch at once on its device: gain, noise, shifts, masks, tilt.
+"""Augmentation of single clips in training, for a whole batch at once on its device: gain, noise, shifts, masks, tilt.
 
-Parameters are drawn on the host by a CPU generator (`draw_*`) and applied on the device (`apply_*`): nothing waits
-for the device, and only clips that an effect has been drawn for are touched. Waveforms are changed in place (`*_`): a batch of
-them is large, and on a CPU a second one costs more than what is done to it. Other functions return new tensors.
+Parameters are drawn on the host by a CPU generator (`draw_*`) and applied on the device (`apply_*`). So nothing waits for the device,
+and only the clips that an effect was drawn for are changed. Waveforms are changed in place (`*_`): a batch of them is large, and on a
+CPU, memory for a second one costs more than the augmentation. Other functions return new tensors.
 
 Shapes: B clips, M clips an effect was drawn for, T samples, F mel bins, N frames, J masks.
 """
@@ -25,17 +25,17 @@ ParametersT = TypeVar("ParametersT")
 
 @dataclass(frozen=True, kw_only=True)
 class WaveAugment:
-    """Drawn for the waveforms of one batch. `*_clip_M` are rows of the batch, shares are of a clip's length."""
+    """Parameters drawn for the waveforms of a batch. `*_clip_M` are rows of the batch; shares are parts of a clip's length."""
 
     gain_db_B: Tensor
-    """0 where no gain was drawn."""
+    """Gain of each clip; 0 if none was drawn."""
     transition_clip_M: Tensor
     transition_db_M2: Tensor
     """Gain before and after the transition."""
     transition_share_M2: Tensor
     """Where the transition begins and ends."""
     noise_clip_M: Tensor
-    """Clips that get Gaussian noise, then those that get pink noise."""
+    """Clips that get Gaussian noise, followed by those that get pink noise."""
     noise_snr_db_M: Tensor
     num_pink: int
     noise_seed: int
@@ -45,26 +45,26 @@ class WaveAugment:
 
 @dataclass(frozen=True, kw_only=True)
 class MelAugment:
-    """Drawn for the spectrograms of one batch."""
+    """Parameters drawn for the spectrograms of a batch."""
 
     pitch_clip_M: Tensor
     pitch_semitones_M: Tensor
     tilt_db_B: Tensor
-    """Change of the last mel bin against the first; 0 where none was drawn."""
+    """Change of the last mel bin against the first; 0 if none was drawn."""
     time_mask_start_BJ: Tensor
-    """Share of what room a mask leaves."""
+    """Start of each mask, as a share of the places where it fits."""
     time_mask_frames_BJ: Tensor
     frequency_mask_start_BJ: Tensor
     frequency_mask_bins_BJ: Tensor
 
 
 def augment_wave_(wave_BT: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Draw, then apply, what is done to waveforms."""
+    """Draw an augmentation for each waveform, and apply it in place."""
     return apply_wave_augment_(wave_BT, draw_wave_augment(config, len(wave_BT), generator))
 
 
 def augment_mel_db(db_BFN: Tensor, config: AugmentConfig, spectrogram: SpectrogramConfig, generator: torch.Generator) -> Tensor:
-    """Draw, then apply, what is done to spectrograms in decibels."""
+    """Draw an augmentation for each spectrogram in decibels, and return the augmented ones."""
     return apply_mel_augment(db_BFN, draw_mel_augment(config, len(db_BFN), generator), spectrogram)
 
 
@@ -93,8 +93,8 @@ def draw_wave_augment(config: AugmentConfig, batch_size: int, generator: torch.G
 
 
 def apply_wave_augment_(wave_BT: Tensor, drawn: WaveAugment) -> Tensor:
-    """wave_BT itself with gain, then noise at its signal-to-noise ratio, then the shift."""
-    shifts = zip(drawn.shift_clip_M.tolist(), drawn.shift_share_M.tolist(), strict=True)  # while they are on the host
+    """Apply gain, then noise at its signal-to-noise ratio, then the shift. Return wave_BT itself."""
+    shifts = zip(drawn.shift_clip_M.tolist(), drawn.shift_share_M.tolist(), strict=True)  # read before they leave the host
     drawn = _on_device(drawn, wave_BT.device)
     wave_BT *= _db_to_factor(drawn.gain_db_B)[:, None]
     if len(drawn.transition_clip_M):
@@ -108,9 +108,9 @@ def apply_wave_augment_(wave_BT: Tensor, drawn: WaveAugment) -> Tensor:
 
 
 def add_noise_(wave_BT: Tensor, clip_M: Tensor, noise_MT: Tensor, snr_db_M: Tensor) -> Tensor:
-    """wave_BT itself with noise m, at whatever level it comes, added to clip clip_M[m], snr_db_M[m] decibels (RMS) below that clip as it came in.
+    """Add noise m to clip clip_M[m], snr_db_M[m] decibels (RMS) below the clip before any noise. Return wave_BT itself.
 
-    A clip may get several. A silent clip gets none, and silent noise adds nothing.
+    Noise may come at any level. A clip may get several noises; a silent clip gets none, and silent noise adds nothing.
     """
     if wave_BT.device.type != "cpu":
         return _add_noise_at_once_(wave_BT, clip_M, noise_MT, snr_db_M)
@@ -127,7 +127,7 @@ def _add_noise_at_once_(wave_BT: Tensor, clip_M: Tensor, noise_MT: Tensor, snr_d
 
 
 def add_noise_to_clip_(wave_T: Tensor, own: Sequence[int], noise_MT: Tensor, snr_db_M: Tensor) -> Tensor:
-    """`add_noise_` of the noises `own` to one clip, on a CPU: by numbers, not tensors, and without a second batch."""
+    """Add the noises `own` to one clip as `add_noise_` does, on a CPU: with numbers, not tensors, and without a second batch."""
     if own:
         level = float(torch.linalg.vector_norm(wave_T))
     for noise in own:
@@ -138,7 +138,7 @@ def add_noise_to_clip_(wave_T: Tensor, own: Sequence[int], noise_MT: Tensor, snr
 
 
 def noise_by_clip(num_clips: int, clip_M: Tensor) -> list[list[int]]:
-    """The noises of each clip."""
+    """Return the indices of the noises of each clip."""
     own: list[list[int]] = [[] for _ in range(num_clips)]
     for noise, clip in enumerate(clip_M.tolist()):
         own[clip].append(noise)
@@ -165,9 +165,9 @@ def draw_mel_augment(config: AugmentConfig, batch_size: int, generator: torch.Ge
 
 
 def apply_mel_augment(db_BFN: Tensor, drawn: MelAugment, spectrogram: SpectrogramConfig) -> Tensor:
-    """db_BFN shifted in pitch, tilted, and masked with each spectrogram's own mean.
+    """Return db_BFN shifted in pitch, tilted, and masked with the mean of each spectrogram.
 
-    A mask covers half of the spectrogram at most, so that a short clip keeps something to be heard.
+    A mask covers at most half of the spectrogram, so that a short clip is not masked completely.
     """
     drawn = _on_device(drawn, db_BFN.device)
     if len(drawn.pitch_clip_M):
@@ -182,11 +182,11 @@ def apply_mel_augment(db_BFN: Tensor, drawn: MelAugment, spectrogram: Spectrogra
 
 
 def shift_pitch(db_MFN: Tensor, semitones_M: Tensor, config: SpectrogramConfig) -> Tensor:
-    """Spectrograms as if sung `semitones_M` higher: bin f is read, between two bins, where f * 2**(-semitones/12) lies.
+    """Return the spectrograms shifted up by `semitones_M`: bin f takes the interpolated value at f * 2**(-semitones/12).
 
     On the Slaney scale a semitone is 27 * ln(2) / (12 * ln(6.4)) = 0.840 mel above 1 kHz, at every pitch, and f * 0.06 / 66.7 mel
     below. A bin is (mel(f_max) - mel(f_min)) / (num_mels + 1) wide: 4 semitones are 7.8 of 128 bins from 0 to 16 kHz, 8.2 of 128
-    and 4.1 of 64 bins from 50 Hz to 14 kHz. What would come from beyond the edge is the outermost bin, repeated.
+    and 4.1 of 64 bins from 50 Hz to 14 kHz. Beyond the edge, the outermost bin is repeated.
     """
     source_MF = bin_centres_hz(config, db_MFN.device).to(db_MFN.dtype) * torch.exp2(-semitones_M[:, None] / 12)
     bin_MF = hz_to_bin(source_MF, config).clamp(0, config.num_mels - 1)
@@ -200,7 +200,7 @@ _LN_10_OVER_20 = 0.11512925464970229
 
 
 def _fade_(wave_BT: Tensor, drawn: WaveAugment) -> None:
-    """Gain that moves, linearly in decibels, from one value to another in a part of the clip."""
+    """Apply gains that move, linearly in decibels, from one value to another within a part of the clip."""
     place_T = torch.linspace(0, 1, wave_BT.shape[1], device=wave_BT.device)
     begin_M1, end_M1 = drawn.transition_share_M2.split(1, dim=1)
     from_M1, to_M1 = drawn.transition_db_M2.split(1, dim=1)
@@ -210,7 +210,7 @@ def _fade_(wave_BT: Tensor, drawn: WaveAugment) -> None:
 
 
 def _coloured_noise(drawn: WaveAugment, wave_BT: Tensor) -> Tensor:
-    """noise_MT made on the device: white, then pink (power falling with 1/f, made in the spectrum)."""
+    """noise_MT, made on the device: white noise, then pink noise (power falls with 1/f, made in the spectrum)."""
     num_samples, device = wave_BT.shape[1], wave_BT.device
     generator = torch.Generator(device).manual_seed(drawn.noise_seed)
     num_white = len(drawn.noise_clip_M) - drawn.num_pink
@@ -224,7 +224,7 @@ def _coloured_noise(drawn: WaveAugment, wave_BT: Tensor) -> Tensor:
 
 
 def _masked(size: int, start_BJ: Tensor, length_BJ: Tensor) -> Tensor:
-    """Whether each of `size` places lies in one of a spectrogram's masks: shape (B, size)."""
+    """Whether each of `size` places lies in a mask of a spectrogram: (B, size)."""
     length_BJ1 = length_BJ.clamp(max=size // 2)[:, :, None]
     first_BJ1 = (start_BJ[:, :, None] * (size - length_BJ1 + 1)).long()
     place = torch.arange(size, device=start_BJ.device)
@@ -244,7 +244,7 @@ def _uniform(low: float, high: float, *shape: int, generator: torch.Generator) -
 
 
 def _on_device(drawn: ParametersT, device: torch.device) -> ParametersT:
-    """The drawn tensors on the device; through pinned memory, or each copy would wait for the device."""
+    """The drawn tensors on the device, through pinned memory: otherwise each copy would wait for the device."""
     if device.type == "cpu":
         return drawn
     values = {item.name: getattr(drawn, item.name) for item in fields(drawn)}  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Exact float32 in the middle of lower precision, for spectrograms and their augmentation."""
+"""Exact float32 within code of lower precision, for spectrograms and their augmentation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Neither autocast nor TF32 within the block. TF32 would keep 11 bits of a decibel value or of a mel filter's sum."""
+    """Switch off autocast and TF32 within the block. TF32 would keep 11 bits of a decibel value or of a mel filter's sum."""
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     with torch.autocast(device.type, enabled=False):

@@ -1,6 +1,6 @@
-"""The Slaney mel scale, and where a frequency lies among a spectrogram's bins.
+"""The Slaney mel scale, and the place of a frequency among the bins of a spectrogram.
 
-Linear up to 1 kHz (15 mel), then 27 mel for each factor of 6.4 (Slaney 1998, as in librosa and torchaudio).
+The scale is linear up to 1 kHz (15 mel), then has 27 mel for each factor of 6.4 (Slaney 1998, as in librosa and torchaudio).
 """
 
 import torch
@@ -20,18 +20,21 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 
 
 def hz_to_bin(hz: Tensor, config: SpectrogramConfig) -> Tensor:
-    """Which bin has its centre there, from 0, between two bins as a fraction; outside the spectrogram beyond the outermost."""
+    """Return the place of a frequency among the bins: 0 is the centre of the first bin, fractions lie between two bins.
+
+    Frequencies outside the spectrogram have places beyond the outermost bins.
+    """
     low, width = _bins(config)
     return (hz_to_mel(hz) - low) / width - 1
 
 
 def bin_centres_hz(config: SpectrogramConfig, device: torch.device | None = None) -> Tensor:
-    """Centre frequency of each bin (F,), float64, made on the device without waiting for it."""
+    """Return the centre frequency of each bin (F,), float64, made on the device without waiting for it."""
     low, width = _bins(config)
     return mel_to_hz(low + width * torch.arange(1, config.num_mels + 1, dtype=torch.float64, device=device))
 
 
 def _bins(config: SpectrogramConfig) -> tuple[float, float]:
-    """The lowest mel and the distance between two bins."""
+    """The lowest mel value, and the distance between two bins in mel."""
     low, high = hz_to_mel(torch.tensor([config.f_min_hz, config.f_max_hz], dtype=torch.float64)).tolist()
     return low, (high - low) / (config.num_mels + 1)

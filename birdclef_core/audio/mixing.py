@@ -1,6 +1,6 @@
-"""Clips of a batch mixed with each other, as waveforms (labels joined by OR) and as spectrograms (labels in proportion).
+"""Mixes clips of a batch with each other, as waveforms (labels joined by OR) and as spectrograms (labels in proportion).
 
-As in augmentation, what is mixed is drawn on the host by a CPU generator (`draw_*`) and applied on the device (`apply_*`).
+As in augmentation, the partners are drawn on the host by a CPU generator (`draw_*`) and applied on the device (`apply_*`).
 
 Shapes: B clips, T samples, K channels, F mel bins, N frames, C species, J partners of a clip.
 """
@@ -19,26 +19,26 @@ Mixed = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class SpectrogramMix:
-    """Clip b becomes share_B[b] of itself and the rest of clip partner_B[b]."""
+    """A mix in which clip b becomes share_B[b] of itself plus (1 - share_B[b]) of clip partner_B[b]."""
 
     partner_B: Tensor
     share_B: Tensor
 
 
 def mix_waves(wave_BT: Tensor, target_BC: Tensor, weight_B: Tensor, config: MixingConfig, generator: torch.Generator) -> Mixed:
-    """Draw, then apply, the OR mixup of waveforms."""
+    """Draw an OR mixup of waveforms, and return the mixed batch."""
     return apply_wave_mix(draw_wave_mix(config, len(wave_BT), generator), wave_BT, target_BC, weight_B)
 
 
 def mix_spectrograms(
     mel_BKFN: Tensor, target_BC: Tensor, weight_B: Tensor, config: MixingConfig, generator: torch.Generator
 ) -> Mixed:
-    """Draw, then apply, the mixup of spectrograms with a coefficient for each clip."""
+    """Draw a mixup of spectrograms with a coefficient for each clip, and return the mixed batch."""
     return apply_spectrogram_mix(draw_spectrogram_mix(config, len(mel_BKFN), generator), mel_BKFN, target_BC, weight_B)
 
 
 def draw_wave_mix(config: MixingConfig, batch_size: int, generator: torch.Generator) -> Tensor:
-    """partner_JB: the clips that each clip is mixed with, J = 0 (the batch stays as it is), 1 or 2."""
+    """Draw partner_JB, the clips that each clip is mixed with; J is 0 (the batch is not mixed), 1 or 2."""
     mixed, double = torch.rand(2, generator=generator).tolist()
     num_partners = 0 if mixed >= config.wave_prob else 1 if double < config.wave_double_prob else 2
     partners = [torch.randperm(batch_size, generator=generator) for _ in range(num_partners)]
@@ -46,7 +46,7 @@ def draw_wave_mix(config: MixingConfig, batch_size: int, generator: torch.Genera
 
 
 def apply_wave_mix(partner_JB: Tensor, wave_BT: Tensor, target_BC: Tensor, weight_B: Tensor) -> Mixed:
-    """Waves summed, targets summed and cut at 1 (a species in either is in both), weights averaged."""
+    """Return summed waves, summed targets with a maximum of 1 (species of all mixed clips are present), and averaged weights."""
     if not len(partner_JB):
         return wave_BT, target_BC, weight_B
     wave, target, weight = wave_BT, target_BC, weight_B
@@ -58,17 +58,17 @@ def apply_wave_mix(partner_JB: Tensor, wave_BT: Tensor, target_BC: Tensor, weigh
 
 
 def draw_spectrogram_mix(config: MixingConfig, batch_size: int, generator: torch.Generator) -> SpectrogramMix | None:
-    """A partner and a coefficient from Beta(b, b) for each clip; None: the batch stays as it is."""
+    """Draw a partner and a coefficient from Beta(b, b) for each clip; None if the batch is not mixed."""
     if float(torch.rand((), generator=generator)) >= config.spectrogram_prob:
         return None
-    # torch draws a Beta from its global generator only.
+    # torch can draw a Beta from its global generator only.
     numpy_generator = np.random.default_rng(int(torch.randint(_SEED_LIMIT, (), generator=generator)))
     share_B = numpy_generator.beta(config.spectrogram_beta, config.spectrogram_beta, batch_size)
     return SpectrogramMix(torch.randperm(batch_size, generator=generator), torch.from_numpy(share_B).float())
 
 
 def apply_spectrogram_mix(mix: SpectrogramMix | None, mel_BKFN: Tensor, target_BC: Tensor, weight_B: Tensor) -> Mixed:
-    """Spectrograms, targets and weights in the proportion drawn for each clip."""
+    """Return spectrograms, targets and weights, mixed in the proportion drawn for each clip."""
     if mix is None:
         return mel_BKFN, target_BC, weight_B
     partner_B, share_B = _on_device(mix.partner_B, mel_BKFN.device), _on_device(mix.share_B, mel_BKFN.device)
@@ -80,5 +80,5 @@ def apply_spectrogram_mix(mix: SpectrogramMix | None, mel_BKFN: Tensor, target_B
 
 
 def _on_device(drawn: Tensor, device: torch.device) -> Tensor:
-    """Through pinned memory, or the copy would wait for the device."""
+    """Copy through pinned memory: otherwise the copy would wait for the device."""
     return (drawn.pin_memory() if device.type == "cuda" else drawn).to(device, non_blocking=True)

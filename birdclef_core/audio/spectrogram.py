@@ -1,4 +1,4 @@
-"""The mel spectrogram in front of every encoder, in two steps so that augmentation can work on decibels in between.
+"""The mel spectrogram in front of every encoder, in two steps so that augmentation can work on decibels between them.
 
 Shapes: B clips, T samples, F mel bins, N frames, K channels.
 """
@@ -11,14 +11,15 @@ from birdclef_core.audio.float32 import exact_float32
 from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
 
 TOP_DB = 80.0
+"""Decibels are cut this far below the maximum of a clip."""
 _POWER_FLOOR = 1e-10
 
 
 class MelSpectrogram(nn.Module):
-    """wave_BT -> mel_BKFN, float32 also under autocast and TF32; silence gives finite values.
+    """A mel spectrogram: wave_BT -> mel_BKFN, in float32 even under autocast and TF32. Silence gives finite values.
 
-    Slaney mel scale and norm, power 2, decibels to 1, cut `TOP_DB` below each clip's own maximum, centred frames with zero
-    padding (source: the seed's recipes). A clip's result does not depend on the batch it is in.
+    It has the Slaney mel scale and norm, power 2, decibels relative to 1, cut `TOP_DB` below the maximum of each clip, and centred
+    frames with zero padding (as in the recipes of the 2023 solution). The result for a clip does not depend on its batch.
     """
 
     window: Tensor
@@ -27,7 +28,7 @@ class MelSpectrogram(nn.Module):
     def __init__(self, config: SpectrogramConfig) -> None:
         super().__init__()
         self.config = config
-        # Derived from the config alone, so they stay out of checkpoints, and are real even in a model built on the meta device.
+        # They follow from the config, so they are not in checkpoints; and they are real even in a model on the meta device.
         with torch.device("cpu"):
             window = torch.hann_window(config.n_fft)
             filters = AF.melscale_fbanks(
@@ -43,18 +44,18 @@ class MelSpectrogram(nn.Module):
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of a clip of so many samples."""
+        """Return the number of frames of a clip with `num_samples` samples."""
         return num_samples // self.config.hop_length + 1
 
     def mel_db(self, wave_BT: Tensor) -> Tensor:
-        """db_BFN: decibels, neither scaled nor with deltas."""
+        """Return db_BFN: decibels, not scaled and without deltas."""
         with exact_float32(wave_BT.device):
-            # A processor is twice as fast clip by clip: one clip's spectrum stays in its cache.
+            # A CPU is twice as fast clip by clip: the spectrum of one clip fits into its cache.
             parts = wave_BT.float().split(1) if wave_BT.device.type == "cpu" else (wave_BT.float(),)
             return torch.cat([self._mel_db(part) for part in parts])
 
     def _mel_db(self, wave_BT: Tensor) -> Tensor:
-        # Not torchaudio's spectrogram, whose power goes through a square root and back: 1.1 to 1.4 times the CPU time.
+        # torchaudio's spectrogram takes a square root and squares it again: 1.1 to 1.4 times the CPU time.
         spectrum_BFN = torch.stft(
             wave_BT,
             n_fft=self.config.n_fft,
@@ -66,11 +67,11 @@ class MelSpectrogram(nn.Module):
         )
         power_BFN = spectrum_BFN.real.square() + spectrum_BFN.imag.square()
         mel_B1FN = (self.filters @ power_BFN).unsqueeze(1)
-        # torchaudio cuts per item only where there is a channel dimension; without it the loudest clip cuts the others.
+        # torchaudio cuts each item by itself only if there is a channel dimension; otherwise the loudest clip cuts the others.
         return AF.amplitude_to_DB(mel_B1FN, multiplier=10.0, amin=_POWER_FLOOR, db_multiplier=0.0, top_db=TOP_DB).squeeze(1)
 
     def to_channels(self, db_BFN: Tensor) -> Tensor:
-        """mel_BKFN: decibels scaled, with their first and second deltas along frequency where the config has them."""
+        """Return mel_BKFN: scaled decibels, with first and second deltas along frequency if the config has them."""
         with exact_float32(db_BFN.device):
             db_BFN = db_BFN.float()
             scaled_BFN = (db_BFN + TOP_DB) / TOP_DB if self.config.db_scale == "unit" else db_BFN / 255.0
@@ -84,10 +85,10 @@ class MelSpectrogram(nn.Module):
 
 
 def frequency_deltas(mel_BFN: Tensor) -> Tensor:
-    """Slope along frequency over a window of five bins, edges repeated.
+    """Return the slope along frequency over a window of five bins, edges repeated.
 
-    The same numbers as torchaudio's `compute_deltas` on the transposed spectrogram, at about the same cost on a CPU; that is a
-    convolution, which a GPU may round to TF32 unasked, and sums of shifted bins stay float32 everywhere.
+    These are the numbers of torchaudio's `compute_deltas` on the transposed spectrogram, at about the same cost on a CPU. But that is a
+    convolution, which a GPU may round to TF32 by default, while sums of shifted bins are float32 everywhere.
     """
     padded = torch.cat((mel_BFN[:, :1], mel_BFN[:, :1], mel_BFN, mel_BFN[:, -1:], mel_BFN[:, -1:]), dim=1)
     near = padded[:, 3:-1] - padded[:, 1:-3]

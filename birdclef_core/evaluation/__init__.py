@@ -1,1 +1,1 @@
-"""How good a detector is: metrics, one row of scores a recording, pictures."""
+"""Metrics of a detector, their standard errors, and its reliability."""

@@ -1,9 +1,9 @@
-"""How well recordings are ranked by species, and species by recording: scikit-learn's numbers, fast enough for every epoch.
+"""Metrics of how well recordings are ranked by species, and species by recording: scikit-learn's numbers, computed faster.
 
-Truth is 0 or 1. Whether a species in the background (target .9) is true is for the caller to say and to show: the competition's
-soundscapes count whatever is heard (`target > 0`), the seed counted primary labels only (`target == 1`).
+Truth is 0 or 1. The caller decides and shows whether a background species (target .9) is true: the competition's soundscapes count
+every species that is heard (`target > 0`), the 2023 solution counted primary labels only (`target == 1`).
 
-Shapes: R recordings, C species, M true entries (recording and species), G groups that are ranked by themselves (a column or a row).
+Shapes: R recordings, C species, M true entries (recording and species), G groups that are ranked separately (columns or rows).
 """
 
 from dataclasses import dataclass
@@ -19,48 +19,51 @@ IntArray = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class _Ranks:
-    """How the entries of each group stand against its true ones: all that precision, recall and ROC are made of."""
+    """Ranks of the true entries of each group: precision, recall and ROC are computed from these."""
 
     size: int
-    """Entries of a group."""
+    """Number of entries of a group."""
     group_M: IntArray
     true_above_M: IntArray
-    """True entries of the group that score at least as much, this one among them."""
+    """Number of true entries of the group that score at least as high, this one included."""
     true_tied_M: IntArray
     all_above_M: IntArray
     all_tied_M: IntArray
     support_G: IntArray
-    """True entries of each group."""
+    """Number of true entries of each group."""
 
 
 def padded_cmap(truth_RC: ArrayLike, score_RC: ArrayLike, k: int) -> float:
-    """Macro average precision after k rows of ones are appended to truth and scores (BirdCLEF 2023, with k = 5).
+    """Return the macro average precision after k rows of ones are appended to truth and scores (BirdCLEF 2023 has k = 5).
 
-    A species without a recording scores 1 and one with n recordings at least about k / (k + n): show `cmap` beside it.
-    Raises InputError for scores outside 0 to 1, as the ones would not rank first any more.
+    A species without a recording scores 1, and one with n recordings at least about k / (k + n): show `cmap` beside it.
+    Raises InputError for scores outside 0 to 1, as the appended rows would not rank first.
     """
     truth, score = _checked(truth_RC, score_RC)
     return float(_padded(_column_ranks(truth, score), truth, score, k).mean())
 
 
 def cmap(truth_RC: ArrayLike, score_RC: ArrayLike) -> float:
-    """Macro average precision over the species that have a recording; NaN where none has."""
+    """Return the macro average precision over the species that have a recording; NaN if none has."""
     return _mean(per_class_ap(truth_RC, score_RC)[0])
 
 
 def per_class_ap(truth_RC: ArrayLike, score_RC: ArrayLike) -> tuple[NDArray[np.float64], IntArray]:
-    """(average precision, number of recordings) of each species; NaN for one without a recording."""
+    """Return average precision and number of recordings of each species; NaN for a species without a recording."""
     ranks = _column_ranks(*_checked(truth_RC, score_RC))
     return _average_precision(ranks), ranks.support_G
 
 
 def auroc(truth_RC: ArrayLike, score_RC: ArrayLike) -> float:
-    """Macro area under the ROC curve over the species that are in some recordings and not in all (BirdCLEF 2024); else NaN."""
+    """Return the macro area under the ROC curve (BirdCLEF 2024) over the species that are in some but not all recordings.
+
+    NaN if there is no such species.
+    """
     return _mean(_auroc(_column_ranks(*_checked(truth_RC, score_RC))))
 
 
 def lrap(truth_RC: ArrayLike, score_RC: ArrayLike) -> float:
-    """Label ranking average precision: of the species ranked at or above a true one, the share that is true.
+    """Return the label ranking average precision: the share of true species among those ranked at or above a true one.
 
     A recording without labels scores 1, as in scikit-learn.
     """
@@ -69,11 +72,11 @@ def lrap(truth_RC: ArrayLike, score_RC: ArrayLike) -> float:
 
 
 def chance_cmap(truth_RC: ArrayLike) -> float:
-    """What `cmap` is on average when each species' recordings are shuffled.
+    """Return the expected `cmap` of a random ranking of each species' recordings.
 
-    For n recordings of which p are true, a true one stands at each rank r with probability 1/n, and each of the r - 1 above it
-    is true with probability (p - 1) / (n - 1). The mean of (1 + (r - 1) (p - 1) / (n - 1)) / r over r is
-    H/n + (1 - H/n) (p - 1) / (n - 1) with H = 1 + 1/2 + ... + 1/n: somewhat above the prevalence p / n.
+    Of n recordings, p are true. A true one has each rank r with probability 1/n, and each of the r - 1 above it is true with
+    probability (p - 1) / (n - 1). The mean of (1 + (r - 1) (p - 1) / (n - 1)) / r over r is
+    H/n + (1 - H/n) (p - 1) / (n - 1) with H = 1 + 1/2 + ... + 1/n: a little above the prevalence p / n.
     """
     truth = _checked_truth(truth_RC)
     size, support_C = len(truth), truth.sum(axis=0)
@@ -83,9 +86,9 @@ def chance_cmap(truth_RC: ArrayLike) -> float:
 
 
 def summarise(truth_RC: ArrayLike, score_RC: ArrayLike) -> dict[str, float]:
-    """All figures that are shown together; scores are probabilities. `cmap`, `cmap_chance` and `auroc` are NaN where undefined.
+    """Return all figures that are shown together, for probabilities. `cmap`, `cmap_chance` and `auroc` are NaN if undefined.
 
-    Raises InputError where shapes differ, there is no recording, truth is not 0 or 1, or a score is no number from 0 to 1.
+    Raises InputError if shapes differ, there is no recording, a truth is not 0 or 1, or a score is not a number from 0 to 1.
     """
     truth, score = _checked(truth_RC, score_RC)
     ranks = _column_ranks(truth, score)
@@ -104,12 +107,10 @@ def summarise(truth_RC: ArrayLike, score_RC: ArrayLike) -> dict[str, float]:
 def _checked_truth(truth_RC: ArrayLike) -> NDArray[np.bool_]:
     truth = np.asarray(truth_RC)
     if truth.ndim != 2 or not truth.size:
-        raise InputError(f"Truth must have a row a recording and a column a species, but its shape is {truth.shape}.")
+        raise InputError(f"Truth must have one row per recording and one column per species, but its shape is {truth.shape}.")
     if truth.dtype != np.bool_ and not np.isin(truth, (0, 1)).all():
         values = np.setdiff1d(truth, (0, 1))[:3].tolist()
-        raise InputError(
-            f"Truth must be 0 or 1, but holds {values}: take `target > 0`, or `target == 1` for primary labels only."
-        )
+        raise InputError(f"Truth must be 0 or 1, but has {values}: take `target > 0`, or `target == 1` for primary labels only.")
     return truth.astype(np.bool_)
 
 
@@ -120,7 +121,7 @@ def _checked(truth_RC: ArrayLike, score_RC: ArrayLike) -> tuple[NDArray[np.bool_
     if score.shape != truth.shape:
         raise InputError(f"Scores must have the shape of the truth, {truth.shape}, but have {score.shape}.")
     if np.isnan(score).any():
-        raise InputError(f"Scores must be numbers, but {int(np.isnan(score).any(axis=1).sum())} of {len(score)} rows hold NaN.")
+        raise InputError(f"Scores must be numbers, but {int(np.isnan(score).any(axis=1).sum())} of {len(score)} rows have NaN.")
     return truth, score
 
 
@@ -129,7 +130,7 @@ def _column_ranks(truth_RC: NDArray[np.bool_], score_RC: FloatArray) -> _Ranks:
 
 
 def _rank(truth_GN: NDArray[np.bool_], score_GN: FloatArray) -> _Ranks:
-    """Ranks within each row. Values are sorted, not indices: true entries are few, and are looked up among the sorted values."""
+    """Rank within each row. Values are sorted, not indices: true entries are few, and are searched among the sorted values."""
     size = truth_GN.shape[1]
     group_M, entry_M = np.nonzero(truth_GN)
     value_M = score_GN[group_M, entry_M]
@@ -153,7 +154,7 @@ def _rank(truth_GN: NDArray[np.bool_], score_GN: FloatArray) -> _Ranks:
 
 
 def _search(sorted_GN: FloatArray, group_M: IntArray, value_M: FloatArray, *, equal_too: bool) -> IntArray:
-    """numpy's searchsorted, each value in its own sorted row: how many entries lie below it (or are equal)."""
+    """Number of entries below each value (or equal) in its own sorted row, like numpy's searchsorted."""
     low_M = np.zeros(len(group_M), np.intp)
     high_M = np.full(len(group_M), sorted_GN.shape[1], np.intp)
     while (open_M := low_M < high_M).any():
@@ -166,7 +167,7 @@ def _search(sorted_GN: FloatArray, group_M: IntArray, value_M: FloatArray, *, eq
 
 
 def _runs(group_M: IntArray, value_M: FloatArray) -> tuple[IntArray, IntArray]:
-    """First place of each entry's run of equal group and value, and the place after the last."""
+    """First place of the run of entries with equal group and value that each entry is in, and the place after its last."""
     places_M = np.arange(len(group_M))
     starts_M = np.ones(len(group_M), np.bool_)
     starts_M[1:] = (group_M[1:] != group_M[:-1]) | (value_M[1:] != value_M[:-1])
@@ -177,12 +178,12 @@ def _runs(group_M: IntArray, value_M: FloatArray) -> tuple[IntArray, IntArray]:
 
 
 def _average_precision(ranks: _Ranks) -> NDArray[np.float64]:
-    """Mean over a group's true entries of the share of true ones among all that score at least as much; NaN without any."""
+    """Mean over the true entries of a group of the share of true ones among all that score at least as high; NaN without any."""
     return _group_mean(ranks, ranks.true_above_M / ranks.all_above_M)
 
 
 def _padded(ranks: _Ranks, truth_RC: NDArray[np.bool_], score_RC: FloatArray, k: int) -> NDArray[np.float64]:
-    """Average precision of each species with k more recordings that are true and score 1."""
+    """Average precision of each species with k additional recordings that are true and score 1."""
     low, high = score_RC.min(), score_RC.max()
     if low < 0 or high > 1:
         raise InputError(f"Scores must be probabilities, 0 to 1, but lie in {low:.4g} to {high:.4g}: take the sigmoid of logits.")
@@ -194,7 +195,7 @@ def _padded(ranks: _Ranks, truth_RC: NDArray[np.bool_], score_RC: FloatArray, k:
 
 
 def _auroc(ranks: _Ranks) -> NDArray[np.float64]:
-    """Share of pairs of a true and a false entry that stand in the right order, ties counting half; NaN without such pairs."""
+    """Share of pairs of a true and a false entry in the right order, ties counted half; NaN without such pairs."""
     false_above_M = ranks.all_above_M - ranks.true_above_M
     false_tied_M = ranks.all_tied_M - ranks.true_tied_M
     false_G = ranks.size - ranks.support_G
@@ -214,6 +215,6 @@ def _group_mean(ranks: _Ranks, value_M: NDArray[np.float64]) -> NDArray[np.float
 
 
 def _mean(value_C: NDArray[np.float64]) -> float:
-    """Mean of what is defined; NaN where nothing is."""
+    """Mean of the defined values; NaN if there are none."""
     defined = value_C[~np.isnan(value_C)]
     return float(defined.mean()) if len(defined) else float("nan")

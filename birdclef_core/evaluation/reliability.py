@@ -1,4 +1,4 @@
-"""Whether a probability means what it says: of all that was given about 30 %, was 30 % true?
+"""Reliability of probabilities: are about 30 % of the predictions true that have a probability of about 30 %?
 
 Shapes: R recordings, C species.
 """
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """The predictions between two probabilities, over all recordings and species."""
+    """The predictions between two probabilities, for all recordings and species."""
 
     predicted: float
-    """Their mean."""
+    """Mean probability."""
     observed: float
-    """Share of them that is true."""
+    """Share of predictions that are true."""
     count: int
 
 
 def reliability(truth_RC: NDArray, score_RC: NDArray[np.floating], *, num_bins: int = 10) -> list[ReliabilityBin]:
-    """Bins of equal width from 0 to 1, without the empty ones."""
+    """Return bins of equal width from 0 to 1, without empty ones."""
     place = np.minimum((score_RC * num_bins).astype(np.intp), num_bins - 1).ravel()
     counts = np.bincount(place, minlength=num_bins)
     predicted = np.bincount(place, weights=score_RC.ravel(), minlength=num_bins)
@@ -31,5 +31,5 @@ def reliability(truth_RC: NDArray, score_RC: NDArray[np.floating], *, num_bins: 
 
 
 def calibration_error(bins: list[ReliabilityBin]) -> float:
-    """Mean distance of the predicted and the observed share, each bin with its count (expected calibration error)."""
+    """Return the expected calibration error: mean distance of predicted and observed share, bins weighted by their counts."""
     return sum(item.count * abs(item.predicted - item.observed) for item in bins) / sum(item.count for item in bins)

@@ -21,7 +21,7 @@ PIECE_SAMPLES = PIECE_S * SAMPLE_RATE_HZ
 
 
 def check_clip_s(config: ModelConfig, clip_s: float) -> None:
-    """Raises InputError for a clip length that the head cannot take: a CNN reads clips in pieces of five seconds."""
+    """Raise InputError for a clip length that the head cannot take: a CNN reads clips in pieces of five seconds."""
     if config.head == "cnn" and (clip_s < PIECE_S or clip_s % PIECE_S):
         raise InputError(
             f"clip_s % {PIECE_S} == 0 must hold for the head 'cnn', which reads a clip in pieces of {PIECE_S} s, "
@@ -30,7 +30,7 @@ def check_clip_s(config: ModelConfig, clip_s: float) -> None:
 
 
 class MelNorm(nn.Module):
-    """BatchNorm with one mean and variance a mel bin, over clips, channels and frames: mel_BKFN -> mel_BKFN."""
+    """BatchNorm with one mean and variance per mel bin, over clips, channels and frames: mel_BKFN -> mel_BKFN."""
 
     def __init__(self, num_mels: int) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class MelNorm(nn.Module):
 
 
 class Detector(nn.Module):
-    """wave_BT -> wave_to_db -> db_to_channels -> forward -> Output, in steps so that training can work in between.
+    """A detector, called in steps so that training can augment between them: `wave_to_db`, `db_to_channels`, `forward`.
 
-    A CNN's clip is P pieces of five seconds, each with its own spectrogram; they lie side by side along time, so that for
-    both heads a clip is one row of `db_BFN` and `mel_BKFN`, and `forward` cuts them apart again.
+    A clip of a CNN is P pieces of five seconds, each with its own spectrogram. They lie side by side along time, so that a clip is one
+    row of `db_BFN` and `mel_BKFN` for both heads, and `forward` cuts them apart again.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int, pretrained: PretrainedWeights = RANDOM) -> None:
-        """Random weights come from torch's global generator: seed it before. Raises InputError as `build_encoder` does."""
+        """Build the model. Random weights come from torch's global generator: seed it first. Raises as `build_encoder` does."""
         super().__init__()
         self.config = config
         self.spectrogram = MelSpectrogram(config.spectrogram)
@@ -60,7 +60,7 @@ class Detector(nn.Module):
         self._compiled: list[Callable[[Tensor], Tensor]] = []
 
     def wave_to_db(self, wave_BT: Tensor) -> Tensor:
-        """db_BFN in float32; for a CNN the spectrograms of the pieces, joined along time. Raises InputError as `check_clip_s`."""
+        """Return db_BFN in float32; for a CNN the spectrograms of the pieces, joined along time. Raises as `check_clip_s` does."""
         if self.config.head == "sed":
             return self.spectrogram.mel_db(wave_BT)
         check_clip_s(self.config, wave_BT.shape[1] / SAMPLE_RATE_HZ)
@@ -69,15 +69,18 @@ class Detector(nn.Module):
         return _join_pieces(db_XFN.unsqueeze(1), pieces).squeeze(1)
 
     def db_to_channels(self, db_BFN: Tensor) -> Tensor:
-        """mel_BKFN in float32: decibels scaled, with deltas where the config has them."""
+        """Return mel_BKFN in float32: scaled decibels, with deltas if the config has them."""
         return self.spectrogram.to_channels(db_BFN)
 
     def spectrograms(self, wave_BT: Tensor) -> Tensor:
-        """mel_BKFN, what `forward` takes, without augmentation."""
+        """Return mel_BKFN, the input of `forward`, without augmentation."""
         return self.db_to_channels(self.wave_to_db(wave_BT))
 
     def forward(self, mel_BKFN: Tensor) -> Output:
-        """Scores of clips. A SED takes any number of frames, a CNN those of whole pieces (else InputError)."""
+        """Return the scores of clips.
+
+        Raises InputError for a CNN when the number of frames is not that of whole pieces; a SED takes any number.
+        """
         mel_BKFN = self.input_norm(mel_BKFN)
         # Evaluation has other shapes and would compile again for each of them.
         encode = self._compiled[0] if self._compiled and self.training else self.encoder
@@ -91,13 +94,13 @@ class Detector(nn.Module):
         return self.head(_join_pieces(features_XDHW, pieces))
 
     def compile_encoder(self, wanted: bool) -> None:
-        """Whether the encoder runs compiled in training; it is compiled at its next call. The state stays as it is."""
+        """Set whether the encoder runs compiled in training; its next call compiles it. Weights stay as they are."""
         self._compiled = [torch.compile(self.encoder)] if wanted else []
 
     def freeze(self) -> None:
-        """Leave out of training what finetuning leaves: SED encoder, linear layer and input BatchNorm; CNN encoder and GeM.
+        """Exclude from training what finetuning keeps fixed: SED encoder, linear layer and input BatchNorm; CNN encoder and GeM.
 
-        Frozen parts stay in evaluation mode, so that their BatchNorm does not move and nothing of them is dropped.
+        Frozen parts stay in evaluation mode: their BatchNorm statistics do not move, and they have no dropout.
         """
         self._frozen = [self.encoder, self.input_norm, *self.head.frozen_parts()]
         for part in self._frozen:

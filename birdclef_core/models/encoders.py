@@ -1,4 +1,4 @@
-"""The only file that knows timm: encoders by name, and where their pretrained weights come from.
+"""Encoders by name, and where their pretrained weights come from. The only file that imports timm.
 
 Shapes: B clips, K channels, F mel bins, N frames, D features, H and W the size of the feature map (frequency, time).
 """
@@ -21,6 +21,7 @@ from birdclef_core.errors import InputError, TrainingError
 from birdclef_core.identity import file_sha256
 
 HUB_TIMEOUT_S = 4.0
+"""Longest wait for an answer of the Hugging Face hub."""
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _PROBE_S = 5
 _REASON_LENGTH = 200
@@ -28,21 +29,21 @@ _REASON_LENGTH = 200
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Where an encoder's first weights come from, decided once for a whole sweep; picklable, made by `resolve_pretrained`."""
+    """Where an encoder's first weights come from. `resolve_pretrained` decides that once for a sweep. Picklable."""
 
     name: str
-    """Part of a stage's identity: `random`, `timm:<architecture>.<tag>` or `file:<sha256>`."""
+    """`random`, `timm:<architecture>.<tag>` or `file:<sha256>`; part of a stage's identity."""
     path: Path | None = field(default=None, compare=False)
-    """A file with the weights; None: none is needed, or timm fetches them from the hub when a model is built."""
+    """File with the weights; None: no file is needed, or timm downloads them from the hub when a model is built."""
     found: str = field(default="", compare=False)
-    """One line for the user: what was looked for and what was found."""
+    """What was looked for and what was found, in one line for the user."""
 
 
 RANDOM = PretrainedWeights("random", found="random weights")
 
 
 class Encoder(nn.Module):
-    """A timm model without its classifier: mel_BKFN -> features_BDHW, whatever layout the model itself works in."""
+    """A timm model without its classifier: mel_BKFN -> features_BDHW, for models of any inner layout."""
 
     def __init__(self, model: Any, *, from_tokens: bool) -> None:
         super().__init__()
@@ -58,10 +59,10 @@ class Encoder(nn.Module):
 
 
 def build_encoder(config: ModelConfig, pretrained: PretrainedWeights) -> tuple[Encoder, int]:
-    """The encoder and D, its number of features. Random weights come from torch's global generator: seed it before.
+    """Return the encoder and D, its number of features. Random weights come from torch's global generator: seed it first.
 
-    Raises InputError where timm does not know the name, or the encoder cannot turn a spectrogram of the config's size into a
-    map of features; TrainingError where weights that were found when the sweep began cannot be had any more.
+    Raises InputError when timm does not know the name, or the encoder cannot turn a spectrogram of the config's size into a map of
+    features; TrainingError when weights that were found at the start of the sweep can no longer be downloaded.
     """
     model = _create(config, pretrained)
     shape = (1, config.spectrogram.num_channels, config.spectrogram.num_mels, _probe_frames(config))
@@ -70,7 +71,7 @@ def build_encoder(config: ModelConfig, pretrained: PretrainedWeights) -> tuple[E
         encoder = Encoder(model, from_tokens=from_tokens)
         try:
             features_BDHW = _probe(encoder, shape)
-        except Exception as error:  # whatever an architecture raises is the reason it is refused for
+        except Exception as error:  # any error of an architecture is a reason to refuse it
             reasons.append(_brief(error))
             continue
         if features_BDHW.ndim == 4 and features_BDHW.shape[3] > 1:
@@ -83,10 +84,10 @@ def build_encoder(config: ModelConfig, pretrained: PretrainedWeights) -> tuple[E
 
 
 def resolve_pretrained(encoder: str, mode: str) -> PretrainedWeights:
-    """Decide which weights `encoder` starts from; call it once, on the driver, and hand the answer to every worker.
+    """Decide which weights `encoder` starts from. Call this once, on the driver, and give the result to every worker.
 
-    mode: `off` (random), `auto` (the hub's where they can be had within seconds, else random), `require` (the hub's or
-    InputError), or a path: a file of timm weights, or a folder with one file an encoder, named after it.
+    mode: `off` (random), `auto` (from the hub if it answers within seconds, otherwise random), `require` (from the hub, otherwise
+    InputError), or a path: a file of timm weights, or a folder with one file per encoder, named after it.
     """
     check_name(encoder)
     if mode == "off":
@@ -105,12 +106,12 @@ def resolve_pretrained(encoder: str, mode: str) -> PretrainedWeights:
 
 
 def check_name(encoder: str) -> None:
-    """Raises InputError for a name that timm does not know, with those that come near."""
+    """Raise InputError for a name that timm does not know; the message has similar names."""
     if timm.is_model(encoder):
         return
     near = difflib.get_close_matches(encoder, timm.list_models() + timm.list_pretrained(), n=4)
-    hint = f" Near it: {', '.join(near)}." if near else ""
-    raise InputError(f"An encoder must be a model of timm {timm.__version__}, but {encoder!r} is none.{hint}")
+    hint = f" Similar names: {', '.join(near)}." if near else ""
+    raise InputError(f"An encoder must be a model of timm {timm.__version__}, but {encoder!r} is not.{hint}")
 
 
 def _from_path(encoder: str, path: Path) -> PretrainedWeights:
@@ -129,7 +130,7 @@ def _from_path(encoder: str, path: Path) -> PretrainedWeights:
 
 
 def _from_hub(encoder: str) -> tuple[PretrainedWeights | None, str]:
-    """The hub's weights, or None and why not. Asks once with a short timeout: timm itself retries for most of a minute."""
+    """The hub's weights, or None and the reason. Asks once with a short timeout: timm itself retries for most of a minute."""
     source = get_pretrained_cfg(encoder)
     if source is None or not source.hf_hub_id:
         return None, "timm has no weights on the Hugging Face hub"
@@ -144,7 +145,7 @@ def _from_hub(encoder: str) -> tuple[PretrainedWeights | None, str]:
         huggingface_hub.get_hf_file_metadata(url, timeout=HUB_TIMEOUT_S)
     except EntryNotFoundError:
         return None, f"{url} does not exist"
-    except Exception as error:  # no network raises a different class with every version of the client
+    except Exception as error:  # without a network, every version of the client raises another class
         return None, f"the Hugging Face hub cannot be reached ({type(error).__name__})"
     return PretrainedWeights(name, None, f"{encoder}: pretrained weights of {repository} (from the hub)"), ""
 
@@ -170,12 +171,12 @@ def _create(config: ModelConfig, pretrained: PretrainedWeights) -> Any:
         raise InputError(f"{pretrained.path} does not fit {config.encoder!r}: {_brief(error)}") from error
     if "pretrained_cfg_overlay" in source:
         _check_all_loaded(model, source["pretrained_cfg_overlay"]["state_dict"], pretrained, config.encoder)
-        model.pretrained_cfg.pop("state_dict", None)  # or a second copy of the weights stays in memory
+        model.pretrained_cfg.pop("state_dict", None)  # otherwise a second copy of the weights stays in memory
     return model
 
 
 def _create_with_known_options(config: ModelConfig, source: dict[str, Any]) -> Any:
-    """timm has no list of what a constructor takes: offer all, then less, until one is accepted."""
+    """timm has no list of the options of a constructor: try all, then fewer, until it accepts them."""
     dynamic = {"dynamic_img_size": True, "dynamic_img_pad": True}
     drop_path, drop = {"drop_path_rate": config.drop_path_rate}, {"drop_rate": config.drop_rate}
     refused: TypeError | None = None
@@ -190,7 +191,7 @@ def _create_with_known_options(config: ModelConfig, source: dict[str, Any]) -> A
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict; a pickle is read without running what is in it."""
+    """The state dict in a file; a pickle is read without running code in it."""
     try:
         return load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -198,7 +199,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_all_loaded(model: nn.Module, weights: dict[str, Tensor], pretrained: PretrainedWeights, encoder: str) -> None:
-    """timm says nothing when a file's keys are not the model's; a model half at random must not pass for a pretrained one."""
+    """Raise InputError when a file lacks parameters: timm is silent then, and a half random model must not count as pretrained."""
     missing = [name for name, _ in model.named_parameters() if name not in weights]
     if missing and pretrained.name.startswith("file:"):
         raise InputError(f"{pretrained.path} lacks {len(missing)} of the parameters of {encoder!r}, such as {missing[0]}.")

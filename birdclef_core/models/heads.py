@@ -1,7 +1,7 @@
-"""What turns an encoder's features into species: sound event detection with attention over time, or pooling of a whole clip.
+"""Heads, which turn an encoder's features into species: detection with attention over time (SED), or pooling of a clip (CNN).
 
 Shapes: B clips, D features, H and W the feature map (frequency, time), S segments (W), C species.
-`num_classes` enters through the shapes of parameters alone, along their first dimension: head surgery relies on it.
+`num_classes` only enters through the shapes of parameters, along their first dimension: head surgery relies on that.
 """
 
 from typing import NamedTuple
@@ -11,21 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DROPOUT_DRAWS = 5
+"""Dropout draws that a CNN head averages over in training."""
 
 
 class Output(NamedTuple):
-    """What a detector says; all float32."""
+    """The output of a detector, in float32."""
 
     logits_BC: Tensor
-    """Logits of the clip: the scores."""
+    """Logits of the clip, its scores."""
     segment_logits_BC: Tensor | None
-    """SED: the largest logit over the clip's segments, the other half of the loss. CNN: None."""
+    """SED: largest logit over the segments of the clip, for the other half of the loss. CNN: None."""
     frame_logits_BNC: Tensor | None
     """SED: logits of each segment of the feature map. CNN: None."""
 
 
 class AttentionBlock(nn.Module):
-    """A clip's probability as an attention-weighted mean over time of its segments' (PANNs, Kong et al. 2020)."""
+    """Probability of a clip as the attention-weighted mean over its segments (PANNs, Kong et al. 2020)."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -35,10 +36,10 @@ class AttentionBlock(nn.Module):
             _init_xavier(layer)
 
     def forward(self, features_BDS: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits_BC of the clip probability, segment_logits_BCS).
+        """Return logits_BC of the clip probability, and segment_logits_BCS.
 
-        With p = sum a * sigmoid(x), log p and log (1 - p) are log-sums of exponentials of log a + logsigmoid(+x) and
-        log a + logsigmoid(-x), so their difference is the logit of p, finite and with a gradient where p itself rounds to 0 or 1.
+        With p = sum a * sigmoid(x), log p is the log-sum-exp of log a + logsigmoid(x), and log (1 - p) that of log a + logsigmoid(-x).
+        Their difference is the logit of p. It is finite and has a gradient even where p itself rounds to 0 or 1.
         """
         log_attention_BCS = torch.log_softmax(torch.tanh(self.attention(features_BDS)), dim=-1)
         segments_BCS = self.classify(features_BDS)
@@ -48,7 +49,7 @@ class AttentionBlock(nn.Module):
 
 
 class SedHead(nn.Module):
-    """features_BDHW -> Output with scores for each segment of time."""
+    """SED head: features_BDHW -> Output with scores for each segment of time."""
 
     def __init__(self, num_features: int, num_classes: int, dropout: float) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class SedHead(nn.Module):
         return Output(logits_BC, segments_BCS.amax(dim=-1), segments_BCS.transpose(1, 2))
 
     def frozen_parts(self) -> list[nn.Module]:
-        """What finetuning leaves as it is."""
+        """Return the parts that finetuning keeps fixed."""
         return [self.linear]
 
 
@@ -80,13 +81,13 @@ class GeM(nn.Module):
         self.floor = floor
 
     def forward(self, features_BDHW: Tensor) -> Tensor:
-        # In float32 always: the third power of 41 is already infinite in half precision.
+        # Always in float32: in half precision, the third power of 41 is already infinite.
         with torch.autocast(features_BDHW.device.type, enabled=False):
             return features_BDHW.float().clamp(min=self.floor).pow(self.power).mean(dim=(2, 3)).pow(1 / self.power)
 
 
 class CnnHead(nn.Module):
-    """features_BDHW of a whole clip -> Output with scores for the clip only."""
+    """CNN head: features_BDHW of a whole clip -> Output with scores for the clip only."""
 
     def __init__(self, num_features: int, num_classes: int, dropout: float) -> None:
         super().__init__()
@@ -101,16 +102,16 @@ class CnnHead(nn.Module):
             return Output(self._logits(features_BD), None, None)
 
     def _logits(self, features_BD: Tensor) -> Tensor:
-        """In training the mean over several dropout draws (multi-sample dropout, Inoue 2019), as one pass over all of them.
+        """In training, the mean over several dropout draws (multi-sample dropout, Inoue 2019), computed in one pass.
 
-        The layer is linear, so the mean of its outputs is its output for the mean of the dropped features.
+        The layer is linear, so the mean of its outputs is its output for the mean of the features.
         """
         if self.training:
             features_BD = self.dropout(features_BD.expand(DROPOUT_DRAWS, -1, -1)).mean(dim=0)
         return self.linear(features_BD)
 
     def frozen_parts(self) -> list[nn.Module]:
-        """What finetuning leaves as it is."""
+        """Return the parts that finetuning keeps fixed."""
         return [self.gem]
 
 

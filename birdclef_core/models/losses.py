@@ -1,6 +1,6 @@
-"""The recipes' two losses. A SED's is half on the clip's logits and half on the largest logits over its segments.
+"""The two losses of the recipes. For a SED, half of the loss is on the clip's logits, half on the largest logits over its segments.
 
-Shapes: B clips, C species. Targets are 0 to 1, several species of a clip may be above 0; weights say how far a clip is trusted.
+Shapes: B clips, C species. Targets are from 0 to 1, and several species of a clip may be above 0. A weight says how much a clip is trusted.
 """
 
 from collections.abc import Callable
@@ -13,10 +13,9 @@ from birdclef_core.models.heads import Output
 
 
 def ce_loss(output: Output, target_BC: Tensor, weight_B: Tensor, label_smoothing: float = 0.1) -> Tensor:
-    """Cross-entropy against soft targets, weighted mean over clips: a scalar in float32.
+    """Return the cross-entropy with soft targets, as a weighted mean over clips: a scalar in float32.
 
-    The mean is over the clips given: micro-batches of one batch add up to the batch's loss when each is multiplied by its
-    share of the batch's summed weights.
+    The losses of micro-batches add up to the loss of their batch when each is multiplied by its share of the batch's summed weights.
     """
     weight_B = weight_B.float()
 
@@ -28,7 +27,7 @@ def ce_loss(output: Output, target_BC: Tensor, weight_B: Tensor, label_smoothing
 
 
 def bce_loss(output: Output, target_BC: Tensor, weight_B: Tensor) -> Tensor:
-    """Binary cross-entropy summed over species, weighted and summed over clips: a scalar in float32."""
+    """Return the binary cross-entropy, summed over species, weighted and summed over clips: a scalar in float32."""
     weight_B = weight_B.float()
 
     def weighted(logits_BC: Tensor) -> Tensor:

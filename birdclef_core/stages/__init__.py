@@ -1,1 +1,1 @@
-"""What a stage is, the seven recipes, and the training of one stage."""
+"""The training of one stage: start, steps, epochs, scoring, checkpoints and interruption."""

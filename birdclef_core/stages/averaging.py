@@ -1,4 +1,4 @@
-"""Weights that are published instead of those of the last step: a moving average over steps, or a mean over last epochs."""
+"""Averages of weights: a moving average over steps, or a mean over the last epochs, published in place of the last weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """An average of a model's state beside the model: weights and BatchNorm statistics; counters are the latest.
+    """An average of a model's weights and BatchNorm statistics, kept beside the model. Its counters are the model's latest.
 
-    BatchNorm statistics are averaged like weights and not taken anew over the training set, as stochastic weight averaging
-    does: at the small learning rates at the end of a cosine the difference is small, and it would cost an epoch.
+    BatchNorm statistics are averaged like weights. Stochastic weight averaging computes them again over the training set, which would
+    cost an epoch; at the small learning rates at the end of a cosine, the difference is small.
     """
 
     def __init__(self, model: nn.Module, state: Mapping[str, Tensor] | None = None) -> None:
-        """Starts from `state`, or from the model as it is."""
+        """Start from `state`; None: from the current state of the model."""
         self._model = model
         self.state = copy_state(model)
         if state is not None:
@@ -23,7 +23,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, share: float) -> None:
-        """Moves the average by `share` of its distance to the model. Does not wait for the device."""
+        """Move the average by `share` of its distance to the model. Does not wait for the device."""
         current = self._model.state_dict()
         real = [name for name, tensor in self.state.items() if tensor.is_floating_point()]
         counters = [name for name, tensor in self.state.items() if not tensor.is_floating_point()]
@@ -33,7 +33,7 @@ class WeightAverage:
 
     @contextmanager
     def in_model(self) -> Iterator[None]:
-        """Within the block, the model has the averaged state."""
+        """Give the model the averaged state within the block."""
         own = copy_state(self._model)
         _fill(self._model.state_dict(), self.state)
         try:
@@ -43,21 +43,21 @@ class WeightAverage:
 
 
 def ema_share(decay: float, step: int) -> float:
-    """How far the average moves at a step (from 0): 1 - decay, more at the beginning so that early weights are forgotten.
+    """Return the share by which the average moves at a step (counted from 0): 1 - decay, and more at the beginning.
 
-    The ramp is that of TensorFlow's ExponentialMovingAverage: decay_t = min(decay, (1 + t) / (10 + t)).
+    So the average forgets the first weights. The ramp is that of TensorFlow's ExponentialMovingAverage: decay_t = min(decay, (1 + t) / (10 + t)).
     """
     return 1 - min(decay, (1 + step) / (10 + step))
 
 
 def copy_state(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the model's state, on its device and in its memory layout."""
+    """Return a copy of the model's state, on its device and in its memory layout."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 @torch.no_grad()
 def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Puts a state into the model; every entry must be there."""
+    """Load a state into the model. It must have every entry."""
     _fill(model.state_dict(), state)
 
 

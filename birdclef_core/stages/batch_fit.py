@@ -1,4 +1,4 @@
-"""How many clips fit into a device's memory at once."""
+"""Finds out how many clips fit into a device's memory at once."""
 
 from collections.abc import Callable
 
@@ -6,9 +6,9 @@ from birdclef_core.errors import TrainingError
 
 
 def largest_batch(fits: Callable[[int], bool], limit: int) -> int:
-    """The largest number of clips up to `limit` that fits, within an eighth: doubled until one does not fit, then halved between.
+    """Return the largest number of clips up to `limit` that fits, to within an eighth, by doubling and then bisecting.
 
-    `fits(n)` says whether n clips do; it must hold for every smaller number too. Raises TrainingError when one does not fit.
+    `fits(n)` says whether n clips fit; if they do, every smaller number must fit too. Raises TrainingError when one clip does not fit.
     """
     if not fits(1):
         raise TrainingError(

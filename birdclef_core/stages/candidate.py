@@ -11,10 +11,10 @@ from birdclef_core.stages.epochs import StageCounters
 
 
 class CandidateWeights:
-    """Follows a model through a stage. Its counters are in `counters`, its tensors in the checkpoint's groups."""
+    """Keeps the candidate weights of a model during a stage. Its counters are in `counters`, its tensors in the checkpoint's groups."""
 
     def __init__(self, model: nn.Module, config: StageConfig, counters: StageCounters, groups: dict[str, State]) -> None:
-        """`groups` are those of the checkpoint that the stage goes on from; none at its start."""
+        """Start from the groups of the checkpoint that the stage continues from; a new stage has none."""
         self._model, self._config, self._counters = model, config, counters
         self._average: WeightAverage | None = None
         if "average" in groups or config.ema_decay:
@@ -22,12 +22,12 @@ class CandidateWeights:
         self._best = groups.get("best")
 
     def after_step(self, step: int) -> None:
-        """To be called when step `step` of the stage, counted from 0, is done."""
+        """Update the moving average. Call this when step `step` of the stage, counted from 0, is done."""
         if self._config.ema_decay and self._average is not None:
             self._average.update(ema_share(self._config.ema_decay, step))
 
     def after_epoch(self, epoch: int) -> None:
-        """Adds the weights at the end of an epoch (from 0) to the mean over the last epochs; a second time does nothing."""
+        """Add the weights at the end of an epoch (counted from 0) to the mean over the last epochs. A second call does nothing."""
         number = epoch - (self._config.epochs - self._config.average_epochs) + 1
         if self._config.average_epochs == 1 or number <= self._counters.averaged:
             return
@@ -37,11 +37,11 @@ class CandidateWeights:
         self._counters.averaged = number
 
     def in_model(self) -> AbstractContextManager[None]:
-        """Within the block, the model has these weights."""
+        """Give the model the candidate weights within the block."""
         return nullcontext() if self._average is None else self._average.in_model()
 
     def judge(self, epoch: int, score: float) -> bool:
-        """Takes the score of an epoch (from 0); whether it has not risen for so long that the stage ends."""
+        """Note the score of an epoch (counted from 0). Return whether the score has not risen for so long that the stage ends."""
         patience, counters = self._config.early_stop_epochs, self._counters
         if patience is None:
             return False
@@ -52,7 +52,7 @@ class CandidateWeights:
         return epoch + 1 - counters.best_epoch >= patience
 
     def take_best(self, epoch: int) -> bool:
-        """Puts the best epoch's weights into the model for good; False when `epoch` (from 0) is the best, or none is kept."""
+        """Load the best epoch's weights into the model for good. Return False if `epoch` (counted from 0) is the best, or none is kept."""
         if self._best is None or self._counters.best_epoch == epoch + 1:
             return False
         load_state(self._model, self._best)
@@ -60,6 +60,6 @@ class CandidateWeights:
         return True
 
     def groups(self) -> dict[str, State]:
-        """What a checkpoint must hold."""
+        """Return the groups of tensors that a checkpoint must hold."""
         groups = {} if self._average is None else {"average": self._average.state}
         return groups if self._best is None else groups | {"best": self._best}

@@ -1,4 +1,4 @@
-"""What an epoch checkpoint holds: groups of tensors and the counters of the stage, as safetensors and JSON. Nothing is unpickled."""
+"""Epoch checkpoints: groups of tensors and the counters of the stage, as safetensors and JSON. Nothing is unpickled."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,19 +37,19 @@ def load_training_state(folder: Path) -> tuple[dict[str, State], StageCounters]:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> State:
-    """The optimiser's tensors as `<index of the parameter>.<slot>`."""
+    """Return the optimiser's tensors by the names `<index of the parameter>.<slot>`."""
     state = optimizer.state_dict()["state"]
     return {f"{index}.{slot}": torch.as_tensor(value) for index, slots in state.items() for slot, value in slots.items()}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Puts what `optimizer_state` gave into an optimiser over the same parameters."""
+    """Load what `optimizer_state` returned into an optimiser of the same parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     slots: dict[int, State] = {}
     for key, tensor in state.items():
         index, _, slot = key.partition(".")
         parameter = parameters[int(index)]
-        # In the parameter's memory layout: fused kernels pair both element by element as they lie.
+        # In the memory layout of the parameter: fused kernels pair both element by element as they lie in memory.
         laid_out = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
         slots.setdefault(int(index), {})[slot] = laid_out
     whole = optimizer.state_dict()

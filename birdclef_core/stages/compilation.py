@@ -1,4 +1,4 @@
-"""torch.compile where it pays: tried on a real batch when a stage starts, kept when it was faster, said in one line."""
+"""Compiles the encoder where that pays: tried on a real batch when a stage starts, and kept if it is faster."""
 
 import time
 from collections.abc import Callable
@@ -8,13 +8,14 @@ from birdclef_core.models.detector import Detector
 from birdclef_core.stages.training_step import TrainingStep
 
 _WORTHWHILE = 0.97
-"""A step must take less than this share of the time that it took before."""
+"""A compiled step must take less than this share of the time of a plain one."""
 
 
 def compile_if_faster(model: Detector, step: TrainingStep, batch: TrainBatch, on_note: Callable[[str], None]) -> bool:
-    """Whether the encoder now runs compiled. The trial leaves weights, statistics and gradients as they were.
+    """Try torch.compile, keep it if it is faster, and return whether the encoder now runs compiled.
 
-    What went wrong in the compiler is said and the stage goes on without it: it is there to save time, not to be needed.
+    The try changes no weights, statistics or gradients. `on_note` is called with one line on the result. An error of the compiler is
+    reported in the same way, and the stage continues without it.
     """
     step.rehearse(batch)
     plain_s = min(step.rehearse(batch) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Takes a checkpoint that was trained elsewhere into the store, so that trials can start from it."""
+"""Imports a checkpoint that was trained elsewhere into the store, so that trials can start from it."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,20 +19,21 @@ from birdclef_core.store.summary import IMPORTED
 from birdclef_core.taxonomy import LabelSpace
 
 SHOWN_KEYS = 4
+"""An error names this many entries."""
 
 
 def import_checkpoint(
     store: StageStore, path: Path, *, recipe: str, model: ModelConfig, stage: StageName, classes: Sequence[str]
 ) -> str:
-    """Publishes the weights in `path` (safetensors, or a state dict of torch) as the end of a stage; gives its id.
+    """Publish the weights in `path` (safetensors, or a state dict of torch) as a completed stage, and return its id.
 
-    `classes`: species codes in the order of the head's classes; the head is put into the order of label spaces. The id follows from
-    the file's content, the model and the classes: importing twice is importing once. Raises InputError when the file is no state
-    dict, or its entries are not finite or not those of the model with so many classes.
+    `classes`: species codes in the order of the head's classes; the head is sorted into the order of label spaces. The id depends on
+    the file's content, the model and the classes, so a second import changes nothing. Raises InputError when the file is not a state
+    dict, or its entries are not finite or not those of the model with this number of classes.
     """
     if len(set(classes)) != len(classes):
         raise InputError(
-            f"The species of a checkpoint must be its classes, each once, but {len(classes)} lines name {len(set(classes))}."
+            f"The species of a checkpoint must be its classes, each named once, but {len(classes)} lines name {len(set(classes))} species."
         )
     species = LabelSpace.of("imported", classes)
     weights = _read(path)
@@ -66,12 +67,12 @@ def import_checkpoint(
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """A state dict; a pickle is read without running what is in it."""
+    """The state dict in a file; a pickle is read without running code in it."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each format has errors of its own
+    except Exception as error:  # every format raises other errors
         reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise InputError(
             f"A checkpoint must be safetensors or a state dict of torch, but {path} cannot be read as one ({reason})."
@@ -86,7 +87,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _in_order(
     weights: Mapping[str, Tensor], model: ModelConfig, classes: Sequence[str], species: LabelSpace
 ) -> dict[str, Tensor]:
-    """With the head's rows in the order of the label space."""
+    """The weights with the head's rows in the order of the label space."""
     axes = label_axes(partial(Detector, model))
     rows = torch.tensor([list(classes).index(code) for code in species.species])
     return {

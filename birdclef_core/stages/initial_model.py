@@ -1,4 +1,4 @@
-"""The model that a stage begins with: its parent's weights, an encoder's, or random ones."""
+"""Builds the model that a stage starts with: with its parent's weights, an encoder's first weights, or random ones."""
 
 from functools import cache, partial
 
@@ -22,9 +22,9 @@ def initial_model(
     pretrained: PretrainedWeights = RANDOM,
     parent: StageEntry | None = None,
 ) -> tuple[Detector, str]:
-    """The model on its device, frozen where the stage wants it, and one line on where its weights come from.
+    """Return the model on its device, frozen if the stage says so, and one line on where its weights come from.
 
-    Raises StoreError where the parent is another model, and as `Detector` does.
+    Raises StoreError when the parent is another model, and as `Detector` does.
     """
     torch.manual_seed(initial_seed(stage))
     model = Detector(config, len(space), pretrained if parent is None else RANDOM)
@@ -40,7 +40,7 @@ def initial_model(
         )
         origin = report.summary()
     model.to(device)
-    # Convolutions are faster in this layout, on CPUs as on GPUs: docs/benchmarks/train.md.
+    # Convolutions are faster in this memory layout, on CPUs and on GPUs: docs/benchmarks/train.md.
     model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if stage.freeze_encoder:
         model.freeze()
@@ -49,5 +49,5 @@ def initial_model(
 
 @cache
 def _label_axes(config: ModelConfig) -> dict[str, int]:
-    """Kept for a process's life: a trial needs it for every stage, and all trials of a recipe have the same."""
+    """`label_axes` of a model, cached: a trial needs it for every stage, and all trials of a recipe have the same."""
     return label_axes(partial(Detector, config))

@@ -1,4 +1,4 @@
-"""Reasons for which a stage ends before its end, at its next step and with its checkpoint written: time is up, SIGTERM."""
+"""Reasons to stop a stage early: a time limit, or SIGTERM. It stops after its next step, with its checkpoint written."""
 
 import signal
 import time
@@ -6,20 +6,20 @@ from collections.abc import Callable
 from types import FrameType
 
 Stop = Callable[[], str]
-"""Asked after every step; gives the reason to stop, or an empty text to go on."""
+"""Called after every step; returns the reason to stop, or an empty text to continue."""
 
 
 class StageInterrupted(Exception):
-    """A stage stopped on request. Its checkpoint is written: the same call goes on from there. No failure, so no BirdclefError."""
+    """A stage stopped on request. Its checkpoint is written, so the same call continues from there. Not a failure: no BirdclefError."""
 
 
 def never() -> str:
-    """Does not stop."""
+    """Never stop."""
     return ""
 
 
 class TimeLimit:
-    """Stops when `limit_s` seconds have passed since it was made."""
+    """A `Stop` that stops `limit_s` seconds after it was made."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
@@ -30,8 +30,10 @@ class TimeLimit:
 
 
 class Termination:
-    """Stops after this process was sent SIGTERM, as machines that are taken away do some time before. A context manager, in the
-    main thread only: Python allows signal handlers nowhere else."""
+    """A `Stop` that stops after this process has received SIGTERM, which is sent some time before a machine is taken away.
+
+    It is a context manager for the main thread: Python allows signal handlers nowhere else.
+    """
 
     def __init__(self) -> None:
         self._received = False
@@ -51,5 +53,5 @@ class Termination:
 
 
 def any_of(*stops: Stop) -> Stop:
-    """Stops when one of them does, for its reason."""
+    """Return a `Stop` that stops when one of `stops` does, for its reason."""
     return lambda: next((reason for stop in stops if (reason := stop())), "")

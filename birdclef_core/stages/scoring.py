@@ -1,4 +1,4 @@
-"""Scores of a model on the validation recordings, or on soundscapes: each window once, the maximum over a recording's windows.
+"""Scores a model on the validation recordings or on soundscapes: each window once, with the maximum over a recording's windows.
 
 Shapes: B windows, T samples, K channels, F mel bins, N frames, C species, R rows that are scored.
 """
@@ -17,7 +17,7 @@ from birdclef_core.stages.training_step import to_float
 
 
 class Scorer:
-    """Scores recordings in the precision of training. When memory does not suffice, it takes fewer windows at once."""
+    """Scores recordings in the precision of training. If memory is too small, it takes fewer windows at once."""
 
     def __init__(self, model: Detector, windows: Windows, arithmetic: Arithmetic, device: torch.device) -> None:
         self._model, self._windows, self._arithmetic, self._device = model, windows, arithmetic, device
@@ -25,9 +25,9 @@ class Scorer:
 
     @torch.inference_mode()
     def scores(self, where: str, stop: Stop = never) -> NDArray[np.float64]:
-        """Probabilities (R, C). `where` says in an error which stage and epoch this is.
+        """Return probabilities (R, C). `where` names stage and epoch in errors.
 
-        Raises TrainingError when the model gives no numbers, and StageInterrupted when `stop` says so.
+        Raises TrainingError when a score is NaN, and StageInterrupted when `stop` gives a reason.
         """
         self._model.eval()
         logits_RC = torch.full(self._windows.truth_RC.shape, -torch.inf, device=self._device)
@@ -37,7 +37,7 @@ class Scorer:
             logits_RC.scatter_reduce_(0, index_BC, logits_BC, "amax")
             if reason := stop():
                 raise StageInterrupted(f"{where} was interrupted while it was scored: {reason}")
-        # In float64, where a sigmoid keeps the order of logits up to 36 (in float32 they tie from 17 on).
+        # In float64 a sigmoid keeps the order of logits up to 36; in float32 they tie from 17 on.
         scores_RC = logits_RC.double().sigmoid().cpu().numpy()
         bad = int(np.isnan(scores_RC).any(axis=1).sum())
         if bad:
@@ -48,7 +48,7 @@ class Scorer:
         return scores_RC
 
     def _logits(self, wave_BT: Tensor) -> Tensor:
-        """logits_BC of windows, in as many parts as memory asks for; the parts change nothing."""
+        """logits_BC of windows, computed in parts that fit into memory; the parts do not change the result."""
         while True:
             try:
                 return torch.cat([self._forward(part) for part in wave_BT.split(self._at_once or len(wave_BT))])

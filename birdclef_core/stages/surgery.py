@@ -1,7 +1,7 @@
-"""Weights from one stage to the next: whatever depends on the label space moves by species, the rest exactly.
+"""Moves weights from one stage to the next: what depends on the label space by species, everything else exactly.
 
-Which parameters depend on the label space is not a list of names: it is seen by building the model twice with
-different numbers of classes and comparing shapes.
+There is no list of the parameters that depend on the label space: the model is built twice, with different numbers of classes, and
+the shapes are compared.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,19 @@ from birdclef_core.taxonomy import LabelSpace
 
 @dataclass(frozen=True, kw_only=True)
 class SurgeryReport:
-    """What became of each entry of the parent's state."""
+    """What was done with each entry of the parent's state."""
 
     exact: tuple[str, ...]
+    """Entries that were copied."""
     by_species: tuple[str, ...]
-    """Entries whose rows of shared species were carried over."""
+    """Entries of which the rows of shared species were copied."""
     reinitialised: tuple[str, ...]
-    """Entries of the new model that took nothing from the parent."""
+    """Entries of the new model that have their new values."""
     species_carried: int
     species_new: int
 
     def summary(self) -> str:
+        """Return one line for the stage's record."""
         return (
             f"{len(self.exact)} entries carried over exactly, {len(self.by_species)} by species "
             f"({self.species_carried} species known, {self.species_new} new), {len(self.reinitialised)} re-initialised"
@@ -35,9 +37,9 @@ class SurgeryReport:
 
 
 def label_axes(build: Callable[[int], nn.Module]) -> dict[str, int]:
-    """Axis of every state entry whose shape follows the number of classes; `build(num_classes)` makes the model.
+    """Return the axis of every state entry whose shape depends on the number of classes; `build(num_classes)` makes the model.
 
-    The models are built on the meta device: no memory, no random numbers.
+    The models are built on the meta device, which takes no memory and no random numbers.
     """
     with torch.device("meta"):
         small, large = build(2).state_dict(), build(3).state_dict()
@@ -58,17 +60,17 @@ def transfer(
     space: LabelSpace,
     head_transfer: HeadTransfer,
 ) -> SurgeryReport:
-    """Loads `parent` into `model` in place.
+    """Load `parent` into `model` in place.
 
-    Rows of species that both label spaces have are carried over, unless `head_transfer` is `drop` and the label space
-    changes: then every label-dependent entry keeps its fresh values, as in the original solution.
+    Rows of species that both label spaces have are copied. If `head_transfer` is `drop` and the label space changes, every entry that
+    depends on it keeps its new values instead, as in the 2023 solution.
 
-    Raises StoreError when the two models differ in anything else than their label space.
+    Raises StoreError when the two models differ in anything but their label spaces.
     """
     state = model.state_dict()
     if state.keys() != parent.keys():
         odd = sorted(state.keys() ^ parent.keys())[:5]
-        raise StoreError(f"Parent and child must have the same entries, but differ in {', '.join(odd)}; is the model the same?")
+        raise StoreError(f"Parent and child must have the same entries, but differ in {', '.join(odd)}; is it the same model?")
     shared = space.columns_in(parent_space)
     same_space = space.species == parent_space.species
     exact, by_species, reinitialised = [], [], []

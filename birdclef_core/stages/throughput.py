@@ -1,6 +1,6 @@
-"""Where the time of an epoch went: the device, waiting for data, or neither; and what would help.
+"""Measures where the time of an epoch goes: to the device, to waiting for data, or to neither.
 
-Times are taken without waiting for the device: on a GPU by events that are read when the epoch is over.
+The measurement does not wait for the device: on a GPU it records events, which are read when the epoch is over.
 """
 
 import resource
@@ -14,10 +14,11 @@ import torch
 from birdclef_core.data.feed import TrainFeed
 
 _SHARE_OF_NOTE = 0.1
+"""From this share of the time on, waiting for clips is reported."""
 
 
 class StepClock:
-    """Time that a device spends on steps."""
+    """Measures the time that a device spends on steps."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -26,7 +27,7 @@ class StepClock:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Around a step."""
+        """Measure the step within the block."""
         if self._device.type != "cuda":
             started = time.perf_counter()
             yield
@@ -39,7 +40,7 @@ class StepClock:
         self._events.append((begin, end))
 
     def total_s(self) -> float:
-        """Seconds of all steps so far. Waits for the device."""
+        """Return the seconds of all steps so far. Waits for the device."""
         if self._events:
             self._events[-1][1].synchronize()
             self._seconds += sum(begin.elapsed_time(end) for begin, end in self._events) / 1000
@@ -49,16 +50,18 @@ class StepClock:
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """How an epoch's training, or a part of it, went by."""
+    """Clips and times of the training of an epoch, or of a part of it."""
 
     clips: int = 0
+    """Clips that were trained on."""
     train_s: float = 0.0
+    """Elapsed time."""
     waited_s: float = 0.0
-    """Time in which training stood still for data."""
+    """Time in which training waited for clips."""
     device_s: float = 0.0
     """Time in which the device worked on steps."""
     reader_s: float = 0.0
-    """Time that the threads that read clips were busy, added up."""
+    """Time in which the threads that read clips worked, summed over threads."""
 
     def __add__(self, other: "Throughput") -> "Throughput":
         return Throughput(**{item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)})
@@ -74,16 +77,16 @@ class Throughput:
 
 
 class EpochMeter:
-    """Measures an epoch's training from where it begins or goes on."""
+    """Measures the training of an epoch from where it starts or continues."""
 
     def __init__(self, feed: TrainFeed, device: torch.device, before: Throughput) -> None:
-        """`before` is what of the epoch was done before an interruption."""
+        """Start measuring. `before` is the part of the epoch that was done before an interruption."""
         self._feed, self._before = feed, before
         self.clock = StepClock(device)
         self._started, self._stats = time.perf_counter(), feed.stats
 
     def so_far(self, clips: int) -> Throughput:
-        """All of the epoch up to now, of which `clips` clips since this meter began. Waits for the device."""
+        """Return the throughput of the epoch up to now; `clips` of its clips came since this meter started. Waits for the device."""
         device_s = self.clock.total_s()
         stats = self._feed.stats - self._stats
         train_s = time.perf_counter() - self._started
@@ -92,13 +95,13 @@ class EpochMeter:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begins a new peak, where the device can."""
+    """Reset the peak of memory use, where the device can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory in use since the last reset: of the GPU by this process; without a GPU, of the process in its life."""
+    """Return the peak memory use: of this process on the GPU since the last reset; without a GPU, of the process since its start."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

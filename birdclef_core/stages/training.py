@@ -1,7 +1,7 @@
-"""Trains one stage: from its parent's weights (or an encoder's) to a published store entry, one epoch at a time.
+"""Trains one stage: from its parent's weights (or an encoder's) to a published stage, one epoch at a time.
 
-Every random number comes from (stage seed, epoch, step), so a stage that goes on after an interruption computes what it
-would have computed without one.
+Every random number comes from stage seed, epoch and step, so an interrupted stage that continues computes the same as one that was
+not interrupted.
 """
 
 import platform
@@ -52,16 +52,16 @@ from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.taxonomy import LabelSpace
 
 SCORE = "cmap_pad5"
-"""What an early stop goes by, in the stage's own label space."""
+"""The score that decides on an early stop, in the stage's own label space."""
 SOUNDSCAPES = "soundscapes/"
-"""What the names of scores on labelled soundscapes begin with."""
+"""Prefix of the names of scores on labelled soundscapes."""
 SHOWN_S = 30.0
-"""As much of a recording is shown in a report."""
+"""Longest part of a recording that a report shows, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageTask:
-    """One stage to be trained: what, from where, under which id."""
+    """A stage to be trained: under which id, from which weights, with which settings."""
 
     stage_id: str
     parent_id: str | None
@@ -70,17 +70,17 @@ class StageTask:
     config: StageConfig
     pretrained: PretrainedWeights
     identity: dict[str, Any]
-    """What the stage id is the hash of."""
+    """Everything that the stage id is the hash of."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """Recordings and where their decoded samples are."""
+    """Recordings, and the caches of their decoded audio."""
 
     dataset: Dataset
     cache: WaveCache
     soundscape_cache: WaveCache | None = None
-    """Of the labelled soundscapes, where the dataset has some."""
+    """Cache of the labelled soundscapes; None: the dataset has none."""
 
     def label_space(self, config: StageConfig) -> LabelSpace:
         return self.dataset.all_species if config.label_space == "all" else self.dataset.target_species
@@ -100,23 +100,23 @@ def train_stage(
     on_note: Callable[[str], None] = _say_nothing,
     trained_by: str = "",
 ) -> Iterator[EpochMetrics]:
-    """Trains the stage, yields after every epoch, and publishes it after the last.
+    """Train the stage, yield after every epoch, and publish it after the last one.
 
-    A checkpoint is written before each yield and on a timer within long epochs; if one is there at the start, the stage goes
-    on from it. The weights published are those of the last epoch, unless the config asks for an average or an early stop: the
-    cosine schedule ends there, and choosing an epoch by its validation score would flatter the score.
+    A checkpoint is written before each yield, and at intervals within long epochs. If there is one at the start, the stage continues
+    from it. The published weights are those of the last epoch, unless the config asks for an average or an early stop: the cosine
+    schedule ends there, and a score by which an epoch was chosen would be too optimistic.
 
-    `stop` is asked after every step. `on_note` is told what the user should know (memory that did not suffice, for one).
-    `trained_by` is kept in the stage's record.
+    `stop` is called after every step. `on_note` is called with what the user should know, such as too little memory. `trained_by` is
+    kept in the stage's record.
 
-    Raises TrainingError on a loss that is not finite, StoreError when the parent is not in the store, and StageInterrupted
-    when `stop` gave a reason: the checkpoint is written then.
+    Raises TrainingError for a loss that is not finite, StoreError when the parent is not in the store, and StageInterrupted when
+    `stop` gives a reason, after the checkpoint has been written.
     """
     return _StageTraining(task, data, store, device, stop, on_note, trained_by).run()
 
 
 class _StageTraining:
-    """The state of one stage in training."""
+    """A stage in training."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class _StageTraining:
                     return
 
     def _epoch(self, feed: TrainFeed, scorer: Scorer, windows: EvaluationWindows, epoch: int) -> tuple[EpochMetrics, np.ndarray]:
-        """Trains and scores an epoch, and counts it as done."""
+        """Train and score an epoch, and count it as done."""
         counters, config = self.counters, self.config
         spent_before_s, started = counters.under_way.train_s, time.perf_counter()
         reset_peak_memory(self.device)
@@ -226,7 +226,7 @@ class _StageTraining:
         return metrics, scores_RC
 
     def _train(self, feed: TrainFeed, epoch: int) -> tuple[float, Throughput]:
-        """Trains an epoch from where it is; its mean loss, and how it went by."""
+        """Train an epoch from the current step on. Return its mean loss and its throughput."""
         config, counters = self.config, self.counters
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_learning_rate(config, epoch)
@@ -256,13 +256,13 @@ class _StageTraining:
                 raise StageInterrupted(
                     f"Stage {config.name} was interrupted in epoch {epoch + 1}, step {counters.step}: {reason}"
                 )
-        # One synchronisation an epoch: losses stay on the device until here.
+        # The only wait for the device in an epoch: losses stay on the device until here.
         mean_loss = float(self.losses.all().mean())
         counters.under_way = so_far()
         return mean_loss, counters.under_way
 
     def _score(self, scorer: Scorer, epoch: int) -> np.ndarray:
-        """Probabilities by the weights as they would be published now."""
+        """Probabilities with the weights that would be published now."""
         try:
             with self.candidate.in_model():
                 return scorer.scores(f"epoch {epoch + 1} of stage {self.config.name}", self.stop)
@@ -271,8 +271,10 @@ class _StageTraining:
             raise
 
     def _soundscape_scores(self) -> dict[str, float]:
-        """`soundscapes/...`: scores of the weights to be published on the labelled windows, each heard alone; nothing where there
-        are none, or none with a target species, or the stage learns another label space."""
+        """Scores of the weights to be published on labelled windows of soundscapes, as `soundscapes/...`; each window is scored alone.
+
+        Empty if there are no windows, none has a target species, or the stage learns another label space.
+        """
         data, config = self.data, self.config
         if data.dataset.soundscapes is None or data.soundscape_cache is None or config.label_space != "target":
             return {}
@@ -289,7 +291,7 @@ class _StageTraining:
         return {f"{SOUNDSCAPES}{name}": value for name, value in scores.items()}
 
     def _save_checkpoint(self) -> None:
-        """Writes a checkpoint. Raises TrainingError, and writes none, when a loss was not finite."""
+        """Write a checkpoint. Raises TrainingError, and writes none, when a loss was not finite."""
         counters = self.counters
         counters.checkpoints += 1
         counters.micro_batch_size = self.step.micro_batch_size
@@ -318,7 +320,7 @@ class _StageTraining:
 
     @torch.inference_mode()
     def _spectrogram(self, row: int) -> tuple[np.ndarray, float]:
-        """(db_FN, seconds) of the beginning of a recording."""
+        """Spectrogram db_FN of the beginning of a recording, and its seconds."""
         cache = self.data.cache
         num_samples = min(cache.num_samples(row), round(SHOWN_S * SAMPLE_RATE_HZ)) or self.config.clip_samples
         wave_T = np.zeros(num_samples, np.int16)
@@ -348,7 +350,7 @@ class _StageTraining:
 
 
 def environment(device: torch.device) -> dict[str, str]:
-    """What a result may depend on beyond its identity: versions, the device, and threads, which add up in another order."""
+    """Return what a result may depend on beyond its identity: versions, device, and number of threads (it changes the order of sums)."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -360,7 +362,7 @@ def environment(device: torch.device) -> dict[str, str]:
 
 
 def _cpu_name() -> str:
-    """As Linux knows it; elsewhere the architecture."""
+    """Name of the CPU as Linux has it; on other systems the architecture."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text().splitlines() if facts.is_file() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,7 +1,7 @@
-"""One step of training: a batch from the feed, through augmentation, spectrogram, model and loss, to new weights.
+"""One step of training, from a batch of the feed to new weights: augmentation, spectrogram, model, loss.
 
-Nothing in it waits for the device. Mixing works on the whole batch; the model may take it in micro-batches, whose gradients
-add up to those of the batch's loss.
+Nothing in it waits for the device. Mixing works on the whole batch. The model may take the batch in micro-batches, whose gradients add
+up to those of the batch's loss.
 
 Shapes: B clips, T samples, F mel bins, N frames, K channels, C species.
 """
@@ -27,7 +27,7 @@ from birdclef_core.stages.precision import Arithmetic
 
 @dataclass(frozen=True)
 class ReadyBatch:
-    """What the model learns from, on its device, all float32."""
+    """A batch as the model takes it: on its device, in float32."""
 
     mel_BKFN: Tensor
     target_BC: Tensor
@@ -35,7 +35,7 @@ class ReadyBatch:
 
 
 class TrainingStep:
-    """Takes steps with a model and its optimiser. When memory does not suffice, it goes on with smaller micro-batches."""
+    """Trains a model with its optimiser, one batch at a time. If memory is too small, it continues with smaller micro-batches."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class TrainingStep:
         self._statistics = _Snapshot([tensor for name, tensor in model.state_dict().items() if name not in parameters])
 
     def __call__(self, batch: TrainBatch, seed: int) -> Tensor:
-        """The loss of the batch, a scalar on the device. All that is drawn comes from `seed`.
+        """Train on a batch, and return its loss, a scalar on the device. All random numbers come from `seed`.
 
         Raises TrainingError when a single clip does not fit into memory.
         """
@@ -67,7 +67,7 @@ class TrainingStep:
         return loss
 
     def rehearse(self, batch: TrainBatch) -> float:
-        """Seconds that a step without the optimiser takes; leaves no trace. Waits for the device."""
+        """Return the seconds of a step without the optimiser, which changes nothing. Waits for the device."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         started = time.perf_counter()
@@ -78,10 +78,10 @@ class TrainingStep:
         return seconds
 
     def _accumulate_within_memory(self, batch: TrainBatch, seed: int) -> Tensor:
-        """`_accumulate`, with smaller micro-batches until they fit; what did not fit leaves no trace."""
+        """Call `_accumulate` with smaller micro-batches until they fit. What did not fit changes nothing."""
         self._statistics.take()
         while True:
-            # The handler is left before the next try: it holds on to the failed one's tensors.
+            # The next try is outside the handler, which keeps the tensors of the failed one in memory.
             try:
                 return self._accumulate(batch, seed)
             except torch.OutOfMemoryError:
@@ -90,7 +90,7 @@ class TrainingStep:
             self._halve(len(batch.wave_BT))
 
     def _accumulate(self, batch: TrainBatch, seed: int) -> Tensor:
-        """Gradients of the batch's loss in the parameters; the loss."""
+        """Compute the gradients of the batch's loss, and return the loss."""
         self._optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(seed)
         ready = self.prepare(batch, torch.Generator().manual_seed(seed))
@@ -108,20 +108,20 @@ class TrainingStep:
         return torch.stack(losses).sum()
 
     def prepare(self, batch: TrainBatch, generator: torch.Generator) -> ReadyBatch:
-        """The batch with noise, augmentation and mixing, as spectrograms."""
+        """Return the batch with noise, augmentation and mixing, as spectrograms."""
         config = self._config
         wave_BT = augmented_waves(batch, config.augment, self._device, generator, self._waves)
         target_BC = batch.target_BC.to(self._device, non_blocking=True)
         weight_B = batch.weight_B.to(self._device, non_blocking=True)
         wave_BT, target_BC, weight_B = mix_waves(wave_BT, target_BC, weight_B, config.mixing, generator)
-        # In micro-batches too: a spectrum takes several times the memory of its waves.
+        # In micro-batches too: a spectrum takes several times as much memory as its waves.
         db_BFN = torch.cat([self._model.wave_to_db(part) for part in wave_BT.split(self.micro_batch_size)])
         db_BFN = augment_mel_db(db_BFN, config.augment, self._model.config.spectrogram, generator)
         mixed = mix_spectrograms(self._model.db_to_channels(db_BFN), target_BC, weight_B, config.mixing, generator)
         return ReadyBatch(*mixed)
 
     def _loss(self, mel_BKFN: Tensor, target_BC: Tensor, weight_B: Tensor, total_weight: Tensor) -> Tensor:
-        """What a micro-batch contributes to the loss of the batch."""
+        """Contribution of a micro-batch to the loss of its batch."""
         with self._arithmetic.autocast():
             output = self._model(mel_BKFN)
         if self._config.loss == "bce":
@@ -140,17 +140,17 @@ class TrainingStep:
             )
         self.micro_batch_size = -(-size // 2)
         self._on_note(
-            f"Stage {self._config.name}: out of memory with {size} clips at once; it goes on with {self.micro_batch_size}, and the "
-            f"same batch of {batch_size}. BatchNorm sees the smaller number: --set {self._config.name}.micro_batch_size="
-            f"{self.micro_batch_size} says so from the start."
+            f"Stage {self._config.name}: out of memory with {size} clips at once; it continues with {self.micro_batch_size}, and the "
+            f"same batch of {batch_size}. BatchNorm then takes its statistics from fewer clips; --set {self._config.name}."
+            f"micro_batch_size={self.micro_batch_size} does so from the start."
         )
 
 
 class _Snapshot:
-    """BatchNorm statistics as they were before a step, so that one that ran out of memory leaves no trace."""
+    """A copy of the BatchNorm statistics before a step, to restore them when the step runs out of memory."""
 
     def __init__(self, tensors: list[Tensor]) -> None:
-        # A list of one type is copied in one go on a GPU.
+        # A GPU copies a list of tensors of one type at once.
         real, counters = ([t for t in tensors if t.is_floating_point() == is_real] for is_real in (True, False))
         self._pairs = [([torch.empty_like(t) for t in part], part) for part in (real, counters) if part]
 
@@ -166,9 +166,9 @@ class _Snapshot:
 def augmented_waves(
     batch: TrainBatch, config: AugmentConfig, device: torch.device, generator: torch.Generator, buffers: WaveBuffers
 ) -> Tensor:
-    """wave_BT of a batch as float32 on the device, with its noise and what `config` asks for.
+    """Return wave_BT of a batch as float32 on the device, with its noise and the augmentation of `config`.
 
-    On a CPU it lies in memory from `buffers`: fresh memory would cost more than all that is done to it.
+    On a CPU it is in memory from `buffers`: new memory would cost more than the augmentation.
     """
     if device.type == "cpu":
         wave_BT = _noisy_clip_by_clip(batch, buffers.take(*batch.wave_BT.shape))
@@ -181,7 +181,7 @@ def augmented_waves(
 
 
 def _noisy_clip_by_clip(batch: TrainBatch, out_BT: Tensor) -> Tensor:
-    """The clips with their noise in `out_BT`; one after the other, as the processor's cache holds a clip and no batch."""
+    """Write the clips with their noise into `out_BT`, one by one: a CPU's cache can hold a clip, but not a batch."""
     own_noise = noise_by_clip(len(out_BT), batch.noise_clip_M)
     for wave_T, out_T, own in zip(batch.wave_BT, out_BT, own_noise, strict=True):
         add_noise_to_clip_(to_float(wave_T, out_BT.device, out_T), own, batch.noise_wave_MT, batch.noise_snr_db_M)
@@ -189,5 +189,5 @@ def _noisy_clip_by_clip(batch: TrainBatch, out_BT: Tensor) -> Tensor:
 
 
 def to_float(wave: Tensor, device: torch.device, out: Tensor | None = None) -> Tensor:
-    """Samples in int16 steps as float32 in [-1, 1) on the device, in `out` if that is given."""
+    """Return int16 samples as float32 in [-1, 1) on the device, written into `out` if it is given."""
     return torch.mul(wave.to(device, non_blocking=True), 1 / INT16_SCALE, out=out)

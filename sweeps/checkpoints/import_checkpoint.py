@@ -1,4 +1,4 @@
-"""`birdclef store import`: which model a checkpoint of one's own is of, said by the name of its recipe."""
+"""Imports a user's checkpoint into the store (`birdclef store import`). Its recipe says which model it is of."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,10 +24,14 @@ def import_stage(
     small: bool,
     settings: Mapping[str, object],
 ) -> str:
-    """Takes a checkpoint into the store; gives its stage id. Raises InputError when a file or the recipe is not there."""
+    """Import a checkpoint into the store, and return its stage id.
+
+    `small`: its model is that of the small budget. `settings` are as in `--set`. Raises InputError when a file or the recipe does not exist,
+    and as `import_checkpoint` does.
+    """
     for what, file in (("checkpoint", path), ("list of species", species)):
         if not file.is_file():
-            raise InputError(f"The {what} must be a file, but {file} is none.")
+            raise InputError(f"The {what} must be a file that exists, but {file} is not.")
     found = override(load_search(search), settings)
     known = [item.name for item in found.recipes]
     if recipe not in known:

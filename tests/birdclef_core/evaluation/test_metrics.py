@@ -108,10 +108,10 @@ def test_chance_is_the_mean_over_all_rankings() -> None:
 @pytest.mark.parametrize(
     ("truth", "scores", "message"),
     [
-        (np.array([[0.9, 1.0]]), np.ones((1, 2)), r"0 or 1, but holds \[0\.9\]"),
+        (np.array([[0.9, 1.0]]), np.ones((1, 2)), r"0 or 1, but has \[0\.9\]"),
         (np.zeros((0, 3)), np.zeros((0, 3)), r"shape is \(0, 3\)"),
         (np.ones((2, 3)), np.ones((3, 2)), r"shape of the truth, \(2, 3\), but have \(3, 2\)"),
-        (np.ones((2, 1)), np.array([[np.nan], [1.0]]), "1 of 2 rows hold NaN"),
+        (np.ones((2, 1)), np.array([[np.nan], [1.0]]), "1 of 2 rows have NaN"),
     ],
 )
 def test_wrong_input_is_named(truth: np.ndarray, scores: np.ndarray, message: str) -> None:

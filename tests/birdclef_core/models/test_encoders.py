@@ -46,7 +46,7 @@ def test_refuses_an_encoder_of_one_size_with_its_reason(encoder: str) -> None:
 
 
 def test_unknown_name_is_refused_with_its_neighbours() -> None:
-    with pytest.raises(InputError, match=r"'resnet34z' is none\. Near it: .*resnet34"):
+    with pytest.raises(InputError, match=r"'resnet34z' is not\. Similar names: .*resnet34"):
         resolve_pretrained("resnet34z", "auto")
 
 

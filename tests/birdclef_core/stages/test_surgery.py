@@ -88,7 +88,7 @@ def test_the_same_label_space_moves_all_exactly_even_with_drop():
 
 
 def test_another_model_is_refused():
-    with pytest.raises(StoreError, match="is the model the same"):
+    with pytest.raises(StoreError, match="is it the same model"):
         transfer(
             Detector(config("sed"), 3).state_dict(),
             Detector(config("cnn"), 3),

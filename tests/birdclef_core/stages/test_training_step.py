@@ -147,7 +147,7 @@ def test_a_step_out_of_memory_is_taken_in_halves_and_leaves_no_trace(monkeypatch
         "Stage train_ce: out of memory with 6 clips at once",
         "Stage train_ce: out of memory with 3 clips at once",
     ]
-    assert "goes on with 2, and the same batch of 6" in notes[1]
+    assert "continues with 2, and the same batch of 6" in notes[1]
     assert "--set train_ce.micro_batch_size=2" in notes[1]
 
 
