@@ -22,8 +22,9 @@ PLACEMENT = (
     "cache_dir",
     "max_store_bytes",
     "tracking_uri",
+    "allow_leaked_scores",
 )
-"""Options that change no result, so that a resumed sweep may run on other machines than before."""
+"""Options that change no result, so they may be given with `--resume`, for other machines than before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,8 @@ class SweepOptions:
     """A data folder in the layout of BirdCLEF; None: the synthetic demo set."""
     from_stage: str | None = None
     """The start stage: a reference as the user gave it, or the complete stage id once it has been looked up."""
+    allow_leaked_scores: bool = False
+    """Whether the start stage may have been trained on validation recordings; all scores are marked then."""
     samples: int | None = None
     """Number of trials; of an extension, number of further trials."""
     budget: str | None = None
@@ -73,6 +76,7 @@ class SweepOptions:
 
     def __post_init__(self) -> None:
         rules = (
+            ("--allow-leaked-scores only with --from-stage", self.from_stage, self.from_stage or not self.allow_leaked_scores),
             ("--samples >= 1", self.samples, self.samples is None or self.samples >= 1),
             ("--seed >= 0", self.seed, self.seed >= 0),
             ("--gpus-per-trial >= 0", self.gpus_per_trial, self.gpus_per_trial is None or self.gpus_per_trial >= 0),

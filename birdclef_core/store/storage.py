@@ -125,25 +125,33 @@ class Storage:
 
         With `defaults`, a field that is missing takes its default. Raises FileContentError as `from_json` does.
         """
+        content = self.read_bytes(name)
+        return None if content is None else from_json(kind, content, file=self.path(name), defaults=defaults)
+
+    def read_bytes(self, name: str) -> bytes | None:
+        """Return the content of a file; None when the file does not exist."""
         try:
             with self.filesystem.open_input_stream(self.path(name)) as stream:
-                content = stream.read()
+                return bytes(stream.read())
         except FileNotFoundError:
             return None
-        return from_json(kind, content, file=self.path(name), defaults=defaults)
 
     def write_json(self, name: str, value: Any, *, indent: int | None = None) -> None:
         """Write a value as a JSON file; raises as `to_json`, and replaces the file as `write_text` does."""
         self.write_text(name, to_json(value, indent=indent))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file so that a reader sees the old text or the new one, never a part of one."""
+        """Write a text file in UTF-8, as `write_bytes` does."""
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file so that a reader sees the old content or the new one, never a part of one."""
         path = self.path(name)
         if self.is_local:
             self.filesystem.create_dir(path.rpartition("/")[0])
         target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.is_local else path
         with self.filesystem.open_output_stream(target) as stream:
-            stream.write(text.encode())
+            stream.write(content)
         if self.is_local:
             self.filesystem.move(target, path)
 

@@ -10,6 +10,7 @@ from birdclef_core.errors import StoreError
 from birdclef_core.html.page import render
 from birdclef_core.html.svg import box, drawing, path
 from birdclef_core.store.certificates import Certificate, StageKind, read_certificate
+from birdclef_core.store.leakage import RecordingsReader, TrainedStage
 from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.summary import SCORE
 from sweeps.checkpoints.references import known_record
@@ -34,6 +35,8 @@ class Ancestor:
     """For an adopted stage, the verified proof that the older code trains the same; None where it was not read."""
     certificate_problem: str = ""
     """Why the certificate of an adopted stage does not prove that."""
+    recordings: str = ""
+    """How many recordings trained and scored it and whether its scores are leaked, or why that is not known; empty: not looked up."""
 
 
 def lineage(store: StageStore, stage_id: str, *, verify: bool) -> list[Ancestor]:
@@ -43,7 +46,23 @@ def lineage(store: StageStore, stage_id: str, *, verify: bool) -> list[Ancestor]
     """
     known_record(store, stage_id)
     found = trace(stage_id, store.record, store.check if verify else None)
+    found = _with_recordings(store, found)
     return [_with_certificate(store, ancestor) for ancestor in found] if verify else found
+
+
+def trained_stage(ancestor: Ancestor) -> TrainedStage:
+    """Return an ancestor as the search for leaks takes it."""
+    record = ancestor.record
+    if record is None:
+        return TrainedStage(title=f"stage {ancestor.stage_id[:12]}", data=None)
+    return TrainedStage(title=f"{record.recipe} {record.stage} {record.stage_id[:12]}", data=record.identity.get("data", ""))
+
+
+def _with_recordings(store: StageStore, ancestors: Sequence[Ancestor]) -> list[Ancestor]:
+    reader, stages = RecordingsReader(store.storage), [trained_stage(ancestor) for ancestor in ancestors]
+    return [
+        replace(ancestor, recordings=reader.describe(stages[index], stages[:index])) for index, ancestor in enumerate(ancestors)
+    ]
 
 
 def _with_certificate(store: StageStore, ancestor: Ancestor) -> Ancestor:
@@ -116,6 +135,7 @@ def _lines(ancestor: Ancestor) -> list[str]:
         f"    config  {shown or 'unknown'}",
         f"    start   {record.surgery}",
         f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}",
+        *([f"    on      {ancestor.recordings}"] if ancestor.recordings else []),
         f"    made    {made}",
         f"    scores  {_scores(record)}",
     ]

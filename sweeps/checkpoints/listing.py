@@ -1,15 +1,23 @@
 """`birdclef store ls|verify|du`: what is in a store, whether it is complete and unchanged, and how many bytes it takes."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
 from birdclef_core.config import STAGE_NAMES
-from birdclef_core.errors import InputError
+from birdclef_core.errors import InputError, StoreError
+from birdclef_core.store.leakage import RecordingsReader, TrainedStage
+from birdclef_core.store.recordings_table import FOLDER as RECORDINGS_FOLDER
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary, files_of, total_bytes
 from sweeps.checkpoints.references import store_of, sweeps_in
 from sweeps.schedule.records import SweepRecords
 from sweeps.wording import bytes_text, format_duration
+
+_LEAK_MARKS = {
+    "*": "* A leaked score: recordings that score this stage, or their authors, trained a stage before it. See birdclef lineage.",
+    "?": "? The score may be leaked: it is not known which recordings trained the stages before it. See birdclef lineage.",
+}
 
 
 def list_stages(storage: Storage) -> list[str]:
@@ -21,8 +29,9 @@ def list_stages(storage: Storage) -> list[str]:
     width = max(8, *(len(item.recipe) for item in summaries.values())) + 2
     ordered = sorted(summaries.values(), key=lambda item: (item.recipe, STAGE_NAMES.index(item.stage), -item.score))
     lines = [f"{'stage':<18}{'recipe':<{width}}{'of':<14}{'score':>7}{'epochs':>8}{'cost':>13}{'size':>11}{'trials':>8}  from"]
+    marks = _leak_marks(storage, summaries)
     for item in ordered:
-        score = "-" if item.score != item.score else f"{item.score:.3f}"
+        score = "-" if item.score != item.score else f"{item.score:.3f}{marks[item.stage_id]}"
         lines.append(
             f"{item.stage_id[:16]:<18}{item.recipe:<{width}}{item.stage:<14}{score:>7}{item.epochs:>8}"
             f"{format_duration(item.cost_s):>13}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>8}  {_start(item)}"
@@ -30,7 +39,32 @@ def list_stages(storage: Storage) -> list[str]:
     total = bytes_text(total_bytes(summaries))
     cost = format_duration(sum(item.cost_s for item in summaries.values()))
     lines.append(f"{len(summaries)} stages, {total}, {cost} of device time. Scores are cmap_pad5 in each stage's label space.")
-    return [*lines, *problems]
+    shown = set(marks.values())
+    return [*lines, *(text for mark, text in _LEAK_MARKS.items() if mark in shown), *problems]
+
+
+def _leak_marks(storage: Storage, summaries: Mapping[str, StageSummary]) -> dict[str, str]:
+    """Return for each stage whether the stages before it leak into its score, as a key of `_LEAK_MARKS`; empty where they do not."""
+    reader = RecordingsReader(store_of(storage).storage)
+
+    @cache
+    def mark(data: str, before: frozenset[str | None]) -> str:
+        try:
+            leak = reader.leak(lambda: reader.recordings(data), data, [TrainedStage(title="", data=other) for other in before])
+        except StoreError:  # its own recordings are not known
+            return "?"
+        return "*" if leak.is_found else "?" if leak.unknown else ""
+
+    return {stage_id: mark(item.data, frozenset(_data_before(item, summaries))) for stage_id, item in summaries.items()}
+
+
+def _data_before(item: StageSummary, summaries: Mapping[str, StageSummary]) -> Iterator[str | None]:
+    """Yield the data fingerprint of each stage before one; None for one that is no longer in the store."""
+    parent_id = item.parent_id
+    while parent_id is not None:
+        parent = summaries.get(parent_id)
+        yield parent.data if parent else None
+        parent_id = parent.parent_id if parent else None
 
 
 def _start(item: StageSummary) -> str:
@@ -62,6 +96,7 @@ def usage_lines(storage: Storage) -> list[str]:
     by_kind: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for stage_id, item in summaries.items():
         by_kind[item.recipe, item.stage].append(sizes["stages", stage_id])
+    tables = [size for (kind, _), size in sizes.items() if kind == RECORDINGS_FOLDER]
     cut_off = [size for (kind, name), size in sizes.items() if kind == "stages" and name not in summaries]
     lines = [_amount(sum(found), len(found), f"{recipe} {stage}") for (recipe, stage), found in sorted(by_kind.items())]
     if linked:
@@ -69,6 +104,7 @@ def usage_lines(storage: Storage) -> list[str]:
     if cut_off:
         lines.append(_amount(sum(cut_off), len(cut_off), "stages that were cut off or set aside"))
     lines.append(_amount(sum(unfinished), len(unfinished), "epoch checkpoints of unfinished stages"))
+    lines.append(_amount(sum(tables), len(tables), "tables of the recordings that stages were trained on"))
     return [*lines, f"{bytes_text(sum(sizes.values())):>11}  in all"]
 
 

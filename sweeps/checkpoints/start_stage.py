@@ -1,14 +1,18 @@
 """Trials that start from a stored stage (`--from-stage`): which recipes can, and which of their stages remain."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
+from birdclef_core.store.leakage import RecordingsReader, find_leak
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.explain import differences
+from sweeps.checkpoints.lineage import trace, trained_stage
 from sweeps.checkpoints.references import resolve, store_of
+from sweeps.execution.recordings_list import RecordingsList
 from sweeps.search.space import Search
 
 SHOWN_FIELDS = 3
@@ -56,6 +60,49 @@ def with_model_of(search: Search, start: StageRecord) -> Search:
             "Give the search, --budget and --set that it was trained with."
         )
     return replace(search, recipes=recipes)
+
+
+class StartLeak:
+    """The leak from a start stage and all its ancestors into the validation recordings of a dataset."""
+
+    def __init__(self, storage: Storage, start: StageRecord, recordings: RecordingsList) -> None:
+        """`storage` holds the sweeps and their store."""
+        store = store_of(storage)
+        self._title, self._recordings = _title(start), recordings
+        self._stages = [trained_stage(ancestor) for ancestor in trace(start.stage_id, store.record)]
+        self._reader = RecordingsReader(store.storage)
+        self.leak = self._reader.leak(lambda: recordings.table, recordings.data_fingerprint, self._stages)
+
+    def refusal(self, fold: int, *, may_change_fold: bool) -> InputError:
+        """Return the error for a sweep whose scores would be leaked, with the numbers and the ways out."""
+        leak, least = self.leak, "at least " if self.leak.unknown else ""
+        validation = f"of the {leak.num_validation} validation recordings of fold {fold}"
+        source = f"{self._title} or a stage that it was trained from"
+        if leak.num_trained:
+            more = f", and {leak.num_by_author} more are by authors of recordings that did" if leak.num_by_author else ""
+            fault = (
+                "A start stage must not have been trained on recordings that score the stages after it, but "
+                f"{least}{leak.num_trained} {validation} trained {source}{more}. A model does better on what it was trained on"
+            )
+        else:
+            fault = (
+                "A start stage must not have been trained on authors whose recordings score the stages after it, but "
+                f"{least}{leak.num_by_author} {validation} are by authors whose other recordings trained {source}. Recordings of one author "
+                "are alike (places, birds, microphone)"
+            )
+        ways = ["another start stage", "or --allow-leaked-scores, which marks every score as leaked"]
+        if may_change_fold and (free := list(self._free_folds())):
+            ways.insert(0, f"--fold {' or '.join(map(str, free))}, whose validation recordings did not train it")
+        return InputError(
+            f"{fault}, so all scores would be too high and could not be compared with others. Ways out: {', '.join(ways)}."
+        )
+
+    def _free_folds(self) -> Iterator[int]:
+        """The folds of the recordings into which there is no leak."""
+        trained = self._reader.trained(self._stages)
+        for fold, table in self._recordings.folds():
+            if not find_leak(table, trained).is_found:
+                yield fold
 
 
 def describe_start(search: Search, start: StageRecord) -> str:

@@ -72,6 +72,13 @@ def _tune_parser() -> argparse.ArgumentParser:
         help=f"start every trial from this stored stage and train only the stages after it; REF is {REFERENCE}, also of a stage that "
         "`birdclef store import` made",
     )
+    known.add_argument(
+        "--allow-leaked-scores",
+        action="store_true",
+        default=None,
+        help="start although the stage of --from-stage was trained on validation recordings or their authors, and mark every score as "
+        "leaked: such scores are too high",
+    )
     plan = parser.add_argument_group("planning")
     plan.add_argument(
         "--plan", action="store_true", help="show what the sweep would train and what it would cost, without training"

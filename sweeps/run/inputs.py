@@ -9,9 +9,12 @@ from birdclef_core.code_version import code_version
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import InputError
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
-from sweeps.checkpoints.start_stage import describe_start
+from birdclef_core.store.leakage import Leak
+from birdclef_core.store.storage import Storage
+from sweeps.checkpoints.start_stage import StartLeak, describe_start
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.recordings import load_recordings
+from sweeps.execution.recordings_list import RecordingsList
 from sweeps.options import SweepOptions
 from sweeps.run.request import SweepRequest
 from sweeps.search.chains import ChainBuilder
@@ -35,16 +38,33 @@ def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -
     return dataset
 
 
+def check_leak(request: SweepRequest, recordings: RecordingsList, say: Callable[[str], None]) -> Leak | None:
+    """Return the leak from the start stage into the validation recordings, and tell the user of it; None without a start stage.
+
+    Raises InputError when there is one and the options do not allow it. What is not known is allowed and marked.
+    """
+    if request.start is None:
+        return None
+    found = StartLeak(Storage.parse(request.options.storage), request.start, recordings)
+    leak = found.leak
+    if leak.is_found and not request.options.allow_leaked_scores:
+        raise found.refusal(request.options.fold, may_change_fold=request.kind == "start")
+    for reason in leak.unknown:
+        say(f"[yellow]It is not known which recordings trained {escape(reason)}.[/yellow]")
+    if leak.is_found:
+        say(f"[yellow]Scores will be too high. Each is marked as {leak.sentence}.[/yellow]")
+    elif leak.unknown:
+        say("[yellow]Scores are too high if validation recordings did. Each is marked as leaked: unknown.[/yellow]")
+    return leak
+
+
 def make_chain_builder(
     request: SweepRequest, search: Search, dataset: Dataset, cache: AudioCache, say: Callable[[str], None]
 ) -> ChainBuilder:
     """Return what makes the chains of a request, and tell the user where the first weights come from.
 
-    Raises InputError when a continued sweep would have other recordings or first weights than before, or when the start stage is
-    damaged.
+    Raises InputError when a continued sweep would have other first weights than before, or when the start stage is damaged.
     """
-    fingerprint = cache.data_fingerprint(dataset)
-    request.check_data(fingerprint)
     start = request.start
     encoders = sorted({recipe.model.encoder for recipe in search.recipes})
     pretrained = {encoder: RANDOM if start else _first_weights(request, encoder) for encoder in encoders}
@@ -58,7 +78,7 @@ def make_chain_builder(
         pretrained=pretrained,
         all_species=dataset.all_species,
         target_species=dataset.target_species,
-        data_fingerprint=fingerprint,
+        data_fingerprint=cache.data_fingerprint(dataset),
         code_version=code_version(),
         start=start.stage_id if start else None,
     )

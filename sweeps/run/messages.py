@@ -52,9 +52,10 @@ def outcome_lines(result: SweepResult, samples: int, folder: Path) -> list[str]:
     if missing > 0 and not result.interrupted:
         lines.append(f"{missing} trials fewer than requested: every point of the search space has been tried.")
     if best := result.best:
+        leaked = f", {result.leaks[best.trial].sentence}" if best.trial in result.leaks else ""
         cmap, chance = (best.metrics.get(f"val/{name}", math.nan) for name in ("cmap", "cmap_chance"))
         lines += [
-            f"Best: {best.trial} ({best.recipe}), val/cmap_pad5 {best.score:.3f}.",
+            f"Best: {best.trial} ({best.recipe}), val/cmap_pad5 {best.score:.3f}{leaked}.",
             f"Its unpadded val/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}).",
             f"Best checkpoint: {result.best_checkpoint}",
             f"All stages as a picture: {folder / 'tree.html'}",

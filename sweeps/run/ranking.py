@@ -1,12 +1,19 @@
 """The trials of a sweep from the best to the worst: as a table for the terminal and in Markdown."""
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from rich.markup import escape
 from rich.table import Table
 
+from birdclef_core.store.leakage import Leak
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import format_duration
+
+Leaks = Mapping[str, Leak]
+"""The leaks into the scores of trials, by the names of the trials that have one."""
+NO_LEAKS: Leaks = MappingProxyType({})
 
 
 def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
@@ -15,15 +22,25 @@ def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
     return finished + [record for record in trials if record.score is None]
 
 
-def ranked_rows(trials: list[TrialRecord]) -> tuple[list[str], list[list[str]]]:
-    """Column names and rows of the ranked table, for the terminal and for Markdown."""
+def ranked_rows(trials: list[TrialRecord], leaks: Leaks) -> tuple[list[str], list[list[str]]]:
+    """Column names and rows of the ranked table, for the terminal and for Markdown. Leaked scores have the stars of `leak_lines`."""
     columns = ["trial", "recipe", "status", "cmap_pad5", "cmap", "lrap", "spent", "saved"]
-    rows = []
+    rows, stars = [], _stars(leaks)
     for record in ranking(trials):
-        scores = [f"{record.metrics[f'val/{name}']:.3f}" if record.score is not None else "" for name in columns[3:6]]
+        mark = stars[leaks[record.trial]] if record.trial in leaks else ""
+        scores = [f"{record.metrics[f'val/{name}']:.3f}{mark}" if record.score is not None else "" for name in columns[3:6]]
         costs = [format_duration(record.cost_s), format_duration(record.saved_s)]
         rows.append([record.trial, record.recipe, record.status, *scores, *costs])
     return columns, rows
+
+
+def leak_lines(leaks: Leaks) -> list[str]:
+    """Return a line for each kind of leak, with the stars of its scores."""
+    return [f"{stars} {leak.sentence}" for leak, stars in _stars(leaks).items()]
+
+
+def _stars(leaks: Leaks) -> dict[Leak, str]:
+    return {leak: "*" * (number + 1) for number, leak in enumerate(dict.fromkeys(leaks.values()))}
 
 
 def best_by_end(trials: list[TrialRecord]) -> str:
@@ -39,9 +56,9 @@ def best_by_end(trials: list[TrialRecord]) -> str:
     return f"Trials end with different stages: {ends}."
 
 
-def ranked_table(trials: list[TrialRecord]) -> Table:
+def ranked_table(trials: list[TrialRecord], leaks: Leaks = NO_LEAKS) -> Table:
     """The ranked table for the terminal."""
-    columns, rows = ranked_rows(trials)
+    columns, rows = ranked_rows(trials, leaks)
     table = Table(title="\nTrials, best first", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
     for name in columns:
         table.add_column(
@@ -52,12 +69,18 @@ def ranked_table(trials: list[TrialRecord]) -> Table:
     return table
 
 
-def ranked_markdown(trials: list[TrialRecord]) -> str:
-    """The ranked table in Markdown, with the reason of each trial that has one."""
-    columns, rows = ranked_rows(trials)
+def ranked_markdown(trials: list[TrialRecord], leaks: Leaks = NO_LEAKS) -> str:
+    """The ranked table in Markdown, with the reason of each trial that has one, and the leaks below it."""
+    columns, rows = ranked_rows(trials, leaks)
     reasons = [record.reason for record in ranking(trials)]
     table = ([*columns, "reason"], ["---"] * (len(columns) + 1), *([*row, why] for row, why in zip(rows, reasons, strict=True)))
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in table)
+    lines = ["| " + " | ".join(_escaped(cell) for cell in cells) + " |" for cells in table]
+    return "\n".join([*lines, *(f"\n{_escaped(line)}" for line in leak_lines(leaks))])
+
+
+def _escaped(text: str) -> str:
+    """Text that stands for itself in a table of Markdown."""
+    return text.replace("|", "\\|").replace("*", "\\*")
 
 
 def early_endings(trials: list[TrialRecord]) -> list[str]:

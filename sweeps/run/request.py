@@ -11,6 +11,7 @@ from birdclef_core.code_version import code_version
 from birdclef_core.errors import InputError
 from birdclef_core.json_files import from_json, to_json
 from birdclef_core.recipes import small_budget
+from birdclef_core.store.leakage import Leak
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.start_stage import find_start, start_after, with_model_of
@@ -125,7 +126,15 @@ class SweepRequest:
                 "species, noise or --max-seconds-per-recording differ). Put them back, or start a new sweep with --search and --data."
             )
 
-    def begin(self, search: Search, *, budget: str, data_fingerprint: str, pretrained: Mapping[str, str]) -> SweepRecord:
+    def begin(
+        self,
+        search: Search,
+        *,
+        budget: str,
+        data_fingerprint: str,
+        pretrained: Mapping[str, str],
+        leak: Leak | None = None,
+    ) -> SweepRecord:
         """Write in the sweep's record that the request is being carried out, and return the record."""
         samples, start, now = self.samples(budget), self.start, _now()
         # The complete id of the start stage: a reference, such as a sweep's best trial, may mean another stage later.
@@ -145,6 +154,7 @@ class SweepRequest:
                 git_commit=git_commit(),
             )
             parts = (*parts, part)
+        parts = (*parts[:-1], replace(parts[-1], leak=leak))
         record = SweepRecord(
             version=VERSION,
             name=self.name,

@@ -19,12 +19,14 @@ from rich.markup import escape
 
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import BirdclefError, InputError
+from birdclef_core.store.leakage import Leak
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.actor import TrialActor, WorkerContext
 from sweeps.execution.cluster import Slots, connect, make_slots, ray_log
 from sweeps.execution.recordings import audio_cache
+from sweeps.execution.recordings_list import RecordingsList
 from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.plan.picture import plan_page
@@ -33,8 +35,8 @@ from sweeps.plan.planner import PlanFigures, Planner, against_actual, load_plan,
 from sweeps.plan.text import plan_lines
 from sweeps.run import messages
 from sweeps.run.console import SweepConsole
-from sweeps.run.inputs import load_data, make_chain_builder
-from sweeps.run.ranking import early_endings, ranked_markdown, ranked_table
+from sweeps.run.inputs import check_leak, load_data, make_chain_builder
+from sweeps.run.ranking import early_endings, leak_lines, ranked_markdown, ranked_table
 from sweeps.run.request import SweepRequest, extend_request, new_request, plan_request, resume_request
 from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
@@ -45,7 +47,7 @@ from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.connect import check_state, make_tracker
 from sweeps.tracking.events import SweepFinished, SweepStarted, Tracker
-from sweeps.tracking.observer import TrackingObserver
+from sweeps.tracking.observer import TrackingObserver, leak_tags
 
 MAX_WORKER_LOSSES = 3
 DELIVERY_TIMEOUT_S = 30.0
@@ -88,6 +90,10 @@ class _Inputs:
     budget: str
     samples: int
     """How many trials the sweep is to have in all."""
+    recordings: RecordingsList
+    """The recordings as the store keeps them, to know later what trained a stage."""
+    leak: Leak | None
+    """The validation recordings that trained the start stage; None without a start stage."""
 
 
 class _Driver:
@@ -122,6 +128,8 @@ class _Driver:
         check_state(self.options.tracking_uri, self.local_dir)
         with self._inputs(self._make_place, only_driver=True) as inputs:
             record = self._begin(inputs)
+            with self.console.status("Reading what tells recordings apart"):
+                inputs.recordings.keep()
             self.cache.build_and_say(inputs.dataset, self.console)
             started = time.monotonic()
             if planned is None:
@@ -145,13 +153,25 @@ class _Driver:
         request = self.request
         request.check_search()
         dataset = load_data(self.options, self.local_dir, self._say)
+        fingerprint = self.cache.data_fingerprint(dataset)
+        request.check_data(fingerprint)
+        recordings = RecordingsList(self.store.storage, dataset, fingerprint)
+        leak = check_leak(request, recordings, self._say)
         folder = make_place()
         folder.mkdir(parents=True, exist_ok=True)
         with self._lease(only_driver), ray_log(folder / "ray.log"), connect(self.options.address):
             slots = make_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = request.budget(has_gpus=bool(slots.gpus_per_trial))
             chains = make_chain_builder(request, request.search(budget), dataset, self.cache, self._say)
-            yield _Inputs(dataset=dataset, chains=chains, slots=slots, budget=budget, samples=request.samples(budget))
+            yield _Inputs(
+                dataset=dataset,
+                chains=chains,
+                slots=slots,
+                budget=budget,
+                samples=request.samples(budget),
+                recordings=recordings,
+                leak=leak,
+            )
 
     def _make_place(self) -> Path:
         """The sweep's local folder. Raises InputError where nothing can be written: no such bucket, no access, no room."""
@@ -215,6 +235,7 @@ class _Driver:
             budget=inputs.budget,
             data_fingerprint=chains.data_fingerprint,
             pretrained={} if chains.start else {encoder: weights.name for encoder, weights in chains.pretrained.items()},
+            leak=inputs.leak,
         )
 
     # The trials.
@@ -228,6 +249,7 @@ class _Driver:
             "birdclef.sweep": self.name,
             "birdclef.data": inputs.dataset.fingerprint[:16],
             "birdclef.code": chains.code_version,
+            **leak_tags(inputs.leak),
         }
         tracking = TrackingObserver(tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags)
         with SweepConsole(self.console, book, samples) as terminal:
@@ -238,7 +260,7 @@ class _Driver:
             if coordinator.incomparable:
                 self._say(messages.incomparable_line(len(coordinator.incomparable), len(self.request.known)))
             # The sweep's first search names the experiment, also when it is extended with another: its trials stay together.
-            tracker.log(SweepStarted(sweep=self.name, search=record.search, tags=tags, note=self._note(chains, samples)))
+            tracker.log(SweepStarted(sweep=self.name, search=record.search, tags=tags, note=self._note(inputs)))
             interrupted = self._fit(coordinator, inputs)
         return self._conclude(coordinator, record, tracker, interrupted), store_budget
 
@@ -300,13 +322,14 @@ class _Driver:
     def _conclude(self, coordinator: Coordinator, record: SweepRecord, tracker: Tracker, interrupted: bool) -> SweepResult:
         """Write the result, send it to the tracker and print it. Raises BirdclefError when no trial has finished."""
         trials = list(coordinator.trials.values())
-        result = sweep_result(self.name, trials, self.store, interrupted=interrupted)
+        result = sweep_result(record, trials, self.store, interrupted=interrupted)
         state: State = "interrupted" if interrupted else "finished" if result.best else "failed"
         self.request.end(record, state, trials=len(trials))
         folder = self.local_dir / RESULT_FOLDER
         write_result(folder, result, self.store)
-        tracker.log(SweepFinished(status=state, table_markdown=ranked_markdown(trials), artifacts=folder.name))
-        self.console.print(ranked_table(trials))
+        tracker.log(SweepFinished(status=state, table_markdown=ranked_markdown(trials, result.leaks), artifacts=folder.name))
+        self.console.print(ranked_table(trials, result.leaks))
+        self._say(*(f"[yellow]{line}[/yellow]" for line in leak_lines(result.leaks)))
         if endings := early_endings(trials):
             self._say("Trials that did not finish, and why:", *(escape(line) for line in endings))
         self._say(*messages.outcome_lines(result, coordinator.samples, folder))
@@ -324,9 +347,11 @@ class _Driver:
         status = tracker.close(DELIVERY_TIMEOUT_S)
         self._say(*messages.delivery_lines(status, self.name, self.local_dir, self.options.tracking_uri))
 
-    def _note(self, chains: ChainBuilder, samples: int) -> str:
-        recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
-        return f"Sweep **{self.name}**: {samples} trials over {recipes}. Data: {self.options.data or 'synthetic demo set'}."
+    def _note(self, inputs: _Inputs) -> str:
+        recipes = ", ".join(recipe.name for recipe in inputs.chains.search.recipes)
+        data = self.options.data or "synthetic demo set"
+        leaked = f" Scores are **{inputs.leak.sentence}**." if inputs.leak and inputs.leak.mark else ""
+        return f"Sweep **{self.name}**: {inputs.samples} trials over {recipes}. Data: {data}.{leaked}"
 
     def _say(self, *lines: str) -> None:
         for line in lines:

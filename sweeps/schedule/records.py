@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from birdclef_core.errors import FileContentError, InputError
+from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
 from sweeps.options import SweepOptions
 from sweeps.schedule.pruning import Rung, Stopped
@@ -43,6 +44,8 @@ class SweepPart:
     """Versions of Python and the libraries."""
     git_commit: str
     """The commit of the code, with `+` where files differed from it; empty outside a checkout."""
+    leak: Leak | None = None
+    """The validation recordings that trained its start stage; None without a start stage, or in a record of an older version."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from birdclef_core.config import StageConfig, flatten
+from birdclef_core.store.leakage import Leak
 from birdclef_core.store.stage_store import StageStore
 from sweeps.checkpoints.lineage import lineage_page, trace
 from sweeps.schedule.coordinator import OBJECTIVE, Observer
@@ -186,6 +187,11 @@ class TrackingObserver(Observer):
         folder = self._sweep_dir / "reports" / stage_id[:16]
         self._store.copy_reports(stage_id, folder)
         return str(folder.relative_to(self._sweep_dir))
+
+
+def leak_tags(leak: Leak | None) -> dict[str, str]:
+    """Return the tag of every run whose scores are leaked, or may be; none where they are not."""
+    return {"birdclef.leaked": leak.mark} if leak and leak.mark else {}
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

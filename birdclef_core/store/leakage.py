@@ -1,0 +1,185 @@
+"""Finds leaks: recordings that score a stage although they trained a stage that it starts from."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from birdclef_core.errors import StoreError
+from birdclef_core.store.recordings_table import read_recordings
+from birdclef_core.store.storage import Storage
+from birdclef_core.store.summary import IMPORTED
+
+UNKNOWN_AUTHORS = frozenset({"", "unknown"})
+"""Names, in lower case, that stand for nobody in particular."""
+NO_TABLE = "the store has no table of its recordings, because an older version of the code trained it or the file was removed"
+
+_COLLECTION_NUMBER = re.compile(r"(XC|iNat|CSA|ML)\d+")
+"""Recording ids that Xeno-canto, iNaturalist, the CSA and the Macaulay Library give out: the same recording whatever its bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """The part of a validation set that trained the start stage, or a stage that the start stage was trained from."""
+
+    num_validation: int
+    """Number of validation recordings; 0 when nothing had to be compared."""
+    num_trained: int
+    """Number of these that trained one of the stages."""
+    num_by_author: int
+    """Number of others whose authors have recordings that trained one of the stages."""
+    unknown: tuple[str, ...] = ()
+    """The stages of which it is not known what trained them, each with the reason; the two numbers are minima then."""
+
+    @property
+    def is_found(self) -> bool:
+        """Whether a leak was found; otherwise there is none, or it is not known."""
+        return bool(self.num_trained or self.num_by_author)
+
+    @property
+    def mark(self) -> str:
+        """The leak in a few words, to mark a score with: `56 of 62`, `30 of 62 by author`, `unknown`; empty when there is none."""
+        if not self.is_found:
+            return "unknown" if self.unknown else ""
+        least = "at least " if self.unknown else ""
+        found = self.num_trained or self.num_by_author
+        return f"{least}{found} of {self.num_validation}{'' if self.num_trained else ' by author'}"
+
+    @property
+    def sentence(self) -> str:
+        """The leak as a sentence without its full stop; empty when there is none."""
+        least = "at least " if self.unknown else ""
+        if self.num_trained:
+            more = f", and {self.num_by_author} more are by authors of recordings that did" if self.num_by_author else ""
+            return (
+                f"leaked: {least}{self.num_trained} of {self.num_validation} validation recordings trained the start stage{more}"
+            )
+        if self.num_by_author:
+            return (
+                f"leaked: {least}{self.num_by_author} of {self.num_validation} validation recordings are by authors whose other "
+                "recordings trained the start stage"
+            )
+        return "leaked: unknown, because it is not known which recordings trained the start stage" if self.unknown else ""
+
+
+NO_LEAK = Leak(num_validation=0, num_trained=0, num_by_author=0)
+"""For stages that had the recordings and the split of the dataset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedStage:
+    """A stage, with what its record says of its recordings."""
+
+    title: str
+    """What to call it in a message."""
+    data: str | None
+    """Fingerprint of its recordings; None when the stage is no longer in the store."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The recordings that stages were trained and scored on, as far as they are known."""
+
+    tables: tuple[pd.DataFrame, ...]
+    """Tables of recordings, each once."""
+    unknown: tuple[str, ...]
+    """The stages whose recordings are not known, each with the reason."""
+
+
+class RecordingsReader:
+    """Reads the tables of recordings of a storage, each once."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._tables: dict[str, pd.DataFrame | StoreError] = {}
+
+    def recordings(self, data: str) -> pd.DataFrame:
+        """Return the recordings of a data fingerprint. Raises StoreError, which says why, when they are not known."""
+        if data not in self._tables:
+            self._tables[data] = self._read(data)
+        found = self._tables[data]
+        if isinstance(found, StoreError):
+            raise found
+        return found
+
+    def _read(self, data: str) -> pd.DataFrame | StoreError:
+        if data == IMPORTED:
+            return StoreError("it was imported")
+        try:
+            found = read_recordings(self._storage, data)
+        except StoreError as error:
+            return StoreError(f"the table of its recordings is damaged: {str(error).rstrip('.')}")
+        return StoreError(NO_TABLE) if found is None else found
+
+    def trained(self, stages: Iterable[TrainedStage]) -> Trained:
+        """Return what is known of the recordings of several stages."""
+        tables: dict[str, pd.DataFrame] = {}
+        unknown: list[str] = []
+        for stage in stages:
+            try:
+                if stage.data is None:
+                    raise StoreError("it is no longer in the store")
+                tables[stage.data] = self.recordings(stage.data)
+            except StoreError as error:
+                unknown.append(f"{stage.title}: {error}")
+        return Trained(tables=tuple(tables.values()), unknown=tuple(unknown))
+
+    def leak(self, read_table: Callable[[], pd.DataFrame], data: str, stages: Iterable[TrainedStage]) -> Leak:
+        """Return the leak from `stages` into the validation recordings of a dataset with the fingerprint `data`.
+
+        Stages of the same fingerprint had the same split and leak nothing. `read_table` returns the table of the dataset; it is called
+        only where there are others, because making a table means reading from every file.
+        """
+        others = [stage for stage in stages if stage.data != data]
+        return find_leak(read_table(), self.trained(others)) if others else NO_LEAK
+
+    def describe(self, stage: TrainedStage, before: Iterable[TrainedStage]) -> str:
+        """Return how many recordings trained and scored a stage, and whether the stages before it leak into its scores."""
+        try:
+            if stage.data is None:
+                return ""
+            table = self.recordings(stage.data)
+        except StoreError as error:
+            return f"unknown recordings: {error}"
+        leak = self.leak(lambda: table, stage.data, before)
+        num_validation = int(table["is_validation"].sum())
+        leaked = f"; scores leaked: {leak.mark}" if leak.mark else ""
+        return f"{len(table) - num_validation} recordings, {num_validation} others for validation{leaked}"
+
+
+def find_leak(recordings: pd.DataFrame, trained: Trained) -> Leak:
+    """Return the leak from the training recordings in `trained` into the validation recordings of a dataset, given as its table.
+
+    A validation recording has leaked if the same recording trained, and its author has if another recording of the author did. What
+    the split of `recordings` itself has on both sides (copies of a recording, parts of an author) does not count: training on
+    them without any start stage would be no better.
+    """
+    is_validation = recordings["is_validation"].to_numpy(dtype=bool)
+    validation, rest = recordings[is_validation], recordings[~is_validation]
+    earlier = pd.concat([rest[:0], *(table[~table["is_validation"].to_numpy(dtype=bool)] for table in trained.tables)])
+    known = _is_author_known(validation["author"])
+    is_trained = _is_among(validation, earlier) & ~_is_among(validation, rest)
+    by_author = known & validation["author"].isin(earlier["author"]) & ~validation["author"].isin(rest["author"]) & ~is_trained
+    return Leak(
+        num_validation=len(validation),
+        num_trained=int(is_trained.sum()),
+        num_by_author=int(by_author.sum()),
+        unknown=trained.unknown,
+    )
+
+
+def _is_among(recordings: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
+    """Return for each recording whether it is one of the others: by content, else by id where that is all that is known.
+
+    An id alone proves nothing, as files of two collections may have the same name, unless it is the number of a large collection.
+    """
+    ids, content = recordings["recording_id"], recordings["content"]
+    same_content = (content != "") & content.isin(others["content"])
+    is_number = ids.str.fullmatch(_COLLECTION_NUMBER)
+    same_id = ids.isin(others["recording_id"]) & ((content == "") | is_number)
+    return same_content | same_id | ids.isin(others["recording_id"][others["content"] == ""])
+
+
+def _is_author_known(authors: pd.Series) -> pd.Series:
+    return ~authors.str.strip().str.lower().isin(UNKNOWN_AUTHORS)

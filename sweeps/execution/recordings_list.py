@@ -1,0 +1,63 @@
+"""The table of a dataset's recordings that the store keeps, so that a later sweep knows what trained a stage."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import pandas as pd
+
+from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE, read_split
+from birdclef_core.data.splits import author_grouped_split
+from birdclef_core.errors import StoreError
+from birdclef_core.store.recordings_table import content_hashes, read_recordings, write_recordings
+from birdclef_core.store.storage import Storage
+
+NUM_FOLDS = round(1 / VALIDATION_SHARE)
+
+
+class RecordingsList:
+    """The recordings of a dataset as a table (see `recordings_table`), made when they are first asked for."""
+
+    def __init__(self, storage: Storage, dataset: Dataset, data_fingerprint: str) -> None:
+        """`storage` is that of the stage store."""
+        self.storage, self.data_fingerprint = storage, data_fingerprint
+        self._dataset = dataset
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The table. Content hashes are those that the store has; otherwise parts of every file are read, about 2,000 files a second."""
+        recordings = self._dataset.recordings
+        table = recordings[["recording_id", "author", "is_validation"]].fillna({"author": ""})
+        if self._kept is not None:
+            table["content"] = table["recording_id"].map(self._kept.set_index("recording_id")["content"]).fillna("")
+        else:
+            table["content"] = content_hashes([self._dataset.root / path for path in recordings["path"]])
+        return table
+
+    @cached_property
+    def _kept(self) -> pd.DataFrame | None:
+        """The table in the store; None when there is none that can be read."""
+        try:
+            return read_recordings(self.storage, self.data_fingerprint)
+        except StoreError:  # it is written again from the same recordings
+            return None
+
+    def keep(self) -> None:
+        """Write the table into the store, if it is not there or cannot be read."""
+        if self._kept is None:
+            write_recordings(self.storage, self.data_fingerprint, self.table)
+
+    def folds(self) -> Iterator[tuple[int, pd.DataFrame]]:
+        """Yield the number of every fold of the recordings, and the table as it would be with that fold."""
+        recordings = self._dataset.recordings
+        for fold in range(NUM_FOLDS):
+            split = author_grouped_split(
+                recordings["primary_label"],
+                recordings["author"],
+                share=VALIDATION_SHARE,
+                seed=SPLIT_SEED,
+                recording_ids=recordings["recording_id"],
+                fold=fold,
+                previous=read_split(self._dataset.root, recordings["recording_id"], fold=fold),
+            )
+            yield fold, self.table.assign(is_validation=split.is_validation)
