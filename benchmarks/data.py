@@ -242,7 +242,7 @@ def copy_us() -> float:
 def build(options: argparse.Namespace, scratch: Path) -> None:
     """Build the complete cache, and only decode the files with soundfile, both on all cores."""
     from birdclef_core.data.cache import build_cache
-    from birdclef_core.data.cache_plan import num_cores
+    from birdclef_core.data.cache_estimate import num_cores
 
     count = 128
     paths = write_recordings(scratch / "build", count=count, distinct=8, duration_s=60, audio=options.audio)

@@ -1,15 +1,15 @@
-"""Every file decoded once on a machine, mono int16 at 32 kHz, a file each, which all trials read through the page cache.
+"""Every audio file decoded once on a machine, as mono int16 at 32 kHz, one file each, which all trials read through the page cache.
 
-Layout of the cache folder: `audio/<2 digits>/<key>.wave`, where the key names a source file with its size and time of change, and
-`lists/<key>/`, which maps the rows of a dataset to those. Entries are written aside, in `tmp/`, and renamed, so what is there is
-whole. One builder works at a time; it uses all cores.
+Layout of the cache folder: `audio/<2 digits>/<key>.wave`, where the key names a source file with its size and time of change;
+`faults/<key>.txt`, what is missing from a source file that is damaged; and `lists/<name>/`, which maps the rows of a dataset to those.
+Entries are written in `tmp/` and moved, so what is there is complete. One builder works at a time; it uses all cores.
 """
 
 import errno
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,24 +17,17 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from birdclef_core.data.cache_entries import write_entry
-from birdclef_core.data.cache_plan import (
-    CacheEstimate,
-    CachePlan,
-    SourceList,
-    direct_clip_s,
-    estimate,
-    list_sources,
-    num_cores,
-    plan_list,
-    sources_of,
-)
+from birdclef_core.data.audio_files import read_header
+from birdclef_core.data.cache_entries import entry_path, write_entry
+from birdclef_core.data.cache_estimate import CacheEstimate, CacheWork, direct_clip_s, estimate, find_work, num_cores
+from birdclef_core.data.cache_index import CacheIndex, write_index
+from birdclef_core.data.cache_sources import SourceList, soundscape_sources, source_key, sources_of
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.decode import decode, num_samples_at, to_int16
+from birdclef_core.data.decode import Decoding, num_samples_at, to_int16
 from birdclef_core.data.prefetch import Prefetcher
 from birdclef_core.data.soundscapes import Soundscapes
-from birdclef_core.data.wave_cache import WaveCache, entry_path, write_index
-from birdclef_core.errors import DataError
+from birdclef_core.data.wave_cache import WaveCache, open_cache
+from birdclef_core.errors import DataError, InputError
 from birdclef_core.findings import Finding, settle_unusable
 
 __all__ = [
@@ -53,23 +46,20 @@ Progress = Callable[[float, float], None]
 """Gets the seconds of audio that have been decoded, and those to be decoded in all."""
 
 _ORPHAN_S = 3600.0
-"""What a killed builder left in `tmp/` is removed after this time."""
+"""Age at which files that a killed builder left in `tmp/` are removed."""
 _AHEAD = 32
 """Files handed to each thread ahead, so that one long recording does not hold up the others."""
+_UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Errors of a disk that is full, read-only or somebody else's: training goes on without room in the cache."""
 _log = logging.getLogger(__name__)
-
-
-def open_cache(directory: Path) -> WaveCache:
-    """The cache that `build_cache` finished in `directory` (`WaveCache.directory`)."""
-    return WaveCache(directory)
 
 
 def estimate_cache(
     dataset: Dataset, cache_dir: Path, *, max_s_per_recording: float | None = None, max_bytes: int | None = None
 ) -> CacheEstimate:
-    """What `build_cache` with the same arguments would cost: files, bytes, minutes, and what has no room. Writes nothing."""
+    """Return what `build_cache` with the same arguments would cost: files, bytes, minutes, and what has no room. Writes nothing."""
     sources = sources_of(dataset, max_s_per_recording)
-    return estimate(sources, plan_list(sources, cache_dir, max_bytes))
+    return estimate(sources, find_work(sources, cache_dir, max_bytes))
 
 
 def build_cache(
@@ -81,15 +71,17 @@ def build_cache(
     max_bad_share: float = 0.05,
     progress: Progress | None = None,
 ) -> WaveCache:
-    """Decodes what `cache_dir` does not hold yet of a dataset, on all cores, and returns the cache.
+    """Decode what `cache_dir` does not hold yet of a dataset, on all cores, and return the cache.
 
-    Of two processes that build at once, the second waits and finds the work done; a build that was killed goes on where it was; a
-    file whose size or time has changed is decoded anew, and so is a missing or cut entry. What has no room, on the disk or within
-    `max_bytes`, is decoded whenever it is read: a finding says how much that is and what it costs, and the next call tries again.
-    The samples are the same either way.
+    Of two processes that build at once, the second waits and finds the work done. A build that was killed goes on where it was. A
+    file whose size or time has changed is decoded again, and so is an entry that is missing or incomplete. What has no room, on the
+    disk or within `max_bytes`, is decoded whenever it is read; so is everything that is not there yet where the folder cannot be
+    written to. A finding says how much that is and what it costs, and the next call tries again. The samples are the same either
+    way.
 
     Raises DataError when more than `max_bad_share` of the files cannot be decoded, InputError when `max_s_per_recording` is less
-    than what scoring reads. `max_s_per_recording` changes which clips are drawn: it belongs to the identity of a stage.
+    than what scoring reads, or when `cache_dir` cannot be a folder. `max_s_per_recording` changes which clips are drawn: it belongs
+    to the identity of a stage.
     """
     sources = sources_of(dataset, max_s_per_recording)
     return build_list(sources, cache_dir, max_bytes=max_bytes, max_bad_share=max_bad_share, progress=progress)
@@ -98,20 +90,14 @@ def build_cache(
 def build_soundscape_cache(
     soundscapes: Soundscapes, cache_dir: Path, *, max_bytes: int | None = None, progress: Progress | None = None
 ) -> WaveCache:
-    """As `build_cache`, of labelled soundscapes; the rows are those of `soundscapes.files`."""
-    return build_list(_soundscape_sources(soundscapes), cache_dir, max_bytes=max_bytes, progress=progress)
+    """Build the cache of labelled soundscapes as `build_cache` does; its rows are those of `soundscapes.files`."""
+    return build_list(soundscape_sources(soundscapes), cache_dir, max_bytes=max_bytes, progress=progress)
 
 
 def estimate_soundscape_cache(soundscapes: Soundscapes, cache_dir: Path, *, max_bytes: int | None = None) -> CacheEstimate:
-    """As `estimate_cache`, of labelled soundscapes."""
-    sources = _soundscape_sources(soundscapes)
-    return estimate(sources, plan_list(sources, cache_dir, max_bytes))
-
-
-def _soundscape_sources(soundscapes: Soundscapes) -> SourceList:
-    files = soundscapes.files
-    every = np.arange(len(files))
-    return list_sources(soundscapes.root, files["path"], files["duration_s"], num_recordings=len(files), max_s=None, by_use=every)
+    """Return what `build_soundscape_cache` with the same arguments would cost."""
+    sources = soundscape_sources(soundscapes)
+    return estimate(sources, find_work(sources, cache_dir, max_bytes))
 
 
 def build_list(
@@ -122,55 +108,60 @@ def build_list(
     max_bad_share: float = 0.05,
     progress: Progress | None = None,
 ) -> WaveCache:
-    """As `build_cache`, for any list of files."""
+    """Build the cache of any list of files as `build_cache` does."""
     directory = cache_dir / "lists" / sources.fingerprint
     finished = _finished(directory)
     if finished and not len(finished.direct_rows):
         return finished
-    for folder in (directory, cache_dir / "audio", cache_dir / "tmp"):
-        folder.mkdir(parents=True, exist_ok=True)
-    with _only_builder(cache_dir):
+    try:
+        lock = _locked(cache_dir, directory)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise InputError(f"The cache {cache_dir} must be a folder that can be written to, but: {error.strerror}.") from error
+        work = find_work(sources, cache_dir, max_bytes=0)
+        return finished or _Build(sources, work, cache_dir, unwritable=error.strerror or "no reason given").run(None, max_bad_share, progress)
+    try:
         finished = _finished(directory)
         if finished and not len(finished.direct_rows):
             return finished
-        plan = plan_list(sources, cache_dir, max_bytes)
-        if finished and not _news(finished, plan):
+        work = find_work(sources, cache_dir, max_bytes)
+        if finished and not _has_new_room(finished, work):
             return finished
         _remove_orphans(cache_dir / "tmp")
-        _Build(sources, plan, cache_dir).run(directory, max_bad_share, progress)
-    return WaveCache(directory)
+        return _Build(sources, work, cache_dir).run(directory, max_bad_share, progress)
+    finally:
+        lock.release()
 
 
-@contextmanager
-def _only_builder(cache_dir: Path) -> Iterator[None]:
+def _locked(cache_dir: Path, directory: Path) -> FileLock:
+    """Make the folders and take the lock of the only builder. Raises OSError when the cache cannot be written to."""
+    for folder in (directory, cache_dir / "audio", cache_dir / "faults", cache_dir / "tmp"):
+        folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(cache_dir / "lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         _log.warning("Another process decodes into %s: waiting for it.", cache_dir)
         lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return lock
 
 
 def _finished(directory: Path) -> WaveCache | None:
-    """The cache of a finished list; None where there is none, or something of it is missing or damaged."""
+    """The cache of a finished list; None where there is none, or part of it is missing or damaged."""
     with suppress(DataError):
-        cache = WaveCache(directory)
-        return cache if cache.is_whole() else None
+        cache = open_cache(directory)
+        return cache if cache.is_complete() else None
     return None
 
 
-def _news(finished: WaveCache, plan: CachePlan) -> bool:
-    """Whether anything has room that had none when the list was finished."""
-    return bool(np.isin(plan.to_decode, finished.direct_rows).any())
+def _has_new_room(finished: WaveCache, work: CacheWork) -> bool:
+    """Whether something has room now that had none when the list was finished."""
+    return bool(np.isin(work.to_decode, finished.direct_rows).any())
 
 
 def _remove_orphans(folder: Path) -> None:
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             if time.time() - path.stat().st_mtime > _ORPHAN_S:
                 path.unlink()
 
@@ -183,50 +174,65 @@ class _Decoded:
     num_samples: int = 0
     reason: str = ""
     """Why it cannot be decoded."""
+    fault: str = ""
+    """What is missing from it."""
     is_direct: bool = False
     """It has no room."""
 
 
 class _Build:
-    """One build under the lock."""
+    """One build under the lock, or one that can write nothing."""
 
-    def __init__(self, sources: SourceList, plan: CachePlan, cache_dir: Path) -> None:
-        self._sources, self._plan, self._cache_dir = sources, plan, cache_dir
-        self._has_room = np.isin(np.arange(len(sources.keys)), plan.direct, invert=True)
-        self._disk_full = False
+    def __init__(self, sources: SourceList, work: CacheWork, cache_dir: Path, *, unwritable: str = "") -> None:
+        """`unwritable` is why nothing can be written, if so."""
+        self._sources, self._work, self._cache_dir = sources, work, cache_dir
+        self._has_room = np.isin(np.arange(len(sources.keys)), work.direct, invert=True)
+        self._unwritable = unwritable
 
-    def run(self, directory: Path, max_bad_share: float, progress: Progress | None) -> None:
-        """Decodes what is planned and writes the index."""
+    def run(self, directory: Path | None, max_bad_share: float, progress: Progress | None) -> WaveCache:
+        """Do the work and return the cache, whose index is in `directory` unless that is None or cannot be written to."""
         sources = self._sources
-        num_samples = np.maximum(self._plan.stored_samples, 0)
+        num_samples = np.maximum(self._work.stored_samples, 0)
         is_direct = np.zeros(len(sources.keys), dtype=bool)
         reasons: dict[str, str] = {}
+        faults = self._known_faults()
         for done in self._decode_all(progress):
             num_samples[done.row], is_direct[done.row] = done.num_samples, done.is_direct
+            faults.pop(done.row, None)
             if done.reason:
                 reasons[sources.paths[done.row]] = done.reason
+            if done.fault:
+                faults[done.row] = done.fault
         findings = settle_unusable(
             reasons,
             total=len(sources.keys),
             max_share=max_bad_share,
             kind="undecodable",
             files="[audio file|audio files]",
-            csv_path=directory / "undecodable.csv",
+            csv_path=directory / "undecodable.csv" if directory else None,
         )
-        write_index(
-            directory,
-            sources.paths,
-            keys=sources.keys,
+        index = CacheIndex(
+            keys=np.array(sources.keys, dtype="S32"),
             num_samples=num_samples,
             is_direct=is_direct,
             num_recordings=sources.num_recordings,
             max_s=sources.max_s,
-            findings=findings + self._no_room(is_direct),
+            findings=findings + self._damaged(faults) + self._no_room(is_direct),
+            sources=tuple(sources.paths),
         )
+        if directory is not None:
+            try:
+                write_index(directory, index)
+                return open_cache(directory)
+            except OSError as error:
+                if error.errno not in _UNWRITABLE:
+                    raise
+                _log.warning("%s cannot be written to: %s.", directory, error.strerror)
+        return WaveCache(self._cache_dir, index)
 
     def _decode_all(self, progress: Progress | None) -> Iterator[_Decoded]:
         duration_s = self._sources.duration_s
-        rows = np.concatenate([self._plan.to_decode, self._plan.direct])
+        rows = np.concatenate([self._work.to_decode, self._work.direct])
         total_s, done_s = float(duration_s[rows].sum()), 0.0
         threads = num_cores()
         with closing(Prefetcher(self._decode_one, threads=threads, depth=threads * _AHEAD)) as pool:
@@ -237,25 +243,73 @@ class _Build:
                 yield done
 
     def _decode_one(self, row: int) -> _Decoded:
-        path = self._sources.paths[row]
-        has_room = bool(self._has_room[row]) and not self._disk_full
-        if not has_room and not path.lower().endswith(".mp3"):
-            return _Decoded(row, num_samples_at(self._sources.duration_s[row]), is_direct=True)
-        try:  # An mp3 without room too: its header may be .1 s out, and clips must not depend on what has room.
-            samples_T = to_int16(decode(Path(path), max_s=self._sources.max_s))
+        try:
+            if self._has_room[row] and not self._unwritable and (done := self._store(row)):
+                return done
+            return self._leave_out(row)
         except DataError as error:
             return _Decoded(row, reason=str(error))
-        return _Decoded(row, len(samples_T), is_direct=not (has_room and self._write(row, samples_T)))
 
-    def _write(self, row: int, samples_T: NDArray[np.int16]) -> bool:
-        """Whether there was room."""
+    def _store(self, row: int) -> _Decoded | None:
+        """Decode a file into its entry; None when the entry cannot be written."""
+        path, key = self._sources.paths[row], self._sources.keys[row]
+        decoding = Decoding(Path(path), max_s=self._sources.max_s)
+        blocks = (to_int16(block) for block in decoding.blocks())
         try:
-            write_entry(entry_path(f"{self._cache_dir}/audio", self._sources.keys[row]), samples_T, self._cache_dir / "tmp")
+            num_samples = write_entry(entry_path(f"{self._cache_dir}/audio", key), blocks, self._cache_dir / "tmp")
+            fault = _in_words(decoding)
+            self._note_fault(key, fault)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _UNWRITABLE:
                 raise
-            self._disk_full = True
-        return not self._disk_full
+            self._unwritable = error.strerror or "no reason given"
+            return None
+        if source_key(path, self._sources.max_s) != key:
+            raise DataError(f"{path} must not change while it is read, but did. Start again when nothing writes to it.")
+        return _Decoded(row, num_samples, fault=fault)
+
+    def _leave_out(self, row: int) -> _Decoded:
+        """Find the length of a file that has no room. Clips must not depend on what has room, so it must be right to a sample."""
+        path, max_s = Path(self._sources.paths[row]), self._sources.max_s
+        header = read_header(path)
+        if header.error or header.fault or header.format in ("MP3", "MPEG"):
+            decoding = Decoding(path, max_s=max_s)
+            count = sum(len(block) for block in decoding.blocks())
+            return _Decoded(row, count, fault=_in_words(decoding), is_direct=True)
+        return _Decoded(row, num_samples_at(min(header.duration_s, max_s or np.inf)), is_direct=True)
+
+    def _note_fault(self, key: str, fault: str) -> None:
+        """Keep what is missing from a file beside its entry, for lists that are made of the entry later."""
+        path = self._fault_dir / f"{key}.txt"
+        if fault:
+            path.write_text(fault, encoding="utf-8")
+        else:
+            path.unlink(missing_ok=True)
+
+    def _known_faults(self) -> dict[int, str]:
+        """What is missing from files that are stored already, by row."""
+        try:
+            damaged = {path.stem: path for path in self._fault_dir.iterdir()}
+        except OSError:
+            return {}
+        stored = np.flatnonzero(self._work.stored_samples >= 0).tolist()
+        rows = {row: damaged[self._sources.keys[row]] for row in stored if self._sources.keys[row] in damaged}
+        faults = {}
+        for row, path in rows.items():
+            with suppress(OSError):
+                faults[row] = path.read_text(encoding="utf-8", errors="replace")
+        return faults
+
+    @property
+    def _fault_dir(self) -> Path:
+        return self._cache_dir / "faults"
+
+    def _damaged(self, faults: dict[int, str]) -> tuple[Finding, ...]:
+        if not faults:
+            return ()
+        cases = [f"{self._sources.paths[row]}: {fault}" for row, fault in sorted(faults.items())]
+        meaning = "trained on and scored as far as it can be read; what is missing inside is silence. Get the files again."
+        return (Finding.of("damaged", "audio [file is|files are] damaged, and part of the sound is missing", cases, meaning),)
 
     def _no_room(self, is_direct: NDArray[np.bool_]) -> tuple[Finding, ...]:
         rows = np.flatnonzero(is_direct)
@@ -263,8 +317,15 @@ class _Build:
             return ()
         hours, clip_s = self._sources.duration_s[rows].sum() / 3600, direct_clip_s(self._sources, rows)
         cost = (
-            f"{hours:.1f} hours of audio are decoded anew for every clip, which takes about {1e3 * clip_s:.0f} ms "
-            f"of CPU each instead of .1 ms. Free some space on the disk of {self._cache_dir}, or move the cache to a larger one."
+            f"{hours:.1f} hours of audio are decoded again for every clip, which takes about {1e3 * clip_s:.0f} ms of CPU time "
+            f"instead of .1 ms. Free some space on the disk of {self._cache_dir}, make the folder writable, or move the cache."
         )
-        paths = [self._sources.paths[row] for row in rows]
-        return (Finding.of("not_cached", "[audio file does|audio files do] not fit into the cache", paths, cost, level="note"),)
+        fault = "audio [file does|files do] not fit into the cache"
+        if self._unwritable:
+            fault = f"audio [file is|files are] not in the cache, which cannot be written to ({self._unwritable})"
+        return (Finding.of("not_cached", fault, [self._sources.paths[row] for row in rows], cost, level="note"),)
+
+
+def _in_words(decoding: Decoding) -> str:
+    """What is missing from a file; nothing is where it only gives a wrong length."""
+    return "; ".join(fault.text for fault in decoding.faults if fault.kind != "length")

@@ -1,14 +1,15 @@
 """The files of the cache: one decoded recording each, with a check sum for every block, so that damage is seen when it is read.
 
-An entry is whole blocks of little-endian int16 samples (the last one filled up with zeros), then one 64-bit sum a block, then
-the number of samples and a mark. A clip is read with two system calls and no mapping: what a trial has read stays in the page
-cache, shared by all, and does not count as its memory.
+An entry is whole blocks of little-endian int16 samples (the last one filled up with zeros), then one 64-bit sum for each block, then
+the number of samples and a mark. A clip is read with two system calls and without a memory map: what a trial has read stays in the
+page cache, is shared by all, and does not count as its memory.
 
 Shapes: T samples, K blocks.
 """
 
 import os
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,50 +25,53 @@ _SALT = np.uint64(0x9E3779B97F4A7C15)
 
 
 class DamagedEntry(Exception):
-    """An entry that is missing, cut or changed."""
+    """An entry that is missing, cut off or changed."""
+
+
+def entry_path(folder: str, key: str) -> str:
+    """Return where an entry lies under the cache's `audio` folder."""
+    return f"{folder}/{key[:2]}/{key}.wave"
 
 
 def entry_bytes(num_samples: int) -> int:
-    """Size of the entry of so many samples."""
+    """Return the size of an entry with `num_samples`."""
     return _num_blocks(num_samples) * (_BLOCK_BYTES + _SUM_BYTES) + _END.itemsize
 
 
 def stored_samples(path: str) -> int | None:
-    """Samples in an entry; None when it is not there or not whole."""
+    """Return the number of samples in an entry; None when it is missing or incomplete."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a hundred thousand of them at every start
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _END.itemsize))
             end = np.frombuffer(file.read(_END.itemsize).ljust(_END.itemsize), dtype=_END)[0]
-    except FileNotFoundError:
+    except OSError:
         return None
     num_samples = int(end["num_samples"])
     return num_samples if end["mark"] == _MARK and size == entry_bytes(num_samples) else None
 
 
-def write_entry(path: str, samples_T: NDArray[np.int16], scratch_dir: Path) -> None:
-    """Writes an entry aside, in `scratch_dir` on the same disk, and moves it into place. Raises OSError when the disk is full."""
-    num_blocks = _num_blocks(len(samples_T))
-    whole_T = samples_T[: len(samples_T) // _BLOCK * _BLOCK]
-    last_T = np.zeros(num_blocks * _BLOCK - len(whole_T), dtype=np.int16)
-    last_T[: len(samples_T) - len(whole_T)] = samples_T[len(whole_T) :]
-    sums_K = np.concatenate([_sums(whole_T, 0), _sums(last_T, len(whole_T) // _BLOCK)])
-    end = np.array([(len(samples_T), _MARK)], dtype=_END).tobytes()
+def write_entry(path: str, blocks: Iterable[NDArray[np.int16]], scratch_dir: Path) -> int:
+    """Write the samples of `blocks`, one after the other, as an entry; return how many there are.
+
+    The file is written in `scratch_dir`, on the same disk, and moved into place. Raises OSError when it cannot be written; whatever
+    `blocks` raises passes through. Nothing is left behind then.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     aside = scratch_dir / f"{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         with aside.open("wb", buffering=0) as file:
-            for part in (whole_T.data, last_T.data, sums_K.data, memoryview(end)):
-                _write_all(file.fileno(), part.cast("B"))
+            num_samples = _write_samples(file.fileno(), blocks)
         aside.replace(path)
-    except OSError:
-        with suppress(FileNotFoundError):
+    except BaseException:
+        with suppress(OSError):
             aside.unlink()
         raise
+    return num_samples
 
 
 def read_entry(path: str, num_samples: int, start: int, length: int) -> NDArray[np.int16]:
-    """`length` samples from `start` of an entry with `num_samples`. Raises DamagedEntry, saying what is wrong."""
+    """Return `length` samples from `start` of an entry with `num_samples`. Raises DamagedEntry, which says what is wrong."""
     first, last = start // _BLOCK, _num_blocks(start + length)
     blocks_KT = np.empty((last - first, _BLOCK), dtype=np.int16)
     sums_K = np.empty(last - first, dtype=np.uint64)
@@ -81,11 +85,33 @@ def read_entry(path: str, num_samples: int, start: int, length: int) -> NDArray[
     except OSError as error:
         raise DamagedEntry(f"cannot be read: {error.strerror}") from error
     if got != blocks_KT.nbytes + sums_K.nbytes:
-        raise DamagedEntry("is cut")
+        raise DamagedEntry("is cut off")
     samples_T = blocks_KT.reshape(-1)
     if not (_sums(samples_T, first) == sums_K).all():
         raise DamagedEntry("has changed on the disk")
     return samples_T[start - first * _BLOCK :][:length]
+
+
+def _write_samples(file: int, blocks: Iterable[NDArray[np.int16]]) -> int:
+    """Write samples, sums and end; return the number of samples."""
+    num_samples = num_blocks = 0
+    sums: list[NDArray[np.uint64]] = []
+    left_T = np.empty(0, dtype=np.int16)
+    for samples_T in blocks:
+        num_samples += len(samples_T)
+        joined_T = np.concatenate([left_T, samples_T]) if len(left_T) else samples_T
+        whole_T = joined_T[: len(joined_T) // _BLOCK * _BLOCK]
+        left_T = joined_T[len(whole_T) :]
+        sums.append(_sums(whole_T, num_blocks))
+        num_blocks += len(sums[-1])
+        _write_all(file, whole_T.data)
+    last_T = np.zeros(_num_blocks(len(left_T)) * _BLOCK, dtype=np.int16)
+    last_T[: len(left_T)] = left_T
+    sums.append(_sums(last_T, num_blocks))
+    end = np.array([(num_samples, _MARK)], dtype=_END).tobytes()
+    for part in (last_T.data, np.concatenate(sums).data, memoryview(end)):
+        _write_all(file, part)
+    return num_samples
 
 
 def _num_blocks(num_samples: int) -> int:
@@ -99,6 +125,7 @@ def _sums(samples_T: NDArray[np.int16], first_block: int) -> NDArray[np.uint64]:
     return np.add.reduce(words_KW, axis=1) + places_K * _SALT
 
 
-def _write_all(file: int, data: memoryview) -> None:
+def _write_all(file: int, part: memoryview) -> None:
+    data = part.cast("B")
     while len(data):
         data = data[os.write(file, data) :]

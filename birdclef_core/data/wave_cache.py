@@ -4,60 +4,57 @@ Shapes: T samples.
 """
 
 import functools
-import hashlib
-import json
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from birdclef_core.data.cache_entries import DamagedEntry, entry_bytes, read_entry, write_entry
-from birdclef_core.data.decode import decode, to_int16
+from birdclef_core.data.cache_entries import DamagedEntry, entry_bytes, entry_path, read_entry, write_entry
+from birdclef_core.data.cache_index import CacheIndex, read_index, read_sources
+from birdclef_core.data.cache_sources import source_key
+from birdclef_core.data.decode import Decoding, to_int16
 from birdclef_core.errors import DataError
 from birdclef_core.findings import Finding
 
-_FORMAT = "int16 32 kHz 2"
 _KEPT_DECODED = 4
 """Recordings that a reader keeps decoded when they are not in the cache: the windows of one are asked for in a row."""
 _log = logging.getLogger(__name__)
 
 
 class WaveCache:
-    """Decoded recordings and noise of one dataset, by row. Pickles as its path and opens again where it is unpickled.
+    """Decoded recordings and noise of one dataset, by row.
 
-    A clip is checked whenever it is read. A damaged entry is decoded anew there and then, with a warning to the log and a line in
-    `mended`; training goes on with the same samples.
+    A clip is checked whenever it is read. A damaged entry is decoded again there and then, with a warning to the log and a line in
+    `mended`; training goes on with the same samples. Pickled, it is the path of its list, which is opened again where it is
+    unpickled; or all of the list, where that could not be written.
     """
 
-    def __init__(self, directory: Path) -> None:
-        """Opens a finished list; see `build_cache`. Raises DataError when there is none in `directory`, or a damaged one."""
-        path = directory / "index.npz"
-        try:
-            with np.load(path) as index:
-                self._keys: NDArray[np.bytes_] = index["keys"]
-                self._num_samples: NDArray[np.int64] = index["num_samples"]
-                self._is_direct: NDArray[np.bool_] = index["is_direct"]
-                notes = json.loads(str(index["notes"]))
-                findings = [Finding.restore(note) for note in notes["findings"]]
-        except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
-            raise DataError(f"A finished cache must have an index, but {path}: {error}. Build the cache first.") from error
+    def __init__(self, cache_dir: Path, index: CacheIndex, directory: Path | None = None) -> None:
+        """Read entries under `cache_dir` by `index`; `directory` is where that was read from, if anywhere. See `build_cache`."""
         self.directory = directory
-        self._audio_dir = f"{directory.parent.parent}/audio"
-        self._num_recordings: int = notes["num_recordings"]
-        self._max_s: float | None = notes["max_s"]
-        self.findings = tuple(findings)
-        """Files that could not be decoded, whose rows have no samples, and files that did not fit, which are decoded directly."""
+        """Folder of the finished list; None where it could not be written."""
+        self._cache_dir, self._index = cache_dir, index
+        self._audio_dir = f"{cache_dir}/audio"
+        self._num_recordings = index.num_recordings
+        self._num_samples, self._is_direct = index.num_samples, index.is_direct
         self.mended: list[str] = []
-        """Entries that were damaged and have been decoded anew by this reader."""
+        """Entries that were damaged and have been decoded again by this reader."""
+        self._unwritable: set[int] = set()
         self._decoded = functools.lru_cache(_KEPT_DECODED)(self._decode)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return WaveCache, (self.directory,)
+        if self.directory is not None:
+            return open_cache, (self.directory,)
+        return WaveCache, (self._cache_dir, self._index)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Files that could not be decoded, whose rows have no samples; that are damaged; and that did not fit, which are decoded
+        whenever they are read."""
+        return self._index.findings
 
     @property
     def recording_samples(self) -> NDArray[np.int64]:
@@ -75,28 +72,28 @@ class WaveCache:
         return np.flatnonzero(self._is_direct)
 
     def num_samples(self, row: int) -> int:
-        """Length of a row of `dataset.recordings`."""
+        """Return the length of a row of `dataset.recordings`."""
         return int(self.recording_samples[row])
 
     def num_noise_samples(self, row: int) -> int:
-        """Length of a row of `dataset.noise`."""
+        """Return the length of a row of `dataset.noise`."""
         return int(self.noise_samples[row])
 
     def read(self, row: int, start: int, length: int) -> NDArray[np.int16]:
-        """`length` samples of a recording from sample `start`.
+        """Return `length` samples of a recording from sample `start`.
 
-        Raises IndexError outside of it, DataError for a damaged entry whose source is not there any more or is another one.
+        Raises IndexError outside of it, DataError for a damaged entry whose source is missing or has changed.
         """
         return self._read(row, start, length)
 
     def read_noise(self, row: int, start: int, length: int) -> NDArray[np.int16]:
-        """As `read`, of a noise file."""
+        """Return samples of a noise file, as `read` does of a recording."""
         return self._read(self._num_recordings + row, start, length)
 
-    def is_whole(self) -> bool:
-        """Whether every entry is there in its full size; what was undecodable or has no room is not asked for."""
+    def is_complete(self) -> bool:
+        """Return whether every entry is there in its full size, apart from what could not be decoded or has no room."""
         stored = np.flatnonzero((self._num_samples > 0) & ~self._is_direct)
-        sizes = zip(self._keys[stored].tolist(), self._num_samples[stored].tolist(), strict=True)
+        sizes = zip(self._index.keys[stored].tolist(), self._num_samples[stored].tolist(), strict=True)
         return all(_file_bytes(entry_path(self._audio_dir, key.decode())) == entry_bytes(count) for key, count in sizes)
 
     def _read(self, entry: int, start: int, length: int) -> NDArray[np.int16]:
@@ -113,80 +110,55 @@ class WaveCache:
             return self._mend(entry, str(damage))[start : start + length]
 
     def _path(self, entry: int) -> str:
-        return entry_path(self._audio_dir, self._keys[entry].decode())
+        return entry_path(self._audio_dir, self._key(entry))
+
+    def _key(self, entry: int) -> str:
+        return bytes(self._index.keys[entry]).decode()
 
     @functools.cached_property
-    def _sources(self) -> list[str]:
+    def _sources(self) -> tuple[str, ...]:
         """Paths of the audio files, read when the first one is needed."""
-        with np.load(self.directory / "index.npz") as index:
-            return json.loads(index["sources"].tobytes())
+        if self._index.sources is not None or self.directory is None:
+            return self._index.sources or ()
+        return read_sources(self.directory)
 
     def _decode(self, entry: int) -> NDArray[np.int16]:
-        """The whole of a source, as long as the index says."""
+        """The whole source, with the length that the index gives."""
         source = Path(self._sources[entry])
-        if source_key(str(source), self._max_s) != self._keys[entry].decode():
-            raise DataError(f"{source} has changed since the cache was built. Start again: it will be decoded anew.")
-        samples_T = to_int16(decode(source, max_s=self._max_s))
-        missing = int(self._num_samples[entry]) - len(samples_T)
-        return np.pad(samples_T, (0, missing)) if missing > 0 else samples_T
+        if source_key(str(source), self._index.max_s) != self._key(entry):
+            raise DataError(f"{source} has changed since the cache was built. Start again, so that it is decoded again.")
+        samples_T = np.zeros(int(self._num_samples[entry]), dtype=np.int16)
+        place = 0
+        for block_T in Decoding(source, max_s=self._index.max_s).blocks():
+            given_T = to_int16(block_T)[: len(samples_T) - place]
+            samples_T[place : place + len(given_T)] = given_T
+            place += len(given_T)
+        return samples_T
 
     def _mend(self, entry: int, damage: str) -> NDArray[np.int16]:
-        """Decodes a damaged entry again and writes it; where that fails, the next reading tries it anew."""
+        """Decode a damaged entry again and write it. Where it cannot be written, it is decoded whenever it is read, and said once."""
+        if entry in self._unwritable:
+            return self._decoded(entry)
         path = self._path(entry)
         line = f"{path} of the cache {damage}: {self._sources[entry]} is decoded again."
         _log.warning(line)
-        samples_T = self._decode(entry)
-        try:
-            write_entry(path, samples_T, self.directory.parent.parent / "tmp")
-        except OSError as error:
-            _log.warning("%s of the cache cannot be written: %s.", path, error.strerror)
         self.mended.append(line)
+        samples_T = self._decoded(entry)
+        try:
+            write_entry(path, [samples_T], self._cache_dir / "tmp")
+        except OSError as error:
+            self._unwritable.add(entry)
+            _log.warning("%s of the cache cannot be written: %s.", path, error.strerror)
         return samples_T
 
 
-def source_key(path: str, max_s: float | None) -> str:
-    """What an entry is called: a hash of the source's path, size and time of change. Raises DataError when it is not there."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a hundred thousand of them at every start
-    except OSError as error:
-        raise DataError(f"{path} must be there to be decoded, but: {error.strerror}.") from error
-    identity = f"{_FORMAT}\0{path}\0{status.st_size}\0{status.st_mtime_ns}\0{max_s}"
-    return hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=16).hexdigest()
-
-
-def entry_path(folder: str, key: str) -> str:
-    """Where an entry lies under the cache's `audio` folder."""
-    return f"{folder}/{key[:2]}/{key}.wave"
-
-
-def write_index(
-    directory: Path,
-    sources: Sequence[str],
-    *,
-    keys: Sequence[str],
-    num_samples: NDArray[np.int64],
-    is_direct: NDArray[np.bool_],
-    num_recordings: int,
-    max_s: float | None,
-    findings: Sequence[Finding],
-) -> None:
-    """Makes a list of entries readable by WaveCache, at once."""
-    notes = {"num_recordings": num_recordings, "max_s": max_s, "findings": [finding.as_json() for finding in findings]}
-    aside = directory / f"index.{os.getpid()}.tmp"
-    with aside.open("wb") as file:
-        np.savez(
-            file,
-            keys=np.array(keys, dtype="S32"),
-            num_samples=num_samples,
-            is_direct=is_direct,
-            sources=np.frombuffer(json.dumps(list(sources)).encode(), dtype=np.uint8),
-            notes=json.dumps(notes),
-        )
-    aside.replace(directory / "index.npz")
+def open_cache(directory: Path) -> WaveCache:
+    """Return the cache whose list `build_cache` finished in `directory`. Raises DataError when there is none, or a damaged one."""
+    return WaveCache(directory.parent.parent, read_index(directory), directory)
 
 
 def _file_bytes(path: str) -> int | None:
     try:
-        return os.stat(path).st_size  # noqa: PTH116 - as above
-    except FileNotFoundError:
+        return os.stat(path).st_size  # noqa: PTH116 - a hundred thousand of them at every start
+    except OSError:
         return None

@@ -27,10 +27,9 @@ CLEAN, LOSES_DATA, UNUSABLE = 0, 1, 2
 
 _NOTHING_SEEN = dict.fromkeys(("header_s", "duration_s", "peak", "mean", "rms", "clipped_share"), 0.0) | {
     **dict.fromkeys(("sample_rate_hz", "channels", "not_finite"), 0),
-    **dict.fromkeys(("format", "content", "error"), ""),
-    "is_cut": False,
+    **dict.fromkeys(("format", "content", "error", "cut", "gap", "length"), ""),
 }
-_MEASURES = "measures-1"  # The number is raised when what is measured changes.
+_MEASURES = "measures-2"  # The number is raised when what is measured changes.
 _SAID_BY_CHECK = frozenset({"unusable", "unusable_noise", "named_twice", "unlearnt_label", "unscored_species"})
 """Kinds of findings of `load_dataset` that the check's own rules say in more detail."""
 
@@ -53,7 +52,7 @@ class CheckReport:
 
     @property
     def exit_code(self) -> int:
-        """0, 1 or 2: see `CLEAN`, `LOSES_DATA`, `UNUSABLE`."""
+        """Return 0, 1 or 2: see `CLEAN`, `LOSES_DATA`, `UNUSABLE`."""
         if self.refusal:
             return UNUSABLE
         return LOSES_DATA if any(problem.finding.level == "loses" for problem in self.problems) else CLEAN
@@ -132,7 +131,7 @@ def check_lines(report: CheckReport) -> list[str]:
 
 
 def _what_loading_says(root: Path, listing: Listing, dataset: Dataset | None) -> list[Finding]:
-    """Findings of loading that no rule of the check has; where loading was refused, those that come before it."""
+    """Return findings of loading that no rule of the check has; where loading was refused, those that come before it."""
     if dataset is not None:
         return [finding for finding in dataset.findings if finding.kind not in _SAID_BY_CHECK]
     findings = list(listing.findings)
@@ -151,7 +150,7 @@ def _what_loading_says(root: Path, listing: Listing, dataset: Dataset | None) ->
 def _measure(
     root: Path, listing: Listing, store: Path | None, threads: int, progress: Progress | None
 ) -> tuple[pd.DataFrame, int]:
-    """A row a file that the folder names or holds, the missing ones too, and how many were decoded."""
+    """Return one row for each file that the folder names or holds, missing ones too, and how many were decoded."""
     files = _files(root, listing)
     there = files[~files["is_missing"]]
     stats = stat_files(root, list(there["path"])).set_index(there.index)
@@ -195,7 +194,7 @@ def _files(root: Path, listing: Listing) -> pd.DataFrame:
 
 
 def _problems_of(paths: pd.Series, problems: Sequence[Problem]) -> pd.Series:
-    """The kinds that are wrong with each file."""
+    """Return the kinds that are wrong with each file."""
     cases = pd.DataFrame([(path, item.finding.kind) for item in problems for path in item.paths], columns=["path", "kind"])
     kinds = {path: " ".join(group) for path, group in cases.groupby("path")["kind"]}
     return pd.Series([kinds.get(path, "") for path in paths], index=paths.index, dtype=str)

@@ -1,4 +1,4 @@
-"""What can be wrong with audio files, told from what was measured of them."""
+"""What can be wrong with audio files, judged by what was measured of them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def _text(values: pd.Series, form: str) -> pd.Series:
 
 
 def _absence(files: pd.DataFrame) -> pd.Series:
-    """The label of a missing recording, and why it is missing where that is known."""
+    """Return the label of a missing recording, and why it is missing where that is known."""
     reason = files["absence"].where(files["absence"] != "missing", "")
     return files["primary_label"] + (", " + reason).where(reason != "", "")
 
@@ -83,7 +83,7 @@ _RULES = (
     _Rule(
         "unreadable",
         "loses",
-        "audio [file|files] cannot be decoded to the end",
+        "audio [file|files] cannot be decoded",
         "left out of training and scoring; training refuses the data when there are many.",
         lambda files: (files["error"] != "") & ~files["is_missing"],
         lambda files: files["error"],
@@ -91,10 +91,26 @@ _RULES = (
     _Rule(
         "truncated",
         "loses",
-        "audio [file|files] broke off before the end that the file itself gives",
+        "audio [file breaks|files break] off before the end that the file itself gives",
         "trained on as far as they go; the rest was lost, most likely in a download. Get the files again.",
-        lambda files: _decoded(files) & files["is_cut"],
-        lambda files: _text(files["duration_s"], "{:.1f} s are there") + _text(files["header_s"], " of {:.1f} s or more"),
+        lambda files: _decoded(files) & (files["cut"] != ""),
+        lambda files: files["cut"],
+    ),
+    _Rule(
+        "damaged",
+        "loses",
+        "audio [file has|files have] damage inside, and part of the sound is missing",
+        "the rest is trained on; what is missing is silence where the file says how long it was. Get the files again.",
+        lambda files: _decoded(files) & (files["gap"] != ""),
+        lambda files: files["gap"],
+    ),
+    _Rule(
+        "wrong_length",
+        "note",
+        "audio [file states|files state] another length than the sound that is there, or none",
+        "read to the end, so training is not harmed; other programs may read only a part of them.",
+        lambda files: _decoded(files) & (files["length"] != ""),
+        lambda files: files["length"],
     ),
     _Rule(
         "silent",

@@ -30,7 +30,7 @@ from birdclef_core.inventory.species_names import find_taxonomies, named_codes, 
 
 Mode = Literal["reference", "link", "copy"]
 
-_PROBES = ".probes-1"  # The number is raised when what is probed changes.
+_PROBES = ".probes-2"  # The number is raised when what is probed changes.
 _FACTS = ("duration_s", "sample_rate_hz", "channels", "format", "size_bytes", "error")
 _NAMES = ("scientific_name", "common_name")
 
@@ -105,12 +105,12 @@ def _open(sources: Sequence[Path], noise: Sequence[Path]) -> list[Source]:
 
 
 def _seen(opened: Sequence[Source]) -> str:
-    """What was found in the sources and is not read, as text for an error."""
+    """Return what was found in the sources and is not read, as text for an error."""
     return " ".join(finding.describe() for source in opened for finding in source.findings)
 
 
 def _claims(opened: Sequence[Source]) -> pd.DataFrame:
-    """All claims, in the order of the sources."""
+    """Return all claims, in the order of the sources."""
     tables = [
         source.claims.assign(source=rank, source_name=source.name, only_describes=source.layout == "table")
         for rank, source in enumerate(opened)
@@ -124,7 +124,7 @@ def _taxonomy_folders(sources: Sequence[Path], opened: Sequence[Source]) -> list
 
 
 def _new_codes(claims: pd.DataFrame, taxonomy: pd.DataFrame) -> dict[str, str]:
-    """Codes that get another spelling: the taxonomy's code, or the same letters with accents composed in one way."""
+    """Return codes that get another spelling: the taxonomy's code, or the same letters with accents composed in one way."""
     written = set(claims["primary_label"]) | {code for labels in claims["secondary_labels"] for code in labels}
     return unify_spelling(written) | renamed_codes(named_codes(claims), taxonomy)
 
@@ -142,7 +142,7 @@ def _renamed(claims: pd.DataFrame, new: dict[str, str]) -> pd.DataFrame:
 def _probe(
     claims: pd.DataFrame, opened: Sequence[Source], store: Path, threads: int, progress: Progress | None
 ) -> tuple[pd.DataFrame, int]:
-    """By path: `_FACTS` and content (a hash, or ""), and how many files were looked at now.
+    """Return, by path, `_FACTS` and content (a hash, or ""), and how many files were looked at now.
 
     Only files of one size can hold the same, so only those are read to the end.
     """
@@ -201,7 +201,7 @@ def _read_overrides(path: Path) -> pd.DataFrame:
 
 
 def _species_names(claims: pd.DataFrame, taxonomy: pd.DataFrame) -> pd.DataFrame:
-    """By code: scientific_name and common_name, of the taxonomy first, then as tables say."""
+    """Return, by code, scientific_name and common_name, of the taxonomy first, then as tables say."""
     tables = claims[claims["by_table"]][["primary_label", *_NAMES]].rename(columns={"primary_label": "code"})
     return pd.concat([taxonomy, tables.drop_duplicates()]).drop_duplicates("code").set_index("code")
 
@@ -227,7 +227,7 @@ def _manifest(merged: Merged, names: pd.DataFrame, opened: Sequence[Source], fac
 
 
 def _placed(manifest: pd.DataFrame, out: Path, mode: Mode, progress: Progress | None) -> pd.DataFrame:
-    """The manifest with audio that can be opened under `out`, paths relative to it."""
+    """Return the manifest with audio that can be opened under `out`, paths relative to it."""
     usable = manifest[manifest["error"] == ""]
     is_noise = usable["kind"] == "noise"
     folder = pd.Series(RECORDING_FOLDERS[0], index=usable.index).mask(is_noise, NOISE_FOLDER)

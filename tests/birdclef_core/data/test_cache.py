@@ -7,23 +7,27 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, patch
 
+import damaged_audio
 import numpy as np
 import pandas as pd
 import pytest
 
 from birdclef_core.data import cache as cache_module
-from birdclef_core.data import cache_plan as plan_module
+from birdclef_core.data import cache_estimate as estimate_module
 from birdclef_core.data.cache import WaveCache, build_cache, estimate_cache, open_cache
+from birdclef_core.data.cache_entries import write_entry
 from birdclef_core.data.dataset import Dataset, load_dataset
-from birdclef_core.data.decode import decode, to_int16
+from birdclef_core.data.decode import Decoding, decode, to_int16
 from birdclef_core.errors import DataError, InputError
 
 ORIGINALS = Path(__file__).parents[2] / "data" / "originals"
+CASES = Path(__file__).parents[2] / "data" / "cases"
 
 
 @pytest.fixture
@@ -32,12 +36,12 @@ def dataset(maker: Any) -> Dataset:
 
 
 def count_decodes(dataset: Dataset, cache_dir: Path, **options: Any) -> int:
-    with patch.object(cache_module, "decode", wraps=decode) as counted:
+    with patch.object(cache_module, "Decoding", wraps=Decoding) as counted:
         build_cache(dataset, cache_dir, **options)
     return counted.call_count
 
 
-def whole(cache: WaveCache) -> list[np.ndarray]:
+def everything(cache: WaveCache) -> list[np.ndarray]:
     """Every recording and noise file, as the cache gives them."""
     recordings = [cache.read(row, 0, cache.num_samples(row)) for row in range(len(cache.recording_samples))]
     return recordings + [cache.read_noise(row, 0, cache.num_noise_samples(row)) for row in range(len(cache.noise_samples))]
@@ -92,23 +96,23 @@ def test_damage_is_said_and_mended_while_reading(
     dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     cache = build_cache(dataset, tmp_path)
-    expected = whole(cache)
+    expected = everything(cache)
     DAMAGES[damage](entry_of(cache, 3))
     with caplog.at_level(logging.WARNING):
-        assert same(whole(cache), expected)
+        assert same(everything(cache), expected)
     assert len(cache.mended) == 1 and "a3.wav is decoded again" in cache.mended[0] in caplog.text
     again = open_cache(cache.directory)
-    assert same(whole(again), expected) and not again.mended
+    assert same(everything(again), expected) and not again.mended
     assert not list((tmp_path / "tmp").iterdir())
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
 def test_what_is_not_whole_is_decoded_by_the_next_build(dataset: Dataset, tmp_path: Path, damage: str) -> None:
     cache = build_cache(dataset, tmp_path)
-    expected = whole(cache)
+    expected = everything(cache)
     DAMAGES[damage](entry_of(cache, 3))
     assert count_decodes(dataset, tmp_path) == 1
-    assert same(whole(build_cache(dataset, tmp_path)), expected)
+    assert same(everything(build_cache(dataset, tmp_path)), expected)
 
 
 def test_a_damaged_index_is_made_anew_from_the_entries(dataset: Dataset, tmp_path: Path) -> None:
@@ -117,7 +121,7 @@ def test_a_damaged_index_is_made_anew_from_the_entries(dataset: Dataset, tmp_pat
     with pytest.raises(DataError, match="Build the cache"):
         open_cache(cache.directory)
     assert count_decodes(dataset, tmp_path) == 0
-    assert same(whole(open_cache(cache.directory)), whole(cache))
+    assert same(everything(open_cache(cache.directory)), everything(cache))
 
 
 def test_a_damaged_entry_whose_source_is_another_one_is_refused(dataset: Dataset, tmp_path: Path) -> None:
@@ -130,8 +134,8 @@ def test_a_damaged_entry_whose_source_is_another_one_is_refused(dataset: Dataset
 
 def die_after_five(dataset: Dataset, cache_dir: Path) -> None:
     """A process that is killed: nothing is tidied up."""
-    decoded = Mock(side_effect=lambda path, *, max_s=None: os._exit(9) if decoded.call_count > 5 else decode(path))
-    with patch.object(cache_module, "decode", decoded), patch.object(cache_module, "num_cores", lambda: 1):
+    decoded = Mock(side_effect=lambda path, *, max_s=None: os._exit(9) if decoded.call_count > 5 else Decoding(path))
+    with patch.object(cache_module, "Decoding", decoded), patch.object(cache_module, "num_cores", lambda: 1):
         build_cache(dataset, cache_dir)
 
 
@@ -148,11 +152,11 @@ def test_a_killed_build_goes_on(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def build_and_count(dataset: Dataset, cache_dir: Path, counts: Any) -> None:
-    def slow(path: Path, *, max_s: float | None = None) -> np.ndarray:
+    def slow(path: Path, *, max_s: float | None = None) -> Decoding:
         time.sleep(0.02)
-        return decode(path, max_s=max_s)
+        return Decoding(path, max_s=max_s)
 
-    with patch.object(cache_module, "decode", side_effect=slow) as counted:
+    with patch.object(cache_module, "Decoding", side_effect=slow) as counted:
         build_cache(dataset, cache_dir)
     counts.put(counted.call_count)
 
@@ -173,13 +177,13 @@ def test_undecodable_audio(maker: Any, tmp_path: Path) -> None:
     dataset = load_dataset(maker.make([*maker.many("a", 30)]))
     bad = dataset.root / dataset.recordings["path"][4]
 
-    def refuse(path: Path, *, max_s: float | None = None) -> np.ndarray:
+    def refuse(path: Path, *, max_s: float | None = None) -> Decoding:
         if path == bad or (refuse_more and path.stem in ("a5", "a6")):
             raise DataError(f"{path} is broken")
-        return decode(path, max_s=max_s)
+        return Decoding(path, max_s=max_s)
 
     refuse_more = True
-    with patch.object(cache_module, "decode", refuse):
+    with patch.object(cache_module, "Decoding", refuse):
         with pytest.raises(DataError, match="3 of 30"):
             build_cache(dataset, tmp_path)
         refuse_more = False
@@ -201,7 +205,7 @@ def test_progress_and_estimate(dataset: Dataset, tmp_path: Path) -> None:
     assert len(seen) == 12 and seen == sorted(seen) and seen[-1] == pytest.approx((total_s, total_s))
     stored = sum(path.stat().st_size for path in (tmp_path / "cache" / "audio").rglob("*.wave"))
     assert stored == estimate.num_bytes
-    assert estimate_cache(dataset, tmp_path / "cache").describe() == "nothing to decode, all is cached"
+    assert estimate_cache(dataset, tmp_path / "cache").describe() == "nothing to decode, everything is cached"
 
 
 def test_max_s_per_recording(maker: Any, tmp_path: Path) -> None:
@@ -222,33 +226,33 @@ def test_reading_outside(dataset: Dataset, tmp_path: Path) -> None:
 
 @contextmanager
 def disk_of(size: int) -> Iterator[None]:
-    """A disk with so much room for a cache, beside what is always left to others."""
+    """A disk with room for a cache of `size` bytes, beside what is always left to others."""
 
     def usage(folder: Path) -> SimpleNamespace:
         used = sum(path.stat().st_size for path in folder.rglob("*.wave"))
         return SimpleNamespace(free=size - used + 2**30)
 
-    with patch.object(plan_module.shutil, "disk_usage", usage):
+    with patch.object(estimate_module.shutil, "disk_usage", usage):
         yield
 
 
 @pytest.mark.parametrize("by", ["disk", "max_bytes"])
 def test_what_has_no_room_is_decoded_directly(dataset: Dataset, tmp_path: Path, by: str) -> None:
     """Noise and the rare species come first; the samples are the same; when there is room, the rest follows."""
-    expected = whole(build_cache(dataset, tmp_path / "large"))
+    expected = everything(build_cache(dataset, tmp_path / "large"))
     room, limit = (300_000, None) if by == "disk" else (2**40, 300_000)
     with disk_of(room):
         cache = build_cache(dataset, tmp_path / "small", max_bytes=limit)
-        assert same(whole(cache), expected)
+        assert same(everything(cache), expected)
         assert cache.direct_rows.tolist() == [1, 2, 3, 4, 5]
         assert "5 files do not fit" in estimate_cache(dataset, tmp_path / "small", max_bytes=limit).describe()
         written = (cache.directory / "index.npz").stat().st_ino
         assert count_decodes(dataset, tmp_path / "small", max_bytes=limit) == 0
         assert (cache.directory / "index.npz").stat().st_ino == written
-    assert cache.findings[0].count == 5 and "decoded anew for every clip" in cache.findings[0].meaning
+    assert cache.findings[0].count == 5 and "decoded again for every clip" in cache.findings[0].meaning
     assert count_decodes(dataset, tmp_path / "small") == 5
     cache = build_cache(dataset, tmp_path / "small")
-    assert not len(cache.direct_rows) and not cache.findings and same(whole(cache), expected)
+    assert not len(cache.direct_rows) and not cache.findings and same(everything(cache), expected)
 
 
 def test_direct_clips_of_real_files_are_the_same(tmp_path: Path) -> None:
@@ -259,23 +263,141 @@ def test_direct_clips_of_real_files_are_the_same(tmp_path: Path) -> None:
     pd.DataFrame({"primary_label": "a", "filename": names, "author": names}).to_csv(root / "train.csv", index=False)
     dataset = load_dataset(root)
     cached, direct = build_cache(dataset, tmp_path / "large"), build_cache(dataset, tmp_path / "none", max_bytes=0)
-    assert len(direct.direct_rows) == len(names) == 9 and same(whole(cached), whole(direct))
+    assert len(direct.direct_rows) == len(names) == 9 and same(everything(cached), everything(direct))
 
 
 def test_a_disk_that_fills_up_while_building(dataset: Dataset, tmp_path: Path) -> None:
     expected = [to_int16(decode(dataset.root / path)) for path in [*dataset.recordings["path"], *dataset.noise["path"]]]
     real, calls = cache_module.write_entry, 0
 
-    def write(*arguments: Any) -> None:
+    def write(*arguments: Any) -> int:
         nonlocal calls
         calls += 1
         if calls > 5:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(*arguments)
+        return real(*arguments)
 
     with patch.object(cache_module, "write_entry", write), patch.object(cache_module, "num_cores", lambda: 1):
         cache = build_cache(dataset, tmp_path)
-    assert calls == 6 and len(cache.direct_rows) == 7 and same(whole(cache), expected)
+    assert calls == 6 and len(cache.direct_rows) == 7 and same(everything(cache), expected)
+
+
+UNWRITABLE = {
+    "read-only disk": errno.EROFS,
+    "somebody else's folder": errno.EACCES,
+    "full disk": errno.ENOSPC,
+}
+
+
+@contextmanager
+def unwritable(number: int) -> Iterator[None]:
+    """Disks on which nothing can be made, though what is there can be read."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with patch.object(cache_module.FileLock, "acquire", fail), patch.multiple(cache_module, write_entry=fail, write_index=fail):
+        yield
+
+
+@pytest.mark.parametrize("why", UNWRITABLE)
+def test_a_folder_that_cannot_be_written_to_is_done_without(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture, why: str
+) -> None:
+    """As with a full disk: the same samples, decoded for every clip; said once; nothing written."""
+    expected = everything(build_cache(dataset, tmp_path / "writable"))
+    (tmp_path / "cache").mkdir()
+    with unwritable(UNWRITABLE[why]), caplog.at_level(logging.WARNING):
+        cache = build_cache(dataset, tmp_path / "cache")
+    assert cache.directory is None and len(cache.direct_rows) == 12 and same(everything(cache), expected)
+    (finding,) = cache.findings
+    assert (
+        f"12 audio files are not in the cache, which cannot be written to ({os.strerror(UNWRITABLE[why])})" in finding.describe()
+    )
+    assert not caplog.records and not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    copy = pickle.loads(pickle.dumps(cache))
+    assert same(everything(copy), expected) and copy.findings == cache.findings
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_what_a_read_only_cache_holds_is_used(dataset: Dataset, tmp_path: Path, is_complete: bool) -> None:
+    cache = build_cache(dataset, tmp_path)
+    expected = everything(cache)
+    if not is_complete:
+        entry_of(cache, 3).unlink()
+    with unwritable(errno.EROFS):
+        again = build_cache(dataset, tmp_path)
+        assert again.direct_rows.tolist() == ([] if is_complete else [3]) and same(everything(again), expected)
+
+
+def test_a_damaged_entry_of_a_read_only_cache_is_said_once(
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache = build_cache(dataset, tmp_path)
+    expected = everything(cache)
+    flip_a_bit(entry_of(cache, 3))
+    failure = OSError(errno.EROFS, "Read-only file system")
+    with patch("birdclef_core.data.wave_cache.write_entry", side_effect=failure), caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert same(everything(cache), expected)
+    assert len(cache.mended) == 1 and len(caplog.records) == 2
+
+
+def test_a_disk_that_fills_up_before_the_list_is_written(dataset: Dataset, tmp_path: Path) -> None:
+    expected = everything(build_cache(dataset, tmp_path / "large"))
+    with patch.object(cache_module, "write_index", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+        cache = build_cache(dataset, tmp_path / "small")
+    assert cache.directory is None and not len(cache.direct_rows) and same(everything(cache), expected)
+
+
+def test_a_cache_that_is_no_folder_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="must be a folder"):
+        build_cache(dataset, tmp_path / "file")
+
+
+def test_damaged_audio_is_counted_in_every_list(maker: Any, tmp_path: Path) -> None:
+    """In a later list too, which finds the entry there."""
+    root = maker.make(maker.many("a", 30))
+    right = len(damaged_audio.wav()) - 44
+    (root / "train_audio/a/a4.wav").write_bytes(damaged_audio.wav()[: 44 + right // 2])
+    (root / "train_audio/a/a5.wav").write_bytes(damaged_audio.with_sizes(damaged_audio.wav(), 0, 0))
+    dataset = load_dataset(root)
+    cache = build_cache(dataset, tmp_path)
+    assert cache.num_samples(4) == 3 * 32_000 and cache.num_samples(5) == 6 * 32_000
+    fewer = replace(dataset, recordings=dataset.recordings[:20])
+    for found in (cache, build_cache(fewer, tmp_path), build_cache(dataset, tmp_path / "none", max_bytes=0)):
+        (finding,) = (finding for finding in found.findings if finding.kind == "damaged")
+        assert finding.count == 1 and "a4.wav: 3.0 s are there of 6.0 s" in finding.examples[0]
+
+
+def test_an_entry_of_a_file_that_was_read_in_part_is_made_again(maker: Any, tmp_path: Path) -> None:
+    """As older versions did; the file has not changed since."""
+    root = maker.make(maker.many("a", 3))
+    shutil.copy(CASES / "62d_mp3_no_xing" / "XC1001.mp3", root / "train_audio/a/a1.wav")
+    dataset = load_dataset(root)
+    first = build_cache(dataset, tmp_path)
+    expected = everything(first)
+    entry = entry_of(first, 1)
+    write_entry(str(entry), [expected[1][:28_441]], tmp_path / "tmp")
+    shutil.rmtree(tmp_path / "lists")
+    assert count_decodes(dataset, tmp_path) == 1
+    assert same(everything(open_cache(first.directory)), expected) and len(expected[1]) == 96_967
+
+
+def test_a_file_that_changes_while_it_is_decoded_is_left_out(maker: Any, tmp_path: Path) -> None:
+    dataset = load_dataset(maker.make(maker.many("a", 30)))
+    path = dataset.root / dataset.recordings["path"][4]
+    real = cache_module.write_entry
+
+    def write(*arguments: Any) -> int:
+        count = real(*arguments)
+        os.utime(path, ns=(1, 1))
+        return count
+
+    with patch.object(cache_module, "write_entry", write):
+        cache = build_cache(dataset, tmp_path)
+    assert cache.num_samples(4) == 0 and "must not change while it is read" in cache.findings[0].examples[0]
 
 
 def test_an_open_cache_must_be_finished(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from birdclef_core.data.cache_entries import DamagedEntry, entry_bytes, read_entry, stored_samples, write_entry
+from birdclef_core.data.cache_entries import DamagedEntry, entry_bytes, entry_path, read_entry, stored_samples, write_entry
 
 BLOCK = 4096
 
@@ -11,7 +11,7 @@ BLOCK = 4096
 def written(folder: Path, num_samples: int) -> tuple[str, np.ndarray]:
     samples_T = np.random.default_rng(num_samples).integers(-32_768, 32_767, num_samples, dtype=np.int16)
     path = str(folder / "ab" / f"{num_samples}.wave")
-    write_entry(path, samples_T, folder)
+    assert write_entry(path, [samples_T], folder) == num_samples
     return path, samples_T
 
 
@@ -56,7 +56,7 @@ def test_cut_and_missing(tmp_path: Path) -> None:
     path, _ = written(tmp_path, 2 * BLOCK)
     Path(path).write_bytes(Path(path).read_bytes()[:-20])
     assert stored_samples(path) is None
-    with pytest.raises(DamagedEntry, match="cut"):
+    with pytest.raises(DamagedEntry, match="cut off"):
         read_entry(path, 2 * BLOCK, BLOCK, 100)
     Path(path).write_bytes(b"")
     assert stored_samples(path) is None
@@ -64,3 +64,23 @@ def test_cut_and_missing(tmp_path: Path) -> None:
     assert stored_samples(path) is None
     with pytest.raises(DamagedEntry, match="No such file"):
         read_entry(path, 2 * BLOCK, 0, 100)
+
+
+def test_blocks_make_the_same_entry_however_long_they_are(tmp_path: Path) -> None:
+    _, samples_T = written(tmp_path, 5 * BLOCK + 17)
+    expected = Path(written(tmp_path, 5 * BLOCK + 17)[0]).read_bytes()
+    for step in (1000, BLOCK, BLOCK + 1, 3 * BLOCK):
+        path = str(tmp_path / "b" / "c.wave")
+        blocks = [samples_T[start : start + step] for start in range(0, len(samples_T), step)]
+        assert write_entry(path, [*blocks, samples_T[:0]], tmp_path) == len(samples_T)
+        assert Path(path).read_bytes() == expected
+
+
+def test_nothing_is_left_of_an_entry_whose_samples_fail(tmp_path: Path) -> None:
+    def blocks():
+        yield np.zeros(BLOCK, dtype=np.int16)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_entry(entry_path(str(tmp_path), "abc"), blocks(), tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

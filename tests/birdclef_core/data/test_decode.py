@@ -1,11 +1,17 @@
+import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import damaged_audio
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
-from birdclef_core.data.decode import decode, to_int16
+from birdclef_core.data import decode as decode_module
+from birdclef_core.data.decode import Decoding, decode, to_int16
 from birdclef_core.errors import DataError
 
 ORIGINALS = Path(__file__).parents[2] / "data" / "originals"
@@ -63,18 +69,104 @@ def test_only_the_first_seconds(tmp_path: Path, maker: Any) -> None:
     assert len(decode(path, max_s=0.5)) == 16_000
 
 
-@pytest.mark.parametrize("content", [b"", b"no audio at all"])
-def test_what_cannot_be_decoded_is_named(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.ogg"
+@pytest.mark.parametrize("name", damaged_audio.NO_SOUND)
+def test_what_cannot_be_decoded_is_named(tmp_path: Path, name: str) -> None:
+    suffix, content = damaged_audio.NO_SOUND[name]
+    path = tmp_path / f"a.{suffix}"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.ogg"):
+    with pytest.raises(DataError, match=rf"a\.{suffix} must be audio that can be decoded, but it "):
         decode(path)
 
 
-def test_no_samples(tmp_path: Path, maker: Any) -> None:
+def test_no_samples(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.zeros(0), 32_000)
     with pytest.raises(DataError, match="no samples"):
+        decode(path)
+
+
+def decoded_at_once(path: Path) -> np.ndarray:
+    """What a recording must be, whatever its length: written down in the plainest way, and never changed."""
+    wave_TC, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+    channels = wave_TC.shape[1]
+    wave_T = wave_TC[:, 0] if channels == 1 else wave_TC @ np.full(channels, 1 / channels, dtype=np.float32)
+    wave_T = wave_T - wave_T.mean()
+    if rate_hz != 32_000:
+        wave_T = soxr.resample(wave_T, rate_hz, 32_000, quality="HQ")
+    return np.clip(wave_T, -1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(path for path in ORIGINALS.iterdir() if path.suffix != ".csv"), ids=lambda path: path.name
+)
+def test_not_a_bit_may_change(path: Path) -> None:
+    """Stages that are stored were trained on these samples."""
+    assert np.array_equal(decode(path), decoded_at_once(path))
+
+
+@pytest.mark.parametrize(("rate_hz", "channels"), [(32_000, 1), (48_000, 2), (44_100, 1), (22_050, 2), (96_000, 1), (8_000, 1)])
+@pytest.mark.parametrize("step", [999, 20_000])
+def test_a_long_recording_is_decoded_in_blocks_to_the_same_bits(tmp_path: Path, rate_hz: int, channels: int, step: int) -> None:
+    """With the mean that numpy gives of the whole, and as soxr resamples the whole."""
+    path = tmp_path / "a.wav"
+    wave = np.random.default_rng(0).normal(0.05, 0.2, (7 * rate_hz + 13, channels)).astype(np.float32)
+    soundfile.write(path, wave, rate_hz, subtype="FLOAT")
+    with patch.multiple(decode_module, _MOST_VALUES=1000, _STEP=step):
+        blocks = list(Decoding(path).blocks())
+        first_s = decode(path, max_s=2.5)
+    assert len(blocks) > 2 and np.array_equal(np.concatenate(blocks), decoded_at_once(path))
+    assert np.array_equal(first_s, decode(path, max_s=2.5))
+
+
+@pytest.mark.parametrize("name", ["ogg without a page", "mp3 without a tag", "flac with zeros", "flac without its end"])
+def test_a_long_damaged_recording_is_the_same_in_blocks(tmp_path: Path, name: str) -> None:
+    case = damaged_audio.DAMAGED[name]()
+    path = tmp_path / f"a.{case.suffix}"
+    path.write_bytes(case.content)
+    whole_T = decode(path)
+    with patch.multiple(decode_module, _MOST_VALUES=1000, _STEP=4096):
+        decoding = Decoding(path)
+        assert np.array_equal(np.concatenate(list(decoding.blocks())), whole_T)
+    assert {fault.kind for fault in decoding.faults} == case.kinds
+
+
+def test_odd_values_in_a_long_recording(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    wave = np.random.default_rng(0).normal(0, 0.8, 60_000).astype(np.float32)
+    wave[[40_000, 41_000]] = np.nan, np.inf
+    soundfile.write(path, wave, 44_100, subtype="FLOAT")
+    whole_T = decode(path)
+    with patch.multiple(decode_module, _MOST_VALUES=1000, _STEP=4096):
+        assert np.array_equal(decode(path), whole_T) and np.isfinite(whole_T).all()
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    peaks = []
+    for seconds in (20, 80):
+        soundfile.write(path, np.zeros((seconds * 48_000, 2)) + 0.1, 48_000)
+        with patch.multiple(decode_module, _MOST_VALUES=2**20):
+            tracemalloc.start()
+            for _ in Decoding(path).blocks():
+                pass
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] < 20e6
+
+
+@pytest.mark.parametrize("most", [1000, 2**26], ids=["long", "short"])
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros(60_000), 32_000)
+    real = decode_module.AudioStream.read
+
+    def read(*arguments: Any) -> np.ndarray:
+        os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+        return real(*arguments)
+
+    monkeypatch.setattr(decode_module, "_MOST_VALUES", most)
+    monkeypatch.setattr(decode_module.AudioStream, "read", read)
+    with pytest.raises(DataError, match="changed while"):
         decode(path)
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import damaged_audio
 import numpy as np
 import pytest
 import soundfile
@@ -19,7 +20,7 @@ def written(tmp_path: Path, wave: np.ndarray, name: str = "a.wav", **options: An
 def test_a_sound_file(tmp_path: Path) -> None:
     seen = measure_file(written(tmp_path, TONE_T))
     assert seen["format"] == "WAV" and seen["sample_rate_hz"] == RATE_HZ and seen["channels"] == 1
-    assert seen["duration_s"] == seen["header_s"] == 2.0 and not seen["is_cut"] and seen["error"] == ""
+    assert seen["duration_s"] == seen["header_s"] == 2.0 and seen["error"] == seen["cut"] == seen["gap"] == seen["length"] == ""
     assert seen["peak"] == pytest.approx(0.5, abs=1e-3) and seen["rms"] == pytest.approx(0.5 / 2**0.5, abs=1e-3)
     assert seen["mean"] == pytest.approx(0, abs=1e-3) and seen["clipped_share"] == 0 and seen["not_finite"] == 0
 
@@ -27,7 +28,7 @@ def test_a_sound_file(tmp_path: Path) -> None:
 def test_blocks_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, TONE_T + 0.1)
     whole = measure_file(path)
-    monkeypatch.setattr("birdclef_core.inventory.measure._BLOCK_S", 1)
+    monkeypatch.setattr("birdclef_core.inventory.measure._BLOCK", 4096)
     parts = measure_file(path)
     for name, value in whole.items():
         assert parts[name] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value)
@@ -49,33 +50,41 @@ def test_channels_that_cancel_are_silent(tmp_path: Path) -> None:
     assert seen["channels"] == 2 and seen["rms"] < 1e-4 and seen["peak"] > 0.4
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
-def test_a_file_that_was_cut(tmp_path: Path, suffix: str) -> None:
-    """libsndfile reads a cut WAV and OGG without a word."""
-    noise = np.random.default_rng(0).normal(0, 0.1, 4 * RATE_HZ).astype(np.float32)
-    path = written(tmp_path, noise, f"a.{suffix}")
-    assert not measure_file(path)["is_cut"]
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
+@pytest.mark.parametrize("name", damaged_audio.DAMAGED)
+def test_damage_is_said_by_kind(tmp_path: Path, name: str) -> None:
+    case = damaged_audio.DAMAGED[name]()
+    path = tmp_path / f"a.{case.suffix}"
+    path.write_bytes(case.content)
     seen = measure_file(path)
-    assert seen["is_cut"] and seen["duration_s"] < 3
-    assert seen["error"].startswith("breaks off after") == (suffix == "flac")
+    assert seen["error"] == "" and seen["duration_s"] == pytest.approx(case.decoded_s, abs=0.15)
+    assert {kind for kind in ("cut", "gap", "length") if seen[kind]} == case.kinds
 
 
-def test_an_ogg_that_ends_with_a_whole_page_which_is_not_the_last(tmp_path: Path) -> None:
-    path = written(tmp_path, np.random.default_rng(0).normal(0, 0.1, 4 * RATE_HZ).astype(np.float32), "a.ogg")
-    content = path.read_bytes()
-    path.write_bytes(content[: content.rfind(b"OggS")])
-    assert measure_file(path)["is_cut"]
+@pytest.mark.parametrize("name", damaged_audio.SOUND)
+def test_nothing_is_said_of_a_sound_file(tmp_path: Path, name: str) -> None:
+    case = damaged_audio.SOUND[name]()
+    path = tmp_path / f"a.{case.suffix}"
+    path.write_bytes(case.content)
+    seen = measure_file(path)
+    assert not (seen["error"] or seen["cut"] or seen["gap"] or seen["length"])
+    assert seen["header_s"] == pytest.approx(seen["duration_s"], abs=0.1) and seen["duration_s"] == pytest.approx(6.0, abs=0.1)
 
 
-def test_a_wav_of_a_streaming_writer_is_whole(tmp_path: Path) -> None:
+def test_the_length_that_a_file_states_is_kept_beside_what_is_there(tmp_path: Path) -> None:
+    for name, stated_s in (
+        ("wav with too small a size", 1.0),
+        ("flac with too large a length", 20.0),
+        ("wav without its end", 6.0),
+    ):
+        case = damaged_audio.DAMAGED[name]()
+        (tmp_path / "a").write_bytes(case.content)
+        assert measure_file(tmp_path / "a")["header_s"] == pytest.approx(stated_s)
+
+
+def test_a_file_that_changes_meanwhile_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path, TONE_T)
-    content = bytearray(path.read_bytes())
-    start = content.find(b"data") + 4
-    content[start : start + 4] = b"\xff\xff\xff\xff"
-    path.write_bytes(content)
-    assert not measure_file(path)["is_cut"]
+    monkeypatch.setattr("birdclef_core.data.containers.file_bytes.FileBytes.has_changed", lambda _: True)
+    assert "changed while" in measure_file(path)["error"]
 
 
 def test_equal_sound_is_told_whatever_its_container(tmp_path: Path) -> None:
@@ -84,12 +93,12 @@ def test_equal_sound_is_told_whatever_its_container(tmp_path: Path) -> None:
     assert contents[0] == contents[1] != other
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"", "cannot be opened"), (b"<html>not found</html>", "cannot be opened")])
+@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"<html>not found</html>", "cannot be opened")])
 def test_what_is_no_audio(tmp_path: Path, content: bytes, said: str) -> None:
     (tmp_path / "a.ogg").write_bytes(content)
     assert said in measure_file(tmp_path / "a.ogg")["error"]
     (tmp_path / "a.ogg").unlink()
-    assert said in measure_file(tmp_path / "a.ogg")["error"]
+    assert measure_file(tmp_path / "a.ogg")["error"] == "cannot be read: No such file or directory"
 
 
 def test_no_samples(tmp_path: Path) -> None:
