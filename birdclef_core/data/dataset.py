@@ -124,7 +124,7 @@ def read_target_list(path: Path) -> tuple[str, ...]:
 def _with_audio(
     root: Path, listing: Listing, max_bad_share: float, csv_path: Path | None
 ) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
-    """The rows whose audio can be opened, with recording_id, path, duration_s and size_bytes."""
+    """Return the rows whose audio can be opened, with recording_id, path, duration_s and size_bytes."""
     table = listing.recordings
     absent = table["path"].isna()
     reasons = dict(zip(table["filename"][absent], table["absence"][absent], strict=True))

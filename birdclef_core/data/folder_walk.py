@@ -139,15 +139,15 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_special(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is there and is no regular file; reading a pipe would wait for ever."""
+    """Return whether an entry is there and is no regular file; reading a pipe would wait for ever."""
     try:
         return not entry.is_file() and not stat.S_ISREG(entry.stat().st_mode)
     except OSError:
-        return False  # A link to nothing: whoever opens it finds out, and says so.
+        return False  # A link to nothing: opening it gives the reason.
 
 
 def _is_readable(path: Path) -> bool:
-    """Whether a file begins as one of a format that libsndfile reads, whatever its name says."""
+    """Return whether a file begins as one of a format that libsndfile reads, whatever its name says."""
     try:
         with path.open("rb") as file:
             return file.read(4) in _MAGIC

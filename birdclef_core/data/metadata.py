@@ -15,7 +15,7 @@ from birdclef_core.findings import Finding
 METADATA_NAMES = ("train.csv", "train_metadata.csv")
 
 UNKNOWN_RATING = 3.0
-"""The middle of the scale, for a recording that nobody rated."""
+"""The middle of the scale, for a recording without a rating."""
 
 _Q_RATING = {"A": 5.0, "B": 4.0, "C": 3.0, "D": 2.0, "E": 1.0, "no score": 0.0}
 _COLUMN_NAMES = {
@@ -103,7 +103,7 @@ def read_metadata(path: Path, *, unknown_rating: float = UNKNOWN_RATING) -> Meta
 
 
 def _columns(names_there: Iterable[str]) -> dict[str, str | None]:
-    """The column of the table for each of ours."""
+    """Return the column of the table for each of ours."""
     present = set(names_there)
     columns = {ours: next((name for name in names if name in present), None) for ours, names in _COLUMN_NAMES.items()}
     if not columns["primary_label"] and present >= _XENO_CANTO:
@@ -144,7 +144,7 @@ def _text(raw: pd.DataFrame, column: str | None) -> pd.Series:
 
 
 def _names(raw: pd.DataFrame, columns: dict[str, str | None]) -> dict[str, pd.Series]:
-    """The names of the species as far as the table has them; Xeno-canto writes genus and species apart."""
+    """Return the names of the species as far as the table has them; Xeno-canto writes genus and species apart."""
     names = {name: _text(raw, columns[name]) for name in ("scientific_name", "common_name") if columns[name]}
     if "scientific_name" not in names and {"gen", "sp"} <= set(raw.columns):
         names["scientific_name"] = (_text(raw, "gen") + " " + _text(raw, "sp")).str.strip()
@@ -192,7 +192,7 @@ def _ratings(source: Table, rating: str | None, q: str | None, unknown_rating: f
 
 
 def _not_numbers(source: Table, columns: dict[str, str | None]) -> list[Finding]:
-    """Values that should be numbers and are words."""
+    """Return values that should be numbers and are words."""
     meanings = {
         "rating": f"counted as not rated ({UNKNOWN_RATING:g} of 5, unless the column q has a quality). Write a number from 0 to 5.",
         "latitude": "the place is not known.",

@@ -20,9 +20,9 @@ class AudioIndex:
     `filename` may be the path under the audio folder, a name in the species' folder (2021), without its extension or with that of
     another format (`XC1.mp3` that was converted to `XC1.ogg`). A file that lies at the top of the audio folder, or whose name is a
     Xeno-canto number, is found wherever the table says it is. Other names are not looked for in other folders: `1.wav` of one
-    species is not `1.wav` of another. What is not found so is looked for once more with `/` for a backslash, without the folders
-    above the audio folder, and without regard to letters' case and to how accents are composed (macOS writes them as NFD); at last by
-    its Xeno-canto number (`XC1` of the table is `XC1 - Great Tit - Parus major.mp3`).
+    species is not `1.wav` of another. A file that is not found this way is looked for again: with `/` in place of backslashes,
+    without the folders above the audio folder, and without regard to letters' case and to how accents are composed (macOS writes
+    them as NFD). At last it is looked for by its Xeno-canto number (`XC1` of the table is `XC1 - Great Tit - Parus major.mp3`).
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ def _with_and_without_suffix(filename: str) -> Iterator[str]:
 
 
 def _spellings(filename: str) -> Iterator[str]:
-    """Other ways to write the path that a table gives."""
+    """Return other ways to write the path that a table gives."""
     parts = [part for part in filename.replace("\\", "/").split("/") if part not in ("", ".")]
     yield "/".join(parts)
     for folder in RECORDING_FOLDERS:
@@ -95,7 +95,7 @@ def _remember(index: dict[str, str], name: str, path: str) -> None:
 
 
 def _folded(index: dict[str, str]) -> dict[str, str]:
-    """The same names without regard to case and composition; those that would mean several files are left out."""
+    """Return the same names without regard to case and composition; those that would mean several files are left out."""
     folded: dict[str, str] = {}
     ambiguous: set[str] = set()
     for name, path in index.items():

@@ -150,13 +150,13 @@ def labelled_audio(root: Path) -> list[str]:
 
 
 def _places(windows: pd.DataFrame, paths: Sequence[str]) -> pd.Series:
-    """Where in `paths` the audio of each window is; NaN where it is not there."""
+    """Return where in `paths` the audio of each window is; NaN where it is not there."""
     stems = [path.rsplit("/", 1)[-1].rsplit(".", 1)[0] for path in paths]
     return windows["stem"].map(_files_by_stem(stems, list(windows["stem"].unique()))).astype(float)
 
 
 def _why_unusable(windows: pd.DataFrame, place: pd.Series, files: pd.DataFrame, folder: Path) -> pd.Series:
-    """Why each window cannot be scored, or ""."""
+    """Return why each window cannot be scored, or ""."""
     error = place.map(files["error"]).astype(object).fillna(f"no file of this name in {folder.name}")
     lasts_s = place.map(files["duration_s"].where(files["error"] == "", -1.0)).fillna(-1.0)
     beyond = (error == "") & (windows["end_s"] > lasts_s + WINDOW_S / 2)
@@ -164,7 +164,7 @@ def _why_unusable(windows: pd.DataFrame, place: pd.Series, files: pd.DataFrame, 
 
 
 def _read_windows(path: Path) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
-    """row_id, stem, end_s and labels of each window, and what is odd about them."""
+    """Return row_id, stem, end_s and labels of each window, and what is odd about them."""
     source = read_table(path)
     column = next((name for name in LABEL_COLUMNS if name in source.rows), None)
     if set(_BY_TIMES) <= set(source.rows):
@@ -191,7 +191,7 @@ def _windows_by_id(source: Table) -> pd.DataFrame:
 
 
 def _windows_by_times(source: Table) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
-    """Windows of a table that names a file, a start and an end; rows that are no window of `WINDOW_S` are left out."""
+    """Return windows of a table that names a file, a start and an end; rows that are no window of `WINDOW_S` are left out."""
     rows = source.rows
     times = {name: [_seconds(source, row, name) for row in rows.index] for name in ("start", "end")}
     start_s, end_s = (pd.Series(times[name], index=rows.index, dtype=float) for name in ("start", "end"))
@@ -201,7 +201,7 @@ def _windows_by_times(source: Table) -> tuple[pd.DataFrame, tuple[Finding, ...]]
     ]
     finding = Finding.of(
         "not_a_window",
-        f"[row of {source.path.name} is|rows of {source.path.name} are] not a window of {WINDOW_S} s from one whole second to another",
+        f"[row of {source.path.name} is|rows of {source.path.name} are] not a window of {WINDOW_S} s that begins and ends at a full second",
         others,
         "left out of the scored windows.",
     )
@@ -217,7 +217,7 @@ def _stem(filename: str) -> str:
 
 
 def _seconds(source: Table, row: int, column: str) -> float:
-    """A time such as `00:00:05`, `0:05` or `5` in seconds."""
+    """Return a time such as `00:00:05`, `0:05` or `5` in seconds."""
     text = source.rows[column][row]
     found = _TIME.match(text.strip())
     if not found:
@@ -227,7 +227,7 @@ def _seconds(source: Table, row: int, column: str) -> float:
 
 
 def _merged(source: Table, windows: pd.DataFrame, odd: Sequence[Finding]) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
-    """Each window once, with the labels of all its rows."""
+    """Return each window once, with the labels of all its rows."""
     repeated = windows["row_id"].duplicated()
     if not repeated.any():
         return windows.reset_index(drop=True), tuple(odd)
@@ -265,7 +265,7 @@ def _species(source: Table, row: int, text: str) -> tuple[str, ...]:
 
 
 def _files_by_stem(stems: Sequence[str], wanted: Sequence[str]) -> dict[str, int]:
-    """The file of each wanted name: the one called so, else the only one whose name goes on after it with `_`."""
+    """Return the file of each wanted name: the one called so, else the only one whose name goes on after it with `_`."""
     stems = [_composed(stem) for stem in stems]
     exact = {stem: place for place, stem in enumerate(stems)}
     longer: dict[str, list[int]] = {}

@@ -164,13 +164,13 @@ def _why_undecodable(path: Path, content: bytes, error: UnicodeDecodeError, line
 
 
 def _without_excel_hint(text: str) -> tuple[str, int, str | None]:
-    """The text without the line `sep=;` that Excel writes, how many lines that was, and the delimiter it names."""
+    """Return the text without the line `sep=;` that Excel writes, how many lines that was, and the delimiter it names."""
     hint = _EXCEL_HINT.match(text)
     return (text[hint.end() :], 1, hint[1]) if hint else (text, 0, None)
 
 
 def _delimiter(text: str) -> str:
-    """The delimiter that splits the header into most cells."""
+    """Return the delimiter that splits the header into most cells."""
     header = text.lstrip("\n").split("\n", 1)[0]
     return max(_DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter))))
 
@@ -200,7 +200,7 @@ def _check(path: Path) -> _Checked:
 
 
 def _split(path: Path, text: str, delimiter: str, skipped: int) -> tuple[list[str], tuple[int, ...]]:
-    """The header's cells and the line in which each row begins. Raises DataError for rows that are no rows."""
+    """Return the header's cells and the line in which each row begins. Raises DataError for rows that are no rows."""
     limit = csv.field_size_limit(_LONGEST_CELL)
     try:
         reader = csv.reader(io.StringIO(text), delimiter=delimiter)
@@ -227,7 +227,7 @@ def _split(path: Path, text: str, delimiter: str, skipped: int) -> tuple[list[st
 
 
 def _is_blank(cells: Iterable[str]) -> bool:
-    """Whether pandas skips the line: nothing or blanks only."""
+    """Return whether pandas skips the line: nothing or blanks only."""
     listed = list(cells)
     return not listed or (len(listed) == 1 and listed[0] != "" and not listed[0].strip())
 

@@ -1,3 +1,1 @@
-"""What recordings there are: collected from many sources, checked, described with pictures. Outside of `data`, so that editing it
-does not change the identity of stages.
-"""
+"""The recordings that there are: collected from many sources, checked, and described with pictures."""

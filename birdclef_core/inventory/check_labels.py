@@ -109,7 +109,7 @@ def split_problems(dataset: Dataset, files: pd.DataFrame) -> list[Problem]:
 
 
 def _taxonomies(paths: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
-    """The taxonomy files that can be read, and why the others cannot."""
+    """Return the taxonomy files that can be read, and why the others cannot."""
     usable, unreadable = [], []
     for path in paths:
         try:
@@ -121,7 +121,7 @@ def _taxonomies(paths: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _on_both_sides(authors: pd.Series, is_validation: pd.Series) -> list[str]:
-    """Authors on both sides, also where only letters' case, blanks and punctuation tell the names apart."""
+    """Return authors on both sides, also where only letters' case, blanks and punctuation tell the names apart."""
     named = pd.DataFrame({"author": authors, "inside": is_validation})[authors != ""]
     plain = named["author"].str.casefold().str.replace(r"[\W_]+", "", regex=True)
     named = named.assign(plain=plain)[plain != ""]

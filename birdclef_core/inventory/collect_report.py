@@ -49,7 +49,7 @@ class CollectReport:
 
     @property
     def exit_code(self) -> int:
-        """1 when recordings or labels were lost, else 0."""
+        """Return 1 when recordings or labels were lost, else 0."""
         return int(any(finding.level == "loses" for finding in self.findings))
 
 

@@ -84,7 +84,7 @@ def _replaced(table: pd.DataFrame, column: str, values: pd.Series) -> pd.Series:
 
 
 def _components(claims: pd.DataFrame) -> NDArray[np.int64]:
-    """A number for each claim: that of its recording, counted in the order of first mention."""
+    """Return a number for each claim: that of its recording, counted in the order of first mention."""
     numbers = xeno_canto_ids(claims["filename"]).fillna(xeno_canto_ids(claims["path"]))
     names = pd.concat(
         [
@@ -101,7 +101,7 @@ def _components(claims: pd.DataFrame) -> NDArray[np.int64]:
 
 
 def _table(ranked: pd.DataFrame) -> pd.DataFrame:
-    """One row a recording, from its claims in the order in which they count."""
+    """Return one row a recording, from its claims in the order in which they count."""
     winners = ranked.drop_duplicates("recording").set_index("recording").sort_index()
     table = winners[["primary_label"]].copy()
     table["recording_id"] = _recording_ids(ranked, winners)
@@ -117,7 +117,7 @@ def _table(ranked: pd.DataFrame) -> pd.DataFrame:
 
 
 def _recording_ids(ranked: pd.DataFrame, winners: pd.DataFrame) -> pd.Series:
-    """XC and the number where a claim of the recording has one, else the name of the file; unique."""
+    """Return XC and the number where a claim of the recording has one, else the name of the file; unique."""
     numbers = xeno_canto_ids(ranked["filename"]).fillna(xeno_canto_ids(ranked["path"]))
     first_number = numbers.groupby(ranked["recording"]).first()
     own_name = winners["path"].where(winners["path"].notna(), winners["filename"])
@@ -131,7 +131,7 @@ def _secondary_labels(ranked: pd.DataFrame, primary: pd.Series) -> pd.Series:
 
 
 def _joined(rows: pd.DataFrame, column: str) -> pd.Series:
-    """The values of each recording as a tuple."""
+    """Return the values of each recording as a tuple."""
     ordered = rows.sort_values("recording", kind="stable")
     recordings, starts = np.unique(ordered["recording"].to_numpy(), return_index=True)
     values = ordered[column].to_list()
@@ -140,7 +140,7 @@ def _joined(rows: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _best_audio(ranked: pd.DataFrame) -> pd.DataFrame:
-    """The file that counts for each recording; one that cannot be opened, or none, only where there is no better."""
+    """Return the file that counts for each recording; one that cannot be opened, or none, only where there is no better."""
     usable = ranked["error"].eq("")
     order = pd.DataFrame(
         {"broken": ~usable, "absent": ranked["path"].isna(), "shorter": -ranked["duration_s"].fillna(0.0).round()},

@@ -16,7 +16,7 @@ def writing_to(place: Path) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise  # Whoever reads what is printed has read enough.
+        raise  # The reader of what is printed has closed the pipe.
     except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(_refusal(place, error)) from error
 

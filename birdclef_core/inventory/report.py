@@ -216,7 +216,7 @@ def _length_rows(duration_s: NDArray[np.float64]) -> Table:
 
 
 def _last_check(record: LastCheck | None, dataset: Dataset) -> Values | None:
-    """What the last check found besides what loading says itself."""
+    """Return what the last check found besides what loading says itself."""
     if record is None:
         return None
     said = {(item.kind, item.count) for item in dataset.findings}
@@ -243,7 +243,7 @@ def _formats(recordings: pd.DataFrame, formats: pd.DataFrame) -> Values:
 
 
 def _counted(name: str, values_R: NDArray, minutes_R: NDArray[np.float64]) -> Table:
-    """How many recordings have each value, the commonest value first."""
+    """Return how many recordings have each value, the commonest value first."""
     groups = pd.DataFrame({name: values_R, "minutes": minutes_R}).groupby(name)["minutes"].agg(["size", "sum"])
     groups = groups.sort_values("size", ascending=False, kind="stable")
     columns = [

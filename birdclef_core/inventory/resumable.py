@@ -76,7 +76,7 @@ def look_at_files(
 
 
 def _known_positions(files: pd.DataFrame, known: pd.DataFrame) -> NDArray[np.int64]:
-    """Row of `known` for each file whose look still holds, else -1."""
+    """Return the row of `known` for each file whose look still holds, else -1."""
     places = known[[*_KEY, "deep"]].assign(position=np.arange(len(known)))
     joined = files[[*_KEY, "deep"]].merge(places, on=_KEY, how="left", suffixes=("_wanted", "_known"))
     enough = joined["position"].notna() & (~joined["deep_wanted"].astype(bool) | joined["deep_known"].eq(True))
@@ -146,7 +146,7 @@ class _Kept:
             return None
 
     def _write(self, table: pd.DataFrame, name: str) -> bool:
-        """Whether the table was written."""
+        """Return whether the table was written."""
         if self._store is None:
             return False
         aside = self._store / f".{name}.{os.getpid()}.tmp"

@@ -84,7 +84,7 @@ def has_table(folder: Path) -> bool:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """Tables that may describe recordings, in the order in which they count."""
+    """Return tables that may describe recordings, in the order in which they count."""
     named = [folder / name for name in METADATA_NAMES if is_there(folder / name)]
     return [*named, *(path for path in _listed(folder, _SUFFIXES) if path not in named)]
 

@@ -1,7 +1,7 @@
 """Opens the collections that people have, in the layouts of BirdCLEF's years and of Xeno-canto: what each says of its recordings,
 its noise, and audio that nothing names.
 
-The layouts are told apart by looking:
+A layout is recognised by what lies in the folder:
     birdclef    a metadata table beside `train_audio/`, `train_audios/` or `train_short_audio/` (2020 to today)
     xeno_canto  `<letter>/<species>/XC123.mp3` or `A-M/<species>/...`, with a table beside it or without
     folders     `<species>/<anything>.ogg`, with a table beside it or without
@@ -138,7 +138,7 @@ def _look(path: Path, *, nested: bool) -> list[Source]:
 
 
 def _folders(path: Path) -> list[Path]:
-    """The folders in a folder that can hold data, without links back to it or above it."""
+    """Return the folders in a folder that can hold data, without links back to it or above it."""
     try:
         listed = sorted(item for item in path.iterdir() if item.is_dir() and is_data_folder(item.name))
     except OSError as error:
@@ -148,7 +148,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _audio_folders(path: Path) -> list[str]:
-    """BirdCLEF's audio folders, else those that are called by letters."""
+    """Return BirdCLEF's audio folders, else those that are called by letters."""
     named = [name for name in RECORDING_FOLDERS if (path / name).is_dir()]
     if named:
         return named
@@ -184,7 +184,7 @@ def _source(path: Path, tables: SourceTables, folders: Sequence[str]) -> Source:
 
 
 def _unread(path: Path, walked: Sequence[FolderAudio], *, known_labels: set[str] | None = None) -> tuple[Finding, ...]:
-    """Findings on what is not read in a source, with the species that are lost by it."""
+    """Return findings on what is not read in a source, with the species that are lost by it."""
     absolute = [
         FolderAudio(
             other_formats=tuple(_absolute(path, name) for name in audio.other_formats),
@@ -204,7 +204,7 @@ def _unread(path: Path, walked: Sequence[FolderAudio], *, known_labels: set[str]
 
 
 def _with_unlabelled(claims: pd.DataFrame, paths: Sequence[str]) -> pd.DataFrame:
-    """The claims, then audio without a label: a table of another source may know it by its number."""
+    """Return the claims, then audio without a label: a table of another source may know it by its number."""
     if not paths:
         return claims
     names = pd.Series(paths, dtype=str).str.rsplit("/", n=1).str[-1]
@@ -213,7 +213,7 @@ def _with_unlabelled(claims: pd.DataFrame, paths: Sequence[str]) -> pd.DataFrame
 
 
 def _recordings(path: Path, folder: str) -> FolderAudio:
-    """Audio of an audio folder as `folder/inside`; of the source itself as `./inside`, without noise, soundscapes and what was
+    """Return audio of an audio folder as `folder/inside`; of the source itself as `./inside`, without noise, soundscapes and what was
     collected into it."""
     if folder != ".":
         return walk_audio(path, folder)
@@ -256,7 +256,7 @@ def _claims_by_table(
 
 
 def _claims_by_folder(path: Path, paths: Sequence[str]) -> pd.DataFrame:
-    """A claim for each file in a folder of a species; the folder's name may be a code or a name of the species."""
+    """Return a claim for each file in a folder of a species; the folder's name may be a code or a name of the species."""
     labelled = [name.split("/") for name in paths if name.count("/") >= 2]
     species = pd.Series([parts[1] for parts in labelled], dtype=str)
     claims = pd.DataFrame(

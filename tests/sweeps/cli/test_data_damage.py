@@ -17,6 +17,8 @@ import pandas as pd
 import pytest
 import soundfile
 
+from birdclef_core.inventory.check import _MEASURES
+from birdclef_core.inventory.collect import _PROBES
 from sweeps.cli.birdclef import birdclef
 
 _RATE_HZ = 8_000
@@ -103,7 +105,7 @@ _DAMAGES = (
 _TEXTS = ("train.csv", "taxonomy.csv", "train_soundscapes_labels.csv", "target_species.txt")
 _AUDIO = ("train_audio/a/XC0.wav", "background_noise/rain.wav", "train_soundscapes/S1.wav")
 _COLLECTED = ("manifest.parquet", "split.parquet")
-_CACHED = (".probes-1/seen.parquet", "measures-1/seen.parquet")
+_CACHED = (f"{_PROBES}/seen.parquet", f"{_MEASURES}/seen.parquet")
 
 _HARMLESS = {
     **dict.fromkeys([(name, _utf_16) for name in (*_TEXTS, "overrides.csv")], "UTF-16 with a byte order mark is read"),
