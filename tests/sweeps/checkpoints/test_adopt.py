@@ -275,6 +275,18 @@ def test_adopted_stages_are_in_the_store_and_no_near_misses(storage, chain_of, s
     ]
 
 
+def test_an_adopted_stage_is_adopted_by_the_code_after_this_one(storage, chain_of, same, monkeypatch):
+    adopt_all(storage)
+    before, current = total_bytes(store(storage).summaries()), code_version()
+    monkeypatch.setattr(adopt, "code_version", lambda: "next")
+    result, _ = adopt_all(storage, code=current)
+    assert len(result.adopted) == 3
+    for this, after in zip(chain_of(current), chain_of("next"), strict=True):
+        assert store(storage).record(after.stage_id).adopted_from == this.stage_id
+    assert is_sound(lineage(store(storage), chain_of("next")[-1].stage_id, verify=True))
+    assert total_bytes(store(storage).summaries()) == pytest.approx(before, rel=0.01)
+
+
 def test_shared_files_are_counted_once(storage, same, capsys):
     before = total_bytes(store(storage).summaries())
     adopt_all(storage)
