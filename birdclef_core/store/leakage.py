@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from birdclef_core.errors import StoreError
+from birdclef_core.findings import inflect
 from birdclef_core.store.recordings_table import read_recordings
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import IMPORTED
@@ -144,8 +145,9 @@ class RecordingsReader:
             return f"unknown recordings: {error}"
         leak = self.leak(lambda: table, stage.data, before)
         num_validation = int(table["is_validation"].sum())
+        num_training = len(table) - num_validation
         leaked = f"; scores leaked: {leak.mark}" if leak.mark else ""
-        return f"{len(table) - num_validation} recordings, {num_validation} others for validation{leaked}"
+        return f"{num_training} {inflect('[recording|recordings]', num_training)}, validated on {num_validation}{leaked}"
 
 
 def find_leak(recordings: pd.DataFrame, trained: Trained) -> Leak:

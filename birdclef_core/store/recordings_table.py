@@ -44,6 +44,7 @@ def write_recordings(storage: Storage, data_fingerprint: str, recordings: pd.Dat
     """Keep the recordings of a dataset. `recordings` has the columns of the table."""
     content = io.BytesIO()
     table = pa.Table.from_pandas(recordings[_SCHEMA.names], schema=_SCHEMA, preserve_index=False)
+    table = table.replace_schema_metadata(_SCHEMA.metadata)  # without what pandas notes of its index
     pq.write_table(table, content, compression="zstd", write_page_checksum=True)
     storage.write_bytes(table_name(data_fingerprint), content.getvalue())
 

@@ -80,9 +80,10 @@ def summary_of(task: StageTask, **changes) -> StageSummary:
 class MadeUpWorkers:
     """Runs what a coordinator hands out, one epoch of one random worker at a time, and counts what was executed."""
 
-    def __init__(self, coordinator: Coordinator, seed: int = 0) -> None:
+    def __init__(self, coordinator: Coordinator, seed: int = 0, published: set[str] | None = None) -> None:
+        """`published`: ids of the stages that are in the store; None: those that the coordinator's made-up store has."""
         self.coordinator = coordinator
-        self.published = view_of(coordinator).store.published
+        self.published = view_of(coordinator).store.published if published is None else published
         self.random = random.Random(seed)
         self.executed: list[str] = []
         """stage_id of every stage that was trained to its end."""

@@ -1,10 +1,12 @@
 """The ranked table and what is said below it."""
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
-from sweeps.run.ranking import best_by_end, early_endings, ranked_markdown, ranked_table, ranking
+from birdclef_core.store.leakage import Leak
+from sweeps.run.ranking import best_by_end, early_endings, leak_lines, ranked_markdown, ranked_table, ranking
 from sweeps.schedule.records import TrialRecord
 
 
@@ -44,6 +46,27 @@ def test_the_ranking_fits_eighty_columns():
     )
     assert "…" not in out.getvalue()
     assert "15 h 05 min" in out.getvalue()
+
+
+def test_leaked_scores_have_a_star_for_each_kind_of_leak_and_a_line_that_says_it():
+    found = Leak(num_validation=62, num_trained=56, num_by_author=0)
+    unknown = replace(found, num_trained=0, unknown=("x",))
+    trials = [
+        record("t0000", 0.5, spent_s={"train_ce": 12345.0}, reused_s={"pretrain_ce": 54321.0}),
+        record("t0001", 0.7),
+        record("t0002", 0.9),
+        record("t0003", None),
+    ]
+    leaks = {"t0000": found, "t0002": unknown, "t0003": found}
+    assert leak_lines(leaks) == [f"* {found.sentence}", f"** {unknown.sentence}"]
+    lines = ranked_markdown(trials, leaks).splitlines()
+    assert lines[2].startswith(r"| t0002 | sed_seresnext26t | finished | 0.900\*\* | 0.450\*\* | 0.500\*\* |")
+    assert lines[3].startswith("| t0001 | sed_seresnext26t | finished | 0.700 | 0.350 | 0.500 |")
+    assert lines[4].startswith(r"| t0000 | sed_seresnext26t | finished | 0.500\* | 0.250\* | 0.500\* |")
+    assert [line for line in lines if line.startswith("\\")] == [rf"\* {found.sentence}", rf"\*\* {unknown.sentence}"]
+    out = io.StringIO()
+    Console(file=out, width=80).print(ranked_table(trials, leaks))
+    assert "…" not in out.getvalue() and "0.900**" in out.getvalue()
 
 
 def test_why_trials_did_not_finish_is_said_once_a_reason_and_in_full():

@@ -153,6 +153,21 @@ def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
 
 
 @pytest.mark.slow
+def test_a_start_stage_of_another_fold_is_refused_or_marks_every_score(place):
+    place.run(*place.start_arguments("--samples", "1", "--fold", "0"))
+    arguments = ["--samples", "1", "--fold", "1", "--from-stage", "s/t0000/pretrain_ce", "--name", "other"]
+    output = place.run(*place.start_arguments(*arguments), expect=2)
+    number, of = re.search(r"but (\d+) of the (\d+) validation recordings of fold 1 trained tiny pretrain_ce", output).groups()
+    assert int(number) > 0 and "--fold 0" in output
+    assert not (place.output / "other").exists()
+    output = place.run(*place.start_arguments(*arguments, "--allow-leaked-scores"))
+    sentence = f"leaked: {number} of {of} validation recordings trained the start stage"
+    assert re.search(rf"Best: t0000 .*, {sentence}\.", output)
+    assert sentence in (place.output / "other" / "result" / "ranking.md").read_text()
+    assert len(list((place.output / "store" / "recordings").glob("*.parquet"))) == 2
+
+
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
     process = place.start(*place.start_arguments("--samples", "2", "--max-concurrent", "1", *LONG_EPOCHS))
     read_until(process, r"t0001 .*train_bce epoch 1/3")
