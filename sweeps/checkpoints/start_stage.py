@@ -90,9 +90,9 @@ class StartLeak:
                 f"{least}{leak.num_by_author} {validation} are by authors whose other recordings trained {source}. Recordings of one author "
                 "are alike (places, birds, microphone)"
             )
-        ways = ["another start stage", "or --allow-leaked-scores, which marks every score as leaked"]
+        ways = ["another start stage", "or --allow-leaked-scores (marks every score as leaked)"]
         if may_change_fold and (free := list(self._free_folds())):
-            ways.insert(0, f"--fold {' or '.join(map(str, free))}, whose validation recordings did not train it")
+            ways.insert(0, f"--fold {' or '.join(map(str, free))} (no{' known' if leak.unknown else ''} leak)")
         return InputError(
             f"{fault}, so all scores would be too high and could not be compared with others. Ways out: {', '.join(ways)}."
         )

@@ -150,10 +150,7 @@ def test_another_fold_is_refused_with_the_numbers_and_the_ways_out(place, capsys
     assert "all scores would be too high" in said
     free = [str(fold) for fold in range(5) if not sides(place, fold)[1] & trained]
     assert "0" in free and "1" not in free
-    assert (
-        f"Ways out: --fold {' or '.join(free)}, whose validation recordings did not train it, another start stage, or --allow"
-        in said
-    )
+    assert f"Ways out: --fold {' or '.join(free)} (no leak), another start stage, or --allow-leaked-scores (marks" in said
     assert not (place.output / "s").exists(), "nothing was written"
     assert place.tune("aaaa", 1, "--plan") == 2
 
