@@ -34,6 +34,8 @@ class FolderAudio:
     """The other files with an extension of `OTHER_SUFFIXES`."""
     unreachable: dict[str, str] = field(default_factory=dict)
     """Why a file or folder cannot be used, by its path (bytes that are not UTF-8 are shown as `\\xe9`)."""
+    loops: tuple[str, ...] = ()
+    """Links to a folder above themselves, which are not followed."""
 
 
 def walk_audio(root: Path, folder: str) -> FolderAudio:
@@ -42,11 +44,16 @@ def walk_audio(root: Path, folder: str) -> FolderAudio:
     A folder that does not exist has none.
     """
     found = _Walk(root)
-    top = Path(os.path.normpath(root / folder))
+    top = root if folder == "." else root / folder
     with suppress(OSError):
         above = {_identity(path.stat()) for path in (top.resolve(), *top.resolve().parents)}
         found.visit(top, "" if folder == "." else f"{folder}/", above)
-    return FolderAudio(tuple(sorted(found.paths)), tuple(sorted(found.other_formats)), dict(sorted(found.unreachable.items())))
+    return FolderAudio(
+        tuple(sorted(found.paths)),
+        tuple(sorted(found.other_formats)),
+        dict(sorted(found.unreachable.items())),
+        tuple(sorted(found.loops)),
+    )
 
 
 def list_audio(root: Path, folder: str) -> list[str]:
@@ -88,6 +95,7 @@ class _Walk:
         self.paths: list[str] = []
         self.other_formats: list[str] = []
         self.unreachable: dict[str, str] = {}
+        self.loops: list[str] = []
 
     def visit(self, directory: Path, prefix: str, above: set[tuple[int, int]]) -> None:
         """Look at a folder and those within it. `above` identifies the folder and all folders that it lies in."""
@@ -113,7 +121,7 @@ class _Walk:
             self.unreachable[shown(prefix + entry.name)] = f"the folder cannot be reached: {error.strerror}"
             return
         if identity in above:
-            self.unreachable[shown(prefix + entry.name)] = "a link back to a folder above it, which is not followed"
+            self.loops.append(shown(prefix + entry.name))
         else:
             self.visit(Path(entry.path), f"{prefix}{entry.name}/", above | {identity})
 

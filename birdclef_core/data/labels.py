@@ -10,7 +10,7 @@ import pandas as pd
 NOT_SPECIES = frozenset({"soundscape", "nocall"})
 """Labels that name no species (the complete metadata mark soundscapes so)."""
 
-_BLANK_WORDS = frozenset({"nan", "none", "null", "na", "n/a", "<na>"})
+_BLANK_WORDS = frozenset({"nan", "none", "null", "na", "n/a", "<na>", "-", "--"})
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u200e\u200f\u2060"  # byte order mark, zero-width characters, direction marks
 _WRAPPED = re.compile(r"^(?:\w+\.)?(?:array|Index|list|tuple|set|frozenset)\((.*?)(?:,\s*dtype=[^()]*)?\)$", re.DOTALL)
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}

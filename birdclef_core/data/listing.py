@@ -102,6 +102,7 @@ def unread_findings(walked: Iterable[FolderAudio]) -> tuple[Finding, ...]:
     walked = list(walked)
     others = [path for audio in walked for path in audio.other_formats]
     unreachable = {path: why for audio in walked for path, why in audio.unreachable.items()}
+    loops = [path for audio in walked for path in audio.loops]
     found = [
         Finding.of(
             "unread_format",
@@ -114,6 +115,13 @@ def unread_findings(walked: Iterable[FolderAudio]) -> tuple[Finding, ...]:
             "[file or folder|files or folders] with audio cannot be reached",
             [f"{path}: {why}" for path, why in unreachable.items()],
             "left out of training and scoring.",
+        ),
+        Finding.of(
+            "link_loop",
+            "[link leads|links lead] back to a folder above [itself|themselves]",
+            loops,
+            "not followed: nothing is lost by it.",
+            level="note",
         ),
     ]
     return tuple(finding for finding in found if finding.count)

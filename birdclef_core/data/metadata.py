@@ -10,7 +10,7 @@ from birdclef_core.data.folder_walk import names_in
 from birdclef_core.data.labels import clean_text, parse_labels, replace_labels, unify_spelling
 from birdclef_core.data.tables import Table, column_names, is_there, numbers, read_table
 from birdclef_core.errors import DataError
-from birdclef_core.findings import Finding
+from birdclef_core.findings import Finding, inflect
 
 METADATA_NAMES = ("train.csv", "train_metadata.csv")
 
@@ -129,9 +129,10 @@ def _required_text(source: Table, column: str | None) -> pd.Series:
     values = _text(source.rows, column)
     blank = values == ""
     if blank.any():
-        first = source.line(int(blank.to_numpy().argmax()))
+        first, count = source.line(int(blank.to_numpy().argmax())), int(blank.sum())
         raise DataError(
-            f"Every row of {source.path} must have a {column}, but {int(blank.sum())} have none, the first in line {first}. "
+            f"Every row of {source.path} must have a {column}, but {count} {inflect('[row has|rows have]', count)} none, the first in "
+            f"line {first}. "
             "Fill it in, or remove these rows."
         )
     return values
@@ -183,8 +184,8 @@ def _ratings(source: Table, rating: str | None, q: str | None, unknown_rating: f
     if outside.any():
         row = int(outside.to_numpy().argmax())
         raise DataError(
-            f"0 <= rating <= 5 must hold, but line {source.line(row)} of {source.path} has {values[row]:g} ({int(outside.sum())} such "
-            "rows in all). Correct them, or leave them empty."
+            f"0 <= rating <= 5 must hold, but line {source.line(row)} of {source.path} has {values[row]:g}. Such rows in all: "
+            f"{int(outside.sum()):,}. Correct them, or leave them empty."
         )
     if q:
         values = values.fillna(source.rows[q].map(_Q_RATING))
@@ -206,6 +207,6 @@ def _not_numbers(source: Table, columns: dict[str, str | None]) -> list[Finding]
         words = source.rows[column].notna() & numbers(source, column).isna()
         if words.any():
             cases = [f"{source.rows[column][row]!r} in line {source.line(row)}" for row in words.index[words]]
-            fault = f"[value|values] of the column {column} in {source.path.name} [is|are] not a number"
+            fault = f"[value of the column {column} in {source.path.name} is not a number|values of the column {column} in {source.path.name} are not numbers]"
             found.append(Finding.of(f"{ours}_not_number", fault, cases, meaning, level="loses" if ours == "rating" else "note"))
     return found

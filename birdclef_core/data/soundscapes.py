@@ -111,6 +111,7 @@ def load_soundscapes(root: Path) -> Soundscapes | None:
         return None
     labels_csv, folder = found
     windows, findings = _read_windows(labels_csv)
+    findings = (*findings, *_other_tables(root, labels_csv))
     audio = walk_audio(root, folder.name)
     place = _places(windows, audio.paths)
     used = np.unique(place.dropna().astype(int))
@@ -139,6 +140,14 @@ def load_soundscapes(root: Path) -> Soundscapes | None:
     return Soundscapes(root, kept, windows[["row_id", "file", "end_s", "labels"]], findings)
 
 
+def _other_tables(root: Path, used: Path) -> tuple[Finding, ...]:
+    others = [name for name in SOUNDSCAPE_LABELS if name != used.name and (root / name).exists()]
+    if not others:
+        return ()
+    fault = "more [table|tables] of soundscape labels [lies|lie] in the folder"
+    return (Finding.of("second_soundscapes", fault, others, f"not read: {used.name} counts.", level="note"),)
+
+
 def labelled_audio(root: Path) -> list[str]:
     """Return the paths of the soundscapes that have labels, relative to root. Raises DataError as `load_soundscapes` does."""
     found = find_soundscapes(root)
@@ -160,7 +169,8 @@ def _why_unusable(windows: pd.DataFrame, place: pd.Series, files: pd.DataFrame, 
     error = place.map(files["error"]).astype(object).fillna(f"no file of this name in {folder.name}")
     lasts_s = place.map(files["duration_s"].where(files["error"] == "", -1.0)).fillna(-1.0)
     beyond = (error == "") & (windows["end_s"] > lasts_s + WINDOW_S / 2)
-    return error.mask(beyond, "beyond the end of the file, which lasts " + lasts_s.map("{:.1f} s".format))
+    reasons = error.mask(beyond, "beyond the end of the file, which lasts " + lasts_s.map("{:.1f} s".format))
+    return reasons.mask((reasons == "") & (windows["end_s"] <= 0), "ends where the file begins")
 
 
 def _read_windows(path: Path) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
@@ -173,6 +183,11 @@ def _read_windows(path: Path) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
     else:
         source.require_columns("row_id", column or LABEL_COLUMNS[0])
         parts, odd = _windows_by_id(source), ()
+    if parts.empty:
+        raise DataError(
+            f"{source.path} must have at least one window of {WINDOW_S} s, but has none: {odd[0].shown_examples()} Correct it, or "
+            "remove the table."
+        )
     texts = source.rows.loc[parts.index, column]
     labels = [_species(source, row, text) for row, text in texts.items()]
     windows = parts.assign(labels=pd.Series(labels, index=parts.index, dtype=object))

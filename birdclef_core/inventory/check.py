@@ -89,7 +89,7 @@ def check(
     problems = [*file_problems(files), *label_problems(root, listing)]
     if dataset is not None:
         problems += split_problems(dataset, files)
-    problems += [Problem(finding) for finding in _what_loading_says(root, listing, dataset)]
+    problems += [Problem(finding) for finding in _what_loading_says(root, listing, dataset, refusal)]
     found = [problem for problem in problems if problem.finding.count]
     found.sort(key=lambda problem: LEVELS.index(problem.finding.level))
     files["problems"] = _problems_of(files["path"], found)
@@ -130,7 +130,7 @@ def check_lines(report: CheckReport) -> list[str]:
     return lines
 
 
-def _what_loading_says(root: Path, listing: Listing, dataset: Dataset | None) -> list[Finding]:
+def _what_loading_says(root: Path, listing: Listing, dataset: Dataset | None, refusal: str) -> list[Finding]:
     """Return findings of loading that no rule of the check has; where loading was refused, those that come before it."""
     if dataset is not None:
         return [finding for finding in dataset.findings if finding.kind not in _SAID_BY_CHECK]
@@ -138,10 +138,9 @@ def _what_loading_says(root: Path, listing: Listing, dataset: Dataset | None) ->
     try:
         soundscapes = load_soundscapes(root)
     except DataError as error:
-        meaning = "training refuses the data."
-        findings.append(
-            Finding.of("soundscapes_refused", "[table|tables] of soundscape labels cannot be used", [str(error)], meaning)
-        )
+        if str(error) != refusal:
+            fault = "[table|tables] of soundscape labels cannot be used"
+            findings.append(Finding.of("soundscapes_refused", fault, [str(error)], "training refuses the data."))
     else:
         findings += soundscapes.findings if soundscapes else ()
     return findings

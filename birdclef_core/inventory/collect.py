@@ -149,7 +149,8 @@ def _probe(
     noise_paths = [path for source in opened for path in source.noise["path"]]
     paths = list(dict.fromkeys([*claims["path"].dropna(), *noise_paths]))
     if not paths:
-        raise DataError(f"The sources must hold audio, but {', '.join(str(source.path) for source in opened)} have none.")
+        given = ", ".join(str(source.path) for source in opened)
+        raise DataError(f"The sources must hold audio, but {given} has none. {_seen(opened)}".rstrip())
     files = stat_files(Path(), paths, threads=threads).assign(path=paths)
     files["deep"] = files["size_bytes"].duplicated(keep=False) & (files["size_bytes"] > 0)
     seen, num_probed = look_at_files(

@@ -46,18 +46,25 @@ def choose_soundscapes(folders: Sequence[Path]) -> tuple[Path | None, tuple[Find
 
     Raises DataError as `load_soundscapes` does.
     """
-    without_audio = []
+    chosen: Path | None = None
+    findings: list[Finding] = []
+    without_audio, more = [], []
     for folder in folders:
         found = find_soundscapes(folder)
-        if found is not None and found[1].is_dir():
-            soundscapes = load_soundscapes(folder)
-            return folder, soundscapes.findings if soundscapes else ()
-        if found is not None:
+        if found is None:
+            continue
+        if not found[1].is_dir():
             without_audio.append(str(found[0]))
-    if not without_audio:
-        return None, ()
+        elif chosen is None:
+            chosen, soundscapes = folder, load_soundscapes(folder)
+            findings += soundscapes.findings if soundscapes else ()
+        else:
+            more.append(str(found[0]))
     fault = "[table|tables] of soundscape labels [has|have] no audio beside [it|them]"
-    return None, (Finding.of("soundscapes_without_audio", fault, without_audio, "left out: nothing can be scored on them."),)
+    findings.append(Finding.of("soundscapes_without_audio", fault, without_audio, "left out: nothing can be scored on them."))
+    fault = "more [source has|sources have] labelled soundscapes"
+    findings.append(Finding.of("more_soundscapes", fault, more, f"left out: a data folder has one set, and that is of {chosen}."))
+    return chosen, tuple(finding for finding in findings if finding.count)
 
 
 def carry_soundscapes(folder: Path, out: Path, renamed: Mapping[str, str], *, how: Literal["link", "copy"]) -> None:

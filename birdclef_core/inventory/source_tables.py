@@ -8,7 +8,7 @@ from birdclef_core.data.metadata import METADATA_NAMES, describes_recordings
 from birdclef_core.data.soundscapes import SOUNDSCAPE_LABELS
 from birdclef_core.data.tables import is_there
 from birdclef_core.errors import DataError
-from birdclef_core.findings import Finding, Level
+from birdclef_core.findings import Finding, Level, inflect
 from birdclef_core.inventory.species_names import is_taxonomy
 
 _SUFFIXES = (".csv", ".tsv")
@@ -44,7 +44,7 @@ class SourceTables:
             alone = "" if self.used else " Authors, ratings and secondary labels of recordings are not known without one."
             cases = [f"{path}: {why}" for path, why in self.unusable.items()]
             level: Level = "note" if self.used or not any(_METADATA_NAME.search(path.name) for path in self.unusable) else "loses"
-            meaning = f"nothing in them counts.{alone}"
+            meaning = f"nothing in {inflect('[it|them]', len(cases))} counts.{alone}"
             found.append(Finding.of("table_not_read", fault, cases, meaning, level=level))
         return tuple(found)
 

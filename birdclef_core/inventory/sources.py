@@ -189,6 +189,7 @@ def _unread(path: Path, walked: Sequence[FolderAudio], *, known_labels: set[str]
         FolderAudio(
             other_formats=tuple(_absolute(path, name) for name in audio.other_formats),
             unreachable={_absolute(path, name): why for name, why in audio.unreachable.items()},
+            loops=tuple(_absolute(path, name) for name in audio.loops),
         )
         for audio in walked
     ]
@@ -229,6 +230,7 @@ def _recordings(path: Path, folder: str) -> FolderAudio:
         tuple(kept(audio.paths)),
         tuple(kept(audio.other_formats)),
         {f"./{name}": why for name, why in audio.unreachable.items() if name.split("/")[0] not in aside},
+        tuple(kept(audio.loops)),
     )
 
 

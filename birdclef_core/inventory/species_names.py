@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from birdclef_core.data.tables import read_table
+from birdclef_core.errors import DataError
 
 TAXONOMY_NAME = "taxonomy.csv"
 
@@ -33,9 +34,9 @@ def is_taxonomy(name: str) -> bool:
 def read_taxonomies(paths: Sequence[Path]) -> pd.DataFrame:
     """Return code, scientific_name and common_name of every species of the files, the first file's first.
 
-    A code is listed once. Files without these columns are left out. Raises DataError for a file that is no table.
+    A code is listed once. Raises DataError for a file that is no table or lacks these columns.
     """
-    tables = [table for path in paths if (table := _read(path)) is not None]
+    tables = [_read(path) for path in paths]
     if not tables:
         return pd.DataFrame(columns=list(_COLUMNS), dtype=str)
     return pd.concat(tables, ignore_index=True).drop_duplicates("code", ignore_index=True)
@@ -93,10 +94,13 @@ def _version(path: Path) -> int:
     return int(years[-1]) if years else _UNVERSIONED
 
 
-def _read(path: Path) -> pd.DataFrame | None:
+def _read(path: Path) -> pd.DataFrame:
     raw = read_table(path).rows
     columns = {ours: next((name for name in names if name in raw.columns), None) for ours, names in _COLUMNS.items()}
     if not columns["code"] or not columns["scientific_name"]:
-        return None
+        raise DataError(
+            f"{path} is called a taxonomy and must have the columns {' or '.join(_COLUMNS['code'])} and "
+            f"{' or '.join(_COLUMNS['scientific_name'])}, but has {', '.join(raw)}. Correct or rename it."
+        )
     table = {ours: raw[name].str.strip() if name else "" for ours, name in columns.items()}
     return pd.DataFrame(table)[lambda rows: rows["code"] != ""]

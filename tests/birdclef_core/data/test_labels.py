@@ -33,6 +33,7 @@ NFD = unicodedata.normalize("NFD", NFC)
         ("'a', 'b'", ("a", "b")),
         ("nan", ()),
         ("[nan]", ()),
+        ("-", ()),
         ("['a', None]", ("a",)),
         ("['Turdus merula', \"Cooper's hawk\"]", ("Turdus merula", "Cooper's hawk")),
         ("\ufeffa", ("a",)),

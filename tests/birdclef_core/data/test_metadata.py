@@ -42,11 +42,11 @@ def test_numeric_species_codes_stay_text(tmp_path: Path) -> None:
     [
         ("label,filename\na,b\n", "columns primary_label, but has label, filename"),
         ("primary_label,rating\na,3\n", r"filename \(or id\)"),
-        ("primary_label,filename\na,\n", "1 have none, the first in line 2"),
+        ("primary_label,filename\na,\n", "1 row has none, the first in line 2"),
         ("primary_label,filename\n", "has no rows"),
         ("primary_label,filename,secondary_labels\na,b,[c\n", "line 2"),
         ("primary_label,filename,rating\na,b,7\n", "0 <= rating <= 5 must hold, but line 2 .* has 7"),
-        ("primary_label,filename\n  ,b\na,b\n", "must have a primary_label, but 1 have none, the first in line 2"),
+        ("primary_label,filename\n  ,b\na,b\n", "must have a primary_label, but 1 row has none, the first in line 2"),
         ("primary_label,filename\na\n", "line 2 has 1"),
     ],
 )

@@ -107,9 +107,24 @@ def test_rows_of_2026_that_are_no_window_are_counted(tmp_path: Path, maker: Any)
         "0 to 10 in line 3",
         "2.5 to 7.5 in line 4",
     )
+    (root / "test_soundscapes_labels.csv").write_text("filename,start,end,labels\none.wav,0,60,a\n")
+    with pytest.raises(DataError, match="at least one window of 5 s, but has none: Example: 0 to 60 in line 2"):
+        load_soundscapes(root)
     (root / "test_soundscapes_labels.csv").write_text("filename,start,end,labels\none.wav,soon,5,a\n")
     with pytest.raises(DataError, match=r"start must be a time such as 00:00:05, but line 2 .* has 'soon'"):
         load_soundscapes(root)
+
+
+def test_a_window_before_the_file_and_a_second_table_are_said(tmp_path: Path, maker: Any) -> None:
+    root = make(tmp_path, maker, {"one_0": "a", "one_5": "b"}, files={"one.wav": 5.0})
+    (root / "train_soundscapes_labels.csv").write_text("row_id,labels\nother_5,a\n")
+    found = loaded(root)
+    assert list(found.windows["row_id"]) == ["one_5"]
+    examples = {finding.kind: finding.examples for finding in found.findings}
+    assert examples == {
+        "second_soundscapes": ("train_soundscapes_labels.csv",),
+        "window_without_audio": ("one_0: ends where the file begins",),
+    }
 
 
 def test_labels_in_another_spelling_of_unicode(tmp_path: Path, maker: Any) -> None:

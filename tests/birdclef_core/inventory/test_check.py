@@ -208,7 +208,11 @@ def test_labelled_soundscapes_are_decoded(folder: Path, collections: Any) -> Non
     (folder / "test_soundscapes/cut.wav").unlink()
     report = check(folder)
     assert report.exit_code == 2 and "At least one window" in report.refusal
-    assert problem(report, "unreadable").paths == ("test_soundscapes/silent.wav",) and kinds(report)["soundscapes_refused"] == 1
+    assert problem(report, "unreadable").paths == ("test_soundscapes/silent.wav",)
+    assert "soundscapes_refused" not in kinds(report), "the refusal says it"
+    (folder / "target_species.txt").write_text("ghost\n")
+    report = check(folder)
+    assert "ghost" in report.refusal and kinds(report)["soundscapes_refused"] == 1, "two reasons to refuse, both said"
 
 
 def test_a_taxonomy_that_cannot_be_read_is_a_finding(folder: Path) -> None:

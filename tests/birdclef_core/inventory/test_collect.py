@@ -234,6 +234,23 @@ def test_soundscapes_of_2026_come_along(collections: Any, out: Path) -> None:
     assert [finding.kind for finding in report.findings] == ["window_repeated"] and report.exit_code == 0
 
 
+def test_soundscapes_of_a_second_source_are_said(collections: Any, out: Path) -> None:
+    roots = [collections.year_2023(name, {"a": [number]}) for number, name in enumerate(("d", "e"))]
+    for root in roots:
+        collections.audio(f"{root.name}/train_soundscapes/s1.wav", duration_s=10)
+        collections.table(f"{root.name}/train_soundscapes_labels.csv", [{"row_id": "s1_5", "labels": "a"}])
+    (finding,) = collect(roots, out).findings
+    assert finding.kind == "more_soundscapes" and finding.examples == (f"{roots[1]}/train_soundscapes_labels.csv",)
+
+
+@pytest.mark.parametrize("content", ["", "foo,bar\n1,2\n"])
+def test_a_taxonomy_that_cannot_be_used_is_refused(collections: Any, out: Path, content: str) -> None:
+    root = collections.year_2023("d", {"a": [1]})
+    (root / "taxonomy.csv").write_text(content)
+    with pytest.raises(DataError, match=r"taxonomy\.csv"):
+        collect([root], out)
+
+
 @pytest.mark.parametrize("mode", ["reference", "copy"])
 def test_labelled_soundscapes_come_along(collections: Any, out: Path, mode: Any) -> None:
     root = collections.year_2023("d", {"old": [1], "b": [2]}, scientific_name="")

@@ -144,6 +144,14 @@ def test_a_link_back_is_no_source_of_its_own(collections: Any) -> None:
     assert [source.name for source in open_source(collections.parent / "all")] == ["birds"]
 
 
+def test_a_link_back_within_a_source_is_worth_a_note(collections: Any) -> None:
+    root = collections.year_2023("d", {"a": [1]})
+    (root / "train_audio/a/loop").symlink_to(root)
+    (source,) = open_source(root)
+    assert len(source.claims) == 1
+    assert [(finding.kind, finding.level) for finding in source.findings] == [("link_loop", "note")]
+
+
 def test_rows_whose_audio_is_in_a_format_that_is_not_read(collections: Any) -> None:
     root = collections.year_2023("d", {"a": [1, 2]})
     (root / "train_audio/a/XC2.ogg").rename(root / "train_audio/a/XC2.wma").write_bytes(b"\x30\x26\xb2\x75")
