@@ -229,6 +229,29 @@ def test_a_sweep_that_was_started_before_leaks_were_looked_for_can_be_resumed_wi
     assert "* leaked: " in capsys.readouterr().out
 
 
+def test_trials_of_a_part_that_was_not_checked_are_unknown(place, tracker, capsys):
+    """The first part is of an older version of the code; the extension starts from a clean stage."""
+    place.trained(fold=0)
+    clean = place.trained(fold=1, letter="b")
+    assert place.tune("aaaa", 1, "--allow-leaked-scores") == 0
+    file = place.output / "s" / "sweep.json"
+    values = json.loads(file.read_text())
+    del values["parts"][0]["leak"]
+    file.write_text(json.dumps(values))
+    capsys.readouterr()
+    command = ["--extend", "s", "--samples", "1", "--storage", str(place.output), "--search", str(place.folder / "own.py")]
+    assert tune_main([*command, "--from-stage", clean.stage_id]) == 0
+    assert "* leaked: unknown, because" in capsys.readouterr().out
+
+
+def test_a_resumed_sweep_with_other_recordings_is_refused_for_these(place, tracker, capsys):
+    place.trained(fold=1)
+    assert place.tune("aaaa", 1) == 0
+    add_recordings(place.data, range(120, 160), lambda number: f"author{number // SPECIES % AUTHORS}")
+    assert tune_main(["--resume", "s", "--storage", str(place.output)]) == 2
+    assert "The recordings of a sweep must stay as they were" in capsys.readouterr().err
+
+
 def test_a_leak_of_an_ancestor_is_found(place, capsys):
     """The start stage was trained on the current recordings, from a stage that a leaked sweep had started from."""
     first = place.trained(fold=0, stage="pretrain_ce")
