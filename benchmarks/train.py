@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from birdclef_core.config import Recipe, StageConfig
-from birdclef_core.data.clips import NoisePool, draw_plan
+from birdclef_core.data.clips import NoisePool, draw_batch
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.models.detector import PIECE_S, Detector
 from birdclef_core.recipes import RECIPES
@@ -40,7 +40,7 @@ def make_batch(stage: StageConfig, seed: int) -> TrainBatch:
     """Return a batch of noise with chirps, and the background noise that the stage draws for it."""
     rng = np.random.default_rng(seed)
     pools = [NoisePool(group, np.arange(8)) for group in stage.noise]
-    plan = draw_plan(seed, 0, 0, cumulative_weights=np.arange(1.0, 101.0), batch_size=stage.batch_size, noise=pools)
+    plan = draw_batch(seed, 0, 0, cumulative_weights=np.arange(1.0, 101.0), batch_size=stage.batch_size, noise=pools)
     target_BC = torch.zeros(stage.batch_size, NUM_SPECIES)
     target_BC[torch.arange(stage.batch_size), torch.from_numpy(rng.integers(NUM_SPECIES, size=stage.batch_size))] = 1
     return TrainBatch(

@@ -15,21 +15,26 @@ _STAT_CHUNK = 256  # Files a thread takes at once: one by one, handing them out 
 
 @dataclass(frozen=True)
 class Header:
-    """What an audio file says of itself; `error` is empty when it can be opened."""
+    """What the structure of an audio file says."""
 
     duration_s: float = 0.0
+    """Length of the sound that is there, which is what decoding gives, to .1 s."""
     size_bytes: int = 0
     error: str = ""
+    """Why it cannot be used; empty when it can."""
     sample_rate_hz: int = 0
     channels: int = 0
     format: str = ""
-    """libsndfile's name of what the file holds, such as OGG, whatever the file is called."""
+    """libsndfile's name of the content, such as OGG, whatever the file is called."""
     fault: str = ""
-    """What is wrong with the file's structure though it can be decoded: an end that is missing, a wrong length."""
+    """What is wrong although it can be used: its end is missing, something inside is, or it states a wrong length."""
 
 
 def read_headers(root: Path, paths: Sequence[str], *, threads: int = 16) -> pd.DataFrame:
-    """duration_s, size_bytes and error of each path, in order. Opening a file releases the interpreter, so threads help."""
+    """Return duration_s, size_bytes and error of each path, in order.
+
+    Opening a file releases the interpreter lock for a part of the time, so threads help.
+    """
     with ThreadPoolExecutor(threads) as pool:
         headers = list(pool.map(lambda path: read_header(root / path), paths, chunksize=64))
     return pd.DataFrame(
@@ -42,7 +47,7 @@ def read_headers(root: Path, paths: Sequence[str], *, threads: int = 16) -> pd.D
 
 
 def read_header(path: Path) -> Header:
-    """Return what the file's structure says, without decoding it."""
+    """Return what the structure of a file says, without decoding it. Damage that only decoding shows is not seen."""
     try:
         size_bytes = path.stat().st_size
     except OSError as error:
@@ -63,7 +68,7 @@ def read_header(path: Path) -> Header:
 
 
 def stat_files(root: Path, paths: Sequence[str], *, threads: int = 16) -> pd.DataFrame:
-    """size_bytes and mtime_ns of each path, in order; -1 for a file that is not there or cannot be reached."""
+    """Return size_bytes and mtime_ns of each path, in order; -1 for a file that is missing or cannot be reached."""
 
     def look(first: int) -> list[tuple[int, int]]:
         return [_stat(root / path) for path in paths[first : first + _STAT_CHUNK]]

@@ -1,6 +1,6 @@
-"""The sound of a file from its first sample to where it ends, whatever its header says about its length.
+"""Reads the sound of a file from its first sample to its last, whatever its header says about its length.
 
-libsndfile decodes. Where it alone would stop early (see `containers`), it is given the file in parts.
+libsndfile decodes. Where it would stop early by itself (see `containers`), it is given the file in parts.
 
 Shapes: T samples, C channels.
 """
@@ -28,19 +28,21 @@ _FINE_STEP = 1024
 """Samples that are decoded at once where the decoder fails, to get all that comes before."""
 _STEP = 2**20
 _MUCH_S = 1.0
-"""What is missing beside an end that is known to be missing."""
+"""A file whose end is known to be missing has a second fault when it is shorter than expected by more than this."""
 _NO_LENGTH = 2**48
-"""From this number of samples on, libsndfile means that it does not know."""
+"""A length from this number of samples on means that libsndfile does not know it."""
 
 _LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 1_000, 2_000_000
-"""A rate beyond these is a damaged header; to resample from it could take any amount of memory."""
+"""A rate outside of these means a damaged header. To resample from it could take any amount of memory."""
 _NO_MP3 = "File does not exist or is not a regular file"
-"""What libsndfile says of a file that is called .mp3 and has no frame of one."""
+"""Begin of libsndfile's message about a file that is called .mp3 and has no MP3 frame."""
 
 
 class _Reader(soundfile.SoundFile):
-    """A file that is read from its beginning to its end. Where it can, soundfile seeks after each reading, which changes the samples
-    of an MP3 file and fails at damage."""
+    """A file that is read from its beginning to its end.
+
+    soundfile seeks after each reading in files where it can. That changes the samples of an MP3 file, and fails at damage.
+    """
 
     def seekable(self) -> bool:
         return False
@@ -48,21 +50,21 @@ class _Reader(soundfile.SoundFile):
 
 @dataclass
 class _Stretch:
-    """Sound without a gap."""
+    """Sound that can be decoded in one go."""
 
     part: Part | None
     """None: the whole file, as libsndfile reads it."""
     silence: int = 0
     """Samples that are missing before it."""
     first_sample: int = 0
-    """Place in the stream, where `flac_rest` says it."""
+    """Position of its first sample in the stream, where `flac_rest` says it."""
 
 
 class AudioStream:
     """The sound of one file, read in order. A context manager. One thread at a time.
 
-    What is missing inside is silence where the file says how long it was (OGG, FLAC, MP3 with a tag), so that what follows keeps
-    its place in time; otherwise the rest follows at once.
+    Where something inside is missing and the file says how long it was (OGG, FLAC, MP3 with a tag), silence stands for it, so
+    that what follows keeps its place in time. Otherwise the rest follows at once.
     """
 
     def __init__(self, path: Path, *, verify: bool) -> None:
@@ -133,7 +135,7 @@ class AudioStream:
             raise DataError("cannot be opened as audio: it is empty (0 bytes)")
         layout, self._start = scan(self._file, verify=verify)
         self.faults: list[Fault] = list(layout.faults)
-        """What is wrong with the file's structure; more may come while it is read."""
+        """What is wrong with the file's structure; reading may add to it."""
         self._stretches: deque[_Stretch] = deque()
         self._kept: NDArray[np.float32] | None = None
         self._part: Part | None = None
@@ -156,11 +158,11 @@ class AudioStream:
         else:
             self._reader = reader
             self.num_frames = there if abs(said - there) > tolerance else said
-            """Samples of each channel that the file holds, as its structure says. `read` gives as many, to .1 s, or notes a fault."""
+            """Samples of each channel that are there by the file's structure. `read` gives as many, to .1 s, or adds a fault."""
             if self.num_frames >= _NO_LENGTH:
                 self.num_frames = there = self._count()
         self.stated_frames = said if layout.stated_frames is None else layout.stated_frames
-        """Samples of each channel that the file states, or that libsndfile makes of its size."""
+        """Samples of each channel that the file states, or that libsndfile guesses from its size."""
         if abs(said - there) > tolerance and not self.faults:
             guess = "" if said >= _NO_LENGTH else f" and suggests {said / self.sample_rate_hz:.1f} s by its size"
             self.faults.append(Fault("length", f"states no length{guess}, but {there / self.sample_rate_hz:.1f} s are there"))
@@ -203,7 +205,7 @@ class AudioStream:
             self.faults.append(Fault("gap", f"{what} missing or damaged, at {places}"))
 
     def _describe(self, reader: soundfile.SoundFile) -> int:
-        """Take the format from the first reader; returns the length that it says."""
+        """Take the format from the first reader. Returns the length that it gives."""
         self.sample_rate_hz: int = reader.samplerate
         self.channels: int = reader.channels
         self.format: str = reader.format
@@ -316,7 +318,7 @@ class AudioStream:
         return before
 
     def _say_what_is_short(self) -> None:
-        """Note where the end came at another place than the structure says, if nothing that is known explains it."""
+        """Add a fault where the end came at another place than expected, unless a known fault explains it."""
         difference = self._position - self.num_frames
         tolerance = TOLERANCE_S * self.sample_rate_hz
         there = f"{self._position / self.sample_rate_hz:.1f} s are there"

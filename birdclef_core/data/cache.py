@@ -1,8 +1,8 @@
-"""Every audio file decoded once on a machine, as mono int16 at 32 kHz, one file each, which all trials read through the page cache.
+"""Decodes every audio file once on a machine, to a file of mono int16 at 32 kHz that all trials read through the page cache.
 
 Layout of the cache folder: `audio/<2 digits>/<key>.wave`, where the key names a source file with its size and time of change;
-`faults/<key>.txt`, what is missing from a source file that is damaged; and `lists/<name>/`, which maps the rows of a dataset to those.
-Entries are written in `tmp/` and moved, so what is there is complete. One builder works at a time; it uses all cores.
+`faults/<key>.txt`, what is missing from a source file that is damaged; and `lists/<name>/`, which maps the rows of a dataset to
+those. Entries are written in `tmp/` and moved, so what is there is complete. One builder works at a time; it uses all cores.
 """
 
 import errno
@@ -50,14 +50,14 @@ _ORPHAN_S = 3600.0
 _AHEAD = 32
 """Files handed to each thread ahead, so that one long recording does not hold up the others."""
 _UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
-"""Errors of a disk that is full, read-only or somebody else's: training goes on without room in the cache."""
+"""Errors of a disk that is full or read-only, or of a folder of another user: training goes on without room in the cache."""
 _log = logging.getLogger(__name__)
 
 
 def estimate_cache(
     dataset: Dataset, cache_dir: Path, *, max_s_per_recording: float | None = None, max_bytes: int | None = None
 ) -> CacheEstimate:
-    """Return what `build_cache` with the same arguments would cost: files, bytes, minutes, and what has no room. Writes nothing."""
+    """Return what `build_cache` with the same arguments would cost: files, bytes, minutes, what has no room. Writes nothing."""
     sources = sources_of(dataset, max_s_per_recording)
     return estimate(sources, find_work(sources, cache_dir, max_bytes))
 
@@ -74,14 +74,14 @@ def build_cache(
     """Decode what `cache_dir` does not hold yet of a dataset, on all cores, and return the cache.
 
     Of two processes that build at once, the second waits and finds the work done. A build that was killed goes on where it was. A
-    file whose size or time has changed is decoded again, and so is an entry that is missing or incomplete. What has no room, on the
-    disk or within `max_bytes`, is decoded whenever it is read; so is everything that is not there yet where the folder cannot be
-    written to. A finding says how much that is and what it costs, and the next call tries again. The samples are the same either
-    way.
+    file whose size or time has changed is decoded again, and so is an entry that is missing or incomplete. What has no room, on
+    the disk or within `max_bytes`, is decoded whenever it is read; so is everything that is not there yet where the folder cannot
+    be written to. A finding says how much that is and what it costs, and the next call tries again. The samples are the same
+    either way.
 
     Raises DataError when more than `max_bad_share` of the files cannot be decoded, InputError when `max_s_per_recording` is less
-    than what scoring reads, or when `cache_dir` cannot be a folder. `max_s_per_recording` changes which clips are drawn: it belongs
-    to the identity of a stage.
+    than what scoring reads, or when `cache_dir` cannot be a folder. `max_s_per_recording` changes which clips are drawn: it
+    belongs to the identity of a stage.
     """
     sources = sources_of(dataset, max_s_per_recording)
     return build_list(sources, cache_dir, max_bytes=max_bytes, max_bad_share=max_bad_share, progress=progress)
@@ -119,7 +119,9 @@ def build_list(
         if error.errno not in _UNWRITABLE:
             raise InputError(f"The cache {cache_dir} must be a folder that can be written to, but: {error.strerror}.") from error
         work = find_work(sources, cache_dir, max_bytes=0)
-        return finished or _Build(sources, work, cache_dir, unwritable=error.strerror or "no reason given").run(None, max_bad_share, progress)
+        return finished or _Build(sources, work, cache_dir, unwritable=error.strerror or "no reason given").run(
+            None, max_bad_share, progress
+        )
     try:
         finished = _finished(directory)
         if finished and not len(finished.direct_rows):
@@ -147,7 +149,7 @@ def _locked(cache_dir: Path, directory: Path) -> FileLock:
 
 
 def _finished(directory: Path) -> WaveCache | None:
-    """The cache of a finished list; None where there is none, or part of it is missing or damaged."""
+    """Return the cache of a finished list; None where there is none, or part of it is missing or damaged."""
     with suppress(DataError):
         cache = open_cache(directory)
         return cache if cache.is_complete() else None
@@ -155,7 +157,7 @@ def _finished(directory: Path) -> WaveCache | None:
 
 
 def _has_new_room(finished: WaveCache, work: CacheWork) -> bool:
-    """Whether something has room now that had none when the list was finished."""
+    """Return whether something has room now that had none when the list was finished."""
     return bool(np.isin(work.to_decode, finished.direct_rows).any())
 
 
@@ -184,7 +186,7 @@ class _Build:
     """One build under the lock, or one that can write nothing."""
 
     def __init__(self, sources: SourceList, work: CacheWork, cache_dir: Path, *, unwritable: str = "") -> None:
-        """`unwritable` is why nothing can be written, if so."""
+        """Prepare a build. `unwritable` says why nothing can be written, if that is so."""
         self._sources, self._work, self._cache_dir = sources, work, cache_dir
         self._has_room = np.isin(np.arange(len(sources.keys)), work.direct, invert=True)
         self._unwritable = unwritable
@@ -269,7 +271,7 @@ class _Build:
         return _Decoded(row, num_samples, fault=fault)
 
     def _leave_out(self, row: int) -> _Decoded:
-        """Find the length of a file that has no room. Clips must not depend on what has room, so it must be right to a sample."""
+        """Find the length of a file that has no room, to a sample: clips must not depend on what has room."""
         path, max_s = Path(self._sources.paths[row]), self._sources.max_s
         header = read_header(path)
         if header.error or header.fault or header.format in ("MP3", "MPEG"):
@@ -287,7 +289,7 @@ class _Build:
             path.unlink(missing_ok=True)
 
     def _known_faults(self) -> dict[int, str]:
-        """What is missing from files that are stored already, by row."""
+        """Return what is missing from files that are stored already, by row."""
         try:
             damaged = {path.stem: path for path in self._fault_dir.iterdir()}
         except OSError:
@@ -327,5 +329,5 @@ class _Build:
 
 
 def _in_words(decoding: Decoding) -> str:
-    """What is missing from a file; nothing is where it only gives a wrong length."""
+    """Return what is missing from a file, or "". A wrong length is no loss."""
     return "; ".join(fault.text for fault in decoding.faults if fault.kind != "length")

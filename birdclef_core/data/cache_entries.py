@@ -1,8 +1,8 @@
-"""The files of the cache: one decoded recording each, with a check sum for every block, so that damage is seen when it is read.
+"""Reads and writes the files of the cache: each a decoded recording with a check sum for every block, so that damage is seen.
 
-An entry is whole blocks of little-endian int16 samples (the last one filled up with zeros), then one 64-bit sum for each block, then
-the number of samples and a mark. A clip is read with two system calls and without a memory map: what a trial has read stays in the
-page cache, is shared by all, and does not count as its memory.
+An entry is complete blocks of little-endian int16 samples (the last one filled up with zeros), then one 64-bit sum for each
+block, then the number of samples and a mark. A clip is read with two system calls and without a memory map: what a trial has read
+stays in the page cache, is shared by all, and does not count as its memory.
 
 Shapes: T samples, K blocks.
 """
@@ -54,8 +54,8 @@ def stored_samples(path: str) -> int | None:
 def write_entry(path: str, blocks: Iterable[NDArray[np.int16]], scratch_dir: Path) -> int:
     """Write the samples of `blocks`, one after the other, as an entry; return how many there are.
 
-    The file is written in `scratch_dir`, on the same disk, and moved into place. Raises OSError when it cannot be written; whatever
-    `blocks` raises passes through. Nothing is left behind then.
+    The file is written in `scratch_dir`, on the same disk, and moved into place. Raises OSError when it cannot be written;
+    whatever `blocks` raises passes through. Nothing is left behind then.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     aside = scratch_dir / f"{os.getpid()}-{threading.get_ident()}.tmp"
@@ -119,7 +119,7 @@ def _num_blocks(num_samples: int) -> int:
 
 
 def _sums(samples_T: NDArray[np.int16], first_block: int) -> NDArray[np.uint64]:
-    """A sum for each whole block: any change of one word shows, and so do zeros and a block in another's place."""
+    """Return a sum for each block. Any change of one word shows, and so do zeros and a block in the place of another."""
     words_KW = samples_T.view(np.uint64).reshape(-1, _BLOCK_BYTES // 8)
     places_K = np.arange(first_block + 1, first_block + 1 + len(words_KW), dtype=np.uint64)
     return np.add.reduce(words_KW, axis=1) + places_K * _SALT

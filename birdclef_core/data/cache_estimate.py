@@ -1,4 +1,4 @@
-"""What a cache lacks and what it costs to complete it, worked out before anything is decoded."""
+"""Finds what a cache lacks, and what it costs to complete it, before anything is decoded."""
 
 import os
 import shutil
@@ -79,7 +79,8 @@ def num_cores() -> int:
 def find_work(sources: SourceList, cache_dir: Path, max_bytes: int | None) -> CacheWork:
     """Return what is stored, what is to be decoded, and what has no room on the disk or within `max_bytes`.
 
-    An entry whose length is not that of its file is no entry: it was made before all of the file could be read.
+    An entry that is .1 s or more longer or shorter than its file does not count: it was made by an older version, which read such
+    a file in part.
     """
     wanted = np.array([num_samples_at(duration) for duration in sources.duration_s], dtype=np.int64)
     found = (stored_samples(entry_path(f"{cache_dir}/audio", key)) for key in sources.keys)
@@ -119,7 +120,7 @@ def direct_clip_s(sources: SourceList, rows: NDArray[np.int64]) -> float:
 
 
 def _usable_bytes(cache_dir: Path) -> int:
-    """Free space of the disk that the folder is on, or will be on, without what is left to others."""
+    """Return the bytes that may be used of the disk that the folder is on, or will be on."""
     there = next(folder for folder in (cache_dir, *cache_dir.absolute().parents) if os.access(folder, os.F_OK))
     if not os.access(there, os.W_OK):
         return 0
@@ -127,7 +128,7 @@ def _usable_bytes(cache_dir: Path) -> int:
 
 
 def _slowness(sources: SourceList, rows: NDArray[np.int64]) -> float:
-    """CPU seconds that a second of audio takes, from a few of the files."""
+    """Return the CPU seconds that a second of audio takes, from a few of the files."""
     chosen: Sequence[int] = rows[np.linspace(0, len(rows) - 1, min(_TIMED_FILES, len(rows))).astype(int)].tolist()
     spent_s = audio_s = 0.0
     for row in chosen:

@@ -1,4 +1,4 @@
-"""The finished list of a cache: which entry belongs to which row, and how long it is."""
+"""Reads and writes the finished list of a cache: which entry belongs to which row, and how long it is."""
 
 import json
 import os

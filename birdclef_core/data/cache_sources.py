@@ -1,4 +1,4 @@
-"""The audio files that a cache is made of, each with the name of its entry."""
+"""Lists the audio files that a cache is made of, each with the name of its entry."""
 
 import hashlib
 import os

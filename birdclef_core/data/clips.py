@@ -1,5 +1,5 @@
-"""Drawing clips: which recordings, where in them, with which noise. Pure functions of (seed, epoch, index), apart from the
-reading.
+"""Draws clips: which recordings, where in them, with which noise; and reads them. Drawing is a pure function of (seed, epoch,
+index).
 
 Shapes: B clips, T samples, M noise additions.
 """
@@ -14,6 +14,7 @@ from birdclef_core.config import NoiseGroup
 from birdclef_core.data.targets import MAX_BACKGROUND_S
 
 ReadSamples = Callable[[int, int, int], NDArray[np.int16]]
+"""Reads (row, start, length): samples of a recording."""
 
 
 @dataclass(frozen=True)
@@ -21,28 +22,36 @@ class NoisePool:
     """The noise files that one group of a stage draws from."""
 
     group: NoiseGroup
+    """How often and how loud the noise is."""
     rows: NDArray[np.int64]
+    """Rows of `dataset.noise`."""
 
 
 @dataclass(frozen=True)
-class ClipPlan:
+class DrawnBatch:
     """What a batch is made of, before anything is read. Places are shares of what may be chosen, in [0, 1)."""
 
     position_B: NDArray[np.int64]
-    """Positions in the training table."""
+    """Position of each clip's recording in the training table."""
     place_B: NDArray[np.float64]
-    """Where in the recording."""
+    """Place of each clip in its recording."""
     noise_clip_M: NDArray[np.int64]
     """The clip of the batch that each noise is added to."""
     noise_row_M: NDArray[np.int64]
+    """Row of `dataset.noise`."""
     noise_place_M: NDArray[np.float64]
+    """Place of the noise in its file."""
     noise_snr_db_M: NDArray[np.float32]
+    """Power of the clip over that of the noise, in decibels."""
 
 
-def draw_plan(
+def draw_batch(
     seed: int, epoch: int, index: int, *, cumulative_weights: NDArray[np.float64], batch_size: int, noise: Sequence[NoisePool]
-) -> ClipPlan:
-    """Batch `index` of `epoch`: the same for the same numbers, whatever was drawn before. `seed` may be any integer >= 0."""
+) -> DrawnBatch:
+    """Return batch `index` of `epoch`: the same for the same numbers, whatever was drawn before. `seed` may be any integer >= 0.
+
+    A recording is drawn in proportion to the step of `cumulative_weights` at its position.
+    """
     rng = np.random.default_rng(np.random.SeedSequence([seed, epoch, index]))
     drawn = rng.random(batch_size) * cumulative_weights[-1]
     position_B = np.searchsorted(cumulative_weights, drawn, side="right").clip(max=len(cumulative_weights) - 1)
@@ -54,7 +63,7 @@ def draw_plan(
         rows.append(rng.choice(pool.rows, len(clip_M)))
         places.append(rng.random(len(clip_M)))
         ratios.append(rng.uniform(pool.group.snr_db_min, pool.group.snr_db_max, len(clip_M)))
-    return ClipPlan(
+    return DrawnBatch(
         position_B=position_B,
         place_B=place_B,
         noise_clip_M=np.concatenate([*clips, np.empty(0)]).astype(np.int64),
@@ -67,7 +76,8 @@ def draw_plan(
 def noise_pools(
     groups: Sequence[NoiseGroup], noise_group: NDArray[np.object_], usable: NDArray[np.bool_]
 ) -> tuple[NoisePool, ...]:
-    """The usable noise rows of each group; a source that is not there means every file. Groups without any file are left out."""
+    """Return the usable noise rows of each group. The source `*`, or one without files, means every file; a group for which there
+    is no file at all is left out."""
     pools = []
     for group in groups:
         own = np.flatnonzero((noise_group == group.source) & usable)
@@ -78,7 +88,7 @@ def noise_pools(
 
 
 def read_clip(read: ReadSamples, row: int, num_samples: int, place: float, clip_samples: int) -> NDArray[np.int16]:
-    """A clip of a recording (T,), its offset uniform. A shorter recording is repeated, from a uniform phase, to fill the clip."""
+    """Return a clip (T,) of a recording, at a uniform offset. A shorter recording is repeated from a uniform phase."""
     if num_samples >= clip_samples:
         return read(row, int(place * (num_samples - clip_samples + 1)), clip_samples)
     whole = read(row, 0, num_samples)
@@ -88,11 +98,10 @@ def read_clip(read: ReadSamples, row: int, num_samples: int, place: float, clip_
 def read_mixture(
     read: ReadSamples, row: int, num_samples: int, place: float, clip_samples: int, sample_rate_hz: int
 ) -> NDArray[np.int16]:
-    """Self-mixup: up to 60 s read as k = floor(60 s / clip) clips in a row, summed, so that what is heard anywhere is in the
-    clip.
+    """Return the sum (T,) of k = floor(60 s / clip) clips in a row, so that whatever is heard in those 60 s is in the clip.
 
-    k is no larger than the recording allows. The sum is turned down as a whole where it would exceed int16, so nothing is
-    clipped.
+    This is self-mixup. k is no larger than the recording allows. Where the sum would exceed int16, all of it is made quieter, so
+    that nothing is clipped.
     """
     parts = min(int(MAX_BACKGROUND_S * sample_rate_hz) // clip_samples, num_samples // clip_samples)
     if parts < 2:

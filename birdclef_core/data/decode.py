@@ -21,19 +21,20 @@ INT16_SCALE = 32_768
 
 _BLOCK = 131_072  # Samples converted at once: what fits into the processor's cache.
 _MOST_VALUES = 2**26
-"""A recording with more samples, over all channels, is decoded twice in place of being held in memory: 11 minutes at 48 kHz in
-stereo, 256 MiB."""
+"""A recording with more samples, counted over all channels, is decoded twice instead of being held in memory: from 11 minutes of
+stereo at 48 kHz, which take 256 MiB."""
 _STEP = 2**17
 """Samples of each channel that are decoded at once in such a recording."""
 _NO_LIMIT = 2**62
+"""Samples that no file has."""
 
 
 class Decoding:
-    """A recording at 32 kHz, mono, in blocks that follow each other.
+    """One recording as mono samples at 32 kHz, in blocks that follow each other.
 
-    Values that are not a number become 0 and infinite ones full scale, channels are averaged, the mean of the recording is removed,
-    soxr's high-quality resampler changes the rate, and what then exceeds full scale is clipped. The samples do not depend on the size
-    of the blocks.
+    Values that are not a number become 0 and infinite ones full scale, channels are averaged, the mean of the recording is
+    removed, soxr's high-quality resampler changes the rate, and what then exceeds full scale is clipped. The samples do not
+    depend on the size of the blocks.
     """
 
     def __init__(self, path: Path, *, max_s: float | None = None) -> None:
@@ -55,7 +56,7 @@ class Decoding:
             self._look_through()
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """Give the samples in order, in [-1, 1]; to be called once. Raises DataError when the file has changed meanwhile."""
+        """Yield the samples in order, in [-1, 1]; to be called once. Raises DataError when the file has changed meanwhile."""
         count = 0
         for wave_T in self._resampled(np.subtract(wave_T, self._mean, out=wave_T) for wave_T in self._mono_blocks()):
             count += len(wave_T)
@@ -64,7 +65,7 @@ class Decoding:
             yield np.zeros(1, dtype=np.float32)
 
     def _resampled(self, blocks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-        """Give `blocks` at the rate of the models. Resampled at once, or block by block, the samples are the same."""
+        """Yield `blocks` at the rate of the models. Resampled at once, or block by block, the samples are the same."""
         if self._rate_hz == SAMPLE_RATE_HZ:
             yield from blocks
         elif self._mono_T is not None:
@@ -117,7 +118,7 @@ class Decoding:
         self._mono_T, self._mean = wave_T, mean
 
     def _look_through(self) -> None:
-        """Find the mean of a long recording, in as many passes as its length is wrongly known, and one more for odd values."""
+        """Find the mean of a long recording. It takes another pass where the stated length is wrong or values are not finite."""
         while True:
             with self._opened() as stream:
                 found = _Sum(lambda count: self._mixed_down(stream.read(count)), self._length)
@@ -154,13 +155,13 @@ class Decoding:
 
 
 class _Sum:
-    """The sum of a long array that is read in pieces, to the same bits as numpy's sum of the whole.
+    """The sum of a long array that is read in pieces, with the same bits as numpy's sum of the array.
 
-    numpy halves an array until the halves are small, and adds up their sums. The pieces that are read are such halves.
+    numpy halves an array until the halves are short, and adds up their sums. The pieces that are read are such halves.
     """
 
     def __init__(self, read: Callable[[int], NDArray[np.float32]], length: int) -> None:
-        """Add up `length` values, or those that there are."""
+        """Add up `length` values, or as many as there are."""
         self._read, self._is_over = read, False
         self.count = 0
         """Values that were there."""
@@ -198,5 +199,5 @@ def to_int16(wave_T: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def num_samples_at(duration_s: float) -> int:
-    """Return how many samples `decode` gives of a file that lasts `duration_s` by its header. An MP3 may have up to .1 s less."""
+    """Return how many samples `decode` gives of a file that lasts `duration_s`. Of an MP3 it may be up to .1 s less."""
     return max(1, round(duration_s * SAMPLE_RATE_HZ))

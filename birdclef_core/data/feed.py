@@ -1,4 +1,4 @@
-"""Batches for the device: training clips drawn by (seed, epoch, index).
+"""Makes batches of training clips for the device, drawn by (seed, epoch, index).
 
 Shapes: B clips, T samples, C species, M noise additions.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.buffers import WaveBuffers, pinned
 from birdclef_core.data.cache import WaveCache
-from birdclef_core.data.clips import ClipPlan, draw_plan, noise_pools, read_clip, read_mixture
+from birdclef_core.data.clips import DrawnBatch, draw_batch, noise_pools, read_clip, read_mixture
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.prefetch import READER_THREADS, FeedStats, Prefetcher
 from birdclef_core.data.targets import training_table
@@ -26,29 +26,29 @@ from birdclef_core.taxonomy import LabelSpace
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """Training clips as they leave the CPU; int16 is turned into float on the device.
+    """Training clips as they leave the CPU. The device turns int16 into float.
 
-    Nothing changes them in place: a step that ran out of memory starts again from the same batch.
+    Nothing changes them in place, so that a step that ran out of memory can start again from the same batch.
     """
 
     wave_BT: Tensor
-    """int16; for a CPU float32, in the same steps."""
+    """The clips: int16; for a CPU float32, with the same values."""
     target_BC: Tensor
-    """float32."""
+    """float32, the target of each species."""
     weight_B: Tensor
     """float32, the weight of each clip in the loss."""
     rows_B: Tensor
-    """int64, rows of `dataset.recordings`."""
+    """int64, row of `dataset.recordings` of each clip."""
     noise_clip_M: Tensor
     """int64, the clip that each noise is added to; a clip may get several, M may be 0."""
     noise_wave_MT: Tensor
-    """As `wave_BT`."""
+    """The noise, in the type of `wave_BT`."""
     noise_snr_db_M: Tensor
-    """float32, ratio of the clip's power to the noise's."""
+    """float32, power of the clip over that of the noise, in decibels."""
 
 
 class TrainFeed:
-    """Class-balanced training clips of one stage. A context manager: its threads start with it, and `close` ends them."""
+    """Class-balanced training clips of one stage. A context manager; its threads start with it, and `close` ends them."""
 
     def __init__(
         self,
@@ -60,18 +60,19 @@ class TrainFeed:
         floats: bool = False,
         threads: int = READER_THREADS,
     ) -> None:
-        """`floats` gives the waves as float32: for a CPU, where a clip is best converted while the processor's cache holds it.
+        """Start the threads. Their number changes no batch.
 
-        Raises DataError when no training recording has a species of `label_space`. The number of threads changes no batch.
+        `floats` gives the waves as float32: for a CPU, where a clip is best converted while the processor's cache holds it.
+        Raises DataError when no training recording has a species of `label_space`, or none of those could be decoded.
         """
         table = training_table(dataset, label_space, secondary_target=stage.secondary_target)
         weights = np.where(cache.recording_samples[table.rows_R] > 0, table.sampling_weight_R, 0.0)
         if not weights.any():
             raise DataError(f"No training recording of the label space {label_space.name!r} could be decoded.")
         self.num_recordings = int(np.count_nonzero(weights))
-        """Training recordings that clips are drawn from."""
+        """Number of training recordings that clips are drawn from."""
         self.num_batches = max(1, (stage.clips_per_epoch or self.num_recordings) // stage.batch_size)
-        """Batches in an epoch: the last partial one is dropped, but there is at least one."""
+        """Number of batches in an epoch. The last partial one is dropped, but there is at least one."""
         self._table, self._cache, self._stage = table, cache, stage
         self._cumulative_weights = np.cumsum(weights)
         self._noise = noise_pools(stage.noise, dataset.noise["group"].to_numpy(dtype=object), cache.noise_samples > 0)
@@ -93,16 +94,16 @@ class TrainFeed:
 
     @property
     def stats(self) -> FeedStats:
-        """How the threads and the consumer kept up with each other so far."""
+        """How well the threads and the consumer have kept up with each other so far."""
         return self._prefetcher.stats
 
     def epoch(self, epoch: int, first_batch: int = 0) -> Iterator[TrainBatch]:
-        """The batches of an epoch from `first_batch` on, the same ones however many were drawn before."""
-        return self._prefetcher.batches(self.plan(epoch, index) for index in range(first_batch, self.num_batches))
+        """Yield the batches of an epoch from `first_batch` on: the same ones, however many were drawn before."""
+        return self._prefetcher.batches(self.drawn(epoch, index) for index in range(first_batch, self.num_batches))
 
-    def plan(self, epoch: int, index: int) -> ClipPlan:
-        """What batch `index` of `epoch` is made of."""
-        return draw_plan(
+    def drawn(self, epoch: int, index: int) -> DrawnBatch:
+        """Return what batch `index` of `epoch` is made of."""
+        return draw_batch(
             self._stage.seed,
             epoch,
             index,
@@ -112,28 +113,29 @@ class TrainFeed:
         )
 
     def close(self) -> None:
+        """End the threads."""
         self._prefetcher.close()
 
-    def _make(self, plan: ClipPlan) -> TrainBatch:
+    def _make(self, drawn: DrawnBatch) -> TrainBatch:
         table = self._table
-        rows_B = table.rows_R[plan.position_B]
+        rows_B = table.rows_R[drawn.position_B]
         wave_BT = self._waves.take(len(rows_B), self._stage.clip_samples)
         for wave_T, row, place, is_mixture in zip(
-            wave_BT.numpy(), rows_B, plan.place_B, table.is_mixture_R[plan.position_B], strict=True
+            wave_BT.numpy(), rows_B, drawn.place_B, table.is_mixture_R[drawn.position_B], strict=True
         ):
             wave_T[:] = self._read(int(row), float(place), bool(is_mixture))
-        noise_wave_MT = self._noise_waves.take(len(plan.noise_row_M), self._stage.clip_samples)
-        for wave_T, row, place in zip(noise_wave_MT.numpy(), plan.noise_row_M, plan.noise_place_M, strict=True):
+        noise_wave_MT = self._noise_waves.take(len(drawn.noise_row_M), self._stage.clip_samples)
+        for wave_T, row, place in zip(noise_wave_MT.numpy(), drawn.noise_row_M, drawn.noise_place_M, strict=True):
             num_samples = self._cache.num_noise_samples(row)
             wave_T[:] = read_clip(self._cache.read_noise, int(row), num_samples, float(place), len(wave_T))
         return TrainBatch(
             wave_BT=wave_BT,
-            target_BC=pinned(table.target_RC[plan.position_B].toarray()),
-            weight_B=pinned(table.weight_R[plan.position_B]),
+            target_BC=pinned(table.target_RC[drawn.position_B].toarray()),
+            weight_B=pinned(table.weight_R[drawn.position_B]),
             rows_B=torch.from_numpy(rows_B),
-            noise_clip_M=pinned(plan.noise_clip_M),
+            noise_clip_M=pinned(drawn.noise_clip_M),
             noise_wave_MT=noise_wave_MT,
-            noise_snr_db_M=pinned(plan.noise_snr_db_M),
+            noise_snr_db_M=pinned(drawn.noise_snr_db_M),
         )
 
     def _read(self, row: int, place: float, is_mixture: bool) -> NDArray[np.int16]:

@@ -1,4 +1,4 @@
-"""Batches made ahead of the device by threads that start once and live as long as their feed."""
+"""Makes batches ahead of the device, in threads that start once and live as long as their feed."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 READER_THREADS = 2
-"""Threads that read clips: see docs/benchmarks/data.md."""
+"""Number of threads that read clips; docs/benchmarks/data.md says why."""
 
 Task = TypeVar("Task")
 Batch = TypeVar("Batch")
@@ -18,16 +18,17 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class FeedStats:
-    """How a feed and its consumer kept up with each other. Counts since the start; `later - earlier` is what lies between."""
+    """How well a feed and its consumer kept up with each other since the start; `later - earlier` is what lies between."""
 
     batches: int = 0
+    """Batches that were handed over."""
     waited_s: float = 0.0
-    """Time that the consumer stood still for batches."""
+    """Time that the consumer waited for batches."""
     busy_s: float = 0.0
-    """Time that the threads spent on making batches, all added up; near `threads` x duration, they are the bottleneck."""
+    """Time that the threads spent on making batches, added up; near `threads` x duration, the threads are the bottleneck."""
     ready: int = 0
-    """Batches that lay ready when the consumer asked, added up; `ready / batches` near 0 is a consumer that waits for data, near
-    the depth one that the data wait for."""
+    """Batches that were ready when the consumer asked for one, added up. Where `ready / batches` is near 0, the consumer waits
+    for data; where it is near the depth, the data wait for the consumer."""
 
     def __sub__(self, earlier: "FeedStats") -> "FeedStats":
         return FeedStats(
@@ -39,9 +40,10 @@ class FeedStats:
 
 
 class Prefetcher(Generic[Task, Batch]):
-    """Runs `make(task)` for a few tasks ahead, in order. An error in a thread is raised where its batch is asked for."""
+    """Runs `make(task)` for a few tasks ahead and gives the results in order. An error in a thread is raised with its batch."""
 
     def __init__(self, make: Callable[[Task], Batch], *, threads: int = 2, depth: int = 4) -> None:
+        """Start the threads; at most `depth` tasks are ahead of the consumer."""
         self.threads, self.depth = threads, depth
         self._make = make
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="feed")
@@ -51,16 +53,16 @@ class Prefetcher(Generic[Task, Batch]):
 
     @property
     def in_use(self) -> int:
-        """Batches at a time at most: those ahead, the one being consumed, and its successor as it is handed over."""
+        """Most batches that exist at one time: those ahead, the one being consumed, and its successor as it is handed over."""
         return self.depth + 2
 
     @property
     def stats(self) -> FeedStats:
-        """What has been so far."""
+        """Statistics since the start."""
         return FeedStats(self._batches, self._waited_s, self._busy_s, self._ready)
 
     def batches(self, tasks: Iterable[Task]) -> Iterator[Batch]:
-        """The batch of each task. Whatever was made ahead is dropped when the caller stops early."""
+        """Yield the batch of each task, in order. What was made ahead is dropped when the caller stops early."""
         remaining = iter(tasks)
         ahead: deque[Future[Batch]] = deque(self._pool.submit(self._timed, task) for task in islice(remaining, self.depth))
         try:
@@ -77,7 +79,7 @@ class Prefetcher(Generic[Task, Batch]):
                 job.cancel()
 
     def close(self) -> None:
-        """Ends the threads. To be called once, after the last batch."""
+        """End the threads. Call it once, after the last batch."""
         self._pool.shutdown(cancel_futures=True)
 
     def _timed(self, task: Task) -> Batch:

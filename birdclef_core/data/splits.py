@@ -1,8 +1,8 @@
-"""The validation split: an author's recordings on one side only, every species on both sides where that can be, and old
-recordings on their side when new ones come.
+"""Splits recordings into training and validation: an author on one side only, every species on both sides where possible, and
+old recordings on their side when new ones come.
 
-A fold is decided by the author's name alone, so it never changes. What that leaves unbalanced is repaired by moving a few
-authors as a whole; `previous` holds those of an earlier split still.
+The author's name alone decides the fold, so it never changes. Where that leaves species unbalanced, a few authors are moved as a
+whole; `previous` keeps those of an earlier split where they were.
 
 Shapes: R recordings, G groups (authors), S species.
 """
@@ -18,19 +18,21 @@ from scipy.sparse import csr_array
 from birdclef_core.errors import InputError
 
 _COMMON = 20
-"""A species with fewer recordings may give half of them, whatever the share."""
+"""Up to half of the recordings of a species with fewer than this may be in validation, whatever the share."""
 
 
 @dataclass(frozen=True)
 class Split:
+    """The result of a split."""
+
     is_validation: NDArray[np.bool_]
-    """One flag a recording: those of the chosen fold, after the repairs."""
+    """Whether each recording is in the validation fold, after authors were moved."""
     fold_R: NDArray[np.int64]
-    """The fold of each recording by its author's name alone, 0 to k - 1: whatever else is in the data, it stays the same."""
+    """The fold of each recording by its author's name alone, 0 to k - 1: the same whatever else is in the data."""
     unscored_species: tuple[str, ...]
-    """Species without a validation recording: they are trained and cannot be scored."""
+    """Species without a validation recording: they are trained but cannot be scored."""
     num_moved: int
-    """Authors that the repairs took into the chosen fold or out of it."""
+    """Number of authors that were moved into the validation fold or out of it."""
 
 
 def author_grouped_split(
@@ -43,17 +45,16 @@ def author_grouped_split(
     fold: int = 0,
     previous: pd.Series | None = None,
 ) -> Split:
-    """About `share` of the recordings for validation: fold `fold` of k = round(1 / share).
+    """Return a split with about `share` of the recordings in validation: fold `fold` of k = round(1 / share).
 
-    The fold of an author is a hash of seed and name; an unknown author ("") is one for each recording, by its id. Then whole
-    authors are moved: out of the fold, until no species has more than half of its recordings there, or twice its share where it
-    has 20 or more; into it, until every species has half its share there, as far as no other gives more than twice its share for
-    it, or more than half where a species would go unscored.
+    The fold of an author is a hash of seed and name; a recording without an author ("") is an author of its own, by its id. Then
+    whole authors are moved. They leave the fold until no species has more than half of its recordings there, or more than twice
+    its share where it has 20 or more. They enter it until every species has half its share there, unless another species would
+    then have more than twice its share there, or more than half where a species would otherwise go unscored.
 
-    What moves when recordings are added: authors whom such a repair had moved and no longer needs to, or now does. `previous`, the
-    `is_validation` of each recording in an earlier split (NA where it was not in it), holds the authors it knows on their side,
-    except where all recordings of a species would be lost to training. Raises InputError for a share outside (0, 0.5] or a fold
-    that is not there.
+    When recordings are added, other authors may be moved than before. `previous`, the `is_validation` of each recording in an
+    earlier split (NA where it was not in it), keeps the authors it knows on their side, except where all recordings of a species
+    would be lost to training. Raises InputError for a share outside (0, 0.5] or a fold that does not exist.
     """
     if not 0 < share <= 0.5:
         raise InputError(f"0 < validation_share <= 0.5 must hold, but got validation_share={share}.")
@@ -74,25 +75,25 @@ def author_grouped_split(
 
 
 def _author_keys(authors: pd.Series, recording_ids: pd.Series) -> NDArray[np.object_]:
-    """The author's name; where it is unknown, one of the recording's own that no author has."""
+    """Return the author's name; where it is unknown, a name that only this recording has."""
     pairs = zip(authors, recording_ids, strict=True)
     return np.array([name or f"\0{identity}" for name, identity in pairs], dtype=object)
 
 
 def _hashes(names: NDArray[np.object_], seed: int) -> NDArray[np.float64]:
-    """A number in [0, 1) for each name, the same on every machine."""
+    """Return a number in [0, 1) for each name, the same on every machine."""
     digests = [hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=4).digest() for name in names]
     return np.frombuffer(b"".join(digests), dtype="<u4") / 2**32
 
 
 def _distance_to_fold(place_G: NDArray[np.float64], fold: int, num_folds: int) -> NDArray[np.float64]:
-    """How far each place in [0, num_folds), seen as a circle, is from the middle of a fold; inside it, less than one half."""
+    """Return how far each place in [0, num_folds), seen as a circle, is from the middle of a fold: less than .5 inside it."""
     ahead = (place_G - fold - 0.5) % num_folds
     return np.minimum(ahead, num_folds - ahead)
 
 
 class _ChosenFold:
-    """The authors of the validation fold, while they are repaired."""
+    """The authors of the validation fold while they are moved."""
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class _ChosenFold:
         self.moved: set[int] = set()
 
     def _pin(self, groups: NDArray, previous: pd.Series) -> None:
-        """Puts each author where most of his recordings were."""
+        """Put each author where most of their recordings were."""
         known = previous.notna().to_numpy()
         was_inside = previous.astype("boolean").fillna(False).to_numpy(dtype=bool)
         total_G = np.bincount(groups[known], minlength=len(self.inside_G))
@@ -128,7 +129,7 @@ class _ChosenFold:
         self.inside_G[self._pinned_G] = (2 * inside_G > total_G)[self._pinned_G]
 
     def move_out(self) -> None:
-        """Takes authors out until no species is lost to training and no common one gives too much."""
+        """Move authors out until no species is lost to training and no common one has too many recordings in validation."""
         half_S = np.minimum(np.maximum(1, self._total_S // 2), self._total_S - 1)
         much_S = np.where(self._total_S < _COMMON, half_S, np.floor(self._much * self._total_S))
         for code in map(int, np.flatnonzero(self._held_S > much_S)):
@@ -138,7 +139,7 @@ class _ChosenFold:
                     self._move(group)
 
     def move_in(self) -> None:
-        """Takes authors in until every species gives half its share, where no other gives too much for it."""
+        """Move authors in until every species has half its share in validation, unless another one gets too much there."""
         least_S = np.maximum(1, self._share / 2 * self._total_S)
         for code in map(int, np.flatnonzero(self._held_S < least_S)):
             for group in self._authors_of(code, inside=False):
@@ -149,8 +150,11 @@ class _ChosenFold:
                     self._move(group)
 
     def _authors_of(self, code: int, *, inside: bool) -> list[int]:
-        """Authors of a species on one side in the order in which they move: out goes first who has most recordings of the species,
-        in who has fewest at all; then the nearest to the border; authors of an earlier split last."""
+        """Return the authors of a species on one side in the order in which they move.
+
+        Those with most recordings of the species move out first, those with fewest recordings in all move in first; then those
+        nearest to the border between folds; authors of an earlier split last.
+        """
         part = slice(self._by_species.indptr[code], self._by_species.indptr[code + 1])
         groups, counts = self._by_species.indices[part], self._by_species.data[part]
         there = self.inside_G[groups] == inside
@@ -159,7 +163,7 @@ class _ChosenFold:
         return list(groups[np.lexsort((*order, self._pinned_G[groups]))])
 
     def _row(self, group: int) -> tuple[NDArray, NDArray]:
-        """Species of an author and how many recordings of each."""
+        """Return the species of an author and how many recordings there are of each."""
         part = slice(self._by_group.indptr[group], self._by_group.indptr[group + 1])
         return self._by_group.indices[part], self._by_group.data[part]
 

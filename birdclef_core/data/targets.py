@@ -1,4 +1,4 @@
-"""Which recordings train a label space, with what targets and weights, and which ones score it.
+"""Which recordings train a label space, with which targets and weights, and which recordings score it.
 
 Shapes: R recordings (rows that take part), C species.
 """
@@ -15,35 +15,37 @@ from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
 
 MAX_BACKGROUND_S = 60.0
-"""A longer recording that is in only through a secondary label is left out: the species may be anywhere in it."""
+"""A longer recording that takes part only because of a secondary label is left out: the species may be anywhere in it."""
 
 _SECONDARY_COUNT = 0.5
+"""What a secondary label counts, where a primary one counts 1."""
 _BACKGROUND_WEIGHT = 0.8
+"""Factor of the loss weight of a recording whose species is only in the background."""
 _MIN_WEIGHT = 0.1
+"""Lowest loss weight, whatever the rating."""
 
 
 @dataclass(frozen=True)
 class TrainingTable:
-    """The training recordings of one label space. All arrays have one entry a row and the same order."""
+    """The training recordings of one label space. All arrays have one entry for each recording, in the same order."""
 
     rows_R: NDArray[np.int64]
     """Rows of `dataset.recordings`."""
     target_RC: csr_array
     """float32, sparse: 1 for the primary species, `secondary_target` for each secondary one."""
     weight_R: NDArray[np.float32]
-    """Weight of the sample in the loss: its rating over the best rating, .1 to 1; x .8 in the background."""
+    """Weight in the loss: the rating over the best rating, .1 to 1; times .8 where the species is only in the background."""
     sampling_weight_R: NDArray[np.float64]
-    """What the sampler draws in proportion to: rare species more often."""
+    """Clips are drawn in proportion to this: rare species more often."""
     is_mixture_R: NDArray[np.bool_]
-    """More may be heard than one species: in the background only, or with secondary species of the label space."""
+    """Whether more than one species may be heard: in the background only, or with secondary species of the label space."""
 
 
 def training_table(dataset: Dataset, label_space: LabelSpace, *, secondary_target: float = 0.9) -> TrainingTable:
-    """Targets and weights of the training recordings with a species of `label_space` (FACTS 1, Data).
+    """Return targets and weights of the training recordings with a species of `label_space`.
 
-    The sampling weight is 1 / count of the primary species, or the mean of that over the secondary ones of a background
-    recording; a secondary label counts one half. Counts are of the rows that take part: rows and labels are filtered together, at
-    once. Raises DataError when no recording is left.
+    The sampling weight is 1 / count of the primary species; for a background recording, the mean of that over its secondary
+    species. A secondary label counts one half. Only rows that take part are counted. Raises DataError when no recording is left.
     """
     recordings = dataset.recordings
     primary, secondary = _codes(recordings, label_space)
@@ -70,9 +72,9 @@ def training_table(dataset: Dataset, label_space: LabelSpace, *, secondary_targe
 
 
 def validation_truth(dataset: Dataset, label_space: LabelSpace) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Rows of the validation recordings whose primary species is in the label space, and their truth (R, C), 0 or 1.
+    """Return rows of the validation recordings whose primary species is in the label space, and their truth (R, C), 0 or 1.
 
-    Only the primary species is a positive: a secondary target of .9 becomes 0, which is what the seed's cast to int does.
+    Only the primary species is a positive, as in the 2023 solution: a secondary target of .9 becomes 0.
     """
     codes = dataset.recordings["primary_label"].map(label_space.index).fillna(-1).to_numpy(dtype=np.int64)
     rows_R = np.flatnonzero((codes >= 0) & dataset.recordings["is_validation"].to_numpy())
@@ -82,7 +84,7 @@ def validation_truth(dataset: Dataset, label_space: LabelSpace) -> tuple[NDArray
 
 
 def _codes(recordings: pd.DataFrame, label_space: LabelSpace) -> tuple[NDArray, tuple[NDArray, NDArray]]:
-    """Column of the primary species or -1, and (row, column) of every secondary label in the label space."""
+    """Return the column of the primary species or -1, and (row, column) of every secondary label in the label space."""
     primary = recordings["primary_label"].map(label_space.index).fillna(-1).to_numpy(dtype=np.int64)
     labels = recordings["secondary_labels"]
     flat = labels[labels.str.len() > 0].explode().map(label_space.index).dropna()

@@ -1,4 +1,4 @@
-"""Decoded recordings and noise by row, read from the cache; what did not fit into it is decoded on the spot.
+"""Reads decoded recordings and noise by row from the cache; what did not fit into it is decoded when it is read.
 
 Shapes: T samples.
 """
@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 class WaveCache:
     """Decoded recordings and noise of one dataset, by row.
 
-    A clip is checked whenever it is read. A damaged entry is decoded again there and then, with a warning to the log and a line in
-    `mended`; training goes on with the same samples. Pickled, it is the path of its list, which is opened again where it is
+    A clip is checked whenever it is read. A damaged entry is decoded again there and then, with a warning to the log and a line
+    in `mended`; training goes on with the same samples. Pickled, it is the path of its list, which is opened again where it is
     unpickled; or all of the list, where that could not be written.
     """
 
@@ -123,7 +123,7 @@ class WaveCache:
         return read_sources(self.directory)
 
     def _decode(self, entry: int) -> NDArray[np.int16]:
-        """The whole source, with the length that the index gives."""
+        """Return all samples of a source, as many as the index says."""
         source = Path(self._sources[entry])
         if source_key(str(source), self._index.max_s) != self._key(entry):
             raise DataError(f"{source} has changed since the cache was built. Start again, so that it is decoded again.")
@@ -136,7 +136,7 @@ class WaveCache:
         return samples_T
 
     def _mend(self, entry: int, damage: str) -> NDArray[np.int16]:
-        """Decode a damaged entry again and write it. Where it cannot be written, it is decoded whenever it is read, and said once."""
+        """Decode a damaged entry again and write it. Where that fails, it is decoded whenever it is read, with one warning."""
         if entry in self._unwritable:
             return self._decoded(entry)
         path = self._path(entry)
@@ -153,7 +153,7 @@ class WaveCache:
 
 
 def open_cache(directory: Path) -> WaveCache:
-    """Return the cache whose list `build_cache` finished in `directory`. Raises DataError when there is none, or a damaged one."""
+    """Return the cache whose list `build_cache` finished in `directory`. Raises DataError when it is missing or damaged."""
     return WaveCache(directory.parent.parent, read_index(directory), directory)
 
 

@@ -1,4 +1,5 @@
-"""What trials are scored on: windows of the validation recordings, the same for every trial, and of labelled soundscapes.
+"""Makes the windows that trials are scored on: of the validation recordings, the same for every trial, and of labelled
+soundscapes.
 
 Shapes: B windows, T samples, C species, R rows that are scored, W windows in all.
 """
@@ -23,18 +24,18 @@ from birdclef_core.taxonomy import LabelSpace
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Windows of what is scored."""
+    """Windows that are scored together."""
 
     wave_BT: Tensor
-    """int16."""
+    """int16, the windows."""
     recording_B: Tensor
-    """int64, index into the rows of `truth_RC`."""
+    """int64, row of `truth_RC` that each window belongs to."""
 
 
 class Windows(ABC):
-    """Windows in batches, with the truth of the rows they belong to; may be iterated many times.
+    """Windows in batches, with the truth of the rows they belong to. May be iterated many times.
 
-    Its threads start with it and end when it is dropped.
+    Its threads start with it and end when nothing refers to it any more.
     """
 
     def __init__(
@@ -45,17 +46,20 @@ class Windows(ABC):
         clip_samples: int,
         batch_size: int,
     ) -> None:
+        """Take window W from sample `start_W` of row `row_W`."""
         self.truth_RC = truth_RC
+        """0 or 1 for each row and species."""
         self._row_W, self._start_W, self._clip_samples, self._batch_size = row_W, start_W, clip_samples, batch_size
         self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
         self._waves = WaveBuffers(self._prefetcher.in_use)
 
     def __len__(self) -> int:
-        """Batches."""
+        """Return the number of batches."""
         return -(-self.num_windows // self._batch_size)
 
     @property
     def num_windows(self) -> int:
+        """Number of windows."""
         return len(self._row_W)
 
     def __iter__(self) -> Iterator[WindowBatch]:
@@ -70,14 +74,14 @@ class Windows(ABC):
 
     @abstractmethod
     def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
-        """Writes the window of `row` from sample `start`."""
+        """Write the window of `row` from sample `start` into `wave_T`."""
 
 
 class EvaluationWindows(Windows):
     """The windows of the validation recordings, the same for every trial with the same window length.
 
-    The first `max_s` seconds of each validation recording, cut in windows of `clip_s`, the last one padded with zeros; a
-    recording shorter than a window is repeated to fill it. One that the cache could not decode is a window of silence: every
+    The first `max_s` seconds of each validation recording are cut into windows of `clip_s`, the last one padded with zeros. A
+    recording shorter than a window is repeated to fill it. One that could not be decoded is a window of silence, so that every
     trial has the same rows.
     """
 
@@ -91,7 +95,9 @@ class EvaluationWindows(Windows):
         max_s: float = 60.0,
         batch_size: int,
     ) -> None:
+        """Find the windows of the validation recordings whose primary species is in `label_space`."""
         self.rows_R, truth_RC = validation_truth(dataset, label_space)
+        """Rows of `dataset.recordings` that are scored."""
         self._cache = cache
         clip_samples = round(clip_s * SAMPLE_RATE_HZ)
         self._used_R = np.minimum(cache.recording_samples[self.rows_R], round(max_s * SAMPLE_RATE_HZ))
@@ -111,9 +117,9 @@ class EvaluationWindows(Windows):
 
 
 class SoundscapeWindows(Windows):
-    """Every labelled window of the soundscapes; its rows are those of `soundscapes.windows`.
+    """Every labelled window of the soundscapes. Its rows are those of `soundscapes.windows`.
 
-    `context_s` more is read on each side for models that want it (a SED head on 10 s scores the 5 s in the middle); what lies
+    `context_s` more is read on each side for models that need it (a SED head on 10 s scores the 5 s in the middle). What lies
     outside the file is zeros.
     """
 

@@ -24,10 +24,10 @@ def measure_file(path: Path) -> dict[str, Any]:
     """Return what is in the file, by name; `error` is why it cannot be decoded at all, or "".
 
     format: libsndfile's name of the content. sample_rate_hz, channels. header_s: the length that the file states; duration_s: the
-    length of what could be decoded. cut, gap, length: what `Fault` of these kinds says, or "". peak: largest absolute sample of any
-    channel. mean, rms: of the channels' average, rms without the mean, full scale 1. clipped_share: of the samples. not_finite:
-    samples that are not a number or infinite, which the other values leave out. content: the same text for the same samples,
-    whatever container they are in.
+    length of what could be decoded. cut, gap, length: what `Fault` of these kinds says, or "". peak: largest absolute sample of
+    any channel. mean, rms: of the channels' average, rms without the mean, full scale 1. clipped_share: of the samples.
+    not_finite: samples that are not a number or infinite, which the other values leave out. content: the same text for the same
+    samples, whatever container they are in.
     """
     seen: dict[str, Any] = dict.fromkeys(("header_s", "duration_s", "peak", "mean", "rms", "clipped_share"), 0.0)
     seen |= dict.fromkeys(("format", "content", "error", "cut", "gap", "length"), "")

@@ -1,4 +1,4 @@
-"""An open file whose bytes are read by position, in large pieces."""
+"""Reads the bytes of a file by position, in large pieces."""
 
 import os
 import stat

@@ -1,4 +1,4 @@
-"""The frames of a FLAC file (RFC 9639): how long it is where its header does not say, and where to go on after damage.
+"""Reads the frames of FLAC files (RFC 9639): how long a file is whose header does not say it, and where to go on after damage.
 
 libsndfile stops at the length that the header states, and at the first damaged frame.
 """
@@ -15,7 +15,7 @@ _STREAMINFO_END = 42
 _TOTAL = slice(18, 26)
 """The bytes of the header whose last 36 bits are the number of samples."""
 _TAILS = (2**15, 2**19)
-"""The last frame begins within so many bytes of the end. The second is more than the longest frames that encoders write."""
+"""The last frame is looked for in this many bytes at the end. The second number is more than the longest frame of any encoder."""
 _SEARCH = 2**20
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _LONGEST_HEADER = 16
@@ -43,16 +43,16 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Info:
-    """What the header says."""
+    """What the header of a file says."""
 
     start: int
     frames_start: int
     """Where the metadata end."""
     block_size: int
-    """Samples in each frame but the last, where all have the same."""
+    """Samples in each frame but the last, where all frames have the same number."""
     rate_hz: int
     stated: int
-    """Samples of each channel; 0: it does not say."""
+    """Samples of each channel; 0: the header does not say it."""
     head: bytes
 
 
@@ -102,7 +102,7 @@ def flac_rest(file: FileBytes, start: int, after_sample: int) -> tuple[Part, int
 
 
 def _part(info: _Info, start: int, end: int, total: int) -> Part:
-    """Frames with a header that states `total` samples."""
+    """Return frames with a header that states `total` samples."""
     number = int.from_bytes(info.head[_TOTAL], "big") >> 36 << 36 | total
     head = info.head[: _TOTAL.start] + number.to_bytes(8, "big") + info.head[_TOTAL.stop :]
     return Part((head, (start, end)))

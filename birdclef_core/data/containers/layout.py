@@ -1,7 +1,7 @@
-"""What a file's structure says about the sound in it: how long it is, what is damaged, and how to read past the damage."""
+"""Describes the sound in a file by the file's structure: how long it is, what is damaged, and how to read past the damage."""
 
-from dataclasses import dataclass, replace
-from typing import Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 TOLERANCE_S = 0.1
 """Lengths that differ by less are the same: an encoder's padding, not a loss."""
@@ -15,8 +15,8 @@ class Fault:
     """Something about a file's structure that is not as it should be."""
 
     kind: Literal["cut", "gap", "length"]
-    """cut: the end is missing. gap: something before the end is missing or damaged. length: all sound is there, but the file states
-    another length, or none."""
+    """cut: the end is missing. gap: something before the end is missing or damaged. length: all sound is there, but the file
+    states another length, or none."""
     text: str
     """What is wrong, in words, without the file's name."""
 
@@ -39,11 +39,6 @@ class Part:
     """Something before it is missing, which silence stands for."""
     silence_frames: int = 0
     """Length of that silence, where the structure says it and not `end_frame`."""
-
-    def ending_at(self, end: int) -> Self:
-        """Return the same part without what lies at or after byte `end` of the file."""
-        cut = tuple(piece if isinstance(piece, bytes) else (piece[0], min(piece[1], end)) for piece in self.pieces)
-        return replace(self, pieces=cut)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The frames of an MP3 file: how long it is, and where it is damaged.
+"""Reads the frames of MP3 files: how long a file is, and where it is damaged.
 
 Without a tag that counts the frames (Xing, Info, VBRI), libsndfile guesses the length from the size of the file and of the first
 frame, and stops there: a variable bit rate, cover art or other tags make the guess wrong.
@@ -22,16 +22,16 @@ _KBITS = {
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 1): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""By (is MPEG-1, layer as the header says it: 3 is layer I, 1 is layer III), then by the header's index."""
+"""By (whether it is MPEG-1, layer as the header writes it: 3 is layer I, 1 is layer III), then by the header's index."""
 _SURE_FRAMES = 4
-"""So many frames in a row are no accident. At the end of a file, or of a run, fewer are enough."""
+"""This many frames in a row are no accident. At the end of a file, fewer are enough."""
 _SHORTEST = 24
 """Bytes of the shortest frame that there is."""
 _SYNC = re.compile(rb"\xff[\xe2-\xff]")
 _SEARCH = 2**20
 _WALK = 2**16
 _TAG_REACH = 192
-"""A tag that counts frames begins within so many bytes of its frame."""
+"""A tag that counts frames lies within this many bytes from the beginning of its frame."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def find_mp3(file: FileBytes, start: int) -> int:
 def scan_mp3(file: FileBytes, start: int, *, verify: bool) -> Layout:
     """Return the layout of an MP3 file whose ID3 tags end at `start`.
 
-    Where a tag counts the frames and the bytes, and the bytes are there, its word is taken unless `verify` asks to walk all frames.
+    Where a tag counts the frames and the bytes, and the bytes are there, its word is taken unless `verify` asks to walk all
+    frames.
     """
     begin = find_mp3(file, start)
     first = _frame_at(file, begin) if begin >= 0 else None
@@ -116,12 +117,12 @@ def scan_mp3(file: FileBytes, start: int, *, verify: bool) -> Layout:
 
 
 def _padding(file: FileBytes, start: int, end: int) -> int:
-    """Return how many bytes lie between `start` and `end`; none, if all are zeros."""
+    """Return how many bytes lie between `start` and `end`; 0 when all of them are zeros."""
     return end - start if file.read_once(start, end - start).strip(b"\0") else 0
 
 
 def _parts(runs: list[_Run], missing: int, tag_start: int | None = None) -> Iterator[Part]:
-    """Give one part for each run. `missing` samples, which are known from the tag, are shared out among the gaps by their bytes.
+    """Yield one part for each run. `missing` samples, which are known from the tag, are shared out among the gaps by their bytes.
 
     The first part has the tag that lies at `tag_start`, so that the decoder leaves out what the encoder put before the sound.
     """
@@ -133,13 +134,13 @@ def _parts(runs: list[_Run], missing: int, tag_start: int | None = None) -> Iter
 
 
 def _without_tag(runs: list[_Run], first: _Frame) -> list[_Run]:
-    """The same runs, without the first frame, which holds the tag."""
+    """Return the same runs without the first frame, which holds the tag."""
     run = runs[0]
     return [_Run(run.start + first.num_bytes, run.end, run.num_frames - 1, run.frame, 0), *runs[1:]]
 
 
 def _runs(file: FileBytes, start: int, end: int) -> Iterator[_Run]:
-    """Give the runs of frames from `start`, where the first one lies, to `end`."""
+    """Yield the runs of frames from `start`, where the first one lies, to `end`."""
     lost = 0
     while start >= 0:
         run = _run(file, start, end, lost)
@@ -164,7 +165,7 @@ def _run(file: FileBytes, start: int, end: int, lost: int) -> _Run:
 
 
 def _walk(file: FileBytes, position: int, end: int, kind: int) -> tuple[int, int]:
-    """Go from frame to frame while they are of one kind. Returns the place after the last whole one, and how many they are."""
+    """Go from frame to frame while they are of one kind. Returns the place after the last complete one, and how many they are."""
     count = 0
     while True:
         data = file.read(position, _WALK)
@@ -284,5 +285,6 @@ def _end_of_sound(file: FileBytes) -> int:
         end -= 128
     foot = file.read_once(max(0, end - 32), 32)
     if foot.startswith(b"APETAGEX"):
-        end -= int.from_bytes(foot[12:16], "little") + (32 if foot[23] & 0x80 else 0)
-    return max(0, end)
+        size = int.from_bytes(foot[12:16], "little") + (32 if foot[23] & 0x80 else 0)
+        end -= size if size < end else 0
+    return end

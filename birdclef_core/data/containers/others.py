@@ -1,4 +1,4 @@
-"""AIFF, AU, CAF and big-endian WAV files: whether they are as long as they say. libsndfile reads what there is of them."""
+"""Reads the sizes in AIFF, AU, CAF and big-endian WAV files: whether their end is missing. libsndfile reads what there is."""
 
 from birdclef_core.data.containers.file_bytes import FileBytes
 from birdclef_core.data.containers.layout import Fault, Layout
@@ -19,7 +19,7 @@ def scan_other(file: FileBytes) -> Layout:
 
 
 def _stated_end(file: FileBytes) -> int:
-    """Where the file ends by its own sizes; 0 where it does not say."""
+    """Return where the file ends by its own sizes; 0 where it does not say it."""
     head = file.read(0, 12)
     if head.startswith(_AU):
         start, size = int.from_bytes(head[4:8], "big"), int.from_bytes(head[8:12], "big")

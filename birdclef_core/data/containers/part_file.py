@@ -1,4 +1,4 @@
-"""Pieces of a file, and bytes from elsewhere, as one file that libsndfile can open."""
+"""Joins pieces of a file, and other bytes, to one file that libsndfile can open."""
 
 import io
 import os
@@ -13,8 +13,8 @@ _ID3V1_BYTES = 128
 class PartFile(io.RawIOBase):
     """A read-only file made of pieces: bytes, or (start, end) in another file.
 
-    An open-ended one claims to be a tebibyte longer than it is. The MP3 decoder guesses a length from that, which it then does not
-    reach; it looks for a tag in the last 128 bytes, so these are zeros.
+    An open-ended one claims to be a tebibyte longer than it is. The MP3 decoder guesses a length from that, which it then does
+    not reach; it looks for a tag in the last 128 bytes, so these are zeros.
     """
 
     def __init__(self, file: FileBytes, pieces: Sequence[bytes | tuple[int, int]], *, is_open_ended: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What kind of file it is, from its first bytes, and what its structure says."""
+"""Finds what kind of audio file a file is, from its bytes, and what its structure says."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ from birdclef_core.data.containers.file_bytes import FileBytes
 from birdclef_core.data.containers.layout import Fault, Layout, Part
 
 _SEARCH = 2**20
-"""What a file may have before its sound, tags aside."""
+"""Most bytes of something else before the sound, tags not counted."""
 
 
 def scan(file: FileBytes, *, verify: bool) -> tuple[Layout, int]:

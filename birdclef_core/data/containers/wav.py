@@ -1,4 +1,4 @@
-"""The chunks of a WAV file (RIFF, RF64 and W64): whether its sizes are those of the sound that is there.
+"""Reads the chunks of WAV files (RIFF, RF64 and W64): whether the sizes are those of the sound that is there.
 
 A writer that cannot go back to the header (a pipe), or that was stopped, leaves sizes that are 0, too small or without meaning.
 libsndfile reads as much as they say.
@@ -14,15 +14,16 @@ _UNKNOWN = b"\xff\xff\xff\xff"
 _STREAMED = 0x7FFF_F000
 """Writers to a pipe state a size from here on: sox 0x7FFFF000, arecord 0x80000000, ffmpeg 0xFFFFFFFF."""
 _LARGE = 2**32 - 2**16
+"""Bytes of sound from which on sizes may not fit into RIFF's 32 bits."""
 _LOST_S = 1.0
-"""Less than so much behind the sound is some program's data, not sound."""
+"""Less than this behind the sound is the data of some program, not sound."""
 _W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 _W64_FMT = bytes.fromhex("666d7420f3acd3118cd100c04f8edb8a")
 
 
 @dataclass
 class _Chunks:
-    """The chunks that are needed."""
+    """What is needed of the chunks before the sound."""
 
     format: bytes = b""
     size_place: int = 0
@@ -94,7 +95,7 @@ def scan_w64(file: FileBytes) -> Layout:
 
 
 def _head(file: FileBytes, start: int, chunks: _Chunks, there: int) -> bytes:
-    """The beginning of a file, up to its sound, for `there` bytes of sound: RIFF, or RF64 where they are too many for that."""
+    """Return the beginning of a file with `there` bytes of sound: RIFF, or RF64 where these are too many."""
     before = file.read(start + 12, chunks.size_place - start - 12).replace(b"ds64", b"JUNK")
     if there < _LARGE:
         return b"RIFF" + _UNKNOWN + b"WAVE" + before + _UNKNOWN

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from birdclef_core.config import NoiseGroup
-from birdclef_core.data.clips import NoisePool, draw_plan, noise_pools, read_clip, read_mixture
+from birdclef_core.data.clips import NoisePool, draw_batch, noise_pools, read_clip, read_mixture
 
 
 def reader(wave_T: np.ndarray):
@@ -46,7 +46,7 @@ def test_a_loud_mixture_is_turned_down_and_not_clipped() -> None:
 
 
 def plan(seed: int, epoch: int, index: int, batch_size: int = 64, noise: tuple[NoisePool, ...] = ()):
-    return draw_plan(seed, epoch, index, cumulative_weights=np.cumsum([1.0, 0.0, 3.0]), batch_size=batch_size, noise=noise)
+    return draw_batch(seed, epoch, index, cumulative_weights=np.cumsum([1.0, 0.0, 3.0]), batch_size=batch_size, noise=noise)
 
 
 def test_plans_depend_on_seed_epoch_and_index_alone() -> None:

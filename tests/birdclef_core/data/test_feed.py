@@ -89,7 +89,7 @@ def test_classes_are_balanced(dataset: Dataset, cache: WaveCache) -> None:
 
 
 def dataset_rows(feed: TrainFeed, index: int) -> np.ndarray:
-    return feed._table.rows_R[feed.plan(0, index).position_B]
+    return feed._table.rows_R[feed.drawn(0, index).position_B]
 
 
 def test_an_epoch_is_the_same_from_the_middle_and_again(dataset: Dataset, cache: WaveCache) -> None:
