@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS: dict[str, tuple[set[str], ...]] = {
     "birdclef_core": (
         {"errors", "wording"},
-        {"code_version", "findings", "json_files"},
+        {"code_version", "findings", "json_files", "output_place"},
         {"config"},
         {"identity"},
         {"taxonomy", "recipes"},

@@ -26,6 +26,7 @@ from birdclef_core.demo.recordings import (
 from birdclef_core.demo.scenes import render_noise, render_scene
 from birdclef_core.demo.songs import SPECIES
 from birdclef_core.errors import InputError
+from birdclef_core.output_place import writing_to
 
 VERSION = 1
 """Increased with every change of the files that are made, so that a set of an older version is replaced."""
@@ -58,13 +59,20 @@ def make_demo(root: Path, *, seed: int = 0) -> Path:
     """Write the synthetic set into `root` and return `root`; do nothing if it has this version of the set with this seed.
 
     The folder appears complete or not at all, and a set of another version or seed is replaced. The same seed gives the same bytes on
-    the same machine. Raises InputError for a negative seed, or when `root` contains something other than a demo set.
+    the same machine. Raises InputError for a negative seed, when `root` contains something other than a demo set, or when it
+    cannot be written.
     """
     if seed < 0:
         raise InputError(f"seed >= 0 must hold for the demo set, but got seed={seed}.")
     version = f"birdclef-demo {VERSION} seed {seed}\n"
     if _version_of(root) == version:
         return root
+    with writing_to(root, way_out="make the demo set elsewhere: birdclef data demo --out DIR"):
+        _make(root, seed, version)
+    return root
+
+
+def _make(root: Path, seed: int, version: str) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
@@ -74,7 +82,6 @@ def make_demo(root: Path, *, seed: int = 0) -> Path:
         _move_into_place(made, root, version, scratch / "replaced")
     finally:
         shutil.rmtree(scratch)
-    return root
 
 
 def _version_of(root: Path) -> str | None:

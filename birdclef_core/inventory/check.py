@@ -18,9 +18,9 @@ from birdclef_core.findings import LEVELS, Finding
 from birdclef_core.inventory.check_files import LIMITS, file_problems
 from birdclef_core.inventory.check_labels import label_problems, split_problems
 from birdclef_core.inventory.measure import measure_file
-from birdclef_core.inventory.output_place import writing_to
 from birdclef_core.inventory.problems import Problem
 from birdclef_core.inventory.resumable import Progress, look_at_files
+from birdclef_core.output_place import writing_to
 
 CLEAN, LOSES_DATA, UNUSABLE = 0, 1, 2
 """Exit codes: nothing found, or notes only; recordings or labels are lost, or scores cannot be trusted; cannot be trained on."""

@@ -22,11 +22,11 @@ from birdclef_core.errors import DataError, InputError
 from birdclef_core.identity import file_sha256
 from birdclef_core.inventory.collect_report import CollectReport, describe, read_targets, unknown_targets, write_lists
 from birdclef_core.inventory.merge import Merged, merge_claims, override_labels
-from birdclef_core.inventory.output_place import require_folder, writing_to
 from birdclef_core.inventory.place import carry_soundscapes, choose_soundscapes, place_files
 from birdclef_core.inventory.resumable import Progress, look_at_files
 from birdclef_core.inventory.sources import Source, named_apart, noise_source, open_source
 from birdclef_core.inventory.species_names import find_taxonomies, named_codes, read_taxonomies, renamed_codes
+from birdclef_core.output_place import require_folder, writing_to
 
 Mode = Literal["reference", "link", "copy"]
 

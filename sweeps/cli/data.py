@@ -104,7 +104,7 @@ def _collect(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from birdclef_core.inventory.check import check, check_lines, write_check
-    from birdclef_core.inventory.output_place import folder_for_check
+    from birdclef_core.output_place import folder_for_check
 
     out = folder_for_check(arguments.root, arguments.out)
     with _progress("Decoding") as progress:
@@ -127,8 +127,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from birdclef_core.inventory.output_place import place_of_report, writing_to
     from birdclef_core.inventory.report import report
+    from birdclef_core.output_place import place_of_report, writing_to
 
     out = place_of_report(arguments.root, arguments.out)
     with writing_to(out):
@@ -139,11 +139,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     from birdclef_core.demo.demo_set import make_demo
-    from birdclef_core.inventory.output_place import writing_to
 
-    with writing_to(arguments.out):
-        root = make_demo(arguments.out, seed=arguments.seed)
-    print(f"The synthetic demo set is in {root}.")
+    print(f"The synthetic demo set is in {make_demo(arguments.out, seed=arguments.seed)}.")
     return 0
 
 

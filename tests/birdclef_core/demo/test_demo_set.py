@@ -169,7 +169,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError("no space left")
 
     monkeypatch.setattr(demo_set, "write_ogg", full_disk)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(InputError, match=r"no space left.*make the demo set elsewhere"):
         make_demo(tmp_path / "demo")
     assert not list(tmp_path.iterdir())
 

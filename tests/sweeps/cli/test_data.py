@@ -32,6 +32,15 @@ def test_a_damaged_file_is_named_and_the_exit_code_says_that_data_are_lost(tone_
     assert broken.stem in (out / "check.csv").read_text()
 
 
+def test_a_file_in_place_of_a_folder_for_results_exits_2(tone_data, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    root = str(tone_data.dataset.root)
+    for command in (["collect", root], ["check", root], ["demo"]):
+        assert birdclef(["data", *command, "--out", str(tmp_path / "file")]) == 2
+    assert birdclef(["data", "report", root, "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("Error: ") == 4
+
+
 @pytest.mark.parametrize("command", ["check", "report"])
 def test_a_folder_that_is_not_there_exits_2(tmp_path, command, capsys):
     assert birdclef(["data", command, str(tmp_path / "nowhere")]) == 2

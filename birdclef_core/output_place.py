@@ -11,14 +11,17 @@ from birdclef_core.errors import InputError
 
 
 @contextmanager
-def writing_to(place: Path) -> Iterator[None]:
-    """Raise InputError in place of an error of the file system, such as a full or read-only disk, while `place` is written."""
+def writing_to(place: Path, *, way_out: str = "give another with --out") -> Iterator[None]:
+    """Raise InputError in place of an error of the file system, such as a full or read-only disk, while `place` is written.
+
+    `way_out` is what the user can do besides freeing space.
+    """
     try:
         yield
     except BrokenPipeError:
         raise  # The reader of what is printed has closed the pipe.
     except (OSError, UnicodeError, soundfile.SoundFileError) as error:
-        raise InputError(_refusal(place, error)) from error
+        raise InputError(_refusal(place, error, way_out)) from error
 
 
 def require_folder(place: Path) -> Path:
@@ -78,8 +81,8 @@ def _try_writing(folder: Path) -> None:
         file.write(b"\0")
 
 
-def _refusal(place: Path, error: Exception) -> str:
+def _refusal(place: Path, error: Exception, way_out: str) -> str:
     reason = getattr(error, "strerror", None) or str(error)
     about = getattr(error, "filename", None)
     where = f" ({about})" if about and str(about) != str(place) else ""
-    return f"{place} must be a place that can be written to, but: {reason}{where}. Free some space, or give another with --out."
+    return f"{place} must be a place that can be written to, but: {reason}{where}. Free some space, or {way_out}."

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from birdclef_core.errors import InputError
-from birdclef_core.inventory.output_place import first_writable, folder_for_check, place_of_report, require_folder, writing_to
+from birdclef_core.output_place import first_writable, folder_for_check, place_of_report, require_folder, writing_to
 
 
 @pytest.fixture
