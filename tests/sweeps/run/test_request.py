@@ -193,7 +193,9 @@ def test_settings_that_only_the_small_budget_can_take_are_not_refused(place):
 def test_a_choice_of_a_value_that_the_field_cannot_have_is_refused(place, value):
     text = (place.folder / "own.py").read_text().replace("Range(1e-4, 0.001)", f"Choice(({value}, 1e-3))")
     (place.folder / "own.py").write_text(text.replace("import Range, Search", "import Choice, Search"))
-    with pytest.raises(InputError, match=r"Parameter 'train_ce\.learning_rate' of search 'own' can take the value .*, which recipe"):
+    with pytest.raises(
+        InputError, match=r"Parameter 'train_ce\.learning_rate' of search 'own' can take the value .*, which recipe"
+    ):
         place.start().check_search()
     assert not Path(place.storage).exists()
 
