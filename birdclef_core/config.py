@@ -7,7 +7,7 @@ A field marked with `runtime()` cannot change a result and is not in a stage's i
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from birdclef_core.errors import InputError
 
@@ -225,6 +225,7 @@ class StageConfig:
     """Whether to try torch.compile when the stage starts, and to keep it if it is faster. Results are equal but for rounding."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "noise", tuple(self.noise))
         _require_choice("stage name", self.name, STAGE_NAMES)
         _require_choice("label_space", self.label_space, get_args(LabelSpaceName))
         _require_choice("loss", self.loss, get_args(LossName))
@@ -295,6 +296,7 @@ class Recipe:
     """Weight of the model's logits in the ensemble of the 2023 solution."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise InputError(f"A recipe must have at least one stage and none twice, but {self.name} has {names}.")
@@ -305,20 +307,22 @@ def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
 
     Raises InputError for a field that does not exist (naming those that do) or a value of the wrong type.
     """
+    known = {item.name: item for item in fields(config)}  # type: ignore[arg-type]
+    new: dict[str, Any] = {}
+    inside: dict[str, dict[str, Any]] = {}
     for key, value in changes.items():
         head, _, rest = key.partition(".")
-        known = {item.name: item for item in fields(config)}  # type: ignore[arg-type]
         if head not in known:
             raise InputError(f"{type(config).__name__} has no field {head!r}; it has {', '.join(known)}.")
-        old = getattr(config, head)
         if rest:
-            if not is_dataclass(old):
+            if not is_dataclass(getattr(config, head)):
                 raise InputError(f"{head!r} of {type(config).__name__} has no fields inside, but got {key!r}.")
-            value = evolve(old, {rest: value})
+            inside.setdefault(head, {})[rest] = value
         else:
-            value = _coerce(f"{type(config).__name__}.{head}", known[head].type, old, value)
-        config = replace(config, **{head: value})  # type: ignore[type-var]
-    return config
+            new[head] = _coerce(f"{type(config).__name__}.{head}", known[head].type, value)
+    new |= {head: evolve(new.get(head, getattr(config, head)), within) for head, within in inside.items()}
+    # All at once: rules hold between fields.
+    return replace(config, **new) if new else config  # type: ignore[type-var]
 
 
 def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -340,9 +344,18 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from flatten(item, f"{name}.{key}" if name else str(key))
 
 
-def _coerce(name: str, hint: Any, old: Any, value: Any) -> Any:
+def types_of(hint: Any) -> tuple[type, ...]:
+    """The plain types that a field of a config may have, from its annotation: `int | None` gives int and NoneType."""
+    if isinstance(hint, UnionType):
+        return tuple(kind for part in get_args(hint) for kind in types_of(part))
+    if get_origin(hint) is Literal:
+        return tuple({type(value) for value in get_args(hint)})
+    return (get_origin(hint) or hint,)
+
+
+def _coerce(name: str, hint: Any, value: Any) -> Any:
     """`value` in a type of the field: an int becomes a float and a list a tuple if need be; nothing else is converted."""
-    kinds = get_args(hint) if isinstance(hint, UnionType) else (type(old),)
+    kinds = types_of(hint)
     if float in kinds and type(value) is int:
         return float(value)
     if tuple in kinds and isinstance(value, list):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 
 from birdclef_core.data.cache import build_cache, build_soundscape_cache, estimate_cache, estimate_soundscape_cache
@@ -39,7 +38,7 @@ class AudioCache:
     def build_and_say(self, dataset: Dataset, console: Console) -> None:
         """Build the cache; print an estimate first, a progress bar on a terminal, and the findings afterwards."""
         estimate = estimate_cache(dataset, self.folder, max_s_per_recording=self.max_s_per_recording, max_bytes=self.max_bytes)
-        console.print(f"Cache in {self.folder}: {estimate.describe()}.", highlight=False, soft_wrap=True)
+        console.print(f"Cache in {self.folder}: {estimate.describe()}.", markup=False, highlight=False, soft_wrap=True)
         if dataset.soundscapes is not None:
             scored = estimate_soundscape_cache(dataset.soundscapes, self.folder, max_bytes=self.max_bytes)
             console.print(f"  Labelled soundscapes: {scored.describe()}.", highlight=False, soft_wrap=True)
@@ -48,7 +47,7 @@ class AudioCache:
             data = self._build(dataset, lambda done, total: bar.update(task, completed=done, total=total))
         of_soundscapes = data.soundscape_cache.findings if data.soundscape_cache else ()
         for finding in data.cache.findings + of_soundscapes:
-            console.print(f"  [yellow]{escape(finding.describe())}[/yellow]", highlight=False, soft_wrap=True)
+            console.print(f"  {finding.describe()}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def _build(self, dataset: Dataset, progress: Callable[[float, float], None] | None) -> TrainingData:
         cache = build_cache(

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from rich.markup import escape
-
 from birdclef_core.code_version import code_version
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import InputError
@@ -34,7 +32,7 @@ def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -
     if dataset.soundscapes is not None:
         say(f"Also scored: {len(dataset.soundscapes.windows)} labelled windows of soundscapes (val_soundscapes/...).")
     for finding in dataset.findings:
-        say(f"  [yellow]{escape(finding.describe())}[/yellow]")
+        say(f"  {finding.describe()}")
     return dataset
 
 
@@ -50,11 +48,11 @@ def check_leak(request: SweepRequest, recordings: RecordingsList, say: Callable[
     if leak.is_found and not request.options.allow_leaked_scores:
         raise found.refusal(request.options.fold, may_change_fold=request.kind == "start")
     for reason in leak.unknown:
-        say(f"[yellow]It is not known which recordings trained {escape(reason)}.[/yellow]")
+        say(f"Warning: it is not known which recordings trained {reason}.")
     if leak.is_found:
-        say(f"[yellow]Scores will be too high. Each is marked as {leak.sentence}.[/yellow]")
+        say(f"Warning: scores will be too high. Each is marked as {leak.sentence}.")
     elif leak.unknown:
-        say("[yellow]Scores are too high if validation recordings did. Each is marked as leaked: unknown.[/yellow]")
+        say("Scores are too high if validation recordings did. Each is marked as leaked: unknown.")
     return leak
 
 

@@ -18,8 +18,8 @@ OWN_RECIPES = (
     "a small size."
 )
 CODE_CHANGED = (
-    "[yellow]The code has changed since the sweep was started: stages that its trials have not trained yet are trained by the new "
-    "code. `birdclef store adopt` can prove that both give the same result.[/yellow]"
+    "The code has changed since the sweep was started: stages that its trials have not trained yet are trained by the new "
+    "code. `birdclef store adopt` can prove that both give the same result."
 )
 
 
@@ -79,12 +79,12 @@ def delivery_lines(status: DeliveryStatus, name: str, folder: Path, tracking_uri
     lines = []
     if status.kept:
         lines.append(
-            f"[yellow]The tracker cannot be reached ({status.problem}); {status.kept} events wait in {folder}. "
-            f"Deliver them with: birdclef track sync {folder}[/yellow]"
+            f"The tracker cannot be reached ({status.problem}); {status.kept} events wait in {folder}. "
+            f"Deliver them with: birdclef track sync {folder}"
         )
     elif status.delivered:
         uri = f" --tracking-uri {tracking_uri}" if tracking_uri else ""
         lines.append(f"Compare the trials in MLflow: birdclef ui {name}{uri}")
     if status.rejected:
-        lines.append(f"[yellow]The tracker refused {status.rejected} events; see {folder}.[/yellow]")
+        lines.append(f"The tracker refused {status.rejected} events; see {folder}.")
     return lines

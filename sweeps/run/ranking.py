@@ -15,6 +15,11 @@ Leaks = Mapping[str, Leak]
 """The leaks into the scores of trials, by the names of the trials that have one."""
 NO_LEAKS: Leaks = MappingProxyType({})
 
+MAX_REASONS = 20
+"""Beyond so many reasons for which trials did not finish, pruned trials are counted by the place where they stopped."""
+MAX_NAMED = 8
+"""At most this many trials are named in a line."""
+
 
 def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
     """The finished trials from the best score to the worst, then the others in their order."""
@@ -61,9 +66,7 @@ def ranked_table(trials: list[TrialRecord], leaks: Leaks = NO_LEAKS) -> Table:
     columns, rows = ranked_rows(trials, leaks)
     table = Table(title="\nTrials, best first", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
     for name in columns:
-        table.add_column(
-            name, justify="left" if name in ("trial", "recipe", "status", "reason") else "right", no_wrap=name != "reason"
-        )
+        table.add_column(name, justify="left" if name in ("trial", "recipe", "status") else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table
@@ -84,9 +87,22 @@ def _escaped(text: str) -> str:
 
 
 def early_endings(trials: list[TrialRecord]) -> list[str]:
-    """Why trials did not finish: a line for each reason, with all trials that ended by it."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    """Why trials did not finish: a line for each reason with its trials; pruned ones by place where there are many reasons."""
+    by_reason: dict[str, list[str]] = {}
     for record in trials:
         if record.score is None and record.reason:
-            by_reason.setdefault((record.status, record.reason), []).append(record.trial)
-    return [f"  {', '.join(names)} {status}: {reason}" for (status, reason), names in by_reason.items()]
+            by_reason.setdefault(f"{record.status}: {record.reason}", []).append(record.trial)
+    if len(by_reason) > MAX_REASONS:
+        by_reason = {}
+        for record in trials:
+            if record.score is None and record.reason:
+                where = f"at {record.stopped.rung.name}" if record.stopped else record.reason
+                by_reason.setdefault(f"{record.status}: {where}", []).append(record.trial)
+    lines = [f"  {_named(names)} {reason}" for reason, names in by_reason.items()]
+    more = len(lines) - MAX_REASONS
+    return lines if more <= 0 else [*lines[:MAX_REASONS], f"  and {more} more reasons, in result/ranking.md"]
+
+
+def _named(names: list[str]) -> str:
+    """A few trials by name, many by their number."""
+    return ", ".join(names) if len(names) <= MAX_NAMED else f"{len(names)} trials ({', '.join(names[:3])}, ...)"

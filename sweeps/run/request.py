@@ -18,7 +18,7 @@ from sweeps.checkpoints.start_stage import find_start, start_after, with_model_o
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
 from sweeps.schedule.records import VERSION, State, SweepPart, SweepRecord, SweepRecords, TrialRecord
-from sweeps.search.checks import check_search, check_small_recipes
+from sweeps.search.checks import check_pools, check_search, check_small_recipes
 from sweeps.search.space import Search, load_search, override
 
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
@@ -93,13 +93,15 @@ class SweepRequest:
             search = with_model_of(search, start) if start else search
         else:
             search = load_search(self.options.search)
+            check_pools(search)
             if budget == "small":
                 full = search
                 search = replace(search.with_small_space(), recipes=tuple(small_budget(recipe) for recipe in search.recipes))
                 check_small_recipes(full, search)
             search = override(search, self.options.settings)
             search = start_after(search, start) if start else search
-        check_search(search)
+        if self.reads_search or self.settings:
+            check_search(search)
         return search
 
     @cached_property
@@ -240,6 +242,11 @@ def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRe
     if more is None or more < 1:
         got = "" if more is None else f", but got {more}"
         raise InputError(f"--extend {name} takes --samples N, the number of further trials, 1 or more{got}.")
+    if (fold := given.get("fold")) is not None and fold != before.fold:
+        raise InputError(
+            f"All trials of a sweep are scored on the same fold, and {name} has fold {before.fold}, but got --fold {fold}. Start a new sweep "
+            "for another fold: stages that do not depend on it are reused."
+        )
     settings = {**before.settings, **given.get("settings", {})}
     changes = {**given, "settings": settings, "samples": len(known) + more, "storage": storage}
     options = replace(before, **changes).with_absolute_paths()

@@ -51,6 +51,7 @@ from sweeps.tracking.observer import TrackingObserver, leak_tags
 
 MAX_WORKER_LOSSES = 3
 DELIVERY_TIMEOUT_S = 30.0
+WARNING = "yellow"
 PROBE = "writable"
 """A file that is written and removed, to see whether the storage can be written to."""
 
@@ -116,7 +117,7 @@ class _Driver:
             if self.request.kind == "extend":
                 self._say(messages.extension_line(self.name, samples=inputs.samples, known=known))
             with self.console.status("Planning") as status:
-                plan = self._planner(inputs).plan(inputs.samples, calibrate=status.update)
+                plan = self._planner(inputs).plan(inputs.samples, calibrate=lambda text: status.update(escape(text)))
         page = folder / f"{self.name}.html"
         page.write_text(plan_page(plan, self.name, price_per_hour))
         self._say(*plan_lines(plan, price_per_hour), *self._budget_lines(plan), f"\nAs a picture: {page}")
@@ -229,7 +230,7 @@ class _Driver:
         extends = request.kind == "extend"
         self._say(messages.sweep_line(self.name, chains, inputs.slots, samples=inputs.samples, known=known, extends=extends))
         if request.record and request.record.code_version != chains.code_version:
-            self._say(messages.CODE_CHANGED)
+            self._say(messages.CODE_CHANGED, style=WARNING)
         return request.begin(
             chains.search,
             budget=inputs.budget,
@@ -331,7 +332,7 @@ class _Driver:
         self.console.print(ranked_table(trials, result.leaks))
         self._say(*(f"[yellow]{line}[/yellow]" for line in leak_lines(result.leaks)))
         if endings := early_endings(trials):
-            self._say("Trials that did not finish, and why:", *(escape(line) for line in endings))
+            self._say("Trials that did not finish, and why:", *endings)
         self._say(*messages.outcome_lines(result, coordinator.samples, folder))
         if interrupted:
             flag = "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
@@ -353,9 +354,10 @@ class _Driver:
         leaked = f" Scores are **{inputs.leak.sentence}**." if inputs.leak and inputs.leak.mark else ""
         return f"Sweep **{self.name}**: {inputs.samples} trials over {recipes}. Data: {data}.{leaked}"
 
-    def _say(self, *lines: str) -> None:
+    def _say(self, *lines: str, style: str | None = None) -> None:
+        # Not as markup: paths and reasons may have brackets.
         for line in lines:
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -190,7 +190,7 @@ class StoreBudget(Observer):
         """Warn once. A sweep of weeks should not end because the store is full."""
         if not self._warned:
             self._warned = True
-            self._say(f"[yellow]Store: {problem}. The sweep goes on.[/yellow]")
+            self._say(f"Store: {problem}. The sweep goes on.")
 
     def _growth(self, unfinished_bytes: int) -> int:
         """Bytes that may be written before the next measurement: ended stages, and epoch checkpoints of running ones."""

@@ -24,6 +24,9 @@ OBJECTIVE = tracked_name("target", SCORE)
 class Observer:
     """Is called on the driver's main thread for everything that happens, in order. Every method must return at once."""
 
+    def draw_refused(self, reason: str) -> None:
+        """A point of the search space makes stages that break a rule; it is reported to the sampler as failed and not counted."""
+
     def trial_started(self, trial: Trial) -> None:
         """The trial has a worker: for the first time, after an interruption, or because it may go on after it was pruned."""
 
@@ -110,6 +113,9 @@ class Coordinator:
     def _draw(self) -> bool:
         """Draw a new trial, which waits; False when there is none."""
         trial = self._source.draw(trial_name(len(self.book.records))) if self._may_draw else None
+        for reason in self._source.take_refusals():
+            for observer in self._observers:
+                observer.draw_refused(reason)
         if trial is not None:
             self.book.add(trial)
         return trial is not None
@@ -212,13 +218,14 @@ class Coordinator:
         if update.stage_done:
             self.book.stage_published(update.stage_id)
             record.stage_scores[update.stage] = update.score
-            if (update.kind == "epoch" or recovered) and update.stage_id not in record.trained_ids:
-                record.trained_ids.append(update.stage_id)
         for observer in self._observers:
             if recovered:
                 observer.stage_recovered(trial, update)
             else:
                 observer.updated(trial, update)
+        # After the observers: if a signal ends this driver among them, the next one recovers the stage and tells them again.
+        if update.stage_done and (update.kind == "epoch" or recovered) and update.stage_id not in record.trained_ids:
+            record.trained_ids.append(update.stage_id)
 
     # Ending trials, and what earlier drivers decided.
 
@@ -226,11 +233,11 @@ class Coordinator:
         if isinstance(ending, Pruned):
             self._pruned_at[ending.stopped.stage_id].append(trial.record)
         self.book.end(trial, ending)
-        if trial.record.ended:
-            self._source.tell(trial)
-        # Observers come before the record: of a trial that is recorded as ended no later driver speaks again.
+        # Observers come before anything is marked for saving: of a trial that is recorded as ended no later driver speaks again.
         for observer in self._observers:
             observer.trial_ended(trial)
+        if trial.record.ended:
+            self._source.tell(trial)
         self.book.save(trial.record)
 
     def _restore_verdicts(self, ended: Sequence[TrialRecord]) -> None:

@@ -1,11 +1,12 @@
 """Checks a search before anything is trained: every end of every range, every choice and every pool, for every recipe."""
 
 import difflib
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from birdclef_core.config import Recipe, StageConfig, evolve
+from birdclef_core.config import Recipe, StageConfig, evolve, types_of
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
 from birdclef_core.models.detector import check_clip_s
@@ -13,32 +14,50 @@ from sweeps.search.space import STAGE_GROUPS, Choice, Parameter, Range, Search
 
 SIMILARITY = 0.5
 """How similar a known name must be to be suggested for a wrong one, from 0 to 1."""
+MAX_COMBINATIONS = 256
+"""How many combinations of the other parameters' ends are tried before a value counts as wrong."""
+FIXED_FIELDS = ("name",)
+"""Fields of a stage that cannot be sampled."""
 
 
 def check_search(search: Search) -> None:
-    """Raise InputError, with the parameter, the value and the rule, for a search that some draw of it could not train.
+    """Raise InputError, with the parameter, the value and the rule, for a search with a value that no draw could train.
 
-    Parameters are checked one at a time; a rule that several fields must keep together is found by the draw that breaks it.
+    A value counts as wrong when it breaks a rule together with every end of the other parameters of its stage. Values that break
+    a rule only together are found by the draw that has them, which is reported to the sampler as failed.
     """
     for recipe in search.recipes:
+        space = search.space_of(recipe)
         _check_end(search, recipe)
-        for key, parameter in search.space.items():
-            _check_parameter(search, recipe, key, parameter)
-    _check_pools(search)
+        for stage in recipe.stages:
+            own = {key: parameter for key, parameter in space.items() if stage.name in STAGE_GROUPS[key.partition(".")[0]]}
+            if not any(key.endswith(".clip_s") for key in own):
+                _check_clip(search, recipe, stage)
+            for key in own:
+                _check_parameter(search, recipe, stage, key, own)
+
+
+def check_pools(search: Search) -> None:
+    """Raise InputError for a pool of several variants that no parameter of the space belongs to."""
+    for group in search.pools:
+        if all(search.pool_of(key) != group for key in search.space) and search.pools[group] > 1:
+            raise InputError(
+                f"A pool of more than one variant must have parameters, but pool {group!r} of search {search.name!r} has "
+                f"{search.pools[group]} and the space has no parameter of its stages ({', '.join(STAGE_GROUPS[group])})."
+            )
 
 
 def check_small_recipes(full: Search, small: Search) -> None:
     """Raise InputError when recipes that differ would train the same stages under the small budget, which overwrites fields."""
-    known: dict[str, str] = {}
+    known: dict[str, Recipe] = {}
     for before, after in zip(full.recipes, small.recipes, strict=True):
-        key = str(canonical([after.model, after.stages]))
-        if key in known and known[key] != before.name:
+        same = known.setdefault(str(canonical([after.model, after.stages])), before)
+        if (same.model, same.stages) != (before.model, before.stages):
             raise InputError(
-                f"Under the small budget, recipes must stay different, but {known[key]!r} and {before.name!r} of search {full.name!r} "
+                f"Under the small budget, recipes must stay different, but {same.name!r} and {before.name!r} of search {full.name!r} "
                 "become the same: what they differ in is a field that the small budget sets. Use --budget full, which trains the "
                 "recipes as they are."
             )
-        known[key] = before.name
 
 
 def _check_end(search: Search, recipe: Recipe) -> None:
@@ -51,50 +70,73 @@ def _check_end(search: Search, recipe: Recipe) -> None:
         )
 
 
-def _check_parameter(search: Search, recipe: Recipe, key: str, parameter: Parameter) -> None:
-    group, _, path = key.partition(".")
-    for stage in recipe.stages:
-        if stage.name not in STAGE_GROUPS[group]:
-            continue
-        current = _field(search, stage, key, path)
-        if isinstance(parameter, Range) and isinstance(current, int) and not isinstance(current, bool):
+def _check_clip(search: Search, recipe: Recipe, stage: StageConfig) -> None:
+    try:
+        check_clip_s(recipe.model, stage.clip_s)
+    except InputError as error:
+        raise InputError(f"Stage {stage.name} of recipe {recipe.name!r} in search {search.name!r}: {error}") from None
+
+
+def _check_parameter(search: Search, recipe: Recipe, stage: StageConfig, key: str, own: Mapping[str, Parameter]) -> None:
+    """Check one parameter of a stage; `own` has all parameters of the stage."""
+    path, parameter = key.partition(".")[2], own[key]
+    kinds, current = _field(search, stage, key, path)
+    if path in FIXED_FIELDS:
+        raise InputError(
+            f"{_where(search, key)} must be a setting of a stage, but {path} says which stage it is. Write a recipe for each."
+        )
+    if isinstance(parameter, Range) and int in kinds and float not in kinds:
+        near = current if isinstance(current, int) else round(parameter.low)
+        raise InputError(
+            f"{_where(search, key)} takes whole numbers, but a Range draws any number. Use a Choice, such as Choice(({near}, {near + 1}))."
+        )
+    is_last = stage is recipe.stages[-1]
+    for value in _corners(parameter):
+        if is_last and path == "label_space" and value != "target":
             raise InputError(
-                f"{_where(search, key)} takes whole numbers, but a Range draws any number. Use a Choice, such as "
-                f"Choice(({current}, {current + 1}))."
+                f"{_where(search, key)} must be 'target' in the last stage, by which trials are compared, but can be {value!r}."
             )
-        for value in _corners(parameter):
-            try:
-                changed = evolve(stage, {path: value})
+        problem = _problem(recipe, stage, key, value, own)
+        if problem is not None:
+            raise InputError(
+                f"{_where(search, key)} can take the value {value!r}, which recipe {recipe.name!r} cannot: {problem}"
+            )
+
+
+def _problem(recipe: Recipe, stage: StageConfig, key: str, value: Any, own: Mapping[str, Parameter]) -> Exception | None:
+    """Why a value cannot be trained with any end of the other parameters; None when it can with some."""
+    path = key.partition(".")[2]
+    others = {name.partition(".")[2]: _corners(parameter) for name, parameter in own.items() if name != key}
+    combinations = itertools.product(*others.values())
+    first: Exception | None = None
+    tries: Iterator[dict[str, Any]] = (dict(zip(others, values, strict=True)) for values in combinations)
+    for changes in itertools.islice(itertools.chain([{}], tries), MAX_COMBINATIONS):
+        try:
+            changed = evolve(stage, {**changes, path: value})
+            if path == "clip_s":
                 check_clip_s(recipe.model, changed.clip_s)
-            except (InputError, TypeError, ValueError) as error:
-                raise InputError(
-                    f"{_where(search, key)} can take the value {value!r}, which recipe {recipe.name!r} cannot: {error}"
-                ) from None
+            return None
+        except (InputError, TypeError, ValueError) as error:
+            first = first or error
+    return first
 
 
-def _check_pools(search: Search) -> None:
-    for group in search.pools:
-        if all(search.pool_of(key) != group for key in search.space) and search.pools[group] > 1:
-            raise InputError(
-                f"A pool of more than one variant must have parameters, but pool {group!r} of search {search.name!r} has "
-                f"{search.pools[group]} and the space has no parameter of its stages ({', '.join(STAGE_GROUPS[group])})."
-            )
-
-
-def _field(search: Search, stage: StageConfig, key: str, path: str) -> Any:
-    """The value of a dotted field. Raises InputError, with the nearest name, for a field that a stage does not have."""
+def _field(search: Search, stage: StageConfig, key: str, path: str) -> tuple[tuple[type, ...], Any]:
+    """The types and the value of a dotted field. Raises InputError, with the nearest name, for a field that a stage does not have."""
     value: Any = stage
+    hint: Any = StageConfig
     for index, name in enumerate(path.split(".")):
         known = [item.name for item in fields(value)] if is_dataclass(value) else []
         if name not in known:
             prefix = ".".join(path.split(".")[:index])
             rule = f"{prefix or 'a stage'} has no field {name!r}"
             raise InputError(f"{_where(search, key)} must name a field of a stage, but {rule}{_suggestion(name, stage, known)}")
+        hint = next(item.type for item in fields(value) if item.name == name)
         value = getattr(value, name)
     if is_dataclass(value):
         inside = ", ".join(item.name for item in fields(value))
         raise InputError(f"{_where(search, key)} must name a single value, but {path!r} has fields of its own: {inside}.")
-    return value
+    return types_of(hint), value
 
 
 def _suggestion(name: str, stage: StageConfig, known: list[str]) -> str:

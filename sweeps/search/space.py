@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -40,7 +41,7 @@ class Choice:
             raise InputError(
                 f"A Choice takes its values as a tuple, such as Choice((5.0, 10.0)), but got Choice({self.values!r})."
             )
-        object.__setattr__(self, "values", tuple(self.values))
+        object.__setattr__(self, "values", tuple(tuple(value) if isinstance(value, list) else value for value in self.values))
 
     def draw(self, generator: random.Random) -> Any:
         return generator.choice(self.values)
@@ -61,8 +62,12 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in (self.low, self.high)):
-            raise InputError(f"The bounds of a Range must be numbers, but got low={self.low!r}, high={self.high!r}.")
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if isinstance(bound, bool) or not isinstance(bound, Real):
+                raise InputError(f"The bounds of a Range must be numbers, but got low={self.low!r}, high={self.high!r}.")
+            if not isinstance(bound, int):  # it may be a number of numpy
+                object.__setattr__(self, name, float(bound))
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             raise InputError(f"The bounds of a Range must be finite, but got low={self.low}, high={self.high}.")
         if not self.low <= self.high or (self.log and self.low <= 0):
@@ -157,7 +162,7 @@ class Search:
     def sampled_space(self, recipe: Recipe) -> dict[str, Parameter]:
         """The parameters that are sampled for one recipe: a variant number for each pool, and every parameter outside the pools."""
         space: dict[str, Parameter] = {}
-        for key, parameter in self._space_of(recipe).items():
+        for key, parameter in self.space_of(recipe).items():
             pool = self.pool_of(key)
             if pool is None:
                 space[key] = parameter
@@ -204,11 +209,12 @@ class Search:
     def _variant(self, recipe: Recipe, pool: str, number: int) -> dict[str, Any]:
         if number == 0:
             return {}
-        space = {key: parameter for key, parameter in self._space_of(recipe).items() if self.pool_of(key) == pool}
+        space = {key: parameter for key, parameter in self.space_of(recipe).items() if self.pool_of(key) == pool}
         generator = random.Random(f"{recipe.name}/{number}/{_space_fingerprint(tuple(space.items()))}")
         return {key: parameter.draw(generator) for key, parameter in space.items()}
 
-    def _space_of(self, recipe: Recipe) -> dict[str, Parameter]:
+    def space_of(self, recipe: Recipe) -> dict[str, Parameter]:
+        """The parameters of the space that are for stages of a recipe."""
         names = {stage.name for stage in recipe.stages}
         return {key: item for key, item in self.space.items() if names & set(STAGE_GROUPS[key.partition(".")[0]])}
 
@@ -240,12 +246,15 @@ def _for_stage(changes: Mapping[str, Any], stage: StageName) -> dict[str, Any]:
 
 def _nearest(parameter: Parameter, value: Any) -> Any:
     if isinstance(parameter, Range):
-        return min(max(value, parameter.low), parameter.high)
+        return min(max(value, parameter.low), parameter.high) if _is_number(value) else parameter.low
     if value in parameter.values:
         return value
-    if isinstance(value, (int, float)):
-        return min(parameter.values, key=lambda item: abs(item - value))
-    return parameter.values[0]
+    numbers = [item for item in parameter.values if _is_number(item)]
+    return min(numbers, key=lambda item: abs(item - value)) if numbers and _is_number(value) else parameter.values[0]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def load_search(name: str) -> Search:
@@ -280,27 +289,32 @@ def override(search: Search, settings: Mapping[str, Any]) -> Search:
     A key is a field of the model (`spectrogram.num_mels`), of every stage (`epochs`) or of a stage or group of stages
     (`train_ce.epochs`, `pretrain.clip_s`). Raises InputError for a key that fits none of them.
     """
-    for key, value in settings.items():
-        search = replace(
-            search,
-            recipes=tuple(_override_recipe(recipe, key, value) for recipe in search.recipes),
-            space=_without(search.space, key),
-            small_space=_without(search.small_space, key),
-        )
+    search = replace(search, recipes=tuple(_override_recipe(recipe, settings) for recipe in search.recipes))
+    for key in settings:
+        search = replace(search, space=_without(search.space, key), small_space=_without(search.small_space, key))
     return search
 
 
-def _override_recipe(recipe: Recipe, key: str, value: Any) -> Recipe:
-    group, _, path = key.partition(".")
-    if group in STAGE_GROUPS and path:
-        stages = tuple(evolve(stage, {path: value}) if stage.name in STAGE_GROUPS[group] else stage for stage in recipe.stages)
-        return replace(recipe, stages=stages)
-    if hasattr(recipe.model, group):
-        return replace(recipe, model=evolve(recipe.model, {key: value}))
-    if hasattr(recipe.stages[0], group):
-        return replace(recipe, stages=tuple(evolve(stage, {key: value}) for stage in recipe.stages))
-    fields = sorted({*vars(recipe.model), *vars(recipe.stages[0])})
-    raise InputError(f"--set {key}=...: there is no such field. Fields: {', '.join(fields)}; stages: {', '.join(STAGE_GROUPS)}.")
+def _override_recipe(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    of_model: dict[str, Any] = {}
+    of_stages: dict[StageName, dict[str, Any]] = {stage.name: {} for stage in recipe.stages}
+    for key, value in settings.items():
+        group, _, path = key.partition(".")
+        if group in STAGE_GROUPS and path:
+            for name in of_stages.keys() & set(STAGE_GROUPS[group]):
+                of_stages[name][path] = value
+        elif hasattr(recipe.model, group):
+            of_model[key] = value
+        elif hasattr(recipe.stages[0], group):
+            for changes in of_stages.values():
+                changes[key] = value
+        else:
+            fields = sorted({*vars(recipe.model), *vars(recipe.stages[0])})
+            raise InputError(
+                f"--set {key}=...: there is no such field. Fields: {', '.join(fields)}; stages: {', '.join(STAGE_GROUPS)}."
+            )
+    stages = tuple(evolve(stage, of_stages[stage.name]) for stage in recipe.stages)
+    return replace(recipe, model=evolve(recipe.model, of_model), stages=stages)
 
 
 def _without(space: Mapping[str, Parameter], key: str) -> dict[str, Parameter]:

@@ -119,7 +119,6 @@ class TrackingObserver(Observer):
     def _published(self, trial: Trial, update: TrialUpdate) -> None:
         """The trial has trained the stage to its end."""
         execution = self._execution(trial, update)
-        del self._open[trial.record.trial]
         self._tracker.log(
             StageFinished(
                 trial=trial.record.trial,
@@ -131,6 +130,7 @@ class TrackingObserver(Observer):
                 artifacts=self._copy_reports(update.stage_id),
             )
         )
+        del self._open[trial.record.trial]
 
     def _execution(self, trial: Trial, update: TrialUpdate) -> str:
         """The name of the stage's execution by this trial; the tracker hears of its start here."""

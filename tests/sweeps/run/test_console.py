@@ -63,3 +63,12 @@ def test_the_time_left_is_that_of_the_open_epochs_on_the_trials_that_run(tmp_pat
     coordinator.update(trial.record.trial, update)
     terminal.updated(trial, update)
     assert terminal._left() == f"at most about {format_duration(60.0 * (3 * trial.num_epochs - 1))} left"
+
+
+def test_a_refused_draw_is_said_once(tmp_path):
+    out = io.StringIO()
+    coordinator = make_coordinator(tmp_path, samples=1)
+    terminal = SweepConsole(Console(file=out, width=200), coordinator.book, 1)
+    for _ in range(3):
+        terminal.draw_refused("sed_v2s with {'a': [1]}: 0 < 1 must hold.")
+    assert out.getvalue().count("must hold") == 1 and "[1]" in out.getvalue()

@@ -172,7 +172,7 @@ def test_the_flag_allows_it_and_marks_every_score(place, tracker, capsys):
     assert place.tune("aaaa", 1, "--allow-leaked-scores") == 0
     said = capsys.readouterr().out
     sentence = f"leaked: {mark} validation recordings trained the start stage"
-    assert f"Scores will be too high. Each is marked as {sentence}." in said
+    assert f"Warning: scores will be too high. Each is marked as {sentence}." in said
     assert f"* {sentence}" in said.splitlines()
     assert any(line.startswith("Best: t000") and line.endswith(f", {sentence}.") for line in said.splitlines())
     result = place.output / "s" / "result"
@@ -329,7 +329,7 @@ def test_what_trained_an_imported_stage_is_unknown_and_said(place, tracker, caps
     place.stage(IMPORTED)
     assert place.tune("aaaa", 1) == 0
     said = capsys.readouterr().out
-    assert "It is not known which recordings trained sed_v2s pretrain_bce aaaaaaaaaaaa: it was imported." in said
+    assert "it is not known which recordings trained sed_v2s pretrain_bce aaaaaaaaaaaa: it was imported." in said
     assert "Best: t0000" in said or "Best: t0001" in said
     sentence = "leaked: unknown, because it is not known which recordings trained the start stage"
     assert f"* {sentence}" in said.splitlines() and f"{sentence}." in said

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from birdclef_core.store.leakage import Leak
 from sweeps.run.ranking import best_by_end, early_endings, leak_lines, ranked_markdown, ranked_table, ranking
+from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 
 
@@ -14,7 +15,13 @@ def record(trial: str, score: float | None, **values) -> TrialRecord:
     metrics = {} if score is None else {"val/cmap_pad5": score, "val/cmap": score / 2, "val/lrap": 0.5}
     status = "pruned" if score is None else "finished"
     return TrialRecord(
-        trial=trial, recipe="sed_seresnext26t", params={}, stage_ids=["x"], score=score, metrics=metrics, status=status, **values
+        trial=trial,
+        recipe="sed_seresnext26t",
+        params={},
+        stage_ids=["x"],
+        score=score,
+        metrics=metrics,
+        **{"status": status, **values},
     )
 
 
@@ -79,3 +86,13 @@ def test_why_trials_did_not_finish_is_said_once_a_reason_and_in_full():
     ]
     assert early_endings(trials) == [f"  t0001, t0002 pruned: {low}"]
     assert ranked_markdown(trials).splitlines()[3].endswith(r"below 0.2 \| odd |")
+
+
+def test_many_pruned_trials_are_counted_by_the_place_where_they_stopped():
+    stopped = Stopped(stage_id="x", rung=Rung("train_ce"), score=0.1, reason="low")
+    pruned = [record(f"t{number:04d}", None, reason=f"its 0.{number} was below 0.9", stopped=stopped) for number in range(30)]
+    failed = [record("t0030", None, status="failed", reason="no memory")]
+    lines = early_endings(pruned + failed)
+    assert lines == ["  30 trials (t0000, t0001, t0002, ...) pruned: at the end of train_ce", "  t0030 failed: no memory"]
+    other = [record(f"t{number:04d}", None, status="failed", reason=f"reason {number}") for number in range(30)]
+    assert len(early_endings(other)) == 21 and early_endings(other)[-1] == "  and 10 more reasons, in result/ranking.md"

@@ -280,3 +280,67 @@ def test_no_more_trials_are_drawn_ahead_than_are_worth_having(tmp_path, sampler,
         workers.step()
         waiting.append(workers.coordinator.book.num_waiting)
     assert 0 < max(waiting) <= allowed
+
+
+def test_a_draw_whose_values_break_a_rule_together_is_left_out_and_ends_nothing(tmp_path):
+    """Each value is allowed with some of the other's; the sampler hears that the draw failed, and no trial is counted."""
+    recipe = make_search().recipes[0]
+    space = {
+        "train.min_learning_rate": Choice((1e-6, 3e-4)),
+        "train.learning_rate": Range(1e-4, 1e-3),
+    }
+    refused = []
+
+    class Heard(Observer):
+        def draw_refused(self, reason):
+            refused.append(reason)
+
+    search = Search(name="x", recipes=(recipe,), space=space, sampler="random")
+    workers = run(tmp_path, chains=make_chain_builder(search), samples=20, observers=(Heard(),))
+    records = workers.coordinator.trials.values()
+    assert len(records) == 20 and {record.status for record in records} <= {"finished", "pruned"}
+    assert refused and all("min_learning_rate <= learning_rate" in reason for reason in refused)
+    rates = [record.params for record in records]
+    assert all(params["train.min_learning_rate"] <= params["train.learning_rate"] for params in rates)
+
+
+class Interrupted(Exception):
+    """Stands for Ctrl-C: it comes while an observer works."""
+
+
+class Fragile(Observer):
+    """Is interrupted in a method, once."""
+
+    def __init__(self, method: str) -> None:
+        def interrupt(*_):
+            delattr(self, method)
+            raise Interrupted
+
+        setattr(self, method, interrupt)
+
+
+def test_a_trial_whose_end_was_not_passed_on_is_not_recorded_as_ended(tmp_path):
+    """Ctrl-C comes while the tracker is told: the next driver must tell it again."""
+    coordinator = make_coordinator(tmp_path, samples=3, max_running=2, observers=(Fragile("trial_ended"),))
+    workers = MadeUpWorkers(coordinator)
+    with pytest.raises(Interrupted):
+        workers.run()
+    coordinator.interrupt()
+    on_record = {record.trial: record.status for record in coordinator.book._storage.load_trials()}
+    unheard = [name for name, record in coordinator.trials.items() if record.ended]
+    assert len(unheard) == 1
+    assert on_record[unheard[0]] == "running"
+
+
+def test_a_stage_whose_end_was_not_passed_on_is_recovered_by_the_next_driver(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1, observers=())
+    trial = coordinator.next_trial()
+    updates = MadeUpWorkers(coordinator).updates(trial)[::-1]
+    last = next(update for update in updates if update.stage_done)
+    for update in updates[: updates.index(last)]:
+        coordinator.update(trial.record.trial, update)
+    coordinator._observers = (Fragile("updated"),)
+    with pytest.raises(Interrupted):
+        coordinator.update(trial.record.trial, last)
+    coordinator.interrupt()
+    assert [record.trained_ids for record in coordinator.book._storage.load_trials()] == [[]]

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from birdclef_core.errors import InputError
@@ -14,7 +15,7 @@ from sweeps.run.request import plan_request
 from sweeps.search import Choice, Range, Search
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.checks import check_search, check_small_recipes
-from sweeps.search.space import load_search
+from sweeps.search.space import load_search, override
 
 HEAD = """
 from dataclasses import replace
@@ -23,6 +24,7 @@ from birdclef_core.recipes import RECIPES, sed_v2s, small_budget
 from sweeps.search import Choice, Range, Search
 
 R = small_budget(sed_v2s())
+C = small_budget(RECIPES["cnn_v2s"]())
 """
 
 MALFORMED = {
@@ -83,6 +85,18 @@ MALFORMED = {
     ),
     "a negative learning rate": ("Search(name='x', recipes=(R,), space={'train.learning_rate': Range(-1.0, 1.0)})", r"-1\.0"),
     "a clip of no length": ("Search(name='x', recipes=(R,), space={'train.clip_s': Choice((5.0, 0.0))})", r"value 0\.0"),
+    "the name of a stage": (
+        "Search(name='x', recipes=(R,), space={'train_ce.name': Choice(('train_ce', 'train_bce'))})",
+        "must be a setting",
+    ),
+    "another label space at the end": (
+        "Search(name='x', recipes=(R,), space={'finetune.label_space': Choice(('all', 'target'))})",
+        r"must be 'target' in the last stage, .* but can be 'all'",
+    ),
+    "a recipe with clips that its model cannot take": (
+        "Search(name='x', recipes=(replace(C, stages=tuple(replace(s, clip_s=7.0) for s in C.stages)),), space={})",
+        r"Stage pretrain_ce of recipe 'cnn_v2s'.*7",
+    ),
     "an unknown loss": ("Search(name='x', recipes=(R,), space={'train.loss': Choice(('bce', 'focal'))})", "focal"),
     "a chain that ends in pretraining": (
         "Search(name='x', recipes=(replace(R, stages=R.stages[:2]),), space={})",
@@ -188,3 +202,48 @@ def test_a_range_of_a_pool_is_drawn_within_its_bounds():
     check_search(search)
     rates = {search.stages(search.recipes[0], {"pretrain_ce.variant": number})[0].learning_rate for number in range(3)}
     assert len(rates) == 3 and all(1e-4 <= rate <= 1e-3 for rate in rates)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"train.batch_size": Choice((32, 64)), "train.clips_per_epoch": Choice((64,))},
+        {
+            "train.batch_size": Choice((128, 256)),
+            "train.micro_batch_size": Choice((None, 128)),
+            "train.clips_per_epoch": Choice((512,)),
+        },
+        {"train.learning_rate": Range(1e-7, 1e-3, log=True), "train.min_learning_rate": Choice((1e-8,))},
+        {"train.clip_gradient_norm": Range(0.5, 5.0)},
+        {"train.clips_per_epoch": Choice((None, 1024))},
+        {"train.weight_decay": Range(0.0, 0.01)},
+        {"train.noise": Choice(([],))},
+        {"train.mixing.wave_prob": Range(np.float64(0.0), np.float32(0.5))},
+    ],
+    ids=lambda space: " and ".join(space),
+)
+def test_what_every_draw_can_train_is_not_refused(space):
+    """Values that are right together, numbers in place of none, and fields whose present value is a whole number."""
+    recipe = small_budget(sed_v2s())
+    stages = tuple(replace(stage, weight_decay=0, clips_per_epoch=512) for stage in recipe.stages)
+    search = Search(name="x", recipes=(replace(recipe, stages=list(stages)),), space=space)
+    check_search(search)
+    assert search.stages(search.recipes[0], search.baseline(search.recipes[0]))
+
+
+def test_settings_count_together_in_any_order():
+    search = Search(name="x", recipes=(sed_v2s(),), space={})
+    first = override(search, {"clips_per_epoch": 64, "batch_size": 32})
+    assert first == override(search, {"batch_size": 32, "clips_per_epoch": 64})
+    assert first.recipes[0].stages[0].clips_per_epoch == 64
+
+
+@pytest.mark.parametrize("settings", [{"learning_rate": 1e-3}, {"pretrain.clip_s": 5.0, "pretrain.learning_rate": 1e-3}])
+@pytest.mark.parametrize("name", ["sed", "all"])
+def test_a_setting_may_leave_a_pool_without_parameters(name, settings):
+    plan_request(SweepOptions(search=name, settings=settings)).check_search()
+
+
+def test_recipes_that_differ_in_their_name_alone_are_not_blamed_on_the_small_budget():
+    full = Search(name="x", recipes=(sed_v2s(), replace(sed_v2s(), name="again")), space={})
+    check_small_recipes(full, replace(full, recipes=tuple(small_budget(recipe) for recipe in full.recipes)))
