@@ -330,7 +330,7 @@ class _Driver:
         write_result(folder, result, self.store)
         tracker.log(SweepFinished(status=state, table_markdown=ranked_markdown(trials, result.leaks), artifacts=folder.name))
         self.console.print(ranked_table(trials, result.leaks))
-        self._say(*(f"[yellow]{line}[/yellow]" for line in leak_lines(result.leaks)))
+        self._say(*leak_lines(result.leaks), style=WARNING)
         if endings := early_endings(trials):
             self._say("Trials that did not finish, and why:", *endings)
         self._say(*messages.outcome_lines(result, coordinator.samples, folder))

@@ -295,6 +295,7 @@ def test_shared_files_are_counted_once(storage, same, capsys):
     assert "    3 x of these as hard links to the files of the stage that they were adopted from" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_remote_storage_copies_the_files_by_itself(s3_uri, trained, chain_of, same):
     storage = Storage.parse(s3_uri)
     pafs.copy_files(str(trained), storage.root, destination_filesystem=storage.filesystem)

@@ -20,6 +20,8 @@ from birdclef_core.inventory.check import _MEASURES
 from birdclef_core.inventory.collect import _PROBES
 from sweeps.cli.birdclef import birdclef
 
+pytestmark = pytest.mark.slow
+
 _RATE_HZ = 8_000
 
 
