@@ -7,7 +7,9 @@ import torch
 
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages import training
+from birdclef_core.stages.candidate import CandidateWeights
 from birdclef_core.stages.checkpoint import load_training_state
+from birdclef_core.stages.epochs import StageCounters
 from birdclef_core.stages.training import StageTask, train_stage
 
 CPU = torch.device("cpu")
@@ -87,3 +89,21 @@ def test_a_rising_score_is_not_stopped_and_an_equal_one_is(run, store, scripted_
     store.storage.delete("stages/s")
     scripted_scores(0.5, 0.5, 0.5, 0.5)
     assert len(run(early_stop_epochs=2)[0]) == 3
+
+
+def test_an_early_stop_publishes_the_best_epochs_average_not_the_last_one(tiny_recipe):
+    model = torch.nn.Linear(1, 1, bias=False)
+    config = replace(tiny_recipe.stages[0], epochs=3, early_stop_epochs=1, ema_decay=0.9)
+    candidate = CandidateWeights(model, config, StageCounters(), {})
+    published = []
+    for epoch, (weight, score) in enumerate([(3.0, 0.1), (9.0, 0.9), (30.0, 0.5)]):
+        torch.nn.init.constant_(model.weight, weight)
+        candidate.after_step(epoch)
+        with candidate.in_model():
+            published.append(model.weight.item())
+        stops = candidate.judge(epoch, score)
+    assert stops and candidate.take_best(2)
+    assert published[1] not in (9.0, published[2])
+    assert model.weight.item() == published[1], "the scores that are published are computed with these weights"
+    with candidate.in_model():
+        assert model.weight.item() == published[1], "these are written to the store"

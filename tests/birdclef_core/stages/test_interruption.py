@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -173,3 +174,30 @@ def test_the_time_limit_gives_its_reason_once_it_has_passed():
     assert TimeLimit(0)() == "the time limit of 0 s has passed"
     assert any_of(never, TimeLimit(60))() == ""
     assert any_of(never, TimeLimit(0))().startswith("the time limit")
+
+
+def test_the_seconds_before_interruptions_within_an_epoch_are_in_its_cost(tiny_recipe, tone_data, store, monkeypatch):
+    """Each step takes 1000 s more on a made-up clock while the stage is asked whether to stop."""
+    passed_s, clock = 0.0, time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + passed_s)
+
+    def after_steps(number: int):
+        stop = at_call(number)
+
+        def wait_and_stop() -> str:
+            nonlocal passed_s
+            passed_s += 1000.0
+            return stop()
+
+        return wait_and_stop
+
+    chosen = task(tiny_recipe)
+    for steps in (2, 1):
+        with pytest.raises(StageInterrupted):
+            list(train_stage(chosen, tone_data, store, CPU, stop=after_steps(steps)))
+    first, second = train_stage(chosen, tone_data, store, CPU)
+    assert 3000 < first.epoch_s < 3500 and second.epoch_s < 500
+    assert first.clips_per_s == pytest.approx(4 * STEPS / 3000, rel=0.1)
+    record = store.record("s")
+    assert [entry["epoch_s"] for entry in record.history] == [first.epoch_s, second.epoch_s]
+    assert record.cost_s == pytest.approx(first.epoch_s + second.epoch_s)

@@ -157,3 +157,9 @@ def test_an_adopted_stage_and_the_one_it_was_adopted_from_have_the_uses_of_both(
     copied = store(summary("a"), adopted("a2", "a", is_linked=False), summary("b"))
     assert gone(25, stages=copied, uses={used: 9, "b": 3}) == ["b"]
     assert len(gone(15, stages=copied, uses={used: 9, "b": 3})) == 2, "each copy takes room of its own"
+
+
+def test_the_one_use_by_the_trial_that_trained_a_stage_promises_no_other():
+    stages = TREE | {"a": replace(TREE["a"], cost_s=500.0)}
+    assert gone(45, stages=stages, uses={**USES, "a": 1, "b": 2, "c": 2}) == ["a"]
+    assert worth(TREE["a"], 1, NOW) == worth(TREE["a"], 0, NOW) > 0

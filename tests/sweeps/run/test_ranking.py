@@ -9,6 +9,7 @@ from birdclef_core.store.leakage import Leak
 from sweeps.run.ranking import best_by_end, early_endings, leak_lines, ranked_markdown, ranked_table, ranking
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
+from sweeps.wording import format_duration
 
 
 def record(trial: str, score: float | None, **values) -> TrialRecord:
@@ -83,8 +84,14 @@ def test_why_trials_did_not_finish_is_said_once_a_reason_and_in_full():
         record("t0001", None, reason=low),
         record("t0002", None, reason=low),
         record("t0003", None, reason=""),
+        replace(record("t0004", None, reason="no memory"), status="failed"),
+        replace(record("t0005", None, reason="no memory"), status="interrupted"),
     ]
-    assert early_endings(trials) == [f"  t0001, t0002 pruned: {low}"]
+    assert early_endings(trials) == [
+        f"  t0001, t0002 pruned: {low}",
+        "  t0004 failed: no memory",
+        "  t0005 interrupted: no memory",
+    ]
     assert ranked_markdown(trials).splitlines()[3].endswith(r"below 0.2 \| odd |")
 
 
@@ -96,3 +103,9 @@ def test_many_pruned_trials_are_counted_by_the_place_where_they_stopped():
     assert lines == ["  30 trials (t0000, t0001, t0002, ...) pruned: at the end of train_ce", "  t0030 failed: no memory"]
     other = [record(f"t{number:04d}", None, status="failed", reason=f"reason {number}") for number in range(30)]
     assert len(early_endings(other)) == 21 and early_endings(other)[-1] == "  and 10 more reasons, in result/ranking.md"
+
+
+def test_spent_and_saved_stand_in_their_columns():
+    lines = ranked_markdown([record("t0000", 0.5, spent_s={"train_ce": 60.0}, reused_s={"pretrain_ce": 7200.0})]).splitlines()
+    row = dict(zip(lines[0].split(" | "), lines[2].split(" | "), strict=True))
+    assert (row["spent"], row["saved"]) == (format_duration(60.0), format_duration(7200.0))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from birdclef_core.recipes import sed_v2s
-from sweeps.schedule.pruning import Rung, StageHalving, StageVerdicts, rung_at
+from sweeps.schedule.pruning import Rung, StageHalving, StageVerdicts, Stopped, rung_at
 
 STAGE = sed_v2s().stages[2]
 END = Rung("train_ce", kind="target ce")
@@ -36,6 +36,7 @@ def test_rungs_are_at_the_end_and_in_the_middle_of_long_stages():
     assert middle.keep > END.keep
     assert middle != rung_at(STAGE, 30, 61), "another schedule is another rung"
     assert rung_at(STAGE, 29, 60) is None
+    assert rung_at(STAGE, 5, 10) is not None and rung_at(STAGE, 4, 9) is None, "a stage is long from 10 epochs on"
 
 
 def test_stages_are_not_compared_with_each_other():
@@ -61,6 +62,7 @@ def test_equal_scores_all_go_on():
 def test_a_score_that_is_not_a_number_stops_and_is_not_remembered():
     pruning = StageHalving(grace=2)
     assert "nan" in pruning.judge(END, "first", float("nan"))
+    pruning.add(END, "of an earlier driver", float("nan"))
     assert judge(pruning, 0.1, 0.2) == ["", ""]
 
 
@@ -110,3 +112,28 @@ def test_in_the_end_exactly_the_upper_share_may_go_on(epochs):
     best = sorted(scores, key=lambda stage_id: -scores[stage_id])
     kept = math.ceil(len(scores) * rung.keep)
     assert not set(best[:kept]) & set(pruning.stopped)
+
+
+def test_the_stage_that_completes_the_grace_may_be_stopped():
+    assert [bool(reason) for reason in judge(StageHalving(grace=4), 0.9, 0.5, 0.6, 0.1)] == [False, False, False, True]
+
+
+def test_a_shared_stage_that_is_judged_again_takes_no_place_of_another():
+    pruning = StageHalving(grace=2)
+    assert [pruning.judge(END, "shared", 0.9) for _ in range(3)] == [""] * 3
+    assert pruning.judge(END, "second", 0.8)
+    judge(pruning, 0.1)
+    assert pruning.take_risen() == ["second"], "it is among the better half of three"
+
+
+def test_an_earlier_drivers_verdict_holds_unless_the_scores_say_otherwise():
+    pruning = StageHalving(grace=2)
+    judge(pruning, 0.9, 0.1, 0.2, 0.1)
+    good, poor, undefined = (
+        Stopped(stage_id=name, rung=END, score=score, reason=f"what was said of {name}")
+        for name, score in (("good", 0.8), ("poor", 0.05), ("undefined", math.nan))
+    )
+    for stopped in (good, poor, undefined):
+        pruning.recall(stopped)
+    assert pruning.take_risen() == ["good"]
+    assert "good" not in pruning.stopped and pruning.stopped["poor"] is poor and pruning.stopped["undefined"] is undefined

@@ -92,3 +92,38 @@ def test_a_damaged_prefix_is_waited_for_while_its_finder_trains_it_again():
     assert start(queue, chains) == []
     queue.stage_published("P")
     assert start(queue, chains) == ["b"]
+
+
+def test_a_damaged_prefix_is_free_again_when_its_finder_ends_without_it():
+    queue, _ = make_gate(published=["P"])
+    chains = {"a": ["P", "a"], "b": ["P", "b"]}
+    queue.add("a", chains["a"])
+    assert start(queue, chains) == ["a"]
+    queue.stage_in_training("a", "P")
+    queue.add("b", chains["b"])
+    assert start(queue, chains) == []
+    queue.release("a")
+    assert start(queue, chains) == ["b"]
+
+
+def test_a_trial_that_ends_frees_no_stage_that_another_has_claimed_since():
+    queue, _ = make_gate()
+    chains = {"a": ["P", "Q", "a"], "b": ["P", "b"], "c": ["P", "c"]}
+    queue.add("a", chains["a"])
+    assert start(queue, chains) == ["a"]
+    queue.stage_published("P")
+    queue.stage_removed("P")
+    queue.add("b", chains["b"])
+    assert start(queue, chains) == ["b"], "it trains P again"
+    queue.release("a")
+    queue.add("c", chains["c"])
+    assert start(queue, chains) == []
+    queue.stage_published("P")
+    assert start(queue, chains) == ["c"]
+
+
+def test_a_group_counts_with_its_present_size():
+    """Trials that are taken out are not always started: some end at once, and claim nothing."""
+    queue, _ = make_gate()
+    fill(queue, {"a": ["P", "a"], "b": ["P", "b"], "c": ["P", "c"], "d": ["Q", "d"], "e": ["Q", "e"]})
+    assert [queue.pop() for _ in range(3)] == ["a", "b", "d"]
