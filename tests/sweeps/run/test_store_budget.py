@@ -16,7 +16,7 @@ from sweeps.plan.plan import CHECKPOINTS_KEPT, STATES_A_CHECKPOINT
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedView
 from sweeps.run.store_budget import SHARE_A_LOOK, OtherSweeps, StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator
-from sweeps.schedule.records import SweepRecords
+from sweeps.schedule.records import SweepRecords, TrialRecord
 from sweeps.schedule.trials import TrialBook
 
 STAGE_BYTES = 42_000
@@ -220,3 +220,46 @@ def test_a_store_with_much_room_is_hardly_looked_at(tmp_path, monkeypatch):
 def test_the_plan_is_set_against_the_budget(tmp_path, new, max_bytes, text):
     plan = SimpleNamespace(stored_bytes=new, working_bytes=0)
     assert text in budget_line(store(make(str(tmp_path))), plan, max_bytes)
+
+
+def test_only_stages_that_were_written_count_towards_the_next_measurement(tmp_path):
+    budget, _ = made_up_budget(Storage.parse(str(tmp_path)), 2**40)
+    budget._until_next = 10
+    budget.updated(None, SimpleNamespace(kind="reused", stage_done=True))
+    budget.updated(None, SimpleNamespace(kind="epoch", stage_done=False))
+    assert budget._until_next == 10
+    budget.updated(None, SimpleNamespace(kind="epoch", stage_done=True))
+    budget.stage_recovered(None, SimpleNamespace(kind="reused", stage_done=True))
+    assert budget._until_next == 8
+
+
+def finished(trial: str, score: float, *stage_ids: str) -> TrialRecord:
+    return TrialRecord(trial=trial, recipe="tiny", params={}, stage_ids=list(stage_ids), status="finished", score=score)
+
+
+def test_the_best_trial_so_far_is_needed_also_if_an_earlier_driver_ran_it(tmp_path):
+    budget, _ = made_up_budget(Storage.parse(str(tmp_path)), 2**40)
+    budget._book.records["t0000"] = finished("t0000", 0.5, "first")
+    budget.begin()
+    assert budget._needed() == {"first"}
+    for score, needed in ((0.4, "first"), (0.6, "better"), (0.5, "better")):
+        budget.trial_ended(SimpleNamespace(record=finished("t0001", score, "better" if score == 0.6 else "other")))
+        assert budget._needed() == {needed}
+
+
+def test_uses_by_all_sweeps_count_and_only_checkpoints_that_stay_make_room(tmp_path, monkeypatch):
+    storage, asked = make(str(tmp_path)), []
+
+    def plan(summaries, uses, keep, **options):
+        asked.append((uses, options["other_bytes"]))
+        return SimpleNamespace(removals=(), abandoned={}, fits=True, bytes_before=0)
+
+    monkeypatch.setattr("sweeps.run.store_budget.choose_garbage", plan)
+    save_epoch_checkpoint(storage, "5" * 64)
+    budget, _ = made_up_budget(storage, 2**40)
+    budget._book.records["t0000"] = finished("t0000", 0.5, P, A)
+    budget.begin()
+    budget._until_next = 1
+    uses, other_bytes = asked[0]
+    assert (uses[P], uses[A]) == (3, 2)
+    assert other_bytes == budget._growth(0), "nothing goes on from the only epoch checkpoint"

@@ -1,12 +1,13 @@
 """The driver's decisions, with made-up scores: every prefix once, every trial remembered, no duplicate run."""
 
+import math
 from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
-from sweeps.schedule.coordinator import Observer
+from sweeps.schedule.coordinator import OBJECTIVE, Observer
 from sweeps.schedule.sampler import RANDOM_LOOKAHEAD, STARTUP_TRIALS
 from sweeps.search.space import Choice, Range, Search
 
@@ -344,3 +345,47 @@ def test_a_stage_whose_end_was_not_passed_on_is_recovered_by_the_next_driver(tmp
         coordinator.update(trial.record.trial, last)
     coordinator.interrupt()
     assert [record.trained_ids for record in coordinator.book._storage.load_trials()] == [[]]
+
+
+@pytest.mark.parametrize("metrics", [{}, {OBJECTIVE: math.nan}], ids=["no score", "not a number"])
+def test_a_trial_whose_last_stage_has_no_usable_score_has_failed(tmp_path, metrics):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    trial = coordinator.next_trial()
+    last = MadeUpWorkers(coordinator).updates(trial)[0]
+    assert not coordinator.update(trial.record.trial, replace(last, metrics=metrics))
+    assert (trial.record.status, trial.record.score) == ("failed", None)
+    assert trial.record.reason.startswith(OBJECTIVE)
+
+
+def test_what_was_spent_on_a_stage_does_not_shrink_when_its_end_was_not_heard_of(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    trial = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).updates(trial)[-1]
+    coordinator.update(trial.record.trial, replace(first, cost_s=10.0))
+    coordinator.update(trial.record.trial, replace(first, kind="reused", is_own=True, epoch=first.epochs, cost_s=7.0))
+    assert trial.record.cost_s == 10.0
+
+
+def test_a_failed_trial_keeps_the_metrics_of_its_last_epoch(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    trial = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).updates(trial)[-1]
+    coordinator.update(trial.record.trial, first)
+    coordinator.update(trial.record.trial, replace(first, kind="failed", epoch=0, metrics={}, message="no memory"))
+    record = trial.record
+    assert (record.status, record.epoch, record.epochs_done, record.metrics) == ("failed", 1, 1, first.metrics)
+
+
+def test_the_sampler_hears_nothing_of_an_interrupted_trial(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    trial = coordinator.next_trial()
+    coordinator.interrupt()
+    assert (trial.record.status, trial.record.told) == ("interrupted", [])
+
+
+def test_the_end_of_a_stage_is_on_record_at_once(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    trial = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).updates(trial)[-1]
+    assert coordinator.update(trial.record.trial, replace(first, epoch=first.epochs))
+    assert [record.trained_ids for record in coordinator.book._storage.load_trials()] == [[first.stage_id]]

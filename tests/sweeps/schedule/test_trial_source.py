@@ -6,6 +6,9 @@ import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
 from birdclef_core.recipes import sed_seresnext26t, small_budget
+from sweeps.schedule.pruning import Rung, Stopped
+from sweeps.schedule.records import Outcome, TrialRecord
+from sweeps.schedule.trial_source import _outcome
 from sweeps.search.space import Choice, Range, Search, override
 
 FEW = Search(name="few", recipes=make_search().recipes, space={"train_ce.clip_s": Choice((3.0, 4.0, 5.0, 6.0))})
@@ -126,3 +129,18 @@ def test_a_draw_that_is_a_trial_of_another_search_is_told_its_score_and_not_run(
     restored = make_coordinator(tmp_path, make_chain_builder(wider), samples=40, store=store)
     assert state(restored) == state(workers.coordinator), "told of the older trials too, as they were drawn"
     assert len(restored.incomparable) == 8
+
+
+@pytest.mark.parametrize(("rung", "step"), [(Rung("train_ce", 30, 60), 3), (Rung("train_ce"), 4)], ids=["middle", "end"])
+def test_a_pruned_trial_came_further_when_it_was_stopped_at_the_end_of_a_stage_than_in_its_middle(rung, step):
+    stopped = Stopped(stage_id="x", rung=rung, score=0.3, reason="")
+    record = TrialRecord(
+        trial="t0000",
+        recipe="r",
+        params={},
+        stage_ids=["p", "x"],
+        stages=["pretrain_ce", "train_ce"],
+        status="pruned",
+        stopped=stopped,
+    )
+    assert _outcome(record) == Outcome(kind="pruned", value=0.3, step=step)

@@ -139,3 +139,12 @@ def test_a_record_is_written_when_it_is_saved_and_all_that_have_changed_with_it(
     assert written == ["t0000", "t0001"]
     book.save_changed()
     assert written == ["t0000", "t0001"]
+
+
+def test_the_view_of_the_store_hears_of_a_stage_that_another_sweep_trains(monkeypatch):
+    leased: list[str] = []
+    monkeypatch.setattr(SimulatedView, "mark_leased", lambda self, stage_id: leased.append(stage_id))
+    book = make_book()
+    trial = in_state(book, "running")
+    book.hold(trial, trial.record.stage_ids[0])
+    assert leased == [trial.record.stage_ids[0]], "the held trial itself is not the one that trains it"
