@@ -263,3 +263,13 @@ def test_uses_by_all_sweeps_count_and_only_checkpoints_that_stay_make_room(tmp_p
     uses, other_bytes = asked[0]
     assert (uses[P], uses[A]) == (3, 2)
     assert other_bytes == budget._growth(0), "nothing goes on from the only epoch checkpoint"
+
+
+def test_a_sweep_does_not_count_its_own_trials_twice(tmp_path):
+    others = OtherSweeps(make(str(tmp_path)), "s")
+    others.read()
+    assert not others.keep and not others.uses
+    budget, _ = made_up_budget(Storage.parse(str(tmp_path)), 2**40)
+    for _ in range(2):
+        budget.trial_started(SimpleNamespace(record=finished("t0000", 0.5, P)))
+    assert budget._uses == {P: 1}

@@ -389,3 +389,13 @@ def test_the_end_of_a_stage_is_on_record_at_once(tmp_path):
     first = MadeUpWorkers(coordinator).updates(trial)[-1]
     assert coordinator.update(trial.record.trial, replace(first, epoch=first.epochs))
     assert [record.trained_ids for record in coordinator.book._storage.load_trials()] == [[first.stage_id]]
+
+
+def test_trials_on_a_failed_prefix_fail_without_a_worker(tmp_path):
+    search = replace(make_search(pools={"pretrain": 1}), recipes=make_search().recipes[:1])
+    coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=3, max_running=1)
+    trial = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).updates(trial)[-1]
+    coordinator.update(trial.record.trial, replace(first, kind="failed", message="no memory"))
+    assert coordinator.next_trial() is None
+    assert {(record.status, record.reason) for record in coordinator.trials.values()} == {("failed", "no memory")}

@@ -148,3 +148,9 @@ def test_the_view_of_the_store_hears_of_a_stage_that_another_sweep_trains(monkey
     trial = in_state(book, "running")
     book.hold(trial, trial.record.stage_ids[0])
     assert leased == [trial.record.stage_ids[0]], "the held trial itself is not the one that trains it"
+
+
+def test_a_trial_is_on_record_as_soon_as_it_runs():
+    records = MemoryRecords()
+    in_state(make_book(records), "running")
+    assert list(records.trials) == ["t0000"]
