@@ -85,7 +85,7 @@ class Outcome:
     value: float | None = None
     """The objective, or the last intermediate score of a pruned trial."""
     step: int = 0
-    """Number of epochs that a pruned trial reached, all stages together."""
+    """How far a pruned trial came, by which Optuna ranks pruned trials: twice the index of the stage, plus 1 in its middle or 2 at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,6 +135,7 @@ def test_the_whole_soundscape_has_every_species_and_silence() -> None:
     assert windows.count([]) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second, other = (make_demo(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
@@ -174,6 +175,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_two_processes_at_once_end_with_one_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set = demo_set._write_set

@@ -61,6 +61,7 @@ def test_pictures_follow_the_theme(text: str) -> None:
     assert not {colour.lower() for colour in re.findall(r"#[0-9a-fA-F]{6}", body)} & colours
 
 
+@pytest.mark.slow
 def test_names_are_text_and_neither_html_nor_mathematics(collections: Any, tmp_path: Path) -> None:
     """A species, an author and a file may be called anything; a label with two dollar signs once ended the report with a traceback."""
     rows = []
@@ -127,6 +128,7 @@ def test_the_species_table(folder: Path) -> None:
     assert table["validation"].sum() == dataset.recordings["is_validation"].sum()
 
 
+@pytest.mark.slow
 def test_many_species(tmp_path: Path) -> None:
     """There are curves instead of bars, a folded table of all of them, and the rarest by name."""
     rng = np.random.default_rng(0)

@@ -53,6 +53,7 @@ def test_without_options_the_last_weights_are_published(run, store):
     assert not any(same(earlier, store.open("s").weights()) for earlier in weights)
 
 
+@pytest.mark.slow
 def test_the_mean_over_the_last_epochs_is_published(run, store):
     _, weights = run()
     ends = [*weights[1:], store.open("s").weights()]
@@ -65,6 +66,7 @@ def test_the_mean_over_the_last_epochs_is_published(run, store):
             assert torch.allclose(tensor, mean, rtol=1e-5, atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_a_moving_average_is_published_and_training_goes_on_from_the_weights_themselves(run, store):
     _, weights = run(ema_decay=0.9)
     averaged = store.open("s").weights()

@@ -80,6 +80,7 @@ def unfinished(store) -> list[str]:
     return store.storage.at("unfinished", "s").names()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "changes"),
     [
@@ -127,6 +128,7 @@ def test_a_process_killed_within_an_epoch_goes_on_to_the_same_bits(tiny_recipe, 
     assert_same_outcome(whole, rest, store=store, other=other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["state.safetensors", "counters.json"])
 def test_a_damaged_checkpoint_costs_no_more_than_the_one_before(tiny_recipe, tone_data, store, other, notes, file):
     """Counters that are of other code are damaged too, though their hash is right."""

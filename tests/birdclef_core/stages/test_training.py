@@ -89,6 +89,7 @@ def test_labelled_soundscapes_are_scored_by_what_is_published(tiny_recipe, tone_
     assert not any(name.startswith("soundscapes/") for name in with_all[0].scores)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(tiny_recipe, tone_data, store, tmp_path):
     list(train_stage(task(tiny_recipe, epochs=1), tone_data, store, CPU))
     other = StageStore(Storage.parse(str(tmp_path / "other")))
@@ -97,6 +98,7 @@ def test_another_seed_gives_other_weights(tiny_recipe, tone_data, store, tmp_pat
     assert any(not torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_finetuning_leaves_the_frozen_parts_as_they_were(tiny_recipe, tone_data, store):
     list(train_stage(task(tiny_recipe, 1, epochs=1), tone_data, store, CPU))
     list(train_stage(task(tiny_recipe, 2, "train_bce", epochs=1), tone_data, store, CPU))

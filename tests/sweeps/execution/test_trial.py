@@ -80,6 +80,7 @@ def test_a_stage_of_its_own_is_known_but_not_one_that_was_adopted_from_it(chain,
     assert [(update.kind, update.is_own) for update in got] == [("reused", True), ("reused", False)]
 
 
+@pytest.mark.slow
 def test_a_damaged_stage_is_trained_again_and_said_aloud(chain, tone_data, store, notes):
     first = updates(chain, tone_data, store, notes)
     place = store.location(chain[2].stage_id).removeprefix(store.storage.root + "/")
@@ -98,6 +99,7 @@ def test_a_failure_ends_the_trial_with_its_reason(chain, tone_data, store, notes
     assert got[1].done and "must be finite" in got[1].message
 
 
+@pytest.mark.slow
 def test_a_stage_that_another_sweep_trains_is_held_and_reused_once_it_is_there(chain, tone_data, store, notes):
     leases = Leases(store.storage)
     mine, other = (Holder(sweep=name, run="1", trial="t0") for name in ("mine", "other"))

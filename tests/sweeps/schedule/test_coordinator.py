@@ -399,3 +399,17 @@ def test_trials_on_a_failed_prefix_fail_without_a_worker(tmp_path):
     coordinator.update(trial.record.trial, replace(first, kind="failed", message="no memory"))
     assert coordinator.next_trial() is None
     assert {(record.status, record.reason) for record in coordinator.trials.values()} == {("failed", "no memory")}
+
+
+def test_a_trial_that_was_pruned_under_an_earlier_driver_goes_on_when_its_stage_rises(tmp_path):
+    first = run(tmp_path, samples=30).coordinator
+    stage_id = next(record.stopped.stage_id for record in first.trials.values() if record.stopped)
+    pruned = {name for name, record in first.trials.items() if record.stopped and record.stopped.stage_id == stage_id}
+    second = make_coordinator(tmp_path, samples=30, store=view_of(first).store)
+    pruning = second._verdicts.pruning
+    rung = pruning.stopped[stage_id].rung
+    for number in range(100):
+        pruning.add(rung, f"worse {number}", -1.0)
+    trial = second.next_trial()
+    assert trial is not None and trial.record.trial in pruned
+    assert all(second.trials[name].status in ("waiting", "running") for name in pruned)
