@@ -47,11 +47,11 @@ def add_stage_commands(commands: Any) -> None:
     adopt.description = (
         "Stages are kept under a hash that includes the code version, so a change of the code makes sweeps train them again. This command "
         "trains one stage of each kind (head, loss, label space, precision, encoder frozen or not) again. Where the weights are the same "
-        "to the bit, it keeps a certificate and makes all stages of that kind known under the ids of this code. Without --yes it shows what "
-        "it would train and reuse. Exit code 1 if a kind could not be proven."
+        "to the bit, it keeps a certificate and makes all stages of that kind known under the ids of this code. Nothing is removed. "
+        "Exit code 1 if a kind could not be proven."
     )
     adopt.add_argument("--from", dest="old_code", required=True, metavar="CODE", help="first digits of the older code version")
-    adopt.add_argument("--yes", action="store_true", help="train what must be trained, and reuse what is proven")
+    adopt.add_argument("--dry-run", action="store_true", help="show what would be trained again and reused, and do nothing")
     _add_replay_inputs(adopt)
     own = _command(store, "import", "put a checkpoint of your own into the store, for --from-stage", _import)
     own.add_argument("file", type=Path, help="a safetensors file, or a state dict saved by torch")
@@ -195,8 +195,8 @@ def _adopt(arguments: argparse.Namespace) -> int:
     finder = recording_finder(storage, arguments.data, arguments.cache_dir)
     plan = plan_adoption(storage, arguments.old_code, finder, arguments.pretrained, _say)
     print("\n".join(plan_lines(plan)))
-    if not arguments.yes:
-        print("Nothing was trained or reused. Give --yes to do it.")
+    if arguments.dry_run:
+        print("Nothing was trained or reused (--dry-run).")
         return 0
     proofs = prove(plan, _say)
     print("\n".join(adoption_lines(publish(plan, proofs))))

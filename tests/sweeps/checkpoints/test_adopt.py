@@ -311,14 +311,14 @@ def test_a_remote_storage_copies_the_files_by_itself(s3_uri, trained, chain_of, 
     assert len(adopt_all(storage)[0].adopted) == 0
 
 
-def test_the_command_shows_first_and_acts_with_yes(storage, chain_of, same, capsys):
+def test_the_command_acts_unless_it_is_a_dry_run(storage, chain_of, same, capsys):
     command = ["store", "adopt", "--from", OLD[:4], "--storage", storage.root]
-    assert birdclef(command) == 0
+    assert birdclef([*command, "--dry-run"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"Stages of code {OLD} in the store; this code is {code_version()}.\n")
-    assert said.count("to be proven by training ") == 3 and said.endswith("Nothing was trained or reused. Give --yes to do it.\n")
+    assert said.count("to be proven by training ") == 3 and said.endswith("Nothing was trained or reused (--dry-run).\n")
     assert not same and not store(storage).is_published(chain_of(code_version())[0].stage_id)
-    assert birdclef([*command, "--yes"]) == 0
+    assert birdclef(command) == 0
     said = capsys.readouterr().out
     assert "Reused: 3 stages (" in said and "as hard links that take no space" in said
     assert birdclef(command) == 0
@@ -328,7 +328,7 @@ def test_the_command_shows_first_and_acts_with_yes(storage, chain_of, same, caps
 
 def test_the_command_exits_with_1_when_a_kind_is_refused(storage, monkeypatch, capsys):
     made_up_replays(monkeypatch, differs={"finetune"})
-    assert birdclef(["store", "adopt", "--from", OLD, "--storage", storage.root, "--yes"]) == 1
+    assert birdclef(["store", "adopt", "--from", OLD, "--storage", storage.root]) == 1
     assert "Not reused: 1 stages of a kind that is not proven." in capsys.readouterr().out
 
 
