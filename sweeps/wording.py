@@ -5,7 +5,7 @@ Imports no library, so that `--help` is printed at once.
 
 from birdclef_core.wording import format_duration
 
-__all__ = ["REFERENCE", "bytes_text", "format_duration", "parse_bytes"]
+__all__ = ["REFERENCE", "bytes_text", "counted", "format_duration", "parse_bytes"]
 
 REFERENCE = (
     "the first 4 or more characters of a stage id, SWEEP (the last stage of its best trial), SWEEP/TRIAL (its last finished stage) or "
@@ -32,3 +32,8 @@ def parse_bytes(text: str) -> int:
     if not 0 <= num_bytes < 2**63:
         raise ValueError(f"{text!r} is not a number of bytes, such as 200G")
     return int(num_bytes)
+
+
+def counted(number: int, thing: str) -> str:
+    """Return `1 trial` or `2 trials`."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"

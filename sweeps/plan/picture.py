@@ -9,8 +9,8 @@ from birdclef_core.config import STAGE_NAMES
 from birdclef_core.html.page import render
 from birdclef_core.html.svg import box, drawing, text
 from sweeps.plan.plan import Plan, StageNode
-from sweeps.plan.text import counted, hours_text, plan_lines
-from sweeps.wording import format_duration
+from sweeps.plan.text import hours_text, plan_lines
+from sweeps.wording import counted, format_duration
 
 WIDTH = 1120.0
 LABEL_WIDTH = 130.0

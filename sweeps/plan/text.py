@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from birdclef_core.store.summary import Spread
 from sweeps.plan.near_misses import lookalike_lines
 from sweeps.plan.plan import Amount, Plan, StageNode
-from sweeps.wording import bytes_text, format_duration
+from sweeps.wording import bytes_text, counted, format_duration
 
 MAX_TREE_LINES = 60
 
@@ -49,11 +49,6 @@ def figure(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
-
-
-def counted(number: int, thing: str) -> str:
-    """Return `1 trial` or `2 trials`."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def device_hours(plan: Plan, amount: Amount) -> Spread | None:

@@ -8,6 +8,7 @@ from sweeps.run.ranking import best_by_end
 from sweeps.run.results import SweepResult
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.events import DeliveryStatus
+from sweeps.wording import counted
 
 SMALL_BUDGET = (
     "Budget: small (48-bin spectrograms, a few short epochs, random encoders unless weights are found). It shows that everything "
@@ -26,13 +27,13 @@ CODE_CHANGED = (
 def sweep_line(name: str, chains: ChainBuilder, slots: Slots, *, samples: int, known: int, extends: bool) -> str:
     """How many trials of which recipes run where."""
     recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
-    trials = f"{samples - known} more trials after {known}" if extends else f"{samples} trials"
+    trials = f"{counted(samples - known, 'more trial')} after {known}" if extends else counted(samples, "trial")
     return f"Sweep {name}: {trials} of {recipes}; {slots.describe()}."
 
 
 def extension_line(name: str, *, samples: int, known: int) -> str:
     """What a planned extension adds."""
-    return f"Extension of {name} by {samples - known} trials after {known}."
+    return f"Extension of {name} by {counted(samples - known, 'trial')} after {known}."
 
 
 def incomparable_line(incomparable: int, known: int) -> str:
@@ -50,7 +51,7 @@ def outcome_lines(result: SweepResult, samples: int, folder: Path) -> list[str]:
         lines.append(ends)
     missing = samples - len(result.trials)
     if missing > 0 and not result.interrupted:
-        lines.append(f"{missing} trials fewer than requested: every point of the search space has been tried.")
+        lines.append(f"{counted(missing, 'trial')} fewer than requested: every point of the search space has been tried.")
     if best := result.best:
         leaked = f", {result.leaks[best.trial].sentence}" if best.trial in result.leaks else ""
         cmap, chance = (best.metrics.get(f"val/{name}", math.nan) for name in ("cmap", "cmap_chance"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweeps.wording import bytes_text, parse_bytes
+from sweeps.wording import bytes_text, counted, parse_bytes
 
 
 @pytest.mark.parametrize(("num_bytes", "text"), [(0, "0.0 KiB"), (2**20, "1.0 MiB"), (3 * 2**29, "1.5 GiB"), (2**41, "2.0 TiB")])
@@ -19,3 +19,7 @@ def test_numbers_of_bytes_may_have_a_unit(text, num_bytes):
 def test_what_is_no_number_of_bytes_is_refused(text):
     with pytest.raises(ValueError):
         parse_bytes(text)
+
+
+def test_one_thing_is_no_plural():
+    assert [counted(number, "more trial") for number in (0, 1, 2)] == ["0 more trials", "1 more trial", "2 more trials"]

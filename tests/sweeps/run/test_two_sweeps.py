@@ -117,7 +117,7 @@ def test_a_plan_says_what_a_sweep_would_do_and_the_sweep_says_what_it_took(tmp_p
     short = ("--samples", "2", "--set", "pretrain_ce.epochs=2", "--max-concurrent", "1")
     assert place.start("planned", *short, "--plan").wait(timeout=120) == 0, place.said("planned")
     said = place.said("planned")
-    assert "2 trials on 1 workers on CPU cores" in said and "4 stages asked for, 3 unique, 0 of them in the store" in said
+    assert "Plan: 2 trials on 1 worker" in said and "4 stages asked for, 3 unique, 0 of them in the store" in said
     assert [path.name for path in (tmp_path / "sweeps-output").iterdir()] == ["plans"]
     assert (tmp_path / "sweeps-output" / "plans" / "planned.html").is_file()
     assert place.start("first", *short).wait(timeout=120) == 0, place.said("first")

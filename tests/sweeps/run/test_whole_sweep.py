@@ -139,8 +139,8 @@ def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
     wider = SEARCH.replace("Range(1e-3, 1e-2", "Range(1e-4, 1e-1").replace('name="tiny",\n    rec', 'name="wider",\n    rec')
     (place.folder / "wider.py").write_text(wider)
     more = place.run("--extend", "s", "--samples", "1", "--search", "wider.py")
-    assert "1 trials more after 2" in more and "Plan: 1 trial" in more and "1 of them in the store" in more
-    assert "not told" not in more
+    assert "1 more trial after 2" in more and "Plan: 1 trial" in more and "1 of them in the store" in more
+    assert "neither reported to the sampler" not in more
     trials = place.trials()
     assert {record["status"] for record in trials.values()} == {"finished"}
     assert [record["epochs_trained"] for record in trials.values()] == [5, 3, 3], "the prefix once"
