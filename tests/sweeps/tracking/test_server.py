@@ -103,7 +103,7 @@ def server_pid(store):
     inode = (store / "server.json").stat().st_ino
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if link.stat().st_ino == inode and "tracking_server_process" in (link.parent.parent / "cmdline").read_text():
+            if link.stat().st_ino == inode and "server_process.py" in (link.parent.parent / "cmdline").read_text():
                 return int(link.parent.parent.name)
         except OSError:
             continue
