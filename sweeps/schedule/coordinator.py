@@ -132,6 +132,8 @@ class Coordinator:
             ending = self._known_ending(trial)
             if ending is None:
                 return trial
+            # Before anybody hears of it: a driver that is killed here must not give its name to another trial.
+            self.book.save_changed()
             for observer in self._observers:
                 observer.trial_started(trial)
             self._end(trial, ending)

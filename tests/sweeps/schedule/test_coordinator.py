@@ -413,3 +413,16 @@ def test_a_trial_that_was_pruned_under_an_earlier_driver_goes_on_when_its_stage_
     trial = second.next_trial()
     assert trial is not None and trial.record.trial in pruned
     assert all(second.trials[name].status in ("waiting", "running") for name in pruned)
+
+
+def test_nothing_is_said_of_a_trial_before_it_is_on_record(tmp_path):
+    """A driver that is killed in between would give the trial's name to another draw, and the tracker refuses other parameters."""
+    recorded = []
+
+    class Heard(Observer):
+        def trial_started(self, trial):
+            recorded.append((tmp_path / "sweep" / "trials" / f"{trial.record.trial}.json").is_file())
+
+    records = run(tmp_path, samples=40, max_running=3, observers=(Heard(),)).coordinator.trials.values()
+    assert any(record.status == "pruned" and not record.epochs_done for record in records), "one ended without running"
+    assert recorded and all(recorded)
