@@ -51,6 +51,7 @@ def test_a_module_that_moves_or_is_renamed_keeps_the_version(package, old, new):
     assert version_of(package) == code_version()
 
 
+@pytest.mark.slow
 def test_a_constant_of_any_covered_module_changes_the_version(package):
     changed = set()
     for name in sorted(covered_modules(SOURCE))[::12]:
