@@ -20,7 +20,7 @@ def dataset_of(*rows: tuple[str, tuple[str, ...], float, float, bool]) -> Datase
 
 
 def seed_table(dataset: Dataset, space: LabelSpace) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
-    """The rules of FACTS 1 one cell at a time: rows, targets, weights, sampling weights."""
+    """The rules of the 2023 solution, one cell at a time: rows, targets, weights, sampling weights."""
     best = dataset.recordings["rating"].max()
     rows, targets, weights, counts = [], [], [], dict.fromkeys(space.species, 0.0)
     for number, row in enumerate(dataset.recordings.itertuples()):
