@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from sweeps.schedule.records import Outcome
-from sweeps.search.space import Choice, Parameter, Search
+from sweeps.search.parameters import Choice, Parameter
+from sweeps.search.space import Search
 
 RECIPE = "recipe"
 STARTUP_TRIALS = 10
@@ -178,10 +179,18 @@ def _worth_remembering(history: Sequence[Told]) -> list[Told]:
 def _distribution(parameter: Parameter) -> BaseDistribution:
     if isinstance(parameter, Choice):
         return CategoricalDistribution(parameter.values)
-    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+    low, high, step = parameter.low, parameter.high, parameter.step
+    if isinstance(low, int) and isinstance(high, int) and isinstance(step, int):
+        return IntDistribution(low, high, log=parameter.log, step=step)
+    return FloatDistribution(low, high, log=parameter.log, step=step)
 
 
 def _suggest(trial: optuna.Trial, key: str, parameter: Parameter) -> Any:
-    if isinstance(parameter, Choice):
-        return trial.suggest_categorical(key, parameter.values)
-    return trial.suggest_float(key, parameter.low, parameter.high, log=parameter.log)
+    distribution = _distribution(parameter)
+    if isinstance(distribution, CategoricalDistribution):
+        return trial.suggest_categorical(key, distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(key, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
+    assert isinstance(distribution, FloatDistribution)
+    value = trial.suggest_float(key, distribution.low, distribution.high, log=distribution.log, step=distribution.step)
+    return parameter.nearest(value)  # 0.3, where Optuna's steps come to 0.30000000000000004

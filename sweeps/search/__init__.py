@@ -4,6 +4,7 @@ A search file of your own needs no more than `from sweeps.search import Choice, 
 """
 
 from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig
-from sweeps.search.space import Choice, Range, Search
+from sweeps.search.parameters import Choice, Range
+from sweeps.search.space import Search
 
 __all__ = ["Choice", "ModelConfig", "Range", "Recipe", "Search", "SpectrogramConfig", "StageConfig"]

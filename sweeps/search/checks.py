@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from birdclef_core.config import Recipe, StageConfig, evolve, types_of
+from birdclef_core.config import Recipe, StageConfig, evolve
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
 from birdclef_core.models.detector import check_clip_s
-from sweeps.search.space import STAGE_GROUPS, Choice, Parameter, Range, Search
+from sweeps.search.parameters import Choice, Parameter
+from sweeps.search.space import STAGE_GROUPS, Search
 
 SIMILARITY = 0.5
 """How similar a known name must be to be suggested for a wrong one, from 0 to 1."""
@@ -80,15 +81,10 @@ def _check_clip(search: Search, recipe: Recipe, stage: StageConfig) -> None:
 def _check_parameter(search: Search, recipe: Recipe, stage: StageConfig, key: str, own: Mapping[str, Parameter]) -> None:
     """Check one parameter of a stage; `own` has all parameters of the stage."""
     path, parameter = key.partition(".")[2], own[key]
-    kinds, current = _field(search, stage, key, path)
+    _check_field(search, stage, key, path)
     if path in FIXED_FIELDS:
         raise InputError(
             f"{_where(search, key)} must be a setting of a stage, but {path} says which stage it is. Write a recipe for each."
-        )
-    if isinstance(parameter, Range) and int in kinds and float not in kinds:
-        near = current if isinstance(current, int) else round(parameter.low)
-        raise InputError(
-            f"{_where(search, key)} takes whole numbers, but a Range draws any number. Use a Choice, such as Choice(({near}, {near + 1}))."
         )
     is_last = stage is recipe.stages[-1]
     for value in _corners(parameter):
@@ -121,22 +117,19 @@ def _problem(recipe: Recipe, stage: StageConfig, key: str, value: Any, own: Mapp
     return first
 
 
-def _field(search: Search, stage: StageConfig, key: str, path: str) -> tuple[tuple[type, ...], Any]:
-    """The types and the value of a dotted field. Raises InputError, with the nearest name, for a field that a stage does not have."""
+def _check_field(search: Search, stage: StageConfig, key: str, path: str) -> None:
+    """Raise InputError, with the nearest name, for a dotted field that a stage does not have, or that has fields of its own."""
     value: Any = stage
-    hint: Any = StageConfig
     for index, name in enumerate(path.split(".")):
         known = [item.name for item in fields(value)] if is_dataclass(value) else []
         if name not in known:
             prefix = ".".join(path.split(".")[:index])
             rule = f"{prefix or 'a stage'} has no field {name!r}"
             raise InputError(f"{_where(search, key)} must name a field of a stage, but {rule}{_suggestion(name, stage, known)}")
-        hint = next(item.type for item in fields(value) if item.name == name)
         value = getattr(value, name)
     if is_dataclass(value):
         inside = ", ".join(item.name for item in fields(value))
         raise InputError(f"{_where(search, key)} must name a single value, but {path!r} has fields of its own: {inside}.")
-    return types_of(hint), value
 
 
 def _suggestion(name: str, stage: StageConfig, known: list[str]) -> str:

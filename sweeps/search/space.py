@@ -2,18 +2,17 @@
 
 import importlib.util
 import itertools
-import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, StageName, evolve
+from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, StageName, evolve, types_of
 from birdclef_core.errors import InputError
-from birdclef_core.identity import fingerprint
+from birdclef_core.identity import canonical, fingerprint
+from sweeps.search.parameters import Choice, Parameter, Range
 
 SamplerName = Literal["tpe", "random"]
 
@@ -28,62 +27,6 @@ STAGE_GROUPS: dict[str, tuple[StageName, ...]] = {
 """Groups of stages, which the first part of a parameter's name may be, and the stages that each stands for."""
 
 VARIANT = "variant"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A parameter that takes one of a few values. Raises InputError unless these are given as a tuple or list with at least one."""
-
-    values: tuple[Any, ...]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.values, (tuple, list)) or not self.values:
-            raise InputError(
-                f"A Choice takes its values as a tuple, such as Choice((5.0, 10.0)), but got Choice({self.values!r})."
-            )
-        object.__setattr__(self, "values", tuple(tuple(value) if isinstance(value, list) else value for value in self.values))
-
-    def draw(self, generator: random.Random) -> Any:
-        return generator.choice(self.values)
-
-    def has(self, value: Any) -> bool:
-        return value in self.values
-
-
-@dataclass(frozen=True)
-class Range:
-    """A parameter that takes any number between two bounds (inclusive), on a linear or a logarithmic scale.
-
-    Raises InputError unless both are finite numbers with low <= high, and low > 0 on a logarithmic scale.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            bound = getattr(self, name)
-            if isinstance(bound, bool) or not isinstance(bound, Real):
-                raise InputError(f"The bounds of a Range must be numbers, but got low={self.low!r}, high={self.high!r}.")
-            if not isinstance(bound, int):  # it may be a number of numpy
-                object.__setattr__(self, name, float(bound))
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise InputError(f"The bounds of a Range must be finite, but got low={self.low}, high={self.high}.")
-        if not self.low <= self.high or (self.log and self.low <= 0):
-            raise InputError(f"low <= high (and low > 0 on a log scale) must hold, but got low={self.low}, high={self.high}.")
-
-    def draw(self, generator: random.Random) -> float:
-        share = generator.random()
-        if self.log:
-            return float(self.low * (self.high / self.low) ** share)
-        return self.low + (self.high - self.low) * share
-
-    def has(self, value: Any) -> bool:
-        return isinstance(value, (int, float)) and self.low <= value <= self.high
-
-
-Parameter = Choice | Range
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +73,21 @@ class Search:
                     f"A pool of search {self.name!r} must be a group of stages and a whole number of variants, at least 1, but got "
                     f"{group!r}: {size!r}; groups: {', '.join(STAGE_GROUPS)}."
                 )
+        for name in ("space", "small_space"):
+            space = {key: self._of_field(key, parameter) for key, parameter in getattr(self, name).items()}
+            object.__setattr__(self, name, space)
+
+    def _of_field(self, key: str, parameter: Parameter) -> Parameter:
+        """The parameter with numbers of its field's type."""
+        if not isinstance(parameter, Range):
+            return parameter
+        kinds = _kinds_of(key)
+        if int not in kinds and float not in kinds:
+            return parameter
+        try:
+            return parameter.of_kind(float if float in kinds else int)
+        except InputError as error:
+            raise InputError(f"Parameter {key!r} of search {self.name!r} {error}") from None
 
     def _check_recipes(self) -> None:
         if not isinstance(self.recipes, (tuple, list)) or not self.recipes:
@@ -173,7 +131,7 @@ class Search:
     def baseline(self, recipe: Recipe) -> dict[str, Any]:
         """The point of the sampled space that is nearest to the recipe itself."""
         own = {key: 0 if key.endswith(f".{VARIANT}") else value_of(recipe.stages, key) for key in self.sampled_space(recipe)}
-        return {key: _nearest(parameter, own[key]) for key, parameter in self.sampled_space(recipe).items()}
+        return {key: parameter.nearest(own[key]) for key, parameter in self.sampled_space(recipe).items()}
 
     def point_of(self, recipe_name: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
         """The point of the sampled space with the values in `params`; None when it lacks the recipe, a value or a parameter."""
@@ -186,10 +144,10 @@ class Search:
     def grid(self, recipe: Recipe) -> Iterator[dict[str, Any]] | None:
         """Every point of a recipe's sampled space, the late stages' parameters changing fastest; None for an infinite space."""
         space = self.sampled_space(recipe)
-        if any(isinstance(parameter, Range) and parameter.low < parameter.high for parameter in space.values()):
+        values = [parameter.finite() for parameter in space.values()]
+        if any(of_one is None for of_one in values):
             return None
-        values = [parameter.values if isinstance(parameter, Choice) else (parameter.low,) for parameter in space.values()]
-        return (dict(zip(space, point, strict=True)) for point in itertools.product(*values))
+        return (dict(zip(space, point, strict=True)) for point in itertools.product(*(of_one or () for of_one in values)))
 
     def points(self) -> Iterator[tuple[str, dict[str, Any]]] | None:
         """Every point of every recipe's sampled space; None for an infinite space."""
@@ -205,6 +163,16 @@ class Search:
             changes |= self._variant(recipe, pool, int(params.get(f"{pool}.{VARIANT}", 0)))
         changes |= {key: value for key, value in params.items() if not key.endswith(f".{VARIANT}")}
         return tuple(_evolved(stage, tuple(_for_stage(changes, stage.name).items())) for stage in recipe.stages)
+
+    def first_stage(self, recipe: Recipe, key: str) -> int:
+        """Return the index, in `recipe.stages`, of the first stage in which a parameter of the recipe's sampled space matters.
+
+        The stages before it are the same for every value. A variant of a pool matters from the first stage that the pool varies.
+        """
+        pool = key.removesuffix(f".{VARIANT}")
+        keys = [item for item in self.space_of(recipe) if self.pool_of(item) == pool] if pool != key else [key]
+        groups = {stage for item in keys for stage in STAGE_GROUPS[item.partition(".")[0]]}
+        return next(index for index, stage in enumerate(recipe.stages) if stage.name in groups)
 
     def _variant(self, recipe: Recipe, pool: str, number: int) -> dict[str, Any]:
         if number == 0:
@@ -236,25 +204,24 @@ def _evolved(stage: StageConfig, changes: tuple[tuple[str, Any], ...]) -> StageC
 
 @lru_cache(maxsize=256)
 def _space_fingerprint(space: tuple[tuple[str, Parameter], ...]) -> str:
-    return fingerprint(dict(space))
+    # What a parameter does not use is left out, so that variants stay what they were before there was such a field.
+    return fingerprint(
+        {key: {name: item for name, item in canonical(parameter).items() if item is not None} for key, parameter in space}
+    )
+
+
+@lru_cache(maxsize=256)
+def _kinds_of(key: str) -> tuple[type, ...]:
+    """The types of a parameter's field; none when there is no such field."""
+    hint: Any = StageConfig
+    for name in key.split(".")[1:]:
+        hint = {item.name: item.type for item in fields(hint)}.get(name) if is_dataclass(hint) else None
+    return () if hint is None else types_of(hint)
 
 
 def _for_stage(changes: Mapping[str, Any], stage: StageName) -> dict[str, Any]:
     split = ((key.partition("."), value) for key, value in changes.items())
     return {path: value for (group, _, path), value in split if stage in STAGE_GROUPS[group]}
-
-
-def _nearest(parameter: Parameter, value: Any) -> Any:
-    if isinstance(parameter, Range):
-        return min(max(value, parameter.low), parameter.high) if _is_number(value) else parameter.low
-    if value in parameter.values:
-        return value
-    numbers = [item for item in parameter.values if _is_number(item)]
-    return min(numbers, key=lambda item: abs(item - value)) if numbers and _is_number(value) else parameter.values[0]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def load_search(name: str) -> Search:

@@ -7,7 +7,8 @@ import optuna
 from birdclef_core.recipes import cnn_b0ns, sed_v2s
 from sweeps.schedule import sampler as sampler_module
 from sweeps.schedule.sampler import Outcome, Sampler, Told
-from sweeps.search.space import Choice, Range, Search
+from sweeps.search.parameters import Choice, Range
+from sweeps.search.space import Search
 
 SEARCH = Search(
     name="x",
@@ -90,3 +91,21 @@ def test_draws_may_be_made_early_only_while_they_are_random():
     at_random = Sampler(replace(SEARCH, sampler="random"), seed=0)
     points(at_random, 10)
     assert at_random.free_draws(waiting=8, max_running=2) == 24
+
+
+def test_whole_numbers_and_steps_are_drawn_as_the_search_has_them():
+    space = {
+        "train_ce.epochs": Range(2, 9),
+        "train_ce.micro_batch_size": Range(4, 64, log=True),
+        "train_ce.clip_s": Range(5, 15, step=5),
+        "train_ce.mixing.wave_prob": Range(0.0, 1.0, step=0.1),
+    }
+    search = Search(name="x", recipes=(cnn_b0ns(),), space=space)
+    sampler = Sampler(search, seed=0)
+    draws = [sampler.ask() for _ in range(30)]
+    for draw in draws:
+        assert all(search.space[key].has(value) for key, value in draw.params.items()), draw.params
+        sampler.tell(draw.ticket, Outcome(kind="score", value=0.5))
+    assert len({draw.params["train_ce.mixing.wave_prob"] for draw in draws}) > 5
+    again = Sampler(search, seed=0, history=[told(draw, 0.5) for draw in draws])
+    assert again.ask().params.keys() == space.keys()

@@ -78,7 +78,10 @@ MALFORMED = {
         "Search(name='x', recipes=(R,), space={'train_ce.epochs': Choice(('one',))})",
         r"epochs takes a int.*'one'",
     ),
-    "a range of whole numbers": ("Search(name='x', recipes=(R,), space={'train_ce.epochs': Range(1, 3)})", "takes whole numbers"),
+    "a range between numbers that are not whole": (
+        "Search(name='x', recipes=(R,), space={'train_ce.epochs': Range(1.5, 3)})",
+        r"'train_ce\.epochs' of search 'x' takes whole numbers, .*low=1\.5",
+    ),
     "a probability above one": (
         "Search(name='x', recipes=(R,), space={'train_bce.mixing.wave_prob': Range(0.0, 1.3)})",
         r"wave_prob.* can take the value 1\.3, which recipe 'sed_v2s' cannot: 0 <= wave_prob <= 1",

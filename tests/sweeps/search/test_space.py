@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from birdclef_core.errors import InputError
+from birdclef_core.json_files import from_json, to_json
 from birdclef_core.recipes import RECIPES, cnn_b0ns, sed_v2s, small_budget
-from sweeps.search.space import Choice, Range, Search, load_search, override
+from sweeps.search.parameters import Choice, Range
+from sweeps.search.space import Search, load_search, override
 
 SPACE = {
     "pretrain.clip_s": Choice((5.0, 10.0)),
@@ -63,6 +65,36 @@ def test_a_grid_has_every_point_of_a_finite_space_and_no_other_space_has_one():
     )
     assert list(search.grid(recipe)) == [{"train_ce.learning_rate": rate, "train.clip_s": 5.0} for rate in (1e-3, 2e-3)]
     assert make().grid(recipe) is None
+
+
+def test_whole_fields_have_whole_ranges_and_other_fields_have_floats():
+    space = {"train_ce.epochs": Range(2, 4), "train.micro_batch_size": Range(8, 32, step=8), "train.clip_s": Range(5, 15, step=5)}
+    search = Search(name="x", recipes=(sed_v2s(),), space=space)
+    assert [type(search.space[key].low) for key in space] == [int, int, float]
+    assert len(list(search.grid(search.recipes[0]))) == 3 * 4 * 3
+    assert from_json(Search, to_json(search), file="search") == search
+    with pytest.raises(InputError, match=r"'train_ce\.epochs' of search 'x' takes whole numbers, .*high=4\.5"):
+        replace(search, space={"train_ce.epochs": Range(2, 4.5)})
+
+
+def test_the_first_stage_in_which_a_parameter_matters():
+    search = make({"pretrain": 3})
+    sed, short = search.recipes
+    assert {key: search.first_stage(sed, key) for key in search.sampled_space(sed)} == {
+        "pretrain.variant": 0,
+        "train_ce.learning_rate": 2,
+        "train.mixing.wave_prob": 2,
+    }
+    assert search.first_stage(short, "train_ce.learning_rate") == 0
+    late = replace(search, space={"pretrain_bce.clip_s": Choice((5.0, 10.0)), "every.weight_decay": Range(0.0, 0.1)})
+    assert late.first_stage(sed, "pretrain.variant") == 1
+    assert late.first_stage(sed, "every.weight_decay") == 0
+
+
+def test_variants_are_what_they_were_before_ranges_had_steps():
+    search, recipe = make({"pretrain": 3}), sed_v2s()
+    first, second = search.stages(recipe, {"pretrain.variant": 2})[:2]
+    assert (first.clip_s, first.learning_rate, second.clip_s) == (5.0, 0.0005663431004358685, 5.0)
 
 
 def test_an_unknown_sampler_is_refused():
