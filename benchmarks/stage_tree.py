@@ -31,7 +31,8 @@ from birdclef_core.stages.training import StageTask
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
-from sweeps.schedule import sampler
+from sweeps.sampling import study as study_module
+from sweeps.sampling.draws import Outcome, Told
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import SweepRecords
@@ -245,8 +246,8 @@ def draws(histories: Sequence[int]) -> None:
     """Show the time of one draw and its outcome, by the number of earlier trials."""
     print(f"\n{'history':>8}  {'random':>10}  {'TPE, bounded':>14}  {'TPE, all seen':>14}")
     for history in histories:
-        random_ms = draw_ms("random", history, sampler.REMEMBERED_TRIALS)
-        bounded_ms = draw_ms("tpe", history, sampler.REMEMBERED_TRIALS)
+        random_ms = draw_ms("random", history, study_module.REMEMBERED_TRIALS)
+        bounded_ms = draw_ms("tpe", history, study_module.REMEMBERED_TRIALS)
         whole_ms = draw_ms("tpe", history, 10**9)
         print(f"{history:>8}  {random_ms:>7.1f} ms  {bounded_ms:>11.1f} ms  {whole_ms:>11.1f} ms", flush=True)
 
@@ -255,25 +256,25 @@ def draw_ms(name: SamplerName, history: int, remembered: int, repeats: int = 20)
     """Return the median time of some draws while 64 trials are running, in milliseconds."""
     search = replace(load_search("sed"), sampler=name)
     generator = random.Random(0)
-    points = sampler.Sampler(replace(search, sampler="random"), seed=0)
+    points = study_module.Study(replace(search, sampler="random"), seed=0)
     told = []
     for _ in range(history):
         draw = points.ask()
-        outcome = sampler.Outcome(kind="score", value=generator.random())
+        outcome = Outcome(kind="score", value=generator.random())
         points.tell(draw.ticket, outcome)
-        told.append(sampler.Told(recipe=draw.recipe, params=draw.params, outcome=outcome))
-    before, sampler.REMEMBERED_TRIALS = sampler.REMEMBERED_TRIALS, remembered
+        told.append(Told(recipe=draw.recipe, params=draw.params, outcome=outcome))
+    before, study_module.REMEMBERED_TRIALS = study_module.REMEMBERED_TRIALS, remembered
     try:
-        drawing = sampler.Sampler(search, seed=0, history=told)
+        drawing = study_module.Study(search, seed=0, history=told)
         for _ in range(64):
             drawing.ask()
         times_s = []
         for _ in range(repeats):
             started = time.perf_counter()
-            drawing.tell(drawing.ask().ticket, sampler.Outcome(kind="score", value=generator.random()))
+            drawing.tell(drawing.ask().ticket, Outcome(kind="score", value=generator.random()))
             times_s.append(time.perf_counter() - started)
     finally:
-        sampler.REMEMBERED_TRIALS = before
+        study_module.REMEMBERED_TRIALS = before
     return 1e3 * statistics.median(times_s)
 
 

@@ -26,7 +26,8 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"wording", "provenance"},
         {"options"},
         {"search"},
-        {"schedule", "searches"},
+        {"sampling", "searches"},
+        {"schedule"},
         {"execution"},
         {"checkpoints"},
         {"plan"},
@@ -41,7 +42,7 @@ floor below its own, and never from a neighbour on the same floor."""
 OWNERS = {
     "jinja2": ["birdclef_core/html/page.py"],
     "timm": ["birdclef_core/models/encoders.py"],
-    "optuna": ["sweeps/schedule/sampler.py"],
+    "optuna": ["sweeps/sampling/study.py"],
     "mlflow": ["sweeps/tracking/mlflow_sink.py"],
     "pydantic": ["birdclef_core/json_files.py"],
     "pydantic_core": ["birdclef_core/json_files.py"],

@@ -9,6 +9,7 @@ from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
 from sweeps.options import SweepOptions
+from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.search.space import Search
 
@@ -75,17 +76,6 @@ class SweepRecord:
     def __post_init__(self) -> None:
         if not self.parts:
             raise InputError("parts must hold at least one part, the start of the sweep.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """The outcome of a trial as it is reported to the sampler."""
-
-    kind: Literal["score", "pruned", "failed"]
-    value: float | None = None
-    """The objective, or the last intermediate score of a pruned trial."""
-    step: int = 0
-    """How far a pruned trial came, by which Optuna ranks pruned trials: twice the index of the stage, plus 1 in its middle or 2 at its end."""
 
 
 @dataclass(frozen=True, kw_only=True)

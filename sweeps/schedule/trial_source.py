@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from birdclef_core.errors import InputError
+from sweeps.sampling.draws import Draw, Outcome, Told
+from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
-from sweeps.schedule.records import Outcome, ToldDraw, TrialRecord
-from sweeps.schedule.sampler import Draw, Sampler, Told
+from sweeps.schedule.records import ToldDraw, TrialRecord
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.search.chains import Chain, ChainBuilder, config_fingerprint
 
@@ -32,7 +33,7 @@ class TrialSource:
             for draw in record.told
             if (point := self._point_of_draw(record, draw)) is not None
         ]
-        self._sampler = Sampler(
+        self._study = Study(
             chains.search,
             chains.seed,
             history=[told for _, told in sorted(history, key=lambda item: item[0])],
@@ -51,27 +52,27 @@ class TrialSource:
         return self._points.get(record.trial) is not None
 
     def free_draws(self, waiting: int, max_running: int) -> int:
-        """See `Sampler.free_draws`."""
-        return self._sampler.free_draws(waiting, max_running)
+        """See `Study.free_draws`."""
+        return self._study.free_draws(waiting, max_running)
 
     def draw(self, name: str) -> Trial | None:
         """A new trial of that name; None when there is none. A draw that needs a failed stage, or whose values break a rule
         together, is reported to the sampler as failed and skipped."""
         for attempt in range(DUPLICATES_BEFORE_THE_END):
-            draw = self._sampler.ask() if attempt < DUPLICATES_BEFORE_THE_GRID else self._draw_from_grid()
+            draw = self._study.ask() if attempt < DUPLICATES_BEFORE_THE_GRID else self._draw_from_grid()
             if draw is None:
                 break
             try:
                 chain = self._chains.chain(draw.recipe, draw.params)
             except InputError as error:  # values that are allowed one by one and not together
                 self._refusals.append(f"{draw.recipe} with {draw.params}: {error}")
-                self._sampler.tell(draw.ticket, Outcome(kind="failed"))
+                self._study.tell(draw.ticket, Outcome(kind="failed"))
                 continue
             twin = self._by_last_stage.get(chain[-1].stage_id)
             if twin is not None:
                 self._tell_as(draw, twin)
             elif self._verdicts.failure([task.stage_id for task in chain]):
-                self._sampler.tell(draw.ticket, Outcome(kind="failed"))
+                self._study.tell(draw.ticket, Outcome(kind="failed"))
             else:
                 return self._new_trial(name, draw, chain)
         self.exhausted = True
@@ -91,7 +92,7 @@ class TrialSource:
         record.begin_again([task.stage_id for task in chain])
         record.config_id = config_fingerprint(chain)
         self._by_last_stage[record.stage_ids[-1]] = record
-        return Trial(record=record, chain=chain, draw=self._sampler.take(record.recipe, params))
+        return Trial(record=record, chain=chain, draw=self._study.take(record.recipe, params))
 
     def tell(self, trial: Trial) -> None:
         """Report the outcome of a trial that has ended, also for its duplicates."""
@@ -101,10 +102,10 @@ class TrialSource:
     def _draw_from_grid(self) -> Draw | None:
         """A point of a finite space that has not been tried; in an infinite space, another draw."""
         if self._grid is None:
-            return self._sampler.ask()
+            return self._study.ask()
         for recipe, params in self._grid:
             if self._is_new(recipe, params):
-                return self._sampler.take(recipe, params)
+                return self._study.take(recipe, params)
         return None
 
     def _is_new(self, recipe: str, params: Mapping[str, Any]) -> bool:
@@ -123,7 +124,7 @@ class TrialSource:
 
     def _tell(self, draw: Draw, record: TrialRecord) -> None:
         outcome = _outcome(record)
-        self._sampler.tell(draw.ticket, outcome)
+        self._study.tell(draw.ticket, outcome)
         record.told.append(ToldDraw(draw=draw.ticket, recipe=draw.recipe, params=draw.params, outcome=outcome))
         self._book.mark_changed(record)
 

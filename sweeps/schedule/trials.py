@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sweeps.sampling.draws import Draw
 from sweeps.schedule.pruning import Stopped
 from sweeps.schedule.queue import TrialQueue
 from sweeps.schedule.records import Records, Status, TrialRecord
-from sweeps.schedule.sampler import Draw
 from sweeps.schedule.store_view import StoreView
 from sweeps.search.chains import Chain
 

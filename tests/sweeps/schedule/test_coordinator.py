@@ -7,8 +7,8 @@ from unittest.mock import Mock
 import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
+from sweeps.sampling.study import RANDOM_LOOKAHEAD, STARTUP_TRIALS
 from sweeps.schedule.coordinator import OBJECTIVE, Observer
-from sweeps.schedule.sampler import RANDOM_LOOKAHEAD, STARTUP_TRIALS
 from sweeps.search.space import Choice, Range, Search
 
 
@@ -96,7 +96,7 @@ def test_a_duplicate_of_a_running_trial_is_told_its_score_when_it_ends(tmp_path)
     coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=50, max_running=1)
     source = coordinator._source
     told = []
-    source._sampler.tell = lambda ticket, outcome, tell=source._sampler.tell: (told.append(outcome), tell(ticket, outcome))
+    source._study.tell = lambda ticket, outcome, tell=source._study.tell: (told.append(outcome), tell(ticket, outcome))
     workers = MadeUpWorkers(coordinator)
     workers.fill()
     waiting = sum(len(tickets) for tickets in source._duplicates.values())

@@ -15,8 +15,9 @@ from birdclef_core.errors import InputError
 from birdclef_core.json_files import to_json
 from birdclef_core.store.storage import Storage
 from sweeps.options import SweepOptions
+from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, Stopped
-from sweeps.schedule.records import Outcome, SweepRecord, SweepRecords, ToldDraw, TrialRecord
+from sweeps.schedule.records import SweepRecord, SweepRecords, ToldDraw, TrialRecord
 from sweeps.search.space import Choice, Range, load_search
 
 RECORDS = Path(__file__).parents[2] / "data" / "records"

@@ -6,8 +6,9 @@ import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
 from birdclef_core.recipes import sed_seresnext26t, small_budget
+from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, Stopped
-from sweeps.schedule.records import Outcome, TrialRecord
+from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trial_source import _outcome
 from sweeps.search.space import Choice, Range, Search, override
 
@@ -22,7 +23,7 @@ def run(folder, **options) -> MadeUpWorkers:
 
 def state(coordinator) -> list[tuple]:
     """All that Optuna's samplers look at of the trials that have ended: parameters, state, value, intermediate values."""
-    trials = coordinator._source._sampler._study.study.trials
+    trials = coordinator._source._study._state.study.trials
     return [(trial.params, trial.state, trial.value, trial.intermediate_values) for trial in trials if trial.state.is_finished()]
 
 

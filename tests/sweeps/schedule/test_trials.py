@@ -6,9 +6,9 @@ import pytest
 from made_up import make_chain_builder
 
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedView
+from sweeps.sampling.draws import Draw
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
-from sweeps.schedule.sampler import Draw
 from sweeps.schedule.trials import MOVES, Failed, Finished, IllegalMove, Interrupted, Pruned, Trial, TrialBook
 
 STOPPED = Stopped(stage_id="x", rung=Rung("train_ce"), score=0.1, reason="its 0.100 was below 0.200")

@@ -11,7 +11,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from sweeps.schedule.records import Outcome
+from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.space import Search
 
@@ -25,36 +25,17 @@ RANDOM_LOOKAHEAD = 16
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """A point of the search space that is to be tried."""
-
-    ticket: int
-    """Number of the draw, by which its outcome is reported once."""
-    recipe: str
-    params: dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Told:
-    """A draw whose outcome has been reported."""
-
-    recipe: str
-    params: Mapping[str, Any]
-    outcome: Outcome
-
-
 @dataclass
-class _Study:
-    """An Optuna study, its open trials by ticket, and its draws with outcomes."""
+class _State:
+    """A study of Optuna, its open trials by ticket, and its draws with outcomes."""
 
     study: optuna.Study
     open: dict[int, tuple[optuna.Trial, Draw]] = field(default_factory=dict)
     told: list[Told] = field(default_factory=list)
 
 
-class Sampler:
-    """Draws from a search's space by Optuna's TPE, or at random if the search says so. The objective is maximised.
+class Study:
+    """An Optuna study: draws from a search's space by Optuna's TPE, or at random if the search says so. The objective is maximised.
 
     The first draws are each recipe at its own values.
     """
@@ -66,7 +47,7 @@ class Sampler:
         self._search, self._seed = search, seed
         self._drawn = len(history)
         self._next_ticket = len(history) if first_ticket is None else first_ticket
-        self._study = self._new_study(_worth_remembering(history))
+        self._state = self._new_state(_worth_remembering(history))
         known = [(item.recipe, dict(item.params)) for item in history]
         baselines = [(recipe.name, search.baseline(recipe)) for recipe in search.recipes]
         self._first = deque(item for item in baselines if item not in known)
@@ -82,13 +63,13 @@ class Sampler:
         """Make a draw of given parameters, for example for a trial that continues after an interruption."""
         if (recipe, dict(params)) in self._first:
             self._first.remove((recipe, dict(params)))
-        self._study.study.enqueue_trial({RECIPE: recipe, **params})
+        self._state.study.enqueue_trial({RECIPE: recipe, **params})
         return self._draw()
 
     def tell(self, ticket: int, outcome: Outcome) -> None:
         """Report the outcome of a draw. Each ticket is reported once."""
-        trial, draw = self._study.open.pop(ticket)
-        study = self._study.study
+        trial, draw = self._state.open.pop(ticket)
+        study = self._state.study
         if outcome.kind == "score":
             study.tell(trial, outcome.value)
         elif outcome.kind == "pruned":
@@ -96,8 +77,8 @@ class Sampler:
             study.tell(trial, state=TrialState.PRUNED)
         else:
             study.tell(trial, state=TrialState.FAIL)
-        self._study.told.append(Told(recipe=draw.recipe, params=draw.params, outcome=outcome))
-        if len(self._study.told) >= 2 * REMEMBERED_TRIALS:
+        self._state.told.append(Told(recipe=draw.recipe, params=draw.params, outcome=outcome))
+        if len(self._state.told) >= 2 * REMEMBERED_TRIALS:
             self._forget()
 
     def free_draws(self, waiting: int, max_running: int) -> int:
@@ -112,29 +93,29 @@ class Sampler:
     def _draw(self) -> Draw:
         ticket = self._next_ticket
         self._drawn, self._next_ticket = self._drawn + 1, ticket + 1
-        return self._open(self._study.study.ask(), ticket)
+        return self._open(self._state.study.ask(), ticket)
 
     def _open(self, trial: optuna.Trial, ticket: int) -> Draw:
         recipe = trial.suggest_categorical(RECIPE, [item.name for item in self._search.recipes])
         space = self._search.sampled_space(self._search.recipe(recipe))
         params = {key: _suggest(trial, key, parameter) for key, parameter in space.items()}
         draw = Draw(ticket=ticket, recipe=recipe, params=params)
-        self._study.open[ticket] = (trial, draw)
+        self._state.open[ticket] = (trial, draw)
         return draw
 
-    def _new_study(self, history: Sequence[Told]) -> _Study:
+    def _new_state(self, history: Sequence[Told]) -> _State:
         seed = (self._seed + self._next_ticket) % 2**32
         study = optuna.create_study(direction="maximize", sampler=_optuna_sampler(self._search.sampler, seed))
         study.add_trials([self._frozen(item) for item in history])
-        return _Study(study, told=list(history))
+        return _State(study, told=list(history))
 
     def _forget(self) -> None:
         """Replace the study by one that has only the outcomes worth remembering, and the open draws."""
-        before = self._study
-        self._study = self._new_study(_worth_remembering(before.told))
+        before = self._state
+        self._state = self._new_state(_worth_remembering(before.told))
         for ticket, (_, draw) in before.open.items():
-            self._study.study.enqueue_trial({RECIPE: draw.recipe, **draw.params})
-            self._open(self._study.study.ask(), ticket)
+            self._state.study.enqueue_trial({RECIPE: draw.recipe, **draw.params})
+            self._open(self._state.study.ask(), ticket)
 
     def _frozen(self, item: Told) -> optuna.trial.FrozenTrial:
         space = self._search.sampled_space(self._search.recipe(item.recipe))

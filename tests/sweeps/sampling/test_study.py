@@ -5,8 +5,9 @@ from dataclasses import replace
 import optuna
 
 from birdclef_core.recipes import cnn_b0ns, sed_v2s
-from sweeps.schedule import sampler as sampler_module
-from sweeps.schedule.sampler import Outcome, Sampler, Told
+from sweeps.sampling import study as study_module
+from sweeps.sampling.draws import Outcome, Told
+from sweeps.sampling.study import Study
 from sweeps.search.parameters import Choice, Range
 from sweeps.search.space import Search
 
@@ -17,7 +18,7 @@ SEARCH = Search(
 )
 
 
-def points(sampler: Sampler, number: int) -> list[tuple]:
+def points(sampler: Study, number: int) -> list[tuple]:
     return [(draw.recipe, draw.params) for draw in (sampler.ask() for _ in range(number))]
 
 
@@ -26,69 +27,69 @@ def told(draw, score: float) -> Told:
 
 
 def test_the_first_trials_are_the_recipes_themselves():
-    assert points(Sampler(SEARCH, seed=0), 2) == [
+    assert points(Study(SEARCH, seed=0), 2) == [
         ("sed_v2s", {"pretrain.clip_s": 10.0, "train_ce.learning_rate": 3e-4}),
         ("cnn_b0ns", {"train_ce.learning_rate": 3e-4}),
     ]
 
 
 def test_the_same_seed_asks_the_same():
-    assert points(Sampler(SEARCH, seed=3), 6) == points(Sampler(SEARCH, seed=3), 6)
-    assert points(Sampler(SEARCH, seed=3), 6) != points(Sampler(SEARCH, seed=4), 6)
+    assert points(Study(SEARCH, seed=3), 6) == points(Study(SEARCH, seed=3), 6)
+    assert points(Study(SEARCH, seed=3), 6) != points(Study(SEARCH, seed=4), 6)
 
 
 def test_outcomes_reach_optuna_as_what_they_are():
-    sampler = Sampler(SEARCH, seed=0)
+    sampler = Study(SEARCH, seed=0)
     tickets = [sampler.ask().ticket for _ in range(3)]
     sampler.tell(tickets[0], Outcome(kind="score", value=0.7))
     sampler.tell(tickets[1], Outcome(kind="pruned", value=0.2, step=3))
     sampler.tell(tickets[2], Outcome(kind="failed"))
-    study = sampler._study.study
+    study = sampler._state.study
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED", "FAIL"]
     assert study.best_value == 0.7
     assert study.trials[1].intermediate_values == {3: 0.2}
 
 
 def test_a_history_is_known_and_what_was_under_way_can_be_taken_up():
-    first = Sampler(SEARCH, seed=0)
+    first = Study(SEARCH, seed=0)
     asked = [first.ask() for _ in range(3)]
-    second = Sampler(SEARCH, seed=0, history=[told(asked[0], 0.5)])
-    assert second._study.study.trials[0].state == optuna.trial.TrialState.COMPLETE
+    second = Study(SEARCH, seed=0, history=[told(asked[0], 0.5)])
+    assert second._state.study.trials[0].state == optuna.trial.TrialState.COMPLETE
     again = second.take(asked[2].recipe, asked[2].params)
     assert (again.recipe, again.params) == (asked[2].recipe, asked[2].params)
     assert points(second, 1) == [(asked[1].recipe, asked[1].params)], "the recipe that has not been tried yet"
 
 
 def test_a_recipe_that_was_taken_up_is_not_asked_for_again():
-    first = Sampler(SEARCH, seed=0)
-    second = Sampler(SEARCH, seed=0)
+    first = Study(SEARCH, seed=0)
+    second = Study(SEARCH, seed=0)
     baseline = first.ask()
     second.take(baseline.recipe, baseline.params)
     assert points(second, 1) == points(first, 1)
 
 
 def test_what_is_seen_is_bounded_and_keeps_the_best_the_newest_and_the_open(monkeypatch):
-    monkeypatch.setattr(sampler_module, "REMEMBERED_TRIALS", 20)
-    sampler = Sampler(SEARCH, seed=0)
+    monkeypatch.setattr(study_module, "REMEMBERED_TRIALS", 20)
+    sampler = Study(SEARCH, seed=0)
     open_draw = sampler.ask()
     scores = [0.9, 0.8, *(0.001 * index for index in range(98))]
     for score in scores:
         sampler.tell(sampler.ask().ticket, Outcome(kind="score", value=score))
-        assert len(sampler._study.study.trials) <= 2 * 20 + 1
-    kept = {told.outcome.value for told in sampler._study.told}
+        assert len(sampler._state.study.trials) <= 2 * 20 + 1
+    kept = {told.outcome.value for told in sampler._state.told}
     assert {0.9, 0.8, scores[-1]} <= kept
     assert scores[2] not in kept
     sampler.tell(open_draw.ticket, Outcome(kind="score", value=0.95))
-    assert sampler._study.study.best_value == 0.95
-    assert sampler._study.study.best_params["train_ce.learning_rate"] == 3e-4
+    assert sampler._state.study.best_value == 0.95
+    assert sampler._state.study.best_params["train_ce.learning_rate"] == 3e-4
 
 
 def test_draws_may_be_made_early_only_while_they_are_random():
-    sampler = Sampler(SEARCH, seed=0)
+    sampler = Study(SEARCH, seed=0)
     assert sampler.free_draws(waiting=0, max_running=2) == 10
     points(sampler, 10)
     assert sampler.free_draws(waiting=0, max_running=2) <= 0
-    at_random = Sampler(replace(SEARCH, sampler="random"), seed=0)
+    at_random = Study(replace(SEARCH, sampler="random"), seed=0)
     points(at_random, 10)
     assert at_random.free_draws(waiting=8, max_running=2) == 24
 
@@ -101,11 +102,11 @@ def test_whole_numbers_and_steps_are_drawn_as_the_search_has_them():
         "train_ce.mixing.wave_prob": Range(0.0, 1.0, step=0.1),
     }
     search = Search(name="x", recipes=(cnn_b0ns(),), space=space)
-    sampler = Sampler(search, seed=0)
+    sampler = Study(search, seed=0)
     draws = [sampler.ask() for _ in range(30)]
     for draw in draws:
         assert all(search.space[key].has(value) for key, value in draw.params.items()), draw.params
         sampler.tell(draw.ticket, Outcome(kind="score", value=0.5))
     assert len({draw.params["train_ce.mixing.wave_prob"] for draw in draws}) > 5
-    again = Sampler(search, seed=0, history=[told(draw, 0.5) for draw in draws])
+    again = Study(search, seed=0, history=[told(draw, 0.5) for draw in draws])
     assert again.ask().params.keys() == space.keys()

@@ -1,0 +1,1 @@
+"""Which point of the search space is tried next."""

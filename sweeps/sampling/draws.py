@@ -1,0 +1,35 @@
+"""A draw from the search space, and its outcome."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A point of the search space that is to be tried."""
+
+    ticket: int
+    """Number of the draw, by which its outcome is reported once."""
+    recipe: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The outcome of a trial as it is reported to the sampler."""
+
+    kind: Literal["score", "pruned", "failed"]
+    value: float | None = None
+    """The objective, or the last intermediate score of a pruned trial."""
+    step: int = 0
+    """How far a pruned trial came, by which Optuna ranks pruned trials: twice the index of the stage, plus 1 in its middle or 2 at its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """A draw whose outcome has been reported."""
+
+    recipe: str
+    params: Mapping[str, Any]
+    outcome: Outcome
