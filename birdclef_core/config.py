@@ -250,6 +250,7 @@ class StageConfig:
                 clips_per_epoch=self.clips_per_epoch,
                 batch_size=self.batch_size,
             )
+        _require(0 <= self.secondary_target <= 1, "0 <= secondary_target <= 1", secondary_target=self.secondary_target)
         _require(self.checkpoint_every_s >= 0, "checkpoint_every_s >= 0", checkpoint_every_s=self.checkpoint_every_s)
         self._check_optional()
 

@@ -98,15 +98,21 @@ def read_clip(read: ReadSamples, row: int, num_samples: int, place: float, clip_
 def read_mixture(
     read: ReadSamples, row: int, num_samples: int, place: float, clip_samples: int, sample_rate_hz: int
 ) -> NDArray[np.int16]:
-    """Return the sum (T,) of k = floor(60 s / clip) clips in a row, so that whatever is heard in those 60 s is in the clip.
+    """Return the sum (T,) of up to k = floor(60 s / clip) clips in a row, so that whatever is heard in those 60 s is in the clip.
 
-    This is self-mixup. k is no larger than the recording allows. Where the sum would exceed int16, all of it is made quieter, so
-    that nothing is clipped.
+    This is self-mixup. A recording of less than k clips is heard whole, from its beginning, with zeros after its end: of 19 s in
+    clips of 10 s, the first 10 s are added to the last 9 s. The 2023 solution does the same. Of a longer recording, k clips are
+    read at a uniform offset. One that is not longer than a clip is read as by `read_clip`. Where the sum would exceed int16, all of
+    it is made quieter, so that nothing is clipped.
     """
-    parts = min(int(MAX_BACKGROUND_S * sample_rate_hz) // clip_samples, num_samples // clip_samples)
+    parts = min(int(MAX_BACKGROUND_S * sample_rate_hz) // clip_samples, -(-num_samples // clip_samples))
     if parts < 2:
         return read_clip(read, row, num_samples, place, clip_samples)
-    samples = read_clip(read, row, num_samples, place, parts * clip_samples)
+    if num_samples < parts * clip_samples:
+        samples = np.zeros(parts * clip_samples, np.int16)
+        samples[:num_samples] = read(row, 0, num_samples)
+    else:
+        samples = read_clip(read, row, num_samples, place, parts * clip_samples)
     summed = samples.reshape(parts, clip_samples).sum(axis=0, dtype=np.int32)
     limit = np.iinfo(np.int16).max
     peak = int(np.abs(summed).max())

@@ -163,7 +163,7 @@ def _secondary_labels(source: Table, column: str | None, primary: pd.Series) -> 
     parsed: dict[str, tuple[str, ...]] = {}
     for text in texts.unique():
         try:
-            parsed[text] = tuple(str(written.get(label, label)) for label in parse_labels(text))
+            parsed[text] = tuple(dict.fromkeys(str(written.get(label, label)) for label in parse_labels(text)))
         except ValueError as error:
             line = source.line(int((texts == text).to_numpy().argmax()))
             raise DataError(

@@ -32,7 +32,7 @@ class TrainingTable:
     rows_R: NDArray[np.int64]
     """Rows of `dataset.recordings`."""
     target_RC: csr_array
-    """float32, sparse: 1 for the primary species, `secondary_target` for each secondary one."""
+    """float32, sparse: 1 for the primary species, `secondary_target` for each other secondary one, however often a row names it."""
     weight_R: NDArray[np.float32]
     """Weight in the loss: the rating over the best rating, .1 to 1; times .8 where the species is only in the background."""
     sampling_weight_R: NDArray[np.float64]
@@ -45,7 +45,8 @@ def training_table(dataset: Dataset, label_space: LabelSpace, *, secondary_targe
     """Return targets and weights of the training recordings with a species of `label_space`.
 
     The sampling weight is 1 / count of the primary species; for a background recording, the mean of that over its secondary
-    species. A secondary label counts one half. Only rows that take part are counted. Raises DataError when no recording is left.
+    species. A secondary label counts one half. A species that a row names twice counts once, as primary where it is that too. Only
+    rows that take part are counted. Raises DataError when no recording is left.
     """
     recordings = dataset.recordings
     primary, secondary = _codes(recordings, label_space)
@@ -84,11 +85,17 @@ def validation_truth(dataset: Dataset, label_space: LabelSpace) -> tuple[NDArray
 
 
 def _codes(recordings: pd.DataFrame, label_space: LabelSpace) -> tuple[NDArray, tuple[NDArray, NDArray]]:
-    """Return the column of the primary species or -1, and (row, column) of every secondary label in the label space."""
+    """Return the column of the primary species or -1, and (row, column) of the other species of the label space that are heard.
+
+    Each pair comes once and is not the primary species, because targets are sums over the pairs.
+    """
     primary = recordings["primary_label"].map(label_space.index).fillna(-1).to_numpy(dtype=np.int64)
     labels = recordings["secondary_labels"]
     flat = labels[labels.str.len() > 0].explode().map(label_space.index).dropna()
-    return primary, (flat.index.to_numpy(dtype=np.int64), flat.to_numpy(dtype=np.int64))
+    rows, codes = flat.index.to_numpy(dtype=np.int64), flat.to_numpy(dtype=np.int64)
+    rows, codes = np.divmod(np.unique(rows * len(label_space) + codes), len(label_space))
+    is_other = codes != primary[rows]
+    return primary, (rows[is_other], codes[is_other])
 
 
 def _targets(primary_R: NDArray, rows: NDArray, codes: NDArray, num_species: int, secondary_target: float) -> csr_array:

@@ -46,6 +46,7 @@ def test_evolve_checks_the_type_of_a_field_that_is_none_by_default():
     [
         ({"micro_batch_size": 97}, "1 <= micro_batch_size <= batch_size must hold, but got micro_batch_size=97, batch_size=96"),
         ({"clip_gradient_norm": 0.0}, "clip_gradient_norm > 0"),
+        ({"secondary_target": 1.8}, "0 <= secondary_target <= 1"),
         ({"ema_decay": 1.0}, "0 <= ema_decay < 1"),
         ({"average_epochs": 71}, "1 <= average_epochs <= epochs"),
         ({"early_stop_epochs": 0}, "early_stop_epochs >= 1"),

@@ -29,8 +29,29 @@ def test_a_short_recording_is_repeated_with_real_samples() -> None:
 def test_mixture_sums_clips_in_a_row() -> None:
     wave_T = np.arange(100, dtype=np.int16)
     assert read_mixture(reader(wave_T), 0, 100, 0.0, 10, 5).tolist() == (10 * np.arange(10) + 450).tolist()
-    assert read_mixture(reader(wave_T), 0, 25, 0.0, 10, 5).tolist() == (2 * np.arange(10) + 10).tolist()
-    assert read_mixture(reader(wave_T), 0, 15, 0.0, 10, 5).tolist() == list(range(10))
+    assert read_mixture(reader(wave_T), 0, 20, 0.9, 10, 5).tolist() == (2 * np.arange(10) + 10).tolist()
+
+
+def solution_2023(wave_T: np.ndarray, clip_samples: int, rate_hz: int) -> list[int]:
+    """Self-mixup as the 2023 solution computes it: always floor(60 s / clip) clips, what is missing of them is zeros."""
+    parts = 60 * rate_hz // clip_samples
+    whole_T = np.concatenate([wave_T, np.zeros(parts * clip_samples - len(wave_T), np.int64)])
+    return whole_T.reshape(parts, clip_samples).sum(axis=0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "clip_s"), [(19, 10), (25, 10), (59, 10), (11, 10), (31, 30), (59, 20), (60, 10), (40, 13)]
+)
+def test_all_of_a_background_recording_is_heard(duration_s: int, clip_s: int) -> None:
+    wave_T = np.arange(1, 5 * duration_s + 1, dtype=np.int16)
+    for place in (0.0, 0.7):
+        mixed_T = read_mixture(reader(wave_T), 0, len(wave_T), place, 5 * clip_s, 5)
+        assert mixed_T.tolist() == solution_2023(wave_T, 5 * clip_s, 5)
+
+
+def test_a_mixture_of_less_than_a_clip_is_repeated() -> None:
+    wave_T = np.array([1, 2, 3], dtype=np.int16)
+    assert read_mixture(reader(wave_T), 0, 3, 0.4, 7, 1).tolist() == [2, 3, 1, 2, 3, 1, 2]
 
 
 def test_60_s_bounds_the_mixture() -> None:

@@ -91,6 +91,18 @@ def test_secondary_target_and_mixtures() -> None:
     np.testing.assert_allclose(table.weight_R, [1.0, 0.1])
 
 
+def test_a_species_that_a_row_names_twice_counts_once() -> None:
+    """Sums of the two targets (1.9 and 1.8) made the binary cross-entropy negative without bound."""
+    rows = [("a", ("a",), 5.0, 5.0, False), ("b", ("c", "b", "c"), 5.0, 5.0, False), ("x", ("c", "c"), 5.0, 5.0, False)]
+    table = training_table(dataset_of(*rows), SPACE)
+    np.testing.assert_allclose(table.target_RC.toarray(), [[1, 0, 0], [0, 1, 0.9], [0, 0, 0.9]])
+    assert table.is_mixture_R.tolist() == [False, True, True]
+    once = training_table(
+        dataset_of(("a", (), 5.0, 5.0, False), ("b", ("c",), 5.0, 5.0, False), ("x", ("c",), 5.0, 5.0, False)), SPACE
+    )
+    np.testing.assert_allclose(table.sampling_weight_R, once.sampling_weight_R)
+
+
 def test_no_ratings_at_all() -> None:
     assert training_table(dataset_of(("a", (), 0.0, 5.0, False)), SPACE).weight_R.tolist() == [pytest.approx(0.1)]
 

@@ -51,7 +51,7 @@ def test_extended_xeno_canto_writes_names_for_codes(collections: Any, letter: st
     collections.table(
         "d/train_extended.csv",
         [
-            {**common, **fly, "secondary_labels": f"['{crow['primary_label']}', 'Some other_Bird']"},
+            {**common, **fly, "secondary_labels": f"['{crow['primary_label']}', 'amecro', 'Some other_Bird']"},
             {**common, **crow, "secondary_labels": "[]"},
         ],
     )
