@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from birdclef_core.errors import InputError
+from sweeps.objective import Objective
 
 FOLD_HELP = "which fifth of the authors is used for validation, 0 to 4 (default 0)"
 TARGET_SPECIES_HELP = "codes of the species to detect, one per line (default: target_species.txt of the data folder, else all)"
@@ -48,6 +49,8 @@ class SweepOptions:
     """`small` or `full`."""
     seed: int = 0
     """Random seed of the sampler."""
+    objective: str | None = None
+    """What trials are compared by, see `Objective.of`; None: the search says it, or the data."""
     name: str | None = None
     storage: str = DEFAULT_STORAGE
     address: str | None = None
@@ -90,6 +93,8 @@ class SweepOptions:
         for rule, value, holds in rules:
             if not holds:
                 raise InputError(f"{rule} must hold, but got {value!r}.")
+        if self.objective is not None:
+            object.__setattr__(self, "objective", str(Objective.of(self.objective)))
 
     def with_absolute_paths(self) -> "SweepOptions":
         """Return the options with absolute paths, so that the sweep can be resumed from any working directory."""

@@ -120,7 +120,14 @@ def _tune_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="most bytes of decoded audio, such as 200G; recordings without room are decoded at each use (default: the free disk)",
     )
-    size = parser.add_argument_group("size")
+    size = parser.add_argument_group("what is searched, and how much")
+    size.add_argument(
+        "--objective",
+        metavar="SCORE",
+        help="what trials are compared by: a tracked score such as val/cmap, val/cmap_pad5, val/lrap or val_soundscapes/auroc, or a weighted "
+        "sum such as 0.5*val/cmap+0.5*val_soundscapes/auroc (default: what the search says, else macro AUROC on labelled soundscapes where "
+        "the data have some, else unpadded val/cmap)",
+    )
     size.add_argument(
         "--samples",
         type=int,

@@ -23,6 +23,8 @@ from sweeps.search.space import Search, load_search, override
 
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
 """Number of trials where none is given, by budget."""
+OBJECTIVE_BEFORE = "val/cmap_pad5"
+"""Objective of a sweep whose record says none, because it began before there was a choice."""
 ENDED: tuple[State, ...] = ("finished", "failed")
 """States in which a sweep can be extended."""
 
@@ -70,8 +72,8 @@ class SweepRequest:
         """Return the number of trials that the sweep is to have in all."""
         return self.options.samples or DEFAULT_SAMPLES[budget]
 
-    def check_search(self) -> None:
-        """Raise InputError for a wrong search or setting, before anything is written."""
+    def check_search(self) -> Search:
+        """Return the search if it is right. Raises InputError for a wrong search or setting, before anything is written."""
         try:
             search = self.search(self.budget(has_gpus=True))
         except InputError:
@@ -79,6 +81,7 @@ class SweepRequest:
                 raise
             search = self.search(self.budget(has_gpus=False))
         _check_kept_whole(search)
+        return search
 
     def budget(self, *, has_gpus: bool) -> str:
         """Return the user's budget; without one, full for a search file of the user's own, and where there are GPUs and data."""
@@ -89,10 +92,10 @@ class SweepRequest:
         """Return the search that trials are drawn from. Raises InputError for a wrong search or setting."""
         start = self.start
         if not self.reads_search:
-            search = override(self.parts[-1].search, self.settings)
+            search = self._with_objective(override(self.parts[-1].search, self.settings))
             search = with_model_of(search, start) if start else search
         else:
-            search = load_search(self.options.search)
+            search = self._with_objective(load_search(self.options.search))
             check_pools(search)
             if budget == "small":
                 full = search
@@ -103,6 +106,22 @@ class SweepRequest:
         if self.reads_search or self.settings:
             check_search(search)
         return search
+
+    def _with_objective(self, search: Search) -> Search:
+        """Return the search with the objective that the options or an earlier part say, or else its own.
+
+        Raises InputError for another objective than the trials of a sweep were compared by.
+        """
+        asked = self.options.objective or search.objective
+        if self.parts:
+            own = self.parts[-1].search.objective or OBJECTIVE_BEFORE
+            if asked not in (None, own):
+                raise InputError(
+                    f"All trials of a sweep are compared by the same objective, and {self.name} has {own}, but got {asked}. Start a new "
+                    "sweep for another objective: it reuses every stage that is trained."
+                )
+            asked = own
+        return replace(search, objective=asked)
 
     @cached_property
     def start(self) -> StageRecord | None:

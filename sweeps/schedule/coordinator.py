@@ -11,14 +11,13 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from sweeps.objective import Objective
 from sweeps.schedule.pruning import StageHalving, StageVerdicts, rung_at
 from sweeps.schedule.records import TrialRecord, trial_name
 from sweeps.schedule.trial_source import TrialSource
 from sweeps.schedule.trials import Ending, Failed, Finished, Interrupted, Pruned, Trial, TrialBook
-from sweeps.schedule.update import SCORE, TrialUpdate, tracked_name
+from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import ChainBuilder
-
-OBJECTIVE = tracked_name("target", SCORE)
 
 
 class Observer:
@@ -61,6 +60,7 @@ class Coordinator:
         `samples`: how many trials the sweep is to have in all. `max_running`: how many may run at the same time.
         """
         self.book, self.samples = book, samples
+        self.objective = Objective.of(chains.search.objective)
         self._max_running, self._observers = max_running, tuple(observers)
         self._verdicts = StageVerdicts(pruning)
         self._source = TrialSource(chains, book, self._verdicts)
@@ -176,9 +176,8 @@ class Coordinator:
             trial.record.middle_scores[update.stage] = (update.epoch, update.epochs, update.score)
         stopped = self._verdicts.judge(rung, update.stage_id, update.score) if rung is not None else None
         if update.done:
-            score = update.metrics.get(OBJECTIVE)
-            usable = score is not None and math.isfinite(score)
-            return Finished(score) if score is not None and usable else Failed(f"{OBJECTIVE} is {score}")
+            usable = math.isfinite(update.score)
+            return Finished(update.score) if usable else Failed(f"{self.objective} is {update.score}")
         return Pruned(stopped) if stopped else None
 
     def worker_lost(self, name: str, reason: str) -> None:

@@ -54,6 +54,11 @@ def rung_at(config: StageConfig, epoch: int, epochs: int) -> Rung | None:
     return None
 
 
+def middle_epochs(config: StageConfig) -> list[int]:
+    """The epochs of a stage, before its end, at which there is a rung."""
+    return [epoch for epoch in range(1, config.epochs) if rung_at(config, epoch, config.epochs)]
+
+
 @dataclass
 class _Scores:
     """The scores at one rung, divided into those that go on and the others. Adding one costs the logarithm of their number."""

@@ -116,7 +116,7 @@ class TrialRecord:
     epochs_trained: int = 0
     """Number of epochs that the trial itself trained."""
     stage_scores: dict[str, float] = field(default_factory=dict)
-    """Score at the end of each stage, in the stage's own label space, by name of the stage."""
+    """Objective at the end of each stage, for the stage's own label space, by name of the stage."""
     middle_scores: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     """Epoch, epochs of the schedule and score in the middle of each stage that has a rung there, by name of the stage."""
     trained_ids: list[str] = field(default_factory=list)
@@ -124,7 +124,7 @@ class TrialRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     """The latest metrics; for a finished trial, those of its last stage."""
     score: float | None = None
-    """The objective of a finished trial: `val/cmap_pad5` of its last stage."""
+    """The objective of a finished trial, for its last stage."""
     spent_s: dict[str, float] = field(default_factory=dict)
     """Device seconds that the trial spent, by name of the stage."""
     reused_s: dict[str, float] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from birdclef_core.config import Recipe, StageConfig, evolve
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
 from birdclef_core.models.detector import check_clip_s
+from sweeps.objective import Objective
 from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.space import STAGE_GROUPS, Search
 
@@ -62,12 +63,13 @@ def check_small_recipes(full: Search, small: Search) -> None:
 
 
 def _check_end(search: Search, recipe: Recipe) -> None:
-    last = recipe.stages[-1]
-    if last.label_space != "target":
+    last, objective = recipe.stages[-1], Objective.of(search.objective)
+    if last.label_space != objective.label_space:
+        other = f"val{'' if last.label_space == 'target' else '_all'}/{objective.names[0].rpartition('/')[2]}"
         raise InputError(
-            f"The last stage of a recipe must be scored on the target species, by which trials are compared, but recipe {recipe.name!r} of "
+            f"The last stage of a recipe must have the scores by which trials are compared ({objective}), but recipe {recipe.name!r} of "
             f"search {search.name!r} ends with {last.name}, whose label_space is {last.label_space!r}. Add a stage with "
-            "label_space='target', such as train_ce."
+            f"label_space={objective.label_space!r}, or compare trials by another score: --objective {other}."
         )
 
 
@@ -86,11 +88,11 @@ def _check_parameter(search: Search, recipe: Recipe, stage: StageConfig, key: st
         raise InputError(
             f"{_where(search, key)} must be a setting of a stage, but {path} says which stage it is. Write a recipe for each."
         )
-    is_last = stage is recipe.stages[-1]
+    is_last, needed = stage is recipe.stages[-1], Objective.of(search.objective).label_space
     for value in _corners(parameter):
-        if is_last and path == "label_space" and value != "target":
+        if is_last and path == "label_space" and value != needed:
             raise InputError(
-                f"{_where(search, key)} must be 'target' in the last stage, by which trials are compared, but can be {value!r}."
+                f"{_where(search, key)} must be {needed!r} in the last stage, by which trials are compared, but can be {value!r}."
             )
         problem = _problem(recipe, stage, key, value, own)
         if problem is not None:

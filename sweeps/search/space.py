@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, StageName, evolve, types_of
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, fingerprint
+from sweeps.objective import Objective
 from sweeps.search.parameters import Choice, Parameter, Range
 
 SamplerName = Literal["tpe", "random"]
@@ -48,10 +49,14 @@ class Search:
     the pool's part of the space, so later sweeps share it too, whatever their random seed."""
     sampler: SamplerName = "tpe"
     """`tpe`: Optuna's TPE, which learns from the scores; `random`: independent draws, which cover the space evenly."""
+    objective: str | None = None
+    """What trials are compared by, see `Objective.of`; None: what the data allow. The search of a sweep always says it."""
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(SamplerName):
             raise InputError(f"sampler must be one of {', '.join(get_args(SamplerName))}, but got {self.sampler!r}.")
+        if self.objective is not None:
+            object.__setattr__(self, "objective", str(Objective.of(self.objective)))
         self._check_recipes()
         for name in ("space", "small_space", "pools"):
             if not isinstance(getattr(self, name), Mapping):

@@ -11,7 +11,7 @@ from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import SimulatedStore, SimulatedView, even_score
-from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
+from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.records import SweepRecords
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
@@ -67,7 +67,7 @@ def summary_of(task: StageTask, **changes) -> StageSummary:
         stage=task.config.name,
         identity={**task.identity, **changes},
         species=["a"],
-        metrics={"cmap_pad5": 0.5},
+        metrics={"cmap": 0.5, "cmap_se": 0.01},
         history=[],
         cost_s=1.0,
         surgery="",
@@ -113,7 +113,7 @@ class MadeUpWorkers:
                         epoch=epoch,
                         epochs=epochs,
                         score=score,
-                        metrics={OBJECTIVE: score},
+                        metrics={"val/cmap": score},
                         cost_s=1.0,
                         done=index == len(planned.chain) - 1 and epoch == epochs,
                     )

@@ -48,6 +48,8 @@ def test_contradictions_are_refused_by_the_parser(arguments, capsys):
         (["--resume", "s", "--seed", "0"], "but got --seed"),
         (["--resume", "s", "--plan"], "--plan is for a new sweep"),
         (["--extend", "s", "--name", "x"], "--extend s keeps that name, but got --name x"),
+        (["--resume", "s", "--objective", "val/cmap"], "but got --objective"),
+        (["--search", "sed", "--objective", "val/cmpa", "--plan"], "Perhaps 'val/cmap' is meant"),
     ],
 )
 def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys):
@@ -73,6 +75,7 @@ def test_help_shows_examples_and_every_flag(capsys):
         "--samples",
         "--budget",
         "--seed",
+        "--objective",
         "--name",
         "--storage",
         "--address",

@@ -17,7 +17,7 @@ OWN = """
 from dataclasses import replace
 from birdclef_core.recipes import sed_b3ns, sed_seresnext26t, sed_v2s
 from sweeps.search.space import Range, Search
-SEARCH = Search(name="own", recipes=({recipes},), space={{"train_ce.learning_rate": Range(1e-4, {high})}})
+SEARCH = Search(name="own", recipes=({recipes},), space={{"train_ce.learning_rate": Range(1e-4, {high})}}, objective={objective!r})
 """
 
 
@@ -28,8 +28,8 @@ class Place:
         self.folder, self.storage = folder, str(folder / "out")
         self.write("own.py")
 
-    def write(self, name: str, recipes: str = "sed_v2s()", high: float = 1e-3) -> str:
-        (self.folder / name).write_text(OWN.format(recipes=recipes, high=high))
+    def write(self, name: str, recipes: str = "sed_v2s()", high: float = 1e-3, objective: str | None = None) -> str:
+        (self.folder / name).write_text(OWN.format(recipes=recipes, high=high, objective=objective))
         return str(self.folder / name)
 
     def start(self, **options) -> SweepRequest:
@@ -125,6 +125,44 @@ def test_an_extension_trains_only_what_is_new(place):
     executed = first.executed + workers.executed
     assert len(executed) == len(set(executed))
     assert any(set(record.stage_ids) & set(first.executed) for record in list(coordinator.trials.values())[4:])
+
+
+def test_the_command_lines_objective_wins_over_that_of_the_search_file(place):
+    assert place.start().check_search().objective is None
+    search = place.write("other.py", objective="val/lrap")
+    assert place.start(search=search).check_search().objective == "val/lrap"
+    asked = place.start(search=search, objective="0.5*val/cmap+0.5*val/auroc").check_search()
+    assert asked.objective == "0.5*val/cmap + 0.5*val/auroc"
+
+
+def test_a_sweep_keeps_its_objective_and_another_is_refused(place):
+    place.run(place.start(objective="val/lrap"))
+    assert place.resume().search("small").objective == place.extend(samples=1).search("small").objective == "val/lrap"
+    place.extend(samples=1, objective="val/lrap").check_search()
+    place.extend(samples=1, search=place.write("other.py", high=1e-2)).check_search()
+    other = place.write("third.py", objective="val/auroc")
+    place.extend(samples=1, search=other, objective="val/lrap").check_search()
+    for given in (
+        {"objective": "val/auroc"},
+        {"search": other, "objective": "val/auroc"},
+        {"budget": "full", "objective": "val/auroc"},
+    ):
+        with pytest.raises(
+            InputError, match=r"compared by the same objective, and s has val/lrap, but got val/auroc\. Start a new sweep"
+        ):
+            place.extend(samples=1, **given).check_search()
+
+
+def test_a_search_file_with_another_objective_cannot_extend_a_sweep(place):
+    place.run(place.start(search=place.write("first.py", objective="val/lrap")))
+    with pytest.raises(InputError, match="s has val/lrap, but got val/auroc"):
+        place.extend(samples=1, search=place.write("second.py", objective="val/auroc")).check_search()
+
+
+def test_a_sweep_of_before_there_was_a_choice_goes_on_as_it_began(place):
+    place.run(place.start())
+    assert place.record()["parts"][0]["search"]["objective"] is None
+    assert place.resume().search("small").objective == "val/cmap_pad5"
 
 
 def test_a_sweep_that_has_not_ended_is_to_be_resumed_first(place):

@@ -8,7 +8,7 @@ import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
 from sweeps.sampling.study import RANDOM_LOOKAHEAD, STARTUP_TRIALS
-from sweeps.schedule.coordinator import OBJECTIVE, Observer
+from sweeps.schedule.coordinator import Observer
 from sweeps.search.space import Choice, Range, Search
 
 
@@ -347,14 +347,15 @@ def test_a_stage_whose_end_was_not_passed_on_is_recovered_by_the_next_driver(tmp
     assert [record.trained_ids for record in coordinator.book._storage.load_trials()] == [[]]
 
 
-@pytest.mark.parametrize("metrics", [{}, {OBJECTIVE: math.nan}], ids=["no score", "not a number"])
-def test_a_trial_whose_last_stage_has_no_usable_score_has_failed(tmp_path, metrics):
-    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_trial_whose_last_stage_has_no_usable_score_has_failed(tmp_path, score):
+    chains = make_chain_builder(replace(make_search(), objective="val_soundscapes/auroc"))
+    coordinator = make_coordinator(tmp_path, chains, samples=1, max_running=1)
     trial = coordinator.next_trial()
     last = MadeUpWorkers(coordinator).updates(trial)[0]
-    assert not coordinator.update(trial.record.trial, replace(last, metrics=metrics))
+    assert not coordinator.update(trial.record.trial, replace(last, score=score))
     assert (trial.record.status, trial.record.score) == ("failed", None)
-    assert trial.record.reason.startswith(OBJECTIVE)
+    assert trial.record.reason == f"val_soundscapes/auroc is {score}"
 
 
 def test_what_was_spent_on_a_stage_does_not_shrink_when_its_end_was_not_heard_of(tmp_path):

@@ -216,11 +216,12 @@ def test_records_that_an_earlier_version_wrote_are_read(tmp_path):
     assert record.parts[0].search.recipes and record.options.seed == 0
     (before,) = [json.loads((RECORDS / "sweep/sweep.json").read_text())["parts"]]
     now = json.loads(to_json(record.parts))
-    newer = [(part.pop("leak"), part["options"].pop("allow_leaked_scores")) for part in now]
     of_search = [part["search"] for part in now]
+    newer = [(part.pop("leak"), part["options"].pop("allow_leaked_scores"), part["options"].pop("objective")) for part in now]
+    assert [search.pop("objective") for search in of_search] == [None]
     parameters = [item for search in of_search for name in ("space", "small_space") for item in search[name].values()]
     newer_in_space = [item.pop(name) for item in parameters for name in ("step",) if name in item]
-    assert now == before and newer == [(None, False)] and set(newer_in_space) == {None}
+    assert now == before and newer == [(None, False, None)] and set(newer_in_space) == {None}
     for trial in trials:
         before = json.loads((RECORDS / f"sweep/trials/{trial.trial}.json").read_text())
         assert json.loads(json.dumps(asdict(trial))) == before

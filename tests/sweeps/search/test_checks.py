@@ -103,8 +103,23 @@ MALFORMED = {
     "an unknown loss": ("Search(name='x', recipes=(R,), space={'train.loss': Choice(('bce', 'focal'))})", "focal"),
     "a chain that ends in pretraining": (
         "Search(name='x', recipes=(replace(R, stages=R.stages[:2]),), space={})",
-        r"ends with pretrain_bce, whose label_space is 'all'",
+        r"\(val/cmap\), but .* ends with pretrain_bce, whose label_space is 'all'.*--objective val_all/cmap\.",
     ),
+    "a chain without the scores of soundscapes": (
+        "Search(name='x', recipes=(replace(R, stages=R.stages[:2]),), space={}, objective='val/lrap + val_soundscapes/auroc')",
+        r"\(val/lrap \+ val_soundscapes/auroc\), but .* ends with pretrain_bce, .*--objective val_all/lrap\.",
+    ),
+    "a chain without the scores of pretraining": (
+        "Search(name='x', recipes=(R,), space={}, objective='val_all/lrap')",
+        r"\(val_all/lrap\), but .* ends with finetune, whose label_space is 'target'.*--objective val/lrap\.",
+    ),
+    "another label space at the end of pretraining": (
+        "Search(name='x', recipes=(replace(R, stages=R.stages[:2]),), objective='val_all/cmap', "
+        "space={'pretrain_bce.label_space': Choice(('all', 'target'))})",
+        r"must be 'all' in the last stage, .* but can be 'target'",
+    ),
+    "an unknown objective": ("Search(name='x', recipes=(R,), space={}, objective='val/cmpa')", "Perhaps 'val/cmap' is meant"),
+    "an objective that is no text": ("Search(name='x', recipes=(R,), space={}, objective=0.5)", "An objective must be text"),
     "no search": ("3", "must define SEARCH"),
     "a missing name": ("Search(recipes=(R,), space={})", "TypeError"),
     "an error": ("1 / 0", "ZeroDivisionError"),
@@ -137,6 +152,11 @@ def test_a_syntax_error_names_the_file(tmp_path):
 @pytest.mark.parametrize("budget", ["small", "full"])
 def test_the_searches_that_come_with_the_project_pass(name, budget):
     plan_request(SweepOptions(search=name, budget=budget)).check_search()
+
+
+def test_a_chain_may_end_in_pretraining_where_trials_are_compared_by_it():
+    recipe = small_budget(sed_v2s())
+    check_search(Search(name="x", recipes=(replace(recipe, stages=recipe.stages[:2]),), space={}, objective="val_all/cmap"))
 
 
 def test_a_list_of_recipes_or_values_is_as_good_as_a_tuple():
