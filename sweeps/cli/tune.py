@@ -146,7 +146,7 @@ def _tune_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="set any configuration field, for all stages, one stage or the model: --set epochs=2 --set train_ce.clip_s=10 "
+        help="set any configuration field, for all stages, one stage or the model: --set epochs=2 --set train_ce.weight_decay=0 "
         "--set spectrogram.num_mels=64; a field that is set is not sampled (repeatable)",
     )
     size.add_argument(

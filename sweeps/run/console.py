@@ -28,8 +28,6 @@ class SweepConsole(Observer):
         self._started = time.monotonic()
         self._epochs, self._epochs_s = 0, 0.0
         """How many epochs were trained so far, and their device seconds."""
-        self._refused = 0
-        """How many draws were left out."""
         self._started_trials, self._their_epochs = 0, 0
         """How many trials were started, and how many epochs their chains have."""
 
@@ -48,12 +46,6 @@ class SweepConsole(Observer):
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
-
-    def draw_refused(self, reason: str) -> None:
-        self._refused += 1
-        if self._refused == 1:
-            line = f"A draw is left out, because its values break a rule together: {reason} Others like it are left out silently."
-            self._console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def trial_started(self, trial: Trial) -> None:
         self._rows[trial.record.trial] = (trial, None)

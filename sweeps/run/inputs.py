@@ -113,8 +113,7 @@ def make_chain_builder(
     Raises InputError when a continued sweep would have other first weights than before, or when the start stage is damaged.
     """
     start = request.start
-    encoders = sorted({recipe.model.encoder for recipe in search.recipes})
-    pretrained = {encoder: RANDOM if start else _first_weights(request, encoder) for encoder in encoders}
+    pretrained = {encoder: RANDOM if start else _first_weights(request, encoder) for encoder in search.encoders()}
     for line in dict.fromkeys(weights.found for weights in pretrained.values() if not start):
         say(f"Encoders: {line}")
     if start:

@@ -18,8 +18,10 @@ from sweeps.checkpoints.start_stage import find_start, start_after, with_model_o
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
 from sweeps.schedule.records import VERSION, State, SweepPart, SweepRecord, SweepRecords, TrialRecord
-from sweeps.search.checks import check_pools, check_search, check_small_recipes
-from sweeps.search.space import Search, load_search, override
+from sweeps.search.checks import check_file, check_search, check_small_recipes
+from sweeps.search.parameters import Parameter
+from sweeps.search.search_files import load_search, override
+from sweeps.search.space import Search
 
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
 """Number of trials where none is given, by budget."""
@@ -96,7 +98,7 @@ class SweepRequest:
             search = with_model_of(search, start) if start else search
         else:
             search = self._with_objective(load_search(self.options.search))
-            check_pools(search)
+            check_file(search)
             if budget == "small":
                 full = search
                 search = replace(search.with_small_space(), recipes=tuple(small_budget(recipe) for recipe in search.recipes))
@@ -132,10 +134,10 @@ class SweepRequest:
         """Return the names of the first weights that the sweep has used, by encoder."""
         return {encoder: weights for part in self.parts for encoder, weights in part.pretrained.items()}
 
-    def space(self, search: Search) -> list[str]:
-        """Return the names of all parameters in which trials of any part differ."""
-        before = [key for part in self.parts for key in part.search.space]
-        return list(dict.fromkeys([*before, *search.space]))
+    def space(self, search: Search) -> dict[str, Parameter]:
+        """Return all parameters in which trials of any part differ."""
+        spaces = [*(part.search.space for part in self.parts), search.space]
+        return {key: parameter for space in spaces for key, parameter in space.items()}
 
     def check_data(self, fingerprint: str) -> None:
         """Raise InputError when a sweep would go on with other recordings than it began with."""
@@ -205,8 +207,8 @@ def _check_kept_whole(search: Search) -> None:
         again = None
     if again != search:
         raise InputError(
-            f"The values of every Choice of search {search.name!r} must be text, numbers, true, false or none, because a sweep is resumed "
-            "from its record."
+            f"Search {search.name!r} must come back from the sweep's record as it is, because a sweep is resumed from it, but does not: "
+            "the values in its recipes must be text, numbers, true, false or None."
         )
 
 

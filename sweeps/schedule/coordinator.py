@@ -23,9 +23,6 @@ from sweeps.search.chains import ChainBuilder
 class Observer:
     """Is called on the driver's main thread for everything that happens, in order. Every method must return at once."""
 
-    def draw_refused(self, reason: str) -> None:
-        """A point of the search space makes stages that break a rule; it is reported to the sampler as failed and not counted."""
-
     def trial_started(self, trial: Trial) -> None:
         """The trial has a worker: for the first time, after an interruption, or because it may go on after it was pruned."""
 
@@ -113,9 +110,6 @@ class Coordinator:
     def _draw(self) -> bool:
         """Draw a new trial, which waits; False when there is none."""
         trial = self._source.draw(trial_name(len(self.book.records))) if self._may_draw else None
-        for reason in self._source.take_refusals():
-            for observer in self._observers:
-                observer.draw_refused(reason)
         if trial is not None:
             self.book.add(trial)
         return trial is not None

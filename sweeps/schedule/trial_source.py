@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from birdclef_core.errors import InputError
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
@@ -43,7 +42,6 @@ class TrialSource:
         self._duplicates: defaultdict[str, list[Draw]] = defaultdict(list)
         """Draws with the configuration of an open trial, by the trial's name."""
         self._grid = chains.search.points()
-        self._refusals: list[str] = []
         self.exhausted = False
         """Whether the search space has nothing new to draw."""
 
@@ -56,18 +54,13 @@ class TrialSource:
         return self._study.free_draws(waiting, max_running)
 
     def draw(self, name: str) -> Trial | None:
-        """A new trial of that name; None when there is none. A draw that needs a failed stage, or whose values break a rule
-        together, is reported to the sampler as failed and skipped."""
+        """A new trial of that name; None when there is none. A draw that needs a failed stage is reported to the sampler as failed
+        and skipped."""
         for attempt in range(DUPLICATES_BEFORE_THE_END):
             draw = self._study.ask() if attempt < DUPLICATES_BEFORE_THE_GRID else self._draw_from_grid()
             if draw is None:
                 break
-            try:
-                chain = self._chains.chain(draw.recipe, draw.params)
-            except InputError as error:  # values that are allowed one by one and not together
-                self._refusals.append(f"{draw.recipe} with {draw.params}: {error}")
-                self._study.tell(draw.ticket, Outcome(kind="failed"))
-                continue
+            chain = self._chains.chain(draw.recipe, draw.params)
             twin = self._by_last_stage.get(chain[-1].stage_id)
             if twin is not None:
                 self._tell_as(draw, twin)
@@ -77,11 +70,6 @@ class TrialSource:
                 return self._new_trial(name, draw, chain)
         self.exhausted = True
         return None
-
-    def take_refusals(self) -> list[str]:
-        """Return why draws were refused since the last time."""
-        refusals, self._refusals = self._refusals, []
-        return refusals
 
     def restart(self, record: TrialRecord) -> Trial:
         """A trial that was open before, or was pruned, from its first stage on. What is in the store is reused."""
@@ -104,17 +92,9 @@ class TrialSource:
         if self._grid is None:
             return self._study.ask()
         for recipe, params in self._grid:
-            if self._is_new(recipe, params):
+            if self._chains.chain(recipe, params)[-1].stage_id not in self._by_last_stage:
                 return self._study.take(recipe, params)
         return None
-
-    def _is_new(self, recipe: str, params: Mapping[str, Any]) -> bool:
-        """Whether a point makes a chain that no trial has."""
-        try:
-            return self._chains.chain(recipe, params)[-1].stage_id not in self._by_last_stage
-        except InputError as error:
-            self._refusals.append(f"{recipe} with {dict(params)}: {error}")
-            return False
 
     def _tell_as(self, draw: Draw, twin: TrialRecord) -> None:
         if twin.ended:

@@ -1,12 +1,12 @@
 """Turns what happens in a sweep into events for the tracker: which trial trained which stage, from what, with what result."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
-from birdclef_core.config import StageConfig, flatten
+from birdclef_core.config import Recipe, StageConfig, flatten
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.stage_store import StageStore
 from sweeps.checkpoints.lineage import lineage_page, trace
@@ -15,7 +15,8 @@ from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial
 from sweeps.schedule.update import TrialUpdate
-from sweeps.search.space import value_of
+from sweeps.search.parameters import Parameter
+from sweeps.search.recipe_space import parameters_of
 from sweeps.tracking.events import (
     OBJECTIVE,
     OBJECTIVE_ERROR,
@@ -42,13 +43,13 @@ class TrackingObserver(Observer):
         store: StageStore,
         sweep_dir: Path,
         *,
-        space: Iterable[str],
+        space: Mapping[str, Parameter],
         tags: Mapping[str, str],
         objective: Objective,
     ) -> None:
-        """`space`: names of the search's parameters, by whose values trials are compared. `objective`: what they are compared by."""
+        """`space`: the search's parameters, by whose values trials are compared. `objective`: what they are compared by."""
         self._tracker, self._store, self._sweep_dir = tracker, store, sweep_dir
-        self._space, self._tags, self._objective = tuple(space), dict(tags), objective
+        self._space, self._tags, self._objective = dict(space), dict(tags), objective
         self._open: dict[str, tuple[str, str]] = {}
         """The execution and stage id of the stage that a trial is training, by trial."""
         self._stage_names: dict[str, str] = {}
@@ -56,9 +57,8 @@ class TrackingObserver(Observer):
 
     def trial_started(self, trial: Trial) -> None:
         record = trial.record
-        stages = [task.config for task in trial.chain]
-        values = {key: value_of(stages, key) for key in self._space}
-        params = {"recipe": record.recipe, **{key: value for key, value in values.items() if value is not None}}
+        trained = Recipe(name=record.recipe, model=trial.chain[0].model, stages=tuple(task.config for task in trial.chain))
+        params = {"recipe": record.recipe, **parameters_of(trained, self._space)}
         tags = {**self._tags, "birdclef.recipe": record.recipe, "birdclef.encoder": trial.chain[0].model.encoder}
         self._tracker.log(TrialStarted(trial=record.trial, params=params, tags=tags))
         if start := trial.chain[0].parent_id:

@@ -15,13 +15,21 @@ from sweeps.options import PLACEMENT, SweepOptions
 
 
 def test_settings_are_python_literals_or_text():
-    pairs = ["epochs=2", "learning_rate=1e-3", "head_transfer=drop", "deltas=true", "encoder=resnet10t.c3_in1k"]
+    pairs = [
+        "epochs=2",
+        "learning_rate=1e-3",
+        "head_transfer=drop",
+        "deltas=true",
+        "encoder=resnet10t.c3_in1k",
+        "micro_batch_size=none",
+    ]
     assert parse_settings(pairs) == {
         "epochs": 2,
         "learning_rate": 1e-3,
         "head_transfer": "drop",
         "deltas": True,
         "encoder": "resnet10t.c3_in1k",
+        "micro_batch_size": None,
     }
     with pytest.raises(InputError, match="KEY=VALUE"):
         parse_settings(["epochs"])

@@ -82,12 +82,3 @@ def test_scores_have_their_standard_error_and_an_epoch_without_the_objective_sho
         terminal.trial_ended(trial)
     first, second, third = out.getvalue().splitlines()[1:]
     assert "score val/cmap 0.250 " in first and "score 0.750 ± 0.050 " in second and third.endswith("finished with 0.750 ± 0.050")
-
-
-def test_a_refused_draw_is_said_once(tmp_path):
-    out = io.StringIO()
-    coordinator = make_coordinator(tmp_path, samples=1)
-    terminal = SweepConsole(Console(file=out, width=200), coordinator.book, 1, Objective.of(None))
-    for _ in range(3):
-        terminal.draw_refused("sed_v2s with {'a': [1]}: 0 < 1 must hold.")
-    assert out.getvalue().count("must hold") == 1 and "[1]" in out.getvalue()

@@ -18,7 +18,8 @@ from sweeps.options import SweepOptions
 from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import SweepRecord, SweepRecords, ToldDraw, TrialRecord
-from sweeps.search.space import Choice, Range, load_search
+from sweeps.search import Choice, Range
+from sweeps.search.search_files import load_search
 
 RECORDS = Path(__file__).parents[2] / "data" / "records"
 

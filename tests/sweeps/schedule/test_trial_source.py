@@ -10,7 +10,8 @@ from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trial_source import _outcome
-from sweeps.search.space import Choice, Range, Search, override
+from sweeps.search import Choice, Range, Search
+from sweeps.search.search_files import override
 
 FEW = Search(name="few", recipes=make_search().recipes, space={"train_ce.clip_s": Choice((3.0, 4.0, 5.0, 6.0))})
 
