@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"demo", "inventory"},
     ),
     "sweeps": (
-        {"objective", "wording", "provenance"},
+        {"wording", "provenance"},
         {"options"},
         {"search"},
         {"sampling", "searches"},

@@ -7,6 +7,8 @@ from typing import Any
 
 from birdclef_core.identity import fingerprint
 
+SCORE = "cmap_pad5"
+"""The score by which stages are compared, in the stage's own label space."""
 IMPORTED = "imported"
 """Code version of an imported stage; also the beginning of the name of its first weights."""
 
@@ -41,8 +43,8 @@ class StageSummary:
     parent_id: str | None
     recipe: str
     stage: str
-    metrics: dict[str, float]
-    """All scores in its record: sweeps with different objectives share the stage."""
+    score: float
+    """`cmap_pad5` in the stage's own label space; NaN when the stage was not scored."""
     epochs: int
     """Number of epochs it was trained for."""
     cost_s: float
@@ -61,8 +63,6 @@ class StageSummary:
     """Hash of the configuration of model and stage."""
     label_space: str
     """Hash of the label space."""
-    label_space_name: str
-    """`all` or `target`; empty when the record does not say."""
     data: str
     """Fingerprint of the recordings."""
     code: str

@@ -1,7 +1,6 @@
 """`birdclef store gc`: finds what sweeps no longer need of a store, and removes it."""
 
 import itertools
-import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from birdclef_core.store.leftovers import Leftover, find_leftovers
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import best, store_of, sweeps_in
-from sweeps.objective import Score
 from sweeps.schedule.records import SweepRecords, TrialRecord
 from sweeps.wording import bytes_text, format_duration
 
@@ -127,8 +125,7 @@ def garbage_lines(garbage: Garbage) -> list[str]:
 
 def _removal(removal: Removal) -> str:
     item = removal.summary
-    score = Score(item.metrics.get("cmap", math.nan))
     return (
-        f"{bytes_text(item.num_bytes):>11}  {item.stage_id[:16]} {item.recipe} {item.stage}, cmap {score}, took "
+        f"{bytes_text(item.num_bytes):>11}  {item.stage_id[:16]} {item.recipe} {item.stage}, score {item.score:.3f}, took "
         f"{format_duration(item.cost_s)}, in {removal.uses} trials, worth {removal.worth:.2g} s/MiB"
     )

@@ -1,7 +1,6 @@
 """The only file that knows Optuna: it asks for parameters and reports what became of them."""
 
 import math
-import random
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,6 @@ RECIPE = "recipe"
 STARTUP_TRIALS = 10
 REMEMBERED_TRIALS = 500
 """TPE's time for one draw grows with the trials that it sees, so it sees at most twice this many."""
-REDRAWS = 100
-"""How many draws that the search does not allow are made before one is drawn at random."""
 RANDOM_LOOKAHEAD = 16
 """How many trials are drawn ahead for each running one, where draws do not depend on scores."""
 
@@ -60,7 +57,7 @@ class Study:
         if self._first:
             recipe, params = self._first.popleft()
             return self.take(recipe, params)
-        return self._draw_allowed()
+        return self._draw()
 
     def take(self, recipe: str, params: Mapping[str, Any]) -> Draw:
         """Make a draw of given parameters, for example for a trial that continues after an interruption."""
@@ -93,35 +90,15 @@ class Study:
             return RANDOM_LOOKAHEAD * max_running - waiting
         return STARTUP_TRIALS - self._drawn
 
-    def _draw_allowed(self) -> Draw:
-        """Draw until the search allows the point, and at random after REDRAWS draws. Optuna's samplers skip failed draws."""
-        for _ in range(REDRAWS):
-            trial = self._state.study.ask()
-            recipe, params = self._suggest(trial)
-            if not self._search.problem(self._search.recipe(recipe), params):
-                return self._opened(trial, self._new_ticket(), recipe, params)
-            self._state.study.tell(trial, state=TrialState.FAIL)
-        generator = random.Random(f"{self._seed}/{self._next_ticket}")
-        chosen = generator.choice(self._search.recipes)
-        return self.take(chosen.name, self._search.draw(chosen, generator))
-
     def _draw(self) -> Draw:
-        return self._open(self._state.study.ask(), self._new_ticket())
-
-    def _new_ticket(self) -> int:
         ticket = self._next_ticket
         self._drawn, self._next_ticket = self._drawn + 1, ticket + 1
-        return ticket
+        return self._open(self._state.study.ask(), ticket)
 
     def _open(self, trial: optuna.Trial, ticket: int) -> Draw:
-        return self._opened(trial, ticket, *self._suggest(trial))
-
-    def _suggest(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
-        """The recipe and the active parameters that Optuna suggests for a trial of its study."""
         recipe = trial.suggest_categorical(RECIPE, [item.name for item in self._search.recipes])
-        return recipe, self._search.point(self._search.recipe(recipe), lambda key, parameter: _suggest(trial, key, parameter))
-
-    def _opened(self, trial: optuna.Trial, ticket: int, recipe: str, params: dict[str, Any]) -> Draw:
+        space = self._search.sampled_space(self._search.recipe(recipe))
+        params = {key: _suggest(trial, key, parameter) for key, parameter in space.items()}
         draw = Draw(ticket=ticket, recipe=recipe, params=params)
         self._state.open[ticket] = (trial, draw)
         return draw
@@ -167,12 +144,13 @@ def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _worth_remembering(history: Sequence[Told]) -> list[Told]:
-    """At most REMEMBERED_TRIALS draws in their order: the best half, and the newest of the others.
+    """At most REMEMBERED_TRIALS draws in their order: the best half, and the newest of the others. Samplers look at no failed ones.
 
     TPE counts at most 25 trials as good ones; of the others it needs only their distribution in the space.
     """
+    history = [item for item in history if item.outcome.kind != "failed"]
     if len(history) <= REMEMBERED_TRIALS:
-        return list(history)
+        return history
     scored = [index for index, item in enumerate(history) if item.outcome.kind == "score"]
     best = sorted(scored, key=lambda index: -(history[index].outcome.value or 0.0))[: REMEMBERED_TRIALS // 2]
     others = sorted(set(range(len(history))) - set(best))
