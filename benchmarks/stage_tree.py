@@ -38,7 +38,9 @@ from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import SweepRecords
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
-from sweeps.search.space import Range, SamplerName, Search, load_search
+from sweeps.search.parameters import Range
+from sweeps.search.search_files import load_search
+from sweeps.search.space import SamplerName, Search
 
 HIPPO = "Hippo (PVLDB 15): up to 4.81x GPU hours and 2.76x end to end in one study, 6.77x and 3.53x over several"
 RATE = Range(1e-4, 3e-3, log=True)

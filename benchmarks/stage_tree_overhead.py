@@ -27,7 +27,7 @@ from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.trial import run_trial
-from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
+from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.records import SweepRecords, TrialRecord
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
@@ -66,7 +66,7 @@ _METRICS = EpochMetrics(
     memory_bytes=0,
     bottleneck="",
     waits_for_data=False,
-    scores={"cmap_pad5": 0.5},
+    scores={"cmap": 0.5},
 )
 
 
@@ -78,7 +78,7 @@ def _record(task: StageTask, trained_by: str) -> StageRecord:
         stage=task.config.name,
         identity=task.identity,
         species=["x"],
-        metrics={"cmap_pad5": 0.5},
+        metrics={"cmap": 0.5},
         history=[{"epoch": 1}],
         cost_s=0.0,
         surgery="",
@@ -181,7 +181,6 @@ def _sweep(storage: Storage, folder: Path, chains: ChainBuilder, trials: int, cl
             hold=lambda stage_id, holder=holder: leases.hold(stage_id, holder),  # type: ignore[misc]
             name=f"overhead/{trial}",
         ):
-            told.metrics[OBJECTIVE] = told.score
             if not update(trial, told):
                 break
     tree_s = time.perf_counter() - started

@@ -33,7 +33,7 @@ ACTORS = 2
 EPOCHS = {"pretrain_ce": 6, "train_ce": 3, "finetune": 1}
 SEARCH = """
 from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig
-from sweeps.search.space import Choice, Search
+from sweeps.search import Choice, Search
 
 COMMON = dict(learning_rate=1e-3, clip_s=5.0, batch_size=16, clips_per_epoch=64, evaluation_batch_size=16)
 STAGES = (

@@ -1,4 +1,4 @@
-"""Label spaces: which species a model tells apart, and in which order."""
+"""Label spaces: which species a model tells apart, and in which order; and what the names of other scores begin with."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,6 +6,9 @@ from functools import cached_property
 
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint
+
+SOUNDSCAPES = "soundscapes/"
+"""Prefix of the names of scores on labelled soundscapes; a score without it is on recordings, in the stage's label space."""
 
 
 @dataclass(frozen=True)

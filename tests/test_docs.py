@@ -14,7 +14,8 @@ from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import small_budget
 from sweeps.cli.birdclef import _parser as birdclef_parser
 from sweeps.cli.tune import _tune_parser
-from sweeps.search.space import Search, load_search
+from sweeps.search.search_files import load_search
+from sweeps.search.space import Search
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = (ROOT / "birdclef_core", ROOT / "sweeps")
@@ -74,7 +75,7 @@ def test_every_command_of_birdclef_exists():
 
 
 def test_every_larger_package_says_what_it_is_for():
-    pages = ("data", "inventory", "stages", "store"), ("checkpoints", "run", "schedule", "tracking")
+    pages = ("data", "inventory", "stages", "store"), ("checkpoints", "run", "schedule", "search", "tracking")
     for package, names in zip(PACKAGES, pages, strict=True):
         for name in names:
             modules = {path.name for path in (package / name).glob("*.py")} - {"__init__.py"}

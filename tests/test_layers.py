@@ -23,7 +23,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"demo", "inventory"},
     ),
     "sweeps": (
-        {"wording", "provenance"},
+        {"objective", "wording", "provenance"},
         {"options"},
         {"search"},
         {"sampling", "searches"},

@@ -14,11 +14,13 @@ from birdclef_core.html.table import Column, Table, facts
 from birdclef_core.reports.charts import learning_charts, reliability_chart, species_chart
 from birdclef_core.reports.outcome import StageOutcome, WorstRecording, worst_recordings
 from birdclef_core.reports.recording_picture import Heard, recording_picture
+from birdclef_core.taxonomy import SOUNDSCAPES
 from birdclef_core.wording import format_duration
 
 Values = dict[str, object]
 """What a section of the template `stage_card.html.j2` shows."""
 
+_ON_SOUNDSCAPES = f"{SOUNDSCAPES}auroc"
 _WORST = 6
 _SHOWN_BARS = 6
 _WORST_SPECIES = 8
@@ -32,10 +34,14 @@ def stage_card(outcome: StageOutcome) -> str:
         record=record,
         model=outcome.model,
         tiles=[
+            (
+                _number(scores["cmap"]),
+                f"cmAP, ±\u00a0{_number(1.96 * scores['cmap_se'])}; chance: {_number(scores['cmap_chance'])}",
+            ),
             (_number(scores["cmap_pad5"]), f"padded cmAP, ±\u00a0{_number(1.96 * scores['cmap_pad5_se'])}"),
-            (_number(scores["cmap"]), f"cmAP; chance: {_number(scores['cmap_chance'])}"),
             (_number(scores["lrap"]), "LRAP"),
             (_number(scores["auroc"]), "AUROC"),
+            *([(_number(scores[_ON_SOUNDSCAPES]), "AUROC on soundscapes")] if _ON_SOUNDSCAPES in scores else []),
             (f"{len(outcome.truth_RC):,}", "validation recordings"),
             (f"{int(scores['num_scored_species'])} of {len(record.species)}", "species with one"),
         ],
@@ -56,12 +62,20 @@ def _score(scores: Mapping[str, float]) -> Values:
     return {
         "padded": _number(scores["cmap_pad5"]),
         "padded_interval": [_number(end) for end in padded],
-        "lead": _number(2 * scores["cmap_pad5_se"]),
+        "lead": _number(2 * scores["cmap_se"]),
         "plain": _number(scores["cmap"]),
         "plain_interval": [_number(end) for end in plain],
         "times_chance": f"{scores['cmap'] / scores['cmap_chance']:.1f}",
         "num_species": int(scores["num_scored_species"]),
+        "soundscapes": _soundscapes(scores),
     }
+
+
+def _soundscapes(scores: Mapping[str, float]) -> Values | None:
+    if _ON_SOUNDSCAPES not in scores:
+        return None
+    shown = {name: _number(scores[f"{SOUNDSCAPES}{name}"]) for name in ("auroc", "cmap", "cmap_chance")}
+    return {**shown, "num_windows": int(scores[f"{SOUNDSCAPES}num_windows"])}
 
 
 def _epochs(history: Sequence[Mapping[str, Any]]) -> Table:
@@ -69,8 +83,8 @@ def _epochs(history: Sequence[Mapping[str, Any]]) -> Table:
         Column("epoch", [entry["epoch"] for entry in history]),
         Column("loss", [f"{entry['train_loss']:.4g}" for entry in history]),
         Column("learning rate", [f"{entry['learning_rate']:.2e}" for entry in history]),
-        Column("padded cmAP", [_number(entry["scores"].get("cmap_pad5", np.nan)) for entry in history]),
         Column("cmAP", [_number(entry["scores"].get("cmap", np.nan)) for entry in history]),
+        Column("padded cmAP", [_number(entry["scores"].get("cmap_pad5", np.nan)) for entry in history]),
         Column("clips/s", [f"{entry['clips_per_s']:.1f}" for entry in history]),
         Column("waited for data", [format_duration(entry["waited_s"]) for entry in history]),
         Column("device", [format_duration(entry["device_s"]) for entry in history]),

@@ -14,8 +14,8 @@ from birdclef_core.html.charts import HALF, Bars, Line, bars, curves, dots, plai
 from birdclef_core.html.theme import FIRST, FOURTH, MUTED, SECOND, THIRD, inline_svg
 
 _SCORES = (
-    ("cmap_pad5", "padded cmAP (k = 5)", FIRST),
-    ("cmap", "cmAP", SECOND),
+    ("cmap", "cmAP", FIRST),
+    ("cmap_pad5", "padded cmAP (k = 5)", SECOND),
     ("cmap_chance", "cmAP of chance", MUTED),
     ("lrap", "LRAP", THIRD),
     ("auroc", "AUROC", FOURTH),

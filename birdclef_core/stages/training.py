@@ -6,7 +6,7 @@ not interrupted.
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,12 +49,12 @@ from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_step import TrainingStep, to_float
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
-from birdclef_core.taxonomy import LabelSpace
+from birdclef_core.taxonomy import SOUNDSCAPES, LabelSpace
 
-SCORE = "cmap_pad5"
-"""The score that decides on an early stop, in the stage's own label space."""
-SOUNDSCAPES = "soundscapes/"
-"""Prefix of the names of scores on labelled soundscapes."""
+EARLY_STOP_SCORE = "cmap"
+"""The score on validation recordings that decides on an early stop, in the stage's own label space.
+
+It is not the objective of a sweep: a stage is shared by sweeps with different objectives, so its result depends on none of them."""
 SHOWN_S = 30.0
 """Longest part of a recording that a report shows, in seconds."""
 
@@ -99,6 +99,7 @@ def train_stage(
     stop: Stop = never,
     on_note: Callable[[str], None] = _say_nothing,
     trained_by: str = "",
+    soundscapes_at: Collection[int] = (),
 ) -> Iterator[EpochMetrics]:
     """Train the stage, yield after every epoch, and publish it after the last one.
 
@@ -107,12 +108,13 @@ def train_stage(
     schedule ends there, and a score by which an epoch was chosen would be too optimistic.
 
     `stop` is called after every step. `on_note` is called with what the user should know, such as too little memory. `trained_by` is
-    kept in the stage's record.
+    kept in the stage's record. Labelled soundscapes are scored at the end of the stage, and after the epochs of `soundscapes_at`
+    (counted from 1), which changes nothing else.
 
     Raises TrainingError for a loss that is not finite, StoreError when the parent is not in the store, and StageInterrupted when
     `stop` gives a reason, after the checkpoint has been written.
     """
-    return _StageTraining(task, data, store, device, stop, on_note, trained_by).run()
+    return _StageTraining(task, data, store, device, stop, on_note, trained_by, soundscapes_at).run()
 
 
 class _StageTraining:
@@ -127,9 +129,10 @@ class _StageTraining:
         stop: Stop,
         on_note: Callable[[str], None],
         trained_by: str,
+        soundscapes_at: Collection[int],
     ) -> None:
         self.task, self.data, self.store, self.device = task, data, store, device
-        self.stop, self.on_note, self.trained_by = stop, on_note, trained_by
+        self.stop, self.on_note, self.trained_by, self.soundscapes_at = stop, on_note, trained_by, soundscapes_at
         self.config = task.config
         self.space = data.label_space(task.config)
         self.arithmetic = Arithmetic(self.config.precision, device)
@@ -190,13 +193,14 @@ class _StageTraining:
         evaluate_from = time.perf_counter()
         scores_RC = self._score(scorer, epoch)
         scores = summarise(windows.truth_RC, scores_RC)
-        is_last = self.candidate.judge(epoch, scores[SCORE]) or epoch + 1 == config.epochs
+        is_last = self.candidate.judge(epoch, scores[EARLY_STOP_SCORE]) or epoch + 1 == config.epochs
         if is_last and self.candidate.take_best(epoch):
             scores_RC = scorer.scores(f"epoch {counters.best_epoch} of stage {config.name}")
             scores = summarise(windows.truth_RC, scores_RC)
         if is_last:
             errors = cmap_errors(windows.truth_RC, scores_RC, seed=initial_seed(config))
             scores |= {f"{name}_se": error for name, error in errors.items()}
+        if is_last or epoch + 1 in self.soundscapes_at:
             scores |= self._soundscape_scores()
         metrics = EpochMetrics(
             epoch=epoch + 1,
@@ -271,7 +275,8 @@ class _StageTraining:
             raise
 
     def _soundscape_scores(self) -> dict[str, float]:
-        """Scores of the weights to be published on labelled windows of soundscapes, as `soundscapes/...`; each window is scored alone.
+        """Scores of the weights that would be published now on labelled windows of soundscapes, as `soundscapes/...`; each window is
+        scored alone.
 
         Empty if there are no windows, none has a target species, or the stage learns another label space.
         """

@@ -24,7 +24,7 @@ from birdclef_core.errors import FileContentError, InputError, StoreError
 from birdclef_core.identity import fingerprint
 from birdclef_core.json_files import from_json, from_values, to_json
 from birdclef_core.store.storage import MANIFEST, Storage, scratch_folder
-from birdclef_core.store.summary import SCORE, Spread, StageSummary, work_of
+from birdclef_core.store.summary import Spread, StageSummary, work_of
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ class StageRecord:
             parent_id=self.parent_id,
             recipe=self.recipe,
             stage=self.stage,
-            score=self.metrics.get(SCORE, float("nan")),
+            metrics=self.metrics,
             epochs=len(self.history),
             cost_s=self.cost_s,
             num_bytes=num_bytes,
@@ -92,6 +92,7 @@ class StageRecord:
             clip_s=config.get("clip_s", 0.0),
             config=fingerprint([model, config])[:16],
             label_space=self.identity.get("label_space", ""),
+            label_space_name=config.get("label_space", ""),
             data=self.identity.get("data", ""),
             code=self.identity.get("code", ""),
             start="" if self.parent_id else self.identity.get("parent", ""),

@@ -7,8 +7,6 @@ from typing import Any
 
 from birdclef_core.identity import fingerprint
 
-SCORE = "cmap_pad5"
-"""The score by which stages are compared, in the stage's own label space."""
 IMPORTED = "imported"
 """Code version of an imported stage; also the beginning of the name of its first weights."""
 
@@ -43,8 +41,8 @@ class StageSummary:
     parent_id: str | None
     recipe: str
     stage: str
-    score: float
-    """`cmap_pad5` in the stage's own label space; NaN when the stage was not scored."""
+    metrics: dict[str, float]
+    """All scores in its record: sweeps with different objectives share the stage."""
     epochs: int
     """Number of epochs it was trained for."""
     cost_s: float
@@ -63,6 +61,8 @@ class StageSummary:
     """Hash of the configuration of model and stage."""
     label_space: str
     """Hash of the label space."""
+    label_space_name: str
+    """`all` or `target`; empty when the record does not say."""
     data: str
     """Fingerprint of the recordings."""
     code: str

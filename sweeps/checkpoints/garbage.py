@@ -1,6 +1,7 @@
 """`birdclef store gc`: finds what sweeps no longer need of a store, and removes it."""
 
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from birdclef_core.store.leftovers import Leftover, find_leftovers
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import best, store_of, sweeps_in
+from sweeps.objective import Score
 from sweeps.schedule.records import SweepRecords, TrialRecord
 from sweeps.wording import bytes_text, format_duration
 
@@ -125,7 +127,8 @@ def garbage_lines(garbage: Garbage) -> list[str]:
 
 def _removal(removal: Removal) -> str:
     item = removal.summary
+    score = Score(item.metrics.get("cmap", math.nan))
     return (
-        f"{bytes_text(item.num_bytes):>11}  {item.stage_id[:16]} {item.recipe} {item.stage}, score {item.score:.3f}, took "
+        f"{bytes_text(item.num_bytes):>11}  {item.stage_id[:16]} {item.recipe} {item.stage}, cmap {score}, took "
         f"{format_duration(item.cost_s)}, in {removal.uses} trials, worth {removal.worth:.2g} s/MiB"
     )

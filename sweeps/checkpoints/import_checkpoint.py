@@ -10,7 +10,7 @@ from birdclef_core.recipes import small_budget
 from birdclef_core.stages.import_checkpoint import import_checkpoint
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import store_of
-from sweeps.search.space import load_search, override
+from sweeps.search.search_files import load_search, override
 
 
 def import_stage(

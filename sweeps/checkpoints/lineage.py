@@ -1,5 +1,6 @@
 """Shows where a checkpoint comes from: every stage since the first weights, with configuration, data, code, scores and cost."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,13 +13,14 @@ from birdclef_core.html.svg import box, drawing, path
 from birdclef_core.store.certificates import Certificate, StageKind, read_certificate
 from birdclef_core.store.leakage import RecordingsReader, TrainedStage
 from birdclef_core.store.stage_store import StageRecord, StageStore
-from birdclef_core.store.summary import SCORE
+from birdclef_core.taxonomy import SOUNDSCAPES
 from sweeps.checkpoints.references import known_record
+from sweeps.objective import METRICS, STANDARD_ERROR, Objective
 from sweeps.wording import format_duration
 
 NODE_WIDTH, NODE_HEIGHT, ARROW = 196.0, 100.0, 26.0
 _SHOWN = ("epochs", "learning_rate", "clip_s", "batch_size", "loss", "label_space", "seed", "precision")
-_SCORES = (SCORE, "cmap", "cmap_chance", "cmap_pad3", "lrap", "auroc")
+_SCORES = (*METRICS, "cmap_chance", *(f"{SOUNDSCAPES}{name}" for name in METRICS))
 _SUPPORT = (("num_recordings", "recordings"), ("num_scored_species", "species with any"))
 
 
@@ -163,24 +165,32 @@ def _scores(record: StageRecord) -> str:
     scores = record.metrics
     if not scores:
         return "none"
-    errors = {name: f" ± {scores[f'{name}_se']:.4f}" if f"{name}_se" in scores else "" for name in scores}
-    shown = [f"{name} {scores[name]:.4f}{errors[name]}" for name in _SCORES if name in scores]
+    errors = {name: f" ± {scores[f'{name}{STANDARD_ERROR}']:.4f}" for name in scores if f"{name}{STANDARD_ERROR}" in scores}
+    shown = [f"{name} {scores[name]:.4f}{errors.get(name, '')}" for name in _SCORES if name in scores]
     support = [f"{scores[name]:.0f} {what}" for name, what in _SUPPORT if name in scores]
     return ", ".join(shown) + (f" ({', '.join(support)})" if support else "")
 
 
-def lineage_page(ancestors: Sequence[Ancestor], title: str) -> str:
-    """Return a self-contained HTML page with the lineage's picture and text."""
-    return render("lineage", title=title, picture=lineage_svg(ancestors), text="\n".join(lineage_lines(ancestors)))
+def lineage_page(ancestors: Sequence[Ancestor], title: str, objective: Objective | None = None) -> str:
+    """Return a self-contained HTML page with the lineage's picture and text. `objective`: the score in the picture; None: the default."""
+    objective = objective or Objective.of(None)
+    return render(
+        "lineage",
+        title=title,
+        picture=lineage_svg(ancestors, objective),
+        objective=str(objective),
+        objective_all=objective.named_in("all"),
+        text="\n".join(lineage_lines(ancestors)),
+    )
 
 
-def lineage_svg(ancestors: Sequence[Ancestor]) -> Markup:
-    """Return boxes from the first weights to the last stage, with scores and costs."""
+def lineage_svg(ancestors: Sequence[Ancestor], objective: Objective) -> Markup:
+    """Return boxes from the first weights to the last stage, with the objective and the costs."""
     first = _first_weights(ancestors)
     nodes: list[tuple[str, tuple[str, ...], str]] = [("line", ("starts from", *_wrapped(first, 28)), first)]
     for ancestor in ancestors:
         fill = "best" if ancestor is ancestors[-1] else "stored"
-        nodes.append(("line" if ancestor.record is None else fill, _node_text(ancestor), ancestor.stage_id))
+        nodes.append(("line" if ancestor.record is None else fill, _node_text(ancestor, objective), ancestor.stage_id))
     step, middle = NODE_WIDTH + ARROW, 4 + NODE_HEIGHT / 2
     parts = []
     for index, (fill, text, tip) in enumerate(nodes):
@@ -191,15 +201,16 @@ def lineage_svg(ancestors: Sequence[Ancestor]) -> Markup:
     return drawing(max(1120.0, len(nodes) * step), NODE_HEIGHT + 10, parts, "From the first weights to the last stage")
 
 
-def _node_text(ancestor: Ancestor) -> tuple[str, ...]:
+def _node_text(ancestor: Ancestor, objective: Objective) -> tuple[str, ...]:
     """Return the lines of an ancestor's box."""
     record = ancestor.record
     if record is None:
         return ancestor.stage_id[:16], "no longer in the store"
-    score, space = record.metrics.get(SCORE), record.identity.get("stage", {}).get("label_space", "")
+    space = record.identity.get("stage", {}).get("label_space", "")
+    score = objective.of_record(record.metrics, space)
     return (
         record.stage,
-        "not scored" if score is None else f"{SCORE} {score:.3f}",
+        "not scored" if math.isnan(score.value) else f"score {score}",
         f"of {len(record.species)} species{f' ({space})' if space else ''}",
         f"{len(record.history)} epochs in {format_duration(record.cost_s)}" if record.history else record.surgery,
         record.stage_id[:16],

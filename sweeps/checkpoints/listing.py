@@ -1,5 +1,6 @@
 """`birdclef store ls|verify|du`: what is in a store, whether it is complete and unchanged, and how many bytes it takes."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -10,10 +11,15 @@ from birdclef_core.store.leakage import RecordingsReader, TrainedStage
 from birdclef_core.store.recordings_table import FOLDER as RECORDINGS_FOLDER
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary, files_of, total_bytes
+from birdclef_core.taxonomy import SOUNDSCAPES
 from sweeps.checkpoints.references import store_of, sweeps_in
+from sweeps.objective import STANDARD_ERROR, Score
 from sweeps.schedule.records import SweepRecords
 from sweeps.wording import bytes_text, format_duration
 
+_SCORES = ("cmap", "cmap_pad5", f"{SOUNDSCAPES}auroc")
+"""The scores that a listing has. Stages are shared by sweeps with different objectives, so it is sorted by the first."""
+_SCORE_WIDTH = 19
 _LEAK_MARKS = {
     "*": "* A leaked score: recordings that score this stage, or their authors, trained a stage before it. See birdclef lineage.",
     "?": "? The score may be leaked: it is not known which recordings trained the stages before it. See birdclef lineage.",
@@ -27,20 +33,33 @@ def list_stages(storage: Storage) -> list[str]:
         return [f"The store in {storage.root} has no finished stage yet."]
     uses, problems = stage_uses(storage)
     width = max(8, *(len(item.recipe) for item in summaries.values())) + 2
-    ordered = sorted(summaries.values(), key=lambda item: (item.recipe, STAGE_NAMES.index(item.stage), -item.score))
-    lines = [f"{'stage':<18}{'recipe':<{width}}{'of':<14}{'score':>7}{'epochs':>8}{'cost':>13}{'size':>11}{'trials':>8}  from"]
+    ordered = sorted(
+        summaries.values(), key=lambda item: (item.recipe, STAGE_NAMES.index(item.stage), -item.metrics.get("cmap", -1.0))
+    )
+    shown = [name for name in _SCORES if name in ("cmap", "cmap_pad5") or any(name in item.metrics for item in ordered)]
+    titles = "".join(f"{name:>{_SCORE_WIDTH}}" for name in shown)
+    lines = [f"{'stage':<18}{'recipe':<{width}}{'of':<14}{titles}{'epochs':>8}{'cost':>13}{'size':>11}{'trials':>8}  from"]
     marks = _leak_marks(storage, summaries)
     for item in ordered:
-        score = "-" if item.score != item.score else f"{item.score:.3f}{marks[item.stage_id]}"
+        scores = "".join(f"{_score(item, name, marks[item.stage_id]):>{_SCORE_WIDTH}}" for name in shown)
         lines.append(
-            f"{item.stage_id[:16]:<18}{item.recipe:<{width}}{item.stage:<14}{score:>7}{item.epochs:>8}"
+            f"{item.stage_id[:16]:<18}{item.recipe:<{width}}{item.stage:<14}{scores}{item.epochs:>8}"
             f"{format_duration(item.cost_s):>13}{bytes_text(item.num_bytes):>11}{uses.get(item.stage_id, 0):>8}  {_start(item)}"
         )
     total = bytes_text(total_bytes(summaries))
     cost = format_duration(sum(item.cost_s for item in summaries.values()))
-    lines.append(f"{len(summaries)} stages, {total}, {cost} of device time. Scores are cmap_pad5 in each stage's label space.")
-    shown = set(marks.values())
-    return [*lines, *(text for mark, text in _LEAK_MARKS.items() if mark in shown), *problems]
+    lines.append(
+        f"{len(summaries)} stages, {total}, {cost} of device time. Scores are in each stage's label space, ± the standard error where it "
+        "is known."
+    )
+    used = set(marks.values())
+    return [*lines, *(text for mark, text in _LEAK_MARKS.items() if mark in used), *problems]
+
+
+def _score(item: StageSummary, name: str, mark: str) -> str:
+    """A score of a stage with its standard error and the mark of a leak; a dash where it was not scored so."""
+    score = Score(item.metrics.get(name, math.nan), item.metrics.get(f"{name}{STANDARD_ERROR}"))
+    return str(score) if math.isnan(score.value) else f"{score}{mark}"
 
 
 def _leak_marks(storage: Storage, summaries: Mapping[str, StageSummary]) -> dict[str, str]:

@@ -16,13 +16,11 @@ from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pre
 from birdclef_core.stages.training import StageTask, train_stage
 from birdclef_core.store.stage_store import WEIGHTS, StageEntry, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
-from birdclef_core.store.summary import IMPORTED, SCORE
+from birdclef_core.store.summary import IMPORTED
 from sweeps.checkpoints.references import known_record, store_of, sweeps_in
 from sweeps.execution.recordings import FoundRecordings, RecordingFinder
+from sweeps.objective import STANDARD_ERROR
 from sweeps.schedule.records import SweepRecords
-
-STANDARD_ERROR = "_se"
-"""Ending of the name under which a score's standard error is recorded."""
 
 Say = Callable[[str], None]
 
@@ -50,14 +48,12 @@ class Replay:
         return self.recorded_sha256 == self.replayed_sha256
 
     @property
-    def difference(self) -> float:
-        """Difference of the scores that stages are compared by."""
-        return abs(self.recorded[SCORE] - self.replayed.get(SCORE, math.nan))
-
-    @property
-    def allowed(self) -> float:
-        """Standard error of the recorded score: other recordings of the same species would change it by about as much."""
-        return self.recorded.get(f"{SCORE}{STANDARD_ERROR}", 0.0)
+    def judged(self) -> list[str]:
+        """The scores that have a standard error: other recordings of the same species would change one by about as much."""
+        errors = {
+            name.removesuffix(STANDARD_ERROR): error for name, error in self.recorded.items() if name.endswith(STANDARD_ERROR)
+        }
+        return [name for name, error in errors.items() if math.isfinite(self.recorded.get(name, math.nan) + error)]
 
     @property
     def is_exact(self) -> bool:
@@ -65,7 +61,18 @@ class Replay:
 
     @property
     def agrees(self) -> bool:
-        return self.is_exact or self.difference <= self.allowed
+        """Whether nothing differs, or no judged score by more than its standard error."""
+        return self.is_exact or (bool(self.judged) and all(self.excess(name) <= 1 for name in self.judged))
+
+    def difference(self, name: str) -> float:
+        """Difference of a score; infinity where the replay does not have it."""
+        difference = abs(self.recorded[name] - self.replayed.get(name, math.nan))
+        return math.inf if math.isnan(difference) else difference
+
+    def excess(self, name: str) -> float:
+        """Difference of a score, in standard errors."""
+        difference, error = self.difference(name), self.recorded[f"{name}{STANDARD_ERROR}"]
+        return difference / error if error else math.inf if difference else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +102,7 @@ class PreparedReplay:
             if task.parent_id is not None:
                 own.publish_copy(whole_stage(self.store, task.parent_id))
             for epoch in train_stage(task, self.found.training_data(), own, device):
-                say(f"epoch {epoch.epoch}/{task.config.epochs}: {SCORE} {epoch.scores[SCORE]:.6f}")
+                say(f"epoch {epoch.epoch}/{task.config.epochs}: cmap {epoch.scores['cmap']:.6f}")
             again = own.open(task.stage_id)
             assert again is not None
             return Replay(
@@ -201,8 +208,13 @@ def replay_lines(result: Replay) -> list[str]:
         return [*lines, "The same: every score and every weight, to the bit."]
     expected = "" if result.changed else " Code, libraries and device are the same: a CPU is expected to give the same bits."
     verdict = "Agrees" if result.agrees else "DOES NOT AGREE"
+    weights = f"weights are {'the same' if result.same_weights else 'not the same'} to the bit"
+    if not result.judged:
+        return [*lines, f"{verdict}: no score has a standard error to judge by; {weights}.{expected}"]
+    most = max(result.judged, key=result.excess)
+    error = result.recorded[f"{most}{STANDARD_ERROR}"]
     return [
         *lines,
-        f"{verdict}: {SCORE} differs by {result.difference:.2g}, its standard error is {result.allowed:.2g}; weights are "
-        f"{'the same' if result.same_weights else 'not the same'} to the bit.{expected}",
+        f"{verdict}: of the scores with a standard error, {most} differs most for it: by {result.difference(most):.2g}, its standard "
+        f"error is {error:.2g}; {weights}.{expected}",
     ]

@@ -1,9 +1,10 @@
 """Trials that start from a stored stage (`--from-stage`): which recipes can, and which of their stages remain."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
-from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig
+from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, evolve, flatten
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
 from birdclef_core.store.leakage import RecordingsReader, find_leak
@@ -13,6 +14,7 @@ from sweeps.checkpoints.explain import differences
 from sweeps.checkpoints.lineage import trace, trained_stage
 from sweeps.checkpoints.references import resolve, store_of
 from sweeps.execution.recordings_list import RecordingsList
+from sweeps.search.names import MODEL, find_field
 from sweeps.search.space import Search
 
 SHOWN_FIELDS = 3
@@ -50,16 +52,36 @@ def start_after(search: Search, start: StageRecord) -> Search:
 
 
 def with_model_of(search: Search, start: StageRecord) -> Search:
-    """Return the search with only the recipes that have the stage's model. Raises InputError, with the differences, when none has."""
-    model = start.identity.get("model")
-    recipes = tuple(recipe for recipe in search.recipes if canonical(recipe.model) == model)
+    """Return the search with only the recipes that have the stage's model, or have it for some values of the model's parameters.
+
+    The model's parameters are no longer sampled. Raises InputError, with the differences, when no recipe has the model.
+    """
+    model = start.identity.get("model", {})
+    sampled = [key for key in search.space if find_field(key).group == MODEL]
+    recorded = {f"{MODEL}.{path}": value for path, value in flatten(model)}
+    settings = {key: recorded[key] for key in sampled if key in recorded}
+    alike = [(recipe, _with_model(recipe, settings)) for recipe in search.recipes]
+    recipes = tuple(changed for _, changed in alike if changed is not None and canonical(changed.model) == model)
     if not recipes:
-        others = "; ".join(f"{recipe.name}: {_why_other(recipe, start)}" for recipe in search.recipes)
+        others = "; ".join(f"{recipe.name}: {_why_other(changed or recipe, start)}" for recipe, changed in alike)
         raise InputError(
             f"A recipe must have the model of {_title(start)} to start from it, but none of search {search.name!r} has ({others}). "
             "Give the search, --budget and --set that it was trained with."
         )
-    return replace(search, recipes=recipes)
+    return replace(
+        search,
+        recipes=recipes,
+        space={key: parameter for key, parameter in search.space.items() if key not in sampled},
+        pools={group: size for group, size in search.pools.items() if group != MODEL},
+    )
+
+
+def _with_model(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe | None:
+    """The recipe with settings of its model; None when it cannot have them."""
+    try:
+        return replace(recipe, model=evolve(recipe.model, {key.partition(".")[2]: value for key, value in settings.items()}))
+    except InputError:
+        return None
 
 
 class StartLeak:

@@ -26,8 +26,8 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--set takes KEY=VALUE, but got {pair!r}.")
         try:
             settings[key] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            settings[key] = {"true": True, "false": False}.get(text.lower(), text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            settings[key] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     return settings
 
 

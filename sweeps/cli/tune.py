@@ -3,13 +3,13 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 
 from birdclef_core.errors import InputError
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
-from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, PruningName, SweepOptions
+from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, SweepOptions
 from sweeps.wording import REFERENCE
 
 _EPILOG = """examples:
@@ -120,12 +120,19 @@ def _tune_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="most bytes of decoded audio, such as 200G; recordings without room are decoded at each use (default: the free disk)",
     )
-    size = parser.add_argument_group("size")
+    size = parser.add_argument_group("what is searched, and how much")
+    size.add_argument(
+        "--objective",
+        metavar="SCORE",
+        help="what trials are compared by: a tracked score such as val/cmap, val/cmap_pad5, val/lrap or val_soundscapes/auroc, or a weighted "
+        "sum such as 0.5*val/cmap+0.5*val_soundscapes/auroc (default: what the search says, else macro AUROC on labelled soundscapes where "
+        "the data have some, else unpadded val/cmap)",
+    )
     size.add_argument(
         "--samples",
         type=int,
         metavar="N",
-        help="number of trials, of which each is trained (default 6 with the small budget, 32 with the full); with --extend, number of further trials",
+        help="number of trials (default 6 with the small budget, 32 with the full); with --extend, number of further trials",
     )
     size.add_argument(
         "--budget",
@@ -133,18 +140,13 @@ def _tune_parser() -> argparse.ArgumentParser:
         help="small: tiny spectrograms and short epochs, for CPUs; full: the recipes unchanged (default: full for a search file of "
         "your own, and with GPUs and --data; otherwise small)",
     )
-    size.add_argument(
-        "--pruning",
-        choices=get_args(PruningName),
-        help="halving: stop stages whose scores are low among those of their kind (the default); off: train every trial to its end",
-    )
     size.add_argument("--seed", type=int, help="random seed of the sampler (default 0)")
     size.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="set any configuration field, for all stages, one stage or the model: --set epochs=2 --set train_ce.clip_s=10 "
+        help="set any configuration field, for all stages, one stage or the model: --set epochs=2 --set train_ce.weight_decay=0 "
         "--set spectrogram.num_mels=64; a field that is set is not sampled (repeatable)",
     )
     size.add_argument(

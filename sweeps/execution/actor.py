@@ -15,6 +15,7 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.trial import run_trial
+from sweeps.objective import Objective
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import ChainBuilder
 
@@ -43,6 +44,7 @@ class TrialActor(tune.Trainable):
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._node = ray.get_runtime_context().get_node_id()[:6]
         self._chains = context.chains
+        self._objective = Objective.of(context.chains.search.objective)
         self._data = context.cache.build(context.dataset)
         self._notes: list[str] = []
         self._termination = Termination()
@@ -64,6 +66,7 @@ class TrialActor(tune.Trainable):
             stop=self._termination,
             hold=lambda stage_id: self._leases.hold(stage_id, holder),
             name=f"{sweep}/{trial}",
+            objective=self._objective,
         )
         return True
 

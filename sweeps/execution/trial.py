@@ -12,7 +12,9 @@ from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, ne
 from birdclef_core.stages.training import StageTask, TrainingData, environment, train_stage
 from birdclef_core.store.leases import Hold, alone
 from birdclef_core.store.stage_store import StageStore
-from sweeps.schedule.update import SCORE, SCORE_ERROR, TrialUpdate, UpdateKind, tracked_name
+from sweeps.objective import Objective, tracked
+from sweeps.schedule.pruning import middle_epochs
+from sweeps.schedule.update import TrialUpdate, UpdateKind
 from sweeps.search.chains import Chain
 
 
@@ -25,6 +27,7 @@ def run_trial(
     stop: Stop = never,
     hold: Hold = alone,
     name: str = "",
+    objective: Objective | None = None,
 ) -> Iterator[TrialUpdate]:
     """Take a chain to its end: published stages are reused, the others are trained, and an interrupted one continues.
 
@@ -32,26 +35,37 @@ def run_trial(
 
     `notes`: the list to which the store and the training add what the user should know, such as damaged entries or too little
     memory; it is emptied into the next update. `name`: `sweep/trial`, which the stages that it trains keep in their records.
+    `objective`: what the score of an update is; None: the default. Soundscapes that it needs are scored wherever scores are compared.
 
     A BirdclefError, such as a loss that is not finite, ends the trial with an update of kind `failed`. When `stop` gives a
     reason, StageInterrupted is raised after a checkpoint has been written. A stage is trained under a lease; when another sweep
     holds it or has taken it over, the trial ends with an update of kind `held`.
     """
+    objective = objective or Objective.of(None)
     first = _first_to_train(chain, store)
     for index, task in enumerate(chain[:first]):
-        yield _finish(_reused(task, index, store, name), chain, device, notes)
+        yield _finish(_reused(task, index, store, name, objective), chain, device, notes)
     for index, task in enumerate(chain[first:], start=first):
         with hold(task.stage_id) as lease:
             if lease is None:
                 yield _finish(_held(task, index), chain, device, notes)
                 return
             if store.open(task.stage_id) is not None:  # the lease's last holder has trained it
-                yield _finish(_reused(task, index, store, name), chain, device, notes)
+                yield _finish(_reused(task, index, store, name, objective), chain, device, notes)
                 continue
             try:
                 stops = any_of(stop, lease.reason_to_stop)
-                for epoch in train_stage(task, data, store, device, stop=stops, on_note=notes.append, trained_by=name):
-                    update = _trained(task, index, epoch)
+                for epoch in train_stage(
+                    task,
+                    data,
+                    store,
+                    device,
+                    stop=stops,
+                    on_note=notes.append,
+                    trained_by=name,
+                    soundscapes_at=middle_epochs(task.config) if objective.on_soundscapes else (),
+                ):
+                    update = _trained(task, index, epoch, objective)
                     update.cost_s = epoch.epoch_s
                     if update.stage_done:
                         lease.release()
@@ -77,10 +91,10 @@ def _first_to_train(chain: Chain, store: StageStore) -> int:
     return 0
 
 
-def _trained(task: StageTask, index: int, epoch: EpochMetrics) -> TrialUpdate:
+def _trained(task: StageTask, index: int, epoch: EpochMetrics, objective: Objective) -> TrialUpdate:
     space = task.config.label_space
-    metrics = {tracked_name(space, name): value for name, value in epoch.scores.items()}
-    metrics |= {
+    scores = tracked(space, epoch.scores)
+    metrics = scores | {
         "train/loss": epoch.train_loss,
         "train/learning_rate": epoch.learning_rate,
         "train/clips_per_s": epoch.clips_per_s,
@@ -90,8 +104,7 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics) -> TrialUpdate:
         "train/epoch_s": epoch.epoch_s,
         "train/memory_gib": epoch.memory_bytes / 2**30,
     }
-    update = _update("epoch", task, index, epoch=epoch.epoch, score=epoch.scores[SCORE], metrics=metrics)
-    update.error = epoch.scores.get(SCORE_ERROR, 0.0)
+    update = _update("epoch", task, index, epoch=epoch.epoch, score=objective.score(scores, space).value, metrics=metrics)
     if epoch.is_last:
         update.epochs = epoch.epoch  # an early stop is an end, too
     if epoch.waits_for_data and epoch.epoch == 1:
@@ -99,12 +112,11 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics) -> TrialUpdate:
     return update
 
 
-def _reused(task: StageTask, index: int, store: StageStore, name: str) -> TrialUpdate:
-    record = store.record(task.stage_id)
-    scores = record.metrics if record else {}
-    metrics = {tracked_name(task.config.label_space, name): value for name, value in scores.items()}
-    update = _update("reused", task, index, epoch=task.config.epochs, score=scores.get(SCORE, float("nan")), metrics=metrics)
-    update.error = scores.get(SCORE_ERROR, 0.0)
+def _reused(task: StageTask, index: int, store: StageStore, name: str, objective: Objective) -> TrialUpdate:
+    record, space = store.record(task.stage_id), task.config.label_space
+    metrics = tracked(space, record.metrics if record else {})
+    score = objective.score(metrics, space).value
+    update = _update("reused", task, index, epoch=task.config.epochs, score=score, metrics=metrics)
     if record is not None:
         # What an adopted stage has cost was charged to its trial under the id that it had then.
         is_own = bool(name) and record.trained_by == name and not record.adopted_from

@@ -11,8 +11,8 @@ from itertools import count
 from typing import Any
 
 from birdclef_core.stages.training import StageTask
-from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
-from sweeps.schedule.pruning import rung_at
+from sweeps.schedule.coordinator import Coordinator
+from sweeps.schedule.pruning import middle_epochs
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial
 from sweeps.schedule.update import TrialUpdate
@@ -164,7 +164,7 @@ class _Simulation:
         stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(trial.chain[index])
         done = self._store.unfinished.pop(stage_id, 0)
         goes_on = True
-        for until in [epoch for epoch in range(done + 1, epochs + 1) if rung_at(task.config, epoch, epochs)]:
+        for until in [*(epoch for epoch in middle_epochs(task.config) if epoch > done), epochs]:
             yield (until - done) * epoch_s
             self._result.worker_s += (until - done) * epoch_s
             self._result.epochs += until - done
@@ -190,7 +190,6 @@ class _Simulation:
             epoch=epoch,
             epochs=task.config.epochs,
             score=score,
-            metrics={OBJECTIVE: score},
             cost_s=cost_s if kind == "epoch" else self._epoch_s(task) * task.config.epochs,
             done=index == len(trial.chain) - 1 and epoch == task.config.epochs,
         )

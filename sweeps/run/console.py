@@ -1,5 +1,6 @@
 """What the terminal shows while a sweep runs: a live table, or one line an update where the output is no terminal."""
 
+import math
 import time
 
 from rich.console import Console
@@ -7,6 +8,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from sweeps.objective import Objective, Score, tracked_name
+from sweeps.run.ranking import score_of
 from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial, TrialBook
@@ -17,16 +20,14 @@ from sweeps.wording import format_duration
 class SweepConsole(Observer):
     """Shows trials as they run. Use it as a context manager around the sweep."""
 
-    def __init__(self, console: Console, book: TrialBook, samples: int) -> None:
-        """`samples`: how many trials the sweep is to have in all."""
-        self._console, self._book, self._samples = console, book, samples
+    def __init__(self, console: Console, book: TrialBook, samples: int, objective: Objective) -> None:
+        """`samples`: how many trials the sweep is to have in all. `objective`: what they are compared by."""
+        self._console, self._book, self._samples, self._objective = console, book, samples, objective
         self._live: Live | None = None
         self._rows: dict[str, tuple[Trial, TrialUpdate | None]] = {}
         self._started = time.monotonic()
         self._epochs, self._epochs_s = 0, 0.0
         """How many epochs were trained so far, and their device seconds."""
-        self._refused = 0
-        """How many draws were left out."""
         self._started_trials, self._their_epochs = 0, 0
         """How many trials were started, and how many epochs their chains have."""
 
@@ -46,12 +47,6 @@ class SweepConsole(Observer):
         if self._live is not None:
             self._live.stop()
 
-    def draw_refused(self, reason: str) -> None:
-        self._refused += 1
-        if self._refused == 1:
-            line = f"A draw is left out, because its values break a rule together: {reason} Others like it are left out silently."
-            self._console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
-
     def trial_started(self, trial: Trial) -> None:
         self._rows[trial.record.trial] = (trial, None)
         self._started_trials, self._their_epochs = self._started_trials + 1, self._their_epochs + trial.num_epochs
@@ -67,7 +62,10 @@ class SweepConsole(Observer):
             loss = f"loss {update.metrics['train/loss']:.3f}  " if "train/loss" in update.metrics else ""
             what = "reused" if update.kind != "epoch" else f"epoch {update.epoch}/{update.epochs}"
             place = f"{update.device} on {update.node}"
-            self._say(trial.record, f"{update.stage} {what}  score {update.score:.3f}  {loss}{place}  {self._left()}")
+            self._say(
+                trial.record,
+                f"{update.stage} {what}  score {_score(trial, update, self._objective)}  {loss}{place}  {self._left()}",
+            )
 
     def stage_recovered(self, trial: Trial, update: TrialUpdate) -> None:
         self.updated(trial, update)
@@ -79,7 +77,7 @@ class SweepConsole(Observer):
 
     def trial_ended(self, trial: Trial) -> None:
         record = trial.record
-        score = f" with {record.score:.3f}" if record.score is not None else ""
+        score = f" with {score_of(record, self._objective)}" if record.score is not None else ""
         reason = f": {record.reason}" if record.reason else ""
         self._say(record, f"{record.status}{score}{reason}", above_table=bool(reason))
 
@@ -93,7 +91,7 @@ class SweepConsole(Observer):
         """The longest time that the sweep may still take, from the mean epoch so far. Reuse and pruning make it shorter."""
         if not self._epochs:
             return ""
-        undrawn = self._samples - len(self._book.records) - self._book.num_drawn
+        undrawn = self._samples - len(self._book.records)
         open_epochs = undrawn * self._their_epochs / self._started_trials
         open_epochs += sum(trial.num_epochs - trial.record.epochs_done for trial in self._book.open_trials)
         running = max(1, self._book.num_running)
@@ -106,22 +104,31 @@ class SweepConsole(Observer):
         for name in ("trial", "recipe", "status", "stage", "epoch", "score", "device"):
             table.add_column(name, justify="right" if name in ("epoch", "score") else "left")
         for trial, update in list(self._rows.values())[-20:]:
-            table.add_row(*(escape(cell) for cell in _cells(trial.record, update)))
+            table.add_row(*(escape(cell) for cell in _cells(trial, update, self._objective)))
         return table
 
 
-def _cells(record: TrialRecord, update: TrialUpdate | None) -> tuple[str, ...]:
+def _score(trial: Trial, update: TrialUpdate, objective: Objective) -> str:
+    """The objective at an update, with its standard error at the end of a stage; cmAP at an epoch that was not scored for it."""
+    label_space = trial.chain[update.stage_index].config.label_space
+    if math.isnan(update.score):
+        name = tracked_name(label_space, "cmap")
+        return f"{name} {Score(update.metrics.get(name, math.nan))}"
+    return str(Score(update.score, objective.score(update.metrics, label_space).error))
+
+
+def _cells(trial: Trial, update: TrialUpdate | None, objective: Objective) -> tuple[str, ...]:
+    record = trial.record
     if update is None:
         return record.trial, record.recipe, record.status, "", "", "", ""
     stage = f"{update.stage} (reused)" if update.kind == "reused" else update.stage
-    score = record.score if record.score is not None else update.score
     return (
         record.trial,
         record.recipe,
         record.status,
         stage,
         f"{update.epoch}/{update.epochs}",
-        f"{score:.3f}",
+        _score(trial, update, objective),
         f"{update.device} on {update.node}",
     )
 

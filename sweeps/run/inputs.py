@@ -3,16 +3,22 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from birdclef_core.code_version import code_version
 from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.targets import validation_truth
 from birdclef_core.errors import InputError
+from birdclef_core.evaluation.metrics import summarise
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
+from birdclef_core.taxonomy import SOUNDSCAPES
 from sweeps.checkpoints.start_stage import StartLeak, describe_start
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.recordings import load_recordings
 from sweeps.execution.recordings_list import RecordingsList
+from sweeps.objective import DEFAULT, DEFAULT_ON_SOUNDSCAPES, METRICS, Objective
 from sweeps.options import SweepOptions
 from sweeps.run.request import SweepRequest
 from sweeps.search.chains import ChainBuilder
@@ -34,6 +40,49 @@ def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -
     for finding in dataset.findings:
         say(f"  {finding.describe()}")
     return dataset
+
+
+def choose_objective(asked: str | None, dataset: Dataset, say: Callable[[str], None]) -> str:
+    """Return the objective by which trials are compared, and tell the user which it is.
+
+    Where none is asked for: macro AUROC on labelled soundscapes if that is defined, else unpadded cmAP. Raises InputError for a
+    score that the data do not have.
+    """
+    known = _defined(dataset)
+    default = DEFAULT_ON_SOUNDSCAPES if DEFAULT_ON_SOUNDSCAPES in known else DEFAULT
+    objective = Objective.of(asked or default)
+    if missing := [name for name in objective.names if name not in known]:
+        why = (
+            "has no labelled soundscapes of target species"
+            if objective.on_soundscapes and not any(name.startswith(f"val_{SOUNDSCAPES}") for name in known)
+            else "has too few labels for it"
+        )
+        raise InputError(
+            f"The data must have what trials are compared by, but for {missing[0]} {dataset.root} {why}. Scores that it has: "
+            f"{', '.join(known)}."
+        )
+    chosen = "" if asked else f" (the default {'with' if default != DEFAULT else 'without'} labelled soundscapes)"
+    say(f"Objective: trials are compared by {objective}{chosen}.")
+    return str(objective)
+
+
+def _defined(dataset: Dataset) -> list[str]:
+    """Return the names of the scores that the data define: AUROC, for one, needs recordings with a species and others without."""
+    truths = {
+        "val/": validation_truth(dataset, dataset.target_species)[1],
+        "val_all/": validation_truth(dataset, dataset.all_species)[1],
+    }
+    if dataset.soundscapes is not None:
+        truths[f"val_{SOUNDSCAPES}"] = dataset.soundscapes.truth(dataset.target_species)
+    scores = {
+        f"{prefix}{name}": value
+        for prefix, truth_RC in truths.items()
+        if truth_RC.any()
+        for name, value in summarise(truth_RC, np.zeros(truth_RC.shape)).items()
+    }
+    return [
+        f"{prefix}{metric}" for prefix in truths for metric in METRICS if np.isfinite(scores.get(f"{prefix}{metric}", np.nan))
+    ]
 
 
 def check_leak(request: SweepRequest, recordings: RecordingsList, say: Callable[[str], None]) -> Leak | None:
@@ -64,8 +113,7 @@ def make_chain_builder(
     Raises InputError when a continued sweep would have other first weights than before, or when the start stage is damaged.
     """
     start = request.start
-    encoders = sorted({recipe.model.encoder for recipe in search.recipes})
-    pretrained = {encoder: RANDOM if start else _first_weights(request, encoder) for encoder in encoders}
+    pretrained = {encoder: RANDOM if start else _first_weights(request, encoder) for encoder in search.encoders()}
     for line in dict.fromkeys(weights.found for weights in pretrained.values() if not start):
         say(f"Encoders: {line}")
     if start:

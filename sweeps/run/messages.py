@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from sweeps.execution.cluster import Slots
-from sweeps.run.ranking import best_by_end
+from sweeps.run.ranking import best_by_end, score_of
 from sweeps.run.results import SweepResult
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.events import DeliveryStatus
@@ -47,28 +47,22 @@ def incomparable_line(incomparable: int, known: int) -> str:
 def outcome_lines(result: SweepResult, samples: int, folder: Path) -> list[str]:
     """The best trial and where everything is. `samples`: how many trials the sweep was to have; `folder`: of its result."""
     lines = []
-    if ends := best_by_end(result.trials):
+    if ends := best_by_end(result.trials, result.objective):
         lines.append(ends)
     missing = samples - len(result.trials)
     if missing > 0 and not result.interrupted:
-        lines.append(
-            f"{counted(missing, 'trial')} fewer than requested: every point of the search space has been tried or needs a stage that stopped."
-        )
+        lines.append(f"{counted(missing, 'trial')} fewer than requested: every point of the search space has been tried.")
     if best := result.best:
         leaked = f", {result.leaks[best.trial].sentence}" if best.trial in result.leaks else ""
-        cmap, chance = (best.metrics.get(f"val/{name}", math.nan) for name in ("cmap", "cmap_chance"))
+        space = "val" if result.objective.label_space == "target" else "val_all"
+        cmap, padded, chance = (best.metrics.get(f"{space}/{name}", math.nan) for name in ("cmap", "cmap_pad5", "cmap_chance"))
         lines += [
-            f"Best: {best.trial} ({best.recipe}), val/cmap_pad5 {best.score:.3f}{leaked}.",
-            f"Its unpadded val/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}).",
+            f"Best: {best.trial} ({best.recipe}), {result.objective} {score_of(best, result.objective)}{leaked}.",
+            f"Its unpadded {space}/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}); padded (cmap_pad5) it is {padded:.3f}.",
             f"Best checkpoint: {result.best_checkpoint}",
             f"All stages as a picture: {folder / 'tree.html'}",
         ]
     return lines
-
-
-def left_out_line(left_out: int) -> str:
-    """How many draws became no trial."""
-    return f"{counted(left_out, 'draw')} became no trial, because a stage of the chain had failed or been stopped."
 
 
 def failure_text(result: SweepResult, log: Path) -> str:

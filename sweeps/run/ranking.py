@@ -1,5 +1,6 @@
 """The trials of a sweep from the best to the worst: as a table for the terminal and in Markdown."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from birdclef_core.store.leakage import Leak
+from sweeps.objective import Objective, Score
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import format_duration
 
@@ -27,16 +29,36 @@ def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
     return finished + [record for record in trials if record.score is None]
 
 
-def ranked_rows(trials: list[TrialRecord], leaks: Leaks) -> tuple[list[str], list[list[str]]]:
+def ranked_rows(trials: list[TrialRecord], objective: Objective, leaks: Leaks) -> tuple[list[str], list[list[str]]]:
     """Column names and rows of the ranked table, for the terminal and for Markdown. Leaked scores have the stars of `leak_lines`."""
-    columns = ["trial", "recipe", "status", "cmap_pad5", "cmap", "lrap", "spent", "saved"]
+    beside = scores_beside(objective)
+    columns = ["trial", "recipe", "status", "objective", *(name.removeprefix("val/") for name in beside), "spent", "saved"]
     rows, stars = [], _stars(leaks)
     for record in ranking(trials):
         mark = stars[leaks[record.trial]] if record.trial in leaks else ""
-        scores = [f"{record.metrics[f'val/{name}']:.3f}{mark}" if record.score is not None else "" for name in columns[3:6]]
+        finished = record.metrics if record.score is not None else {}
+        scores = [score_of(record, objective), *(Score(finished.get(name, math.nan)) for name in beside)]
+        cells = ["" if math.isnan(score.value) else f"{score}{mark}" for score in scores]
         costs = [format_duration(record.cost_s), format_duration(record.saved_s)]
-        rows.append([record.trial, record.recipe, record.status, *scores, *costs])
+        rows.append([record.trial, record.recipe, record.status, *cells, *costs])
     return columns, rows
+
+
+def score_of(record: TrialRecord, objective: Objective) -> Score:
+    """The objective of a trial with its standard error; NaN where it has not finished."""
+    return Score(math.nan if record.score is None else record.score, objective.score(record.metrics).error)
+
+
+def scores_beside(objective: Objective) -> list[str]:
+    """Tracked names of the scores that are shown beside the objective: its parts, and cmAP without and with padding."""
+    space = "val" if objective.label_space == "target" else "val_all"
+    shown = [*objective.names, f"{space}/cmap", f"{space}/cmap_pad5"]
+    return [name for name in dict.fromkeys(shown) if name != str(objective)]
+
+
+def objective_line(objective: Objective) -> str:
+    """What the column `objective` is."""
+    return f"Objective: {objective}, with its standard error where that is known."
 
 
 def leak_lines(leaks: Leaks) -> list[str]:
@@ -48,7 +70,7 @@ def _stars(leaks: Leaks) -> dict[Leak, str]:
     return {leak: "*" * (number + 1) for number, leak in enumerate(dict.fromkeys(leaks.values()))}
 
 
-def best_by_end(trials: list[TrialRecord]) -> str:
+def best_by_end(trials: list[TrialRecord], objective: Objective) -> str:
     """A sentence with the best trial for each last stage; empty when all chains end with the same stage."""
     best: dict[str, TrialRecord] = {}
     for record in ranking(trials):
@@ -57,14 +79,17 @@ def best_by_end(trials: list[TrialRecord]) -> str:
     if len(best) < 2:
         return ""
     counts = Counter(record.stages[-1] for record in trials if record.score is not None)
-    ends = "; ".join(f"{counts[end]} with {end}, best {item.trial} ({item.score:.3f})" for end, item in best.items())
+    ends = "; ".join(f"{counts[end]} with {end}, best {item.trial} ({score_of(item, objective)})" for end, item in best.items())
     return f"Trials end with different stages: {ends}."
 
 
-def ranked_table(trials: list[TrialRecord], leaks: Leaks = NO_LEAKS) -> Table:
-    """The ranked table for the terminal."""
-    columns, rows = ranked_rows(trials, leaks)
-    table = Table(title="\nTrials, best first", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+def ranked_table(trials: list[TrialRecord], objective: Objective, leaks: Leaks = NO_LEAKS) -> Table:
+    """The ranked table for the terminal, as wide as its cells are."""
+    columns, rows = ranked_rows(trials, objective, leaks)
+    title = f"\nTrials, best first by {objective}"
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+    table.width = sum(widths) + len(widths) - 1
     for name in columns:
         table.add_column(name, justify="left" if name in ("trial", "recipe", "status") else "right", no_wrap=True)
     for row in rows:
@@ -72,13 +97,13 @@ def ranked_table(trials: list[TrialRecord], leaks: Leaks = NO_LEAKS) -> Table:
     return table
 
 
-def ranked_markdown(trials: list[TrialRecord], leaks: Leaks = NO_LEAKS) -> str:
-    """The ranked table in Markdown, with the reason of each trial that has one, and the leaks below it."""
-    columns, rows = ranked_rows(trials, leaks)
+def ranked_markdown(trials: list[TrialRecord], objective: Objective, leaks: Leaks = NO_LEAKS) -> str:
+    """The ranked table in Markdown, with the reason of each trial that has one; below it the objective and the leaks."""
+    columns, rows = ranked_rows(trials, objective, leaks)
     reasons = [record.reason for record in ranking(trials)]
     table = ([*columns, "reason"], ["---"] * (len(columns) + 1), *([*row, why] for row, why in zip(rows, reasons, strict=True)))
     lines = ["| " + " | ".join(_escaped(cell) for cell in cells) + " |" for cells in table]
-    return "\n".join([*lines, *(f"\n{_escaped(line)}" for line in leak_lines(leaks))])
+    return "\n".join([*lines, *(f"\n{_escaped(line)}" for line in (objective_line(objective), *leak_lines(leaks)))])
 
 
 def _escaped(text: str) -> str:

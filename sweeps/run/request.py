@@ -18,11 +18,15 @@ from sweeps.checkpoints.start_stage import find_start, start_after, with_model_o
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
 from sweeps.schedule.records import VERSION, State, SweepPart, SweepRecord, SweepRecords, TrialRecord
-from sweeps.search.checks import check_pools, check_search, check_small_recipes
-from sweeps.search.space import Search, load_search, override
+from sweeps.search.checks import check_file, check_search, check_small_recipes
+from sweeps.search.parameters import Parameter
+from sweeps.search.search_files import load_search, override
+from sweeps.search.space import Search
 
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
 """Number of trials where none is given, by budget."""
+OBJECTIVE_BEFORE = "val/cmap_pad5"
+"""Objective of a sweep whose record says none, because it began before there was a choice."""
 ENDED: tuple[State, ...] = ("finished", "failed")
 """States in which a sweep can be extended."""
 
@@ -70,8 +74,8 @@ class SweepRequest:
         """Return the number of trials that the sweep is to have in all."""
         return self.options.samples or DEFAULT_SAMPLES[budget]
 
-    def check_search(self) -> None:
-        """Raise InputError for a wrong search or setting, before anything is written."""
+    def check_search(self) -> Search:
+        """Return the search if it is right. Raises InputError for a wrong search or setting, before anything is written."""
         try:
             search = self.search(self.budget(has_gpus=True))
         except InputError:
@@ -79,6 +83,7 @@ class SweepRequest:
                 raise
             search = self.search(self.budget(has_gpus=False))
         _check_kept_whole(search)
+        return search
 
     def budget(self, *, has_gpus: bool) -> str:
         """Return the user's budget; without one, full for a search file of the user's own, and where there are GPUs and data."""
@@ -89,11 +94,11 @@ class SweepRequest:
         """Return the search that trials are drawn from. Raises InputError for a wrong search or setting."""
         start = self.start
         if not self.reads_search:
-            search = override(self.parts[-1].search, self.settings)
+            search = self._with_objective(override(self.parts[-1].search, self.settings))
             search = with_model_of(search, start) if start else search
         else:
-            search = load_search(self.options.search)
-            check_pools(search)
+            search = self._with_objective(load_search(self.options.search))
+            check_file(search)
             if budget == "small":
                 full = search
                 search = replace(search.with_small_space(), recipes=tuple(small_budget(recipe) for recipe in search.recipes))
@@ -104,6 +109,22 @@ class SweepRequest:
             check_search(search)
         return search
 
+    def _with_objective(self, search: Search) -> Search:
+        """Return the search with the objective that the options or an earlier part say, or else its own.
+
+        Raises InputError for another objective than the trials of a sweep were compared by.
+        """
+        asked = self.options.objective or search.objective
+        if self.parts:
+            own = self.parts[-1].search.objective or OBJECTIVE_BEFORE
+            if asked not in (None, own):
+                raise InputError(
+                    f"All trials of a sweep are compared by the same objective, and {self.name} has {own}, but got {asked}. Start a new "
+                    "sweep for another objective: it reuses every stage that is trained."
+                )
+            asked = own
+        return replace(search, objective=asked)
+
     @cached_property
     def start(self) -> StageRecord | None:
         """The start stage; None when trials start from the encoders' first weights. Raises InputError as `find_start` does."""
@@ -113,10 +134,10 @@ class SweepRequest:
         """Return the names of the first weights that the sweep has used, by encoder."""
         return {encoder: weights for part in self.parts for encoder, weights in part.pretrained.items()}
 
-    def space(self, search: Search) -> list[str]:
-        """Return the names of all parameters in which trials of any part differ."""
-        before = [key for part in self.parts for key in part.search.space]
-        return list(dict.fromkeys([*before, *search.space]))
+    def space(self, search: Search) -> dict[str, Parameter]:
+        """Return all parameters in which trials of any part differ."""
+        spaces = [*(part.search.space for part in self.parts), search.space]
+        return {key: parameter for space in spaces for key, parameter in space.items()}
 
     def check_data(self, fingerprint: str) -> None:
         """Raise InputError when a sweep would go on with other recordings than it began with."""
@@ -186,8 +207,8 @@ def _check_kept_whole(search: Search) -> None:
         again = None
     if again != search:
         raise InputError(
-            f"The values of every Choice of search {search.name!r} must be text, numbers, true, false or none, because a sweep is resumed "
-            "from its record."
+            f"Search {search.name!r} must come back from the sweep's record as it is, because a sweep is resumed from it, but does not: "
+            "the values in its recipes must be text, numbers, true, false or None."
         )
 
 
@@ -233,10 +254,10 @@ def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRe
     before = record.options
     if record.state not in ENDED:
         was = "is running, or was killed" if record.state == "running" else f"was {record.state}"
-        num_open, begun = sum(not trial.ended for trial in known), len(known)
+        num_open, drawn = sum(not trial.ended for trial in known), len(known)
         raise InputError(
-            f"A sweep must have ended before it is extended, but {name} {was}: {num_open} of its {begun} trials have not ended, and "
-            f"{(before.samples or begun) - begun} have not begun. Finish it first: --resume {name}"
+            f"A sweep must have ended before it is extended, but {name} {was}: {num_open} of its {drawn} trials have not ended, and "
+            f"{(before.samples or drawn) - drawn} have not been drawn. Finish it first: --resume {name}"
         )
     more = given.get("samples")
     if more is None or more < 1:

@@ -7,6 +7,7 @@ from pathlib import Path
 from birdclef_core.json_files import to_json
 from birdclef_core.store.leakage import NO_LEAK, Leak
 from birdclef_core.store.stage_store import StageStore
+from sweeps.objective import Objective
 from sweeps.run.ranking import leak_lines, ranked_markdown, ranking
 from sweeps.run.tree_picture import MAX_TRIALS, tree_page
 from sweeps.schedule.records import SweepRecord, TrialRecord
@@ -24,6 +25,8 @@ class SweepResult:
 
     name: str
     trials: list[TrialRecord]
+    objective: Objective
+    """What the trials are compared by."""
     best: TrialRecord | None
     """The finished trial with the best score; None when no trial has finished."""
     best_checkpoint: str | None
@@ -41,6 +44,7 @@ def sweep_result(sweep: SweepRecord, trials: Sequence[TrialRecord], store: Stage
     return SweepResult(
         name=sweep.name,
         trials=list(trials),
+        objective=Objective.of(sweep.parts[-1].search.objective),
         best=best,
         best_checkpoint=checkpoint,
         interrupted=interrupted,
@@ -63,7 +67,8 @@ def write_result(folder: Path, result: SweepResult, store: StageStore) -> None:
     """Write `ranking.md`, `trials.json` and `tree.html` into a folder."""
     folder.mkdir(exist_ok=True)
     ranked = ranking(result.trials)
-    (folder / "ranking.md").write_text(ranked_markdown(result.trials, result.leaks) + "\n")
+    (folder / "ranking.md").write_text(ranked_markdown(result.trials, result.objective, result.leaks) + "\n")
     (folder / "trials.json").write_text(to_json(ranked, indent=1))
     summaries = store.summaries({stage_id for record in ranked[:MAX_TRIALS] for stage_id in record.reached_ids()})
-    (folder / "tree.html").write_text(tree_page(result.trials, summaries, "; ".join([result.name, *leak_lines(result.leaks)])))
+    title = "; ".join([result.name, *leak_lines(result.leaks)])
+    (folder / "tree.html").write_text(tree_page(result.trials, summaries, result.objective, title))

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from sweeps.execution.cluster import Slots, connect, make_slots, ray_log
 from sweeps.execution.recordings import audio_cache
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
+from sweeps.objective import Objective
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import Plan
@@ -35,19 +36,18 @@ from sweeps.plan.planner import PlanFigures, Planner, against_actual, load_plan,
 from sweeps.plan.text import plan_lines
 from sweeps.run import messages
 from sweeps.run.console import SweepConsole
-from sweeps.run.inputs import check_leak, load_data, make_chain_builder
+from sweeps.run.inputs import check_leak, choose_objective, load_data, make_chain_builder
 from sweeps.run.ranking import early_endings, leak_lines, ranked_markdown, ranked_table
 from sweeps.run.request import SweepRequest, extend_request, new_request, plan_request, resume_request
 from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator, Observer
-from sweeps.schedule.pruning import make_pruning
 from sweeps.schedule.records import State, SweepRecord
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.connect import check_state, make_tracker
-from sweeps.tracking.events import SweepFinished, SweepStarted, Tracker
+from sweeps.tracking.events import OBJECTIVE_TAG, SweepFinished, SweepStarted, Tracker
 from sweeps.tracking.observer import TrackingObserver, leak_tags
 
 MAX_WORKER_LOSSES = 3
@@ -153,8 +153,9 @@ class _Driver:
         Raises InputError for a wrong search, recordings that cannot be used, or a storage that cannot be written to.
         """
         request = self.request
-        request.check_search()
+        asked = request.check_search().objective
         dataset = load_data(self.options, self.local_dir, self._say)
+        objective = choose_objective(asked, dataset, self._say)
         fingerprint = self.cache.data_fingerprint(dataset)
         request.check_data(fingerprint)
         recordings = RecordingsList(self.store.storage, dataset, fingerprint)
@@ -164,7 +165,8 @@ class _Driver:
         with self._lease(only_driver), ray_log(folder / "ray.log"), connect(self.options.address):
             slots = make_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = request.budget(has_gpus=bool(slots.gpus_per_trial))
-            chains = make_chain_builder(request, request.search(budget), dataset, self.cache, self._say)
+            search = replace(request.search(budget), objective=objective)
+            chains = make_chain_builder(request, search, dataset, self.cache, self._say)
             yield _Inputs(
                 dataset=dataset,
                 chains=chains,
@@ -204,12 +206,7 @@ class _Driver:
 
     def _planner(self, inputs: _Inputs) -> Planner:
         return Planner(
-            chains=inputs.chains,
-            dataset=inputs.dataset,
-            store=self.store,
-            slots=inputs.slots,
-            pruning=self.options.pruning,
-            known=self.request.known,
+            chains=inputs.chains, dataset=inputs.dataset, store=self.store, slots=inputs.slots, known=self.request.known
         )
 
     def _keep_plan(self, inputs: _Inputs) -> PlanFigures:
@@ -252,23 +249,20 @@ class _Driver:
         chains, slots, samples = inputs.chains, inputs.slots, inputs.samples
         book = TrialBook(self.records, DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name))
         store_budget = self._store_budget(book, chains, slots)
+        objective = Objective.of(chains.search.objective)
         tags = {
             "birdclef.sweep": self.name,
+            OBJECTIVE_TAG: str(objective),
             "birdclef.data": inputs.dataset.fingerprint[:16],
             "birdclef.code": chains.code_version,
             **leak_tags(inputs.leak),
         }
-        tracking = TrackingObserver(tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags)
-        with SweepConsole(self.console, book, samples) as terminal:
+        tracking = TrackingObserver(
+            tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags, objective=objective
+        )
+        with SweepConsole(self.console, book, samples, objective) as terminal:
             observers: list[Observer] = [tracking, terminal, *([store_budget] if store_budget else [])]
-            coordinator = Coordinator(
-                chains,
-                book,
-                samples=samples,
-                max_running=slots.max_concurrent,
-                observers=observers,
-                pruning=make_pruning(self.options.pruning),
-            )
+            coordinator = Coordinator(chains, book, samples=samples, max_running=slots.max_concurrent, observers=observers)
             if store_budget:
                 store_budget.begin()
             if coordinator.incomparable:
@@ -341,13 +335,15 @@ class _Driver:
         self.request.end(record, state, trials=len(trials))
         folder = self.local_dir / RESULT_FOLDER
         write_result(folder, result, self.store)
-        tracker.log(SweepFinished(status=state, table_markdown=ranked_markdown(trials, result.leaks), artifacts=folder.name))
-        self.console.print(ranked_table(trials, result.leaks))
+        tracker.log(
+            SweepFinished(
+                status=state, table_markdown=ranked_markdown(trials, result.objective, result.leaks), artifacts=folder.name
+            )
+        )
+        self.console.print(ranked_table(trials, result.objective, result.leaks), soft_wrap=True)
         self._say(*leak_lines(result.leaks), style=WARNING)
         if endings := early_endings(trials):
             self._say("Trials that did not finish, and why:", *endings)
-        if coordinator.left_out:
-            self._say(messages.left_out_line(coordinator.left_out))
         self._say(*messages.outcome_lines(result, coordinator.samples, folder))
         if interrupted:
             flag = "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
@@ -367,7 +363,8 @@ class _Driver:
         recipes = ", ".join(recipe.name for recipe in inputs.chains.search.recipes)
         data = self.options.data or "synthetic demo set"
         leaked = f" Scores are **{inputs.leak.sentence}**." if inputs.leak and inputs.leak.mark else ""
-        return f"Sweep **{self.name}**: {inputs.samples} trials over {recipes}. Data: {data}.{leaked}"
+        objective = inputs.chains.search.objective
+        return f"Sweep **{self.name}**: {inputs.samples} trials over {recipes}. Data: {data}. Objective: {objective}.{leaked}"
 
     def _say(self, *lines: str, style: str | None = None) -> None:
         # Not as markup: paths and reasons may have brackets.

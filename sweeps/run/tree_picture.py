@@ -13,7 +13,8 @@ from birdclef_core.config import STAGE_NAMES
 from birdclef_core.html.page import render
 from birdclef_core.html.svg import box, drawing, path, text
 from birdclef_core.html.table import Column, Table
-from birdclef_core.store.summary import SCORE, StageSummary
+from birdclef_core.store.summary import StageSummary
+from sweeps.objective import Objective, Score
 from sweeps.run.ranking import ranking
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import format_duration
@@ -24,7 +25,7 @@ ROOT_CHARACTERS = 22
 GAP_X = 34.0
 GAP_Y = 5.0
 HEADER = 22.0
-ROW_HEIGHT, SMALL_ROW_HEIGHT = 42.0, 25.0
+ROW_HEIGHT, SMALL_ROW_HEIGHT = 57.0, 25.0
 MAX_TALL_ROWS = 60
 """Rows are lower when there are more."""
 MAX_TRIALS = 200
@@ -39,7 +40,8 @@ class TreeStage:
 
     stage_id: str
     stage: str
-    score: float
+    score: Score
+    """The objective, for the stage's own label space."""
     cost_s: float | None
     """Device seconds; None when no record has them any more."""
     is_stored: bool
@@ -63,7 +65,7 @@ class TreeRoot:
     """The first stages, by stage id."""
 
 
-def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummary]) -> list[TreeRoot]:
+def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummary], objective: Objective) -> list[TreeRoot]:
     """Return the tree of each recipe, from the records of its trials and the store's summaries of their stages."""
     roots: dict[str, TreeRoot] = {}
     records = list(trials)
@@ -85,7 +87,7 @@ def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummar
                 children[stage_id] = TreeStage(
                     stage_id=stage_id,
                     stage=stage,
-                    score=scores.get(stage_id, summary.score if summary else math.nan),
+                    score=_score_of(summary, objective, scores.get(stage_id)),
                     cost_s=summary.cost_s if summary else spent_s.get(stage_id),
                     is_stored=summary is not None,
                     trained_here=stage_id in spent_s,
@@ -93,6 +95,12 @@ def grow_tree(trials: Iterable[TrialRecord], summaries: Mapping[str, StageSummar
             children[stage_id].trials.append(record)
             children = children[stage_id].children
     return list(roots.values())
+
+
+def _score_of(summary: StageSummary | None, objective: Objective, known: float | None) -> Score:
+    """The score that a trial's record has of a stage, else that of the store, which alone has the standard error."""
+    stored = objective.of_record(summary.metrics, summary.label_space_name) if summary else Score(math.nan)
+    return stored if known is None else Score(known, stored.error)
 
 
 def _ids(record: TrialRecord) -> dict[str, str]:
@@ -106,15 +114,16 @@ def _start(record: TrialRecord, summaries: Mapping[str, StageSummary]) -> str:
     return f"stage {first.parent_id[:12]}" if first.parent_id else f"{first.start} weights"
 
 
-def tree_page(trials: Sequence[TrialRecord], summaries: Mapping[str, StageSummary], name: str) -> str:
+def tree_page(trials: Sequence[TrialRecord], summaries: Mapping[str, StageSummary], objective: Objective, name: str) -> str:
     """Return a self-contained HTML page with the picture and a table of the stages, for the sweep `name`."""
     shown = ranking(list(trials))[:MAX_TRIALS]
     best = next((record for record in shown if record.score is not None), None)
-    roots = grow_tree(shown, summaries)
+    roots = grow_tree(shown, summaries, objective)
     return render(
         "tree",
         name=name,
-        score=SCORE,
+        objective=str(objective),
+        objective_all=objective.named_in("all"),
         num_shown=len(shown),
         num_trials=len(trials),
         picture=tree_svg(roots, best),
@@ -129,7 +138,7 @@ def _table(roots: Sequence[TreeRoot]) -> Table:
         Column("stage", [node.stage for _, node in nodes]),
         Column("id", [node.stage_id[:16] for _, node in nodes]),
         Column("recipe", [root.recipe for root, _ in nodes]),
-        Column(SCORE, [_score(node) for _, node in nodes]),
+        Column("objective", [str(node.score) for _, node in nodes]),
         Column("device time", [node.cost_s for _, node in nodes], is_number=True, shown=format_duration),
         Column("from", [_where(node) for _, node in nodes]),
         Column("needed by", [_who(node) for _, node in nodes]),
@@ -187,7 +196,7 @@ class _Drawing:
         y = sum(middles) / len(middles) if middles else self._take_row()
         x, width = self._x(node), self._step - GAP_X
         height = self._row - GAP_Y
-        lines = _lines(node) if self._row == ROW_HEIGHT else (f"{_score(node)} {_who(node).partition(',')[0]}",)
+        lines = _lines(node) if self._row == ROW_HEIGHT else (f"{node.score} {_who(node).partition(',')[0]}",)
         self._parts.append(box(x, y - height / 2, width, height, fill=self._fill(node), lines=lines, tip=_tip(node)))
         self._links(x + width, y, node.children, middles)
         return y
@@ -238,12 +247,8 @@ def _wrapped(line: str) -> list[str]:
 
 
 def _lines(node: TreeStage) -> tuple[str, ...]:
-    cost = "" if node.cost_s is None else f" in {format_duration(node.cost_s)}"
-    return f"{_score(node)}{cost}", _who(node)
-
-
-def _score(node: TreeStage) -> str:
-    return "-" if math.isnan(node.score) else f"{node.score:.3f}"
+    cost = "" if node.cost_s is None else f"in {format_duration(node.cost_s)}"
+    return str(node.score), cost, _who(node)
 
 
 def _where(node: TreeStage) -> str:
@@ -267,4 +272,4 @@ def _names(node: TreeStage) -> str:
 
 
 def _tip(node: TreeStage) -> str:
-    return f"{node.stage} {node.stage_id[:16]}: {SCORE} {_lines(node)[0]}, {_where(node)}; {_who(node)}: {_names(node)}"
+    return f"{node.stage} {node.stage_id[:16]}: {' '.join(_lines(node)[:2])}, {_where(node)}; {_who(node)}: {_names(node)}"

@@ -1,6 +1,7 @@
 """The only file that knows Optuna: it asks for parameters and reports what became of them."""
 
 import math
+import random
 import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ RECIPE = "recipe"
 STARTUP_TRIALS = 10
 REMEMBERED_TRIALS = 500
 """TPE's time for one draw grows with the trials that it sees, so it sees at most twice this many."""
+REDRAWS = 100
+"""How many draws that the search does not allow are made before one is drawn at random."""
 RANDOM_LOOKAHEAD = 16
 """How many trials are drawn ahead for each running one, where draws do not depend on scores."""
 
@@ -57,7 +60,7 @@ class Study:
         if self._first:
             recipe, params = self._first.popleft()
             return self.take(recipe, params)
-        return self._draw()
+        return self._draw_allowed()
 
     def take(self, recipe: str, params: Mapping[str, Any]) -> Draw:
         """Make a draw of given parameters, for example for a trial that continues after an interruption."""
@@ -90,15 +93,35 @@ class Study:
             return RANDOM_LOOKAHEAD * max_running - waiting
         return STARTUP_TRIALS - self._drawn
 
+    def _draw_allowed(self) -> Draw:
+        """Draw until the search allows the point, and at random after REDRAWS draws. Optuna's samplers skip failed draws."""
+        for _ in range(REDRAWS):
+            trial = self._state.study.ask()
+            recipe, params = self._suggest(trial)
+            if not self._search.problem(self._search.recipe(recipe), params):
+                return self._opened(trial, self._new_ticket(), recipe, params)
+            self._state.study.tell(trial, state=TrialState.FAIL)
+        generator = random.Random(f"{self._seed}/{self._next_ticket}")
+        chosen = generator.choice(self._search.recipes)
+        return self.take(chosen.name, self._search.draw(chosen, generator))
+
     def _draw(self) -> Draw:
+        return self._open(self._state.study.ask(), self._new_ticket())
+
+    def _new_ticket(self) -> int:
         ticket = self._next_ticket
         self._drawn, self._next_ticket = self._drawn + 1, ticket + 1
-        return self._open(self._state.study.ask(), ticket)
+        return ticket
 
     def _open(self, trial: optuna.Trial, ticket: int) -> Draw:
+        return self._opened(trial, ticket, *self._suggest(trial))
+
+    def _suggest(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
+        """The recipe and the active parameters that Optuna suggests for a trial of its study."""
         recipe = trial.suggest_categorical(RECIPE, [item.name for item in self._search.recipes])
-        space = self._search.sampled_space(self._search.recipe(recipe))
-        params = {key: _suggest(trial, key, parameter) for key, parameter in space.items()}
+        return recipe, self._search.point(self._search.recipe(recipe), lambda key, parameter: _suggest(trial, key, parameter))
+
+    def _opened(self, trial: optuna.Trial, ticket: int, recipe: str, params: dict[str, Any]) -> Draw:
         draw = Draw(ticket=ticket, recipe=recipe, params=params)
         self._state.open[ticket] = (trial, draw)
         return draw
@@ -144,13 +167,12 @@ def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _worth_remembering(history: Sequence[Told]) -> list[Told]:
-    """At most REMEMBERED_TRIALS draws in their order: the best half, and the newest of the others. Samplers look at no failed ones.
+    """At most REMEMBERED_TRIALS draws in their order: the best half, and the newest of the others.
 
     TPE counts at most 25 trials as good ones; of the others it needs only their distribution in the space.
     """
-    history = [item for item in history if item.outcome.kind != "failed"]
     if len(history) <= REMEMBERED_TRIALS:
-        return history
+        return list(history)
     scored = [index for index, item in enumerate(history) if item.outcome.kind == "score"]
     best = sorted(scored, key=lambda index: -(history[index].outcome.value or 0.0))[: REMEMBERED_TRIALS // 2]
     others = sorted(set(range(len(history))) - set(best))

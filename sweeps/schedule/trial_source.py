@@ -1,13 +1,9 @@
 """Where the trials of a sweep come from (new draws, and trials that go on), and how the sampler learns what became of them."""
 
-import itertools
-import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from birdclef_core.config import STAGE_NAMES
-from birdclef_core.errors import InputError
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
@@ -15,18 +11,14 @@ from sweeps.schedule.records import ToldDraw, TrialRecord
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.search.chains import Chain, ChainBuilder, config_fingerprint
 
-SAMPLER_DRAWS = 10
-"""How many draws of the sampler in a row may become no trial before points are taken from the space itself."""
-RANDOM_POINTS = 1000
-"""How many random points are then looked at before the space counts as used up. A finite space is looked at as a whole after them."""
-FAILED = Outcome(kind="failed")
+DUPLICATES_BEFORE_THE_GRID = 10
+DUPLICATES_BEFORE_THE_END = 50
 
 
 class TrialSource:
     """Draws trials and reports their outcomes to the sampler. A configuration becomes one trial; its duplicates get the trial's score.
 
-    A draw that needs a stage which failed, or which pruning has stopped, becomes no trial: the sampler hears that it failed, and so
-    passes over it. What earlier drivers reported to their samplers is reported to this one, where it means the same in this search.
+    What earlier drivers reported to their samplers is reported to this one, where it means the same in this search.
     """
 
     def __init__(self, chains: ChainBuilder, book: TrialBook, verdicts: StageVerdicts) -> None:
@@ -48,21 +40,10 @@ class TrialSource:
         )
         self._by_last_stage = {record.stage_ids[-1]: record for record in known}
         self._duplicates: defaultdict[str, list[Draw]] = defaultdict(list)
-        """Draws with the configuration of an open trial, by the id of its last stage."""
+        """Draws with the configuration of an open trial, by the trial's name."""
         self._grid = chains.search.points()
-        """The points of a finite space that have not been looked at."""
-        self._is_small = (
-            self._grid is not None and len(list(itertools.islice(chains.search.points() or (), RANDOM_POINTS))) < RANDOM_POINTS
-        )
-        self._passed_over: list[tuple[str, dict[str, Any]]] = []
-        """Points of a finite space that needed a stopped stage when they were looked at."""
-        self._to_look_at: list[tuple[str, dict[str, Any]]] = []
-        """Those of them that may be open by now."""
-        self._refusals: list[str] = []
-        self.left_out = 0
-        """How many draws became no trial because a stage that they need had failed or was stopped."""
         self.exhausted = False
-        """Whether the search space has nothing new to draw, unless a stopped stage rises."""
+        """Whether the search space has nothing new to draw."""
 
     def means_the_same(self, record: TrialRecord) -> bool:
         """Whether an earlier trial is a point of this search: only then are its scores compared with those of new trials."""
@@ -72,43 +53,23 @@ class TrialSource:
         """See `Study.free_draws`."""
         return self._study.free_draws(waiting, max_running)
 
-    def draw(self) -> Trial | None:
-        """A new trial, with a provisional name; None when there is none.
-
-        A draw becomes none if it is a trial already, if it needs a failed or a stopped stage, or if its values break a rule together.
-        """
-        for draw in self._draws():
-            chain = self._chain(draw.recipe, draw.params)
-            twin = self._by_last_stage.get(chain[-1].stage_id) if chain else None
+    def draw(self, name: str) -> Trial | None:
+        """A new trial of that name; None when there is none. A draw that needs a failed stage is reported to the sampler as failed
+        and skipped."""
+        for attempt in range(DUPLICATES_BEFORE_THE_END):
+            draw = self._study.ask() if attempt < DUPLICATES_BEFORE_THE_GRID else self._draw_from_grid()
+            if draw is None:
+                break
+            chain = self._chains.chain(draw.recipe, draw.params)
+            twin = self._by_last_stage.get(chain[-1].stage_id)
             if twin is not None:
                 self._tell_as(draw, twin)
-            elif chain is None or not self._is_open(chain):
-                self.left_out += chain is not None
-                self._study.tell(draw.ticket, FAILED)
+            elif self._verdicts.failure([task.stage_id for task in chain]):
+                self._study.tell(draw.ticket, Outcome(kind="failed"))
             else:
-                return self._new_trial(draw, chain)
+                return self._new_trial(name, draw, chain)
         self.exhausted = True
         return None
-
-    def drop(self, trial: Trial) -> None:
-        """Report a trial that cannot begin, and its duplicates, to the sampler as failed. It may be drawn again."""
-        last = trial.record.stage_ids[-1]
-        del self._by_last_stage[last]
-        for draw in (trial.draw, *self._duplicates.pop(last, ())):
-            self._study.tell(draw.ticket, FAILED)
-        self.left_out += 1
-        self._pass_over(trial.draw.recipe, trial.draw.params)
-
-    def look_again(self) -> None:
-        """Stages that were stopped go on: the space may have something new to draw."""
-        self.exhausted = False
-        self._to_look_at += self._passed_over
-        self._passed_over = []
-
-    def take_refusals(self) -> list[str]:
-        """Return why draws were refused since the last time."""
-        refusals, self._refusals = self._refusals, []
-        return refusals
 
     def restart(self, record: TrialRecord) -> Trial:
         """A trial that was open before, or was pruned, from its first stage on. What is in the store is reused."""
@@ -123,62 +84,23 @@ class TrialSource:
 
     def tell(self, trial: Trial) -> None:
         """Report the outcome of a trial that has ended, also for its duplicates."""
-        for draw in (trial.draw, *self._duplicates.pop(trial.record.stage_ids[-1], ())):
+        for draw in (trial.draw, *self._duplicates.pop(trial.record.trial, ())):
             self._tell(draw, trial.record)
 
-    def _draws(self) -> Iterator[Draw]:
-        """The sampler's draws; if these become no trials, new points of the space itself.
-
-        A sampler that learns may draw the same again and again where most prefixes are stopped, although the space has more.
-        """
-        for _ in range(SAMPLER_DRAWS):
-            yield self._study.ask()
-        search = self._chains.search
-        generator = random.Random(f"{self._chains.seed}/{len(self._by_last_stage)}")
-        at_random = (search.random_point(generator) for _ in range(0 if self._is_small else RANDOM_POINTS))
-        for recipe, params in itertools.chain(at_random, self._grid_points()):
-            if self._is_new(recipe, params):
-                yield self._study.take(recipe, params)
-
-    def _grid_points(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The points of a finite space that have not been looked at, and before them those that may be open again."""
-        while self._to_look_at:
-            yield self._to_look_at.pop()
-        while self._grid is not None and (point := next(self._grid, None)) is not None:
-            yield point
-
-    def _is_new(self, recipe: str, params: dict[str, Any]) -> bool:
-        """Whether a point makes a chain that no trial has and that can be trained."""
-        chain = self._chain(recipe, params)
-        if chain is None or chain[-1].stage_id in self._by_last_stage:
-            return False
-        if not self._is_open(chain):
-            self._pass_over(recipe, params)
-            return False
-        return True
-
-    def _pass_over(self, recipe: str, params: dict[str, Any]) -> None:
-        if self._grid is not None:
-            self._passed_over.append((recipe, params))
-
-    def _is_open(self, chain: Chain) -> bool:
-        """Whether no stage of a chain has failed or is stopped."""
-        stage_ids = [task.stage_id for task in chain]
-        return not self._verdicts.failure(stage_ids) and self._verdicts.stopped(stage_ids) is None
-
-    def _chain(self, recipe: str, params: Mapping[str, Any]) -> Chain | None:
-        """The chain of a point; None for values that are allowed one by one and not together, which is noted."""
-        try:
-            return self._chains.chain(recipe, params)
-        except InputError as error:
-            self._refusals.append(f"{recipe} with {dict(params)}: {error}")
-            return None
+    def _draw_from_grid(self) -> Draw | None:
+        """A point of a finite space that has not been tried; in an infinite space, another draw."""
+        if self._grid is None:
+            return self._study.ask()
+        for recipe, params in self._grid:
+            if self._chains.chain(recipe, params)[-1].stage_id not in self._by_last_stage:
+                return self._study.take(recipe, params)
+        return None
 
     def _tell_as(self, draw: Draw, twin: TrialRecord) -> None:
         if twin.ended:
             self._tell(draw, twin)
         else:
-            self._duplicates[twin.stage_ids[-1]].append(draw)
+            self._duplicates[twin.trial].append(draw)
 
     def _tell(self, draw: Draw, record: TrialRecord) -> None:
         outcome = _outcome(record)
@@ -191,9 +113,9 @@ class TrialSource:
             return self._points[record.trial]
         return _point_in(self._chains, record, draw.recipe, draw.params)
 
-    def _new_trial(self, draw: Draw, chain: Chain) -> Trial:
+    def _new_trial(self, name: str, draw: Draw, chain: Chain) -> Trial:
         record = TrialRecord(
-            trial=f"draw {draw.ticket}",
+            trial=name,
             recipe=draw.recipe,
             params=draw.params,
             stages=[task.config.name for task in chain],
@@ -216,7 +138,7 @@ def _outcome(record: TrialRecord) -> Outcome:
     if record.status == "finished":
         return Outcome(kind="score", value=record.score)
     if record.status == "pruned" and record.stopped is not None:
-        rung = record.stopped.rung
-        step = 2 * STAGE_NAMES.index(rung.stage) + (1 if rung.epoch else 2)
-        return Outcome(kind="pruned", value=record.stopped.score, step=step)
-    return FAILED
+        # Optuna ranks pruned trials by how far they came: a middle is one step, an end is two.
+        index = record.stages.index(record.stopped.rung.stage)
+        return Outcome(kind="pruned", value=record.stopped.score, step=2 * index + (1 if record.stopped.rung.epoch else 2))
+    return Outcome(kind="failed")

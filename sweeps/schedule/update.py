@@ -1,14 +1,7 @@
-"""What a running trial sends its driver, and the names under which its scores are tracked."""
+"""What a running trial sends its driver."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
-
-from birdclef_core.stages.training import SOUNDSCAPES
-
-SCORE = "cmap_pad5"
-"""The score by which trials are compared at the same stage."""
-SCORE_ERROR = f"{SCORE}_se"
-"""The standard error of that score, which a stage has at its end."""
 
 UpdateKind = Literal["epoch", "reused", "failed", "held"]
 
@@ -32,9 +25,7 @@ class TrialUpdate:
     epochs: int
     """Number of epochs of the stage; after an early stop the last one."""
     score: float
-    """`cmap_pad5` in the stage's own label space."""
-    error: float = 0.0
-    """Standard error of the score; 0 where it is not known, as before the end of a stage."""
+    """The objective, for the stage's own label space; NaN at an epoch that was not scored for it."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics by the names under which they are tracked: `val/...` for the target species, `val_all/...` for all species,
     `val_soundscapes/...` for the target species in labelled soundscapes, `train/...`."""
@@ -69,10 +60,3 @@ class TrialUpdate:
         if "metrics" not in values:
             values["metrics"] = {key[8:]: value for key, value in result.items() if key.startswith("metrics/")}
         return cls(**values)
-
-
-def tracked_name(label_space: str, name: str) -> str:
-    """The name under which a score is tracked; scores on soundscapes are `val_soundscapes/...` whatever the label space."""
-    if name.startswith(SOUNDSCAPES):
-        return f"val_{name}"
-    return f"val/{name}" if label_space == "target" else f"val_{label_space}/{name}"

@@ -7,7 +7,6 @@ from typing import Any
 
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.identity import canonical, fingerprint
-from birdclef_core.models.detector import check_clip_s
 from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.stages.training import StageTask
 from birdclef_core.taxonomy import LabelSpace
@@ -36,20 +35,21 @@ class ChainBuilder:
     def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
         """Return the stages of one trial, first to last. Raises InputError for parameters that the model cannot take."""
         recipe = self.search.recipe(recipe_name)
-        pretrained = self.pretrained[recipe.model.encoder]
+        model, stages = self.search.of_recipe(recipe).configs(params)
+        pretrained = self.pretrained[model.encoder]
         tasks: list[StageTask] = []
         parent_id = self.start
-        for config in self.search.stages(recipe, params):
+        for config in stages:
             space = self.all_species if config.label_space == "all" else self.target_species
             stage_id, identity = _identify(
-                recipe.model, config, parent_id or pretrained.name, space.fingerprint, self.data_fingerprint, self.code_version
+                model, config, parent_id or pretrained.name, space.fingerprint, self.data_fingerprint, self.code_version
             )
             tasks.append(
                 StageTask(
                     stage_id=stage_id,
                     parent_id=parent_id,
                     recipe=recipe.name,
-                    model=recipe.model,
+                    model=model,
                     config=config,
                     pretrained=pretrained,
                     identity=identity,
@@ -64,7 +64,6 @@ def _identify(
     model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str
 ) -> tuple[str, dict[str, Any]]:
     """A stage's id and what it is the hash of. Cached because ten thousand trials share a few prefixes."""
-    check_clip_s(model, config.clip_s)
     identity = {
         "model": _canonical_model(model),
         "stage": canonical(config),

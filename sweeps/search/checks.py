@@ -1,51 +1,87 @@
-"""Checks a search before anything is trained: every end of every range, every choice and every pool, for every recipe."""
+"""Checks a search before anything is trained: every end of every range, every choice and every variant, for every recipe."""
 
-import difflib
 import itertools
+import random
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-from birdclef_core.config import Recipe, StageConfig, evolve
+import torch
+
+from birdclef_core.config import ModelConfig, Recipe
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
-from birdclef_core.models.detector import check_clip_s
+from birdclef_core.models.encoders import RANDOM, build_encoder, check_name
+from sweeps.objective import Objective
+from sweeps.search.expressions import parse
+from sweeps.search.names import MODEL, STAGE_GROUPS, find_field
 from sweeps.search.parameters import Choice, Parameter
-from sweeps.search.space import STAGE_GROUPS, Search
+from sweeps.search.recipe_space import RecipeSpace
+from sweeps.search.space import ENCODER, Search
 
-SIMILARITY = 0.5
-"""How similar a known name must be to be suggested for a wrong one, from 0 to 1."""
-MAX_COMBINATIONS = 256
-"""How many combinations of the other parameters' ends are tried before a value counts as wrong."""
-FIXED_FIELDS = ("name",)
-"""Fields of a stage that cannot be sampled."""
+MAX_COMBINATIONS = 300
+"""How many combinations with other parameters are tried before a value counts as wrong."""
 
 
 def check_search(search: Search) -> None:
     """Raise InputError, with the parameter, the value and the rule, for a search with a value that no draw could train.
 
-    A value counts as wrong when it breaks a rule together with every end of the other parameters of its stage. Values that break
-    a rule only together are found by the draw that has them, which is reported to the sampler as failed.
+    A value counts as wrong when it breaks a rule of the configuration whatever the other parameters are. Values that break one only
+    together, and those that break a constraint, are drawn again.
     """
     for recipe in search.recipes:
-        space = search.space_of(recipe)
         _check_end(search, recipe)
-        for stage in recipe.stages:
-            own = {key: parameter for key, parameter in space.items() if stage.name in STAGE_GROUPS[key.partition(".")[0]]}
-            if not any(key.endswith(".clip_s") for key in own):
-                _check_clip(search, recipe, stage)
-            for key in own:
-                _check_parameter(search, recipe, stage, key, own)
+        space = search.of_recipe(recipe)
+        _check_itself(search, space)
+        # Without pools, every parameter can be set by itself.
+        without_pools = RecipeSpace(recipe, search.space, {}, ())
+        for key in without_pools.sampled:
+            _check_parameter(search, without_pools, key)
+        try:
+            for key in space.sampled:
+                space.first_stage(key)
+            for pool, size in search.pools.items():
+                for number in range(size):
+                    space.variant(pool, number)
+            space.draw(random.Random(0))
+        except InputError as error:
+            raise InputError(f"Search {search.name!r}: {error}") from None
 
 
-def check_pools(search: Search) -> None:
-    """Raise InputError for a pool of several variants that no parameter of the space belongs to."""
-    for group in search.pools:
-        if all(search.pool_of(key) != group for key in search.space) and search.pools[group] > 1:
+def check_file(search: Search) -> None:
+    """Raise InputError for what can only be a mistake in a search file: a part of it that is for no recipe at all."""
+    spaces = [search.of_recipe(recipe) for recipe in search.recipes]
+    for group, size in search.pools.items():
+        if size > 1 and not any(space.pool_of(key) == group for space in spaces for key in space.parameters):
+            stages = f" of its stages ({', '.join(STAGE_GROUPS[group])})" if group in STAGE_GROUPS else " of the model"
             raise InputError(
-                f"A pool of more than one variant must have parameters, but pool {group!r} of search {search.name!r} has "
-                f"{search.pools[group]} and the space has no parameter of its stages ({', '.join(STAGE_GROUPS[group])})."
+                f"A pool of more than one variant must have parameters, but pool {group!r} of search {search.name!r} has {size} and the "
+                f"space has no parameter{stages}."
             )
+    for key, parameter in (*search.space.items(), *search.small_space.items()):
+        _check_has(search, f"Parameter {key!r}", key)
+        for name in parse(parameter.when).names if parameter.when is not None else ():
+            _check_has(search, f"The condition {parameter.when!r} of parameter {key!r}", name)
+        if key in search.space and parameter.when is not None and not any(key in space.parameters for space in spaces):
+            raise InputError(
+                f"The condition of a parameter must hold somewhere, but {parameter.when!r} of parameter {key!r} of search {search.name!r} "
+                "holds for no recipe."
+            )
+    for text in search.constraints:
+        for name in parse(text).names:
+            _check_has(search, f"Constraint {text!r}", name)
+
+
+def _check_has(search: Search, what: str, name: str) -> None:
+    """Raise InputError for a name that is of no recipe: of a noise group or a stage that none has."""
+    field = find_field(name)
+    if any(field.places(recipe) for recipe in search.recipes):
+        return
+    stages = sorted({stage.name for recipe in search.recipes for stage in recipe.stages})
+    noise = sorted({group.source for recipe in search.recipes for stage in recipe.stages for group in stage.noise})
+    known = f"noise groups by number from 0 or by source: {', '.join(noise)}" if field.noise else f"stages: {', '.join(stages)}"
+    raise InputError(f"{what} of search {search.name!r} names {name!r}, which no recipe of the search has. It has the {known}.")
 
 
 def check_small_recipes(full: Search, small: Search) -> None:
@@ -62,96 +98,95 @@ def check_small_recipes(full: Search, small: Search) -> None:
 
 
 def _check_end(search: Search, recipe: Recipe) -> None:
-    last = recipe.stages[-1]
-    if last.label_space != "target":
+    last, objective = recipe.stages[-1], Objective.of(search.objective)
+    if last.label_space != objective.label_space:
+        other = f"val{'' if last.label_space == 'target' else '_all'}/{objective.names[0].rpartition('/')[2]}"
         raise InputError(
-            f"The last stage of a recipe must be scored on the target species, by which trials are compared, but recipe {recipe.name!r} of "
+            f"The last stage of a recipe must have the scores by which trials are compared ({objective}), but recipe {recipe.name!r} of "
             f"search {search.name!r} ends with {last.name}, whose label_space is {last.label_space!r}. Add a stage with "
-            "label_space='target', such as train_ce."
+            f"label_space={objective.label_space!r}, or compare trials by another score: --objective {other}."
         )
 
 
-def _check_clip(search: Search, recipe: Recipe, stage: StageConfig) -> None:
+def _check_itself(search: Search, space: RecipeSpace) -> None:
+    """Raise InputError for a recipe that cannot be trained as it is, unless its parameters mend it."""
     try:
-        check_clip_s(recipe.model, stage.clip_s)
+        space.configs({})
     except InputError as error:
-        raise InputError(f"Stage {stage.name} of recipe {recipe.name!r} in search {search.name!r}: {error}") from None
+        if space.problem(space.baseline()):
+            raise InputError(f"Recipe {space.recipe.name!r} of search {search.name!r}: {error}") from None
+    if ENCODER not in space.parameters and (problem := _encoder_problem(space, {})):
+        raise InputError(f"Recipe {space.recipe.name!r} of search {search.name!r}: {problem}")
 
 
-def _check_parameter(search: Search, recipe: Recipe, stage: StageConfig, key: str, own: Mapping[str, Parameter]) -> None:
-    """Check one parameter of a stage; `own` has all parameters of the stage."""
-    path, parameter = key.partition(".")[2], own[key]
-    _check_field(search, stage, key, path)
-    if path in FIXED_FIELDS:
-        raise InputError(
-            f"{_where(search, key)} must be a setting of a stage, but {path} says which stage it is. Write a recipe for each."
-        )
-    is_last = stage is recipe.stages[-1]
-    for value in _corners(parameter):
-        if is_last and path == "label_space" and value != "target":
-            raise InputError(
-                f"{_where(search, key)} must be 'target' in the last stage, by which trials are compared, but can be {value!r}."
-            )
-        problem = _problem(recipe, stage, key, value, own)
-        if problem is not None:
-            raise InputError(
-                f"{_where(search, key)} can take the value {value!r}, which recipe {recipe.name!r} cannot: {problem}"
-            )
+def _check_parameter(search: Search, space: RecipeSpace, key: str) -> None:
+    """Check every end of a range and every choice, and that a parameter with a condition can be active."""
+    where = f"Parameter {key!r} of search {search.name!r}"
+    ends_chain = (len(space.recipe.stages) - 1, "label_space") in find_field(key).places(space.recipe)
+    needed = Objective.of(search.objective).label_space
+    for value in _corners(space.sampled[key]):
+        if ends_chain and value != needed:
+            raise InputError(f"{where} must be {needed!r} in the last stage, by which trials are compared, but can be {value!r}.")
+        problem = _problem(space, key, value)
+        if problem:
+            raise InputError(f"{where} can take the value {value!r}, which recipe {space.recipe.name!r} cannot: {problem}")
 
 
-def _problem(recipe: Recipe, stage: StageConfig, key: str, value: Any, own: Mapping[str, Parameter]) -> Exception | None:
-    """Why a value cannot be trained with any end of the other parameters; None when it can with some."""
-    path = key.partition(".")[2]
-    others = {name.partition(".")[2]: _corners(parameter) for name, parameter in own.items() if name != key}
-    combinations = itertools.product(*others.values())
-    first: Exception | None = None
-    tries: Iterator[dict[str, Any]] = (dict(zip(others, values, strict=True)) for values in combinations)
-    for changes in itertools.islice(itertools.chain([{}], tries), MAX_COMBINATIONS):
-        try:
-            changed = evolve(stage, {**changes, path: value})
-            if path == "clip_s":
-                check_clip_s(recipe.model, changed.clip_s)
-            return None
-        except (InputError, TypeError, ValueError) as error:
-            first = first or error
+def _problem(space: RecipeSpace, key: str, value: Any) -> str:
+    """Why a value cannot be trained with any tried combination of the others; empty when it can with some."""
+    first = ""
+    for point in itertools.islice(_combinations(space, key, value), MAX_COMBINATIONS):
+        problem = space.problem(point) if key in point else f"its condition {space.parameters[key].when!r} never holds."
+        if not problem and find_field(key).group == MODEL:
+            problem = _encoder_problem(space, point)
+        if not problem:
+            return ""
+        first = first or problem
     return first
 
 
-def _check_field(search: Search, stage: StageConfig, key: str, path: str) -> None:
-    """Raise InputError, with the nearest name, for a dotted field that a stage does not have, or that has fields of its own."""
-    value: Any = stage
-    for index, name in enumerate(path.split(".")):
-        known = [item.name for item in fields(value)] if is_dataclass(value) else []
-        if name not in known:
-            prefix = ".".join(path.split(".")[:index])
-            rule = f"{prefix or 'a stage'} has no field {name!r}"
-            raise InputError(f"{_where(search, key)} must name a field of a stage, but {rule}{_suggestion(name, stage, known)}")
-        value = getattr(value, name)
-    if is_dataclass(value):
-        inside = ", ".join(item.name for item in fields(value))
-        raise InputError(f"{_where(search, key)} must name a single value, but {path!r} has fields of its own: {inside}.")
+def _encoder_problem(space: RecipeSpace, point: Mapping[str, Any]) -> str:
+    """Why the model of a point has no encoder that makes a map of features from its spectrogram; empty when it has one."""
+    model, _ = space.configs(point)
+    return _problem_of_encoder(replace(model, drop_rate=0.0, drop_path_rate=0.0, head_dropout=0.0))
 
 
-def _suggestion(name: str, stage: StageConfig, known: list[str]) -> str:
-    """What may be meant instead of a wrong name: a field of the same place, or the same name at another place."""
-    elsewhere = [path for path in _paths(stage) if path.rpartition(".")[2] == name]
-    near = elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=SIMILARITY)
-    meant = f". Perhaps {near[0]!r} is meant" if near else ""
-    return f"{meant}. It has: {', '.join(known)}." if known else f"{meant}."
+@lru_cache(maxsize=1024)
+def _problem_of_encoder(model: ModelConfig) -> str:
+    try:
+        check_name(model.encoder)
+    except InputError as error:
+        return str(error)
+    for device in ("meta", "cpu"):  # without weights first, which takes a tenth of the time
+        try:
+            with torch.device(device):
+                build_encoder(model, RANDOM)
+            return ""
+        except Exception as error:  # on the meta device, any error of an architecture
+            problem = str(error)
+    return problem
 
 
-def _paths(config: Any, prefix: str = "") -> Iterator[str]:
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if is_dataclass(value):
-            yield from _paths(value, f"{prefix}{item.name}.")
-        else:
-            yield f"{prefix}{item.name}"
+def _combinations(space: RecipeSpace, key: str, value: Any) -> Iterator[dict[str, Any]]:
+    """Points with a value: the recipe's own values otherwise, then one other parameter at an end, then all others at random."""
+    baseline = space.baseline()
+
+    def with_value(choose: Any) -> dict[str, Any]:
+        return space.point(lambda name, parameter: value if name == key else choose(name, parameter))
+
+    def own(name: str, parameter: Parameter) -> Any:
+        return baseline.get(name, parameter.nearest(None))
+
+    yield with_value(own)
+    for other, parameter in space.sampled.items():
+        for corner in _corners(parameter):
+            yield with_value(
+                lambda name, parameter, other=other, corner=corner: corner if name == other else own(name, parameter)
+            )
+    generator = random.Random(0)
+    while True:
+        yield with_value(lambda name, parameter: generator.choice((*_corners(parameter), parameter.draw(generator))))
 
 
 def _corners(parameter: Parameter) -> tuple[Any, ...]:
     return parameter.values if isinstance(parameter, Choice) else (parameter.low, parameter.high)
-
-
-def _where(search: Search, key: str) -> str:
-    return f"Parameter {key!r} of search {search.name!r}"

@@ -2,11 +2,12 @@
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Any
 
 from birdclef_core.errors import InputError
+from sweeps.search.expressions import parse
 
 STEP_TOLERANCE = 1e-9
 """How far the number of steps of a range may be from a whole number, because 0.1 has no exact binary form."""
@@ -16,16 +17,31 @@ STEP_DIGITS = 12
 
 @dataclass(frozen=True)
 class Choice:
-    """A parameter that takes one of a few values. Raises InputError unless these are given as a tuple or list with at least one."""
+    """A parameter that takes one of a few values: numbers, text, true, false or None, in a tuple or list.
+
+    `when` is its condition, if it has one: an expression over names of fields, such as "train.mixing.wave_prob > 0". Raises InputError
+    for other values, none at all, or one twice.
+    """
 
     values: tuple[Any, ...]
+    when: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.values, (tuple, list)) or not self.values:
             raise InputError(
                 f"A Choice takes its values as a tuple, such as Choice((5.0, 10.0)), but got Choice({self.values!r})."
             )
-        object.__setattr__(self, "values", tuple(tuple(value) if isinstance(value, list) else value for value in self.values))
+        values = tuple(_plain(value) for value in self.values)
+        for index, value in enumerate(values):
+            if not (value is None or isinstance(value, (str, bool)) or _is_finite(value)):
+                raise InputError(
+                    f"The values of a Choice must be text, finite numbers, true, false or None, because a sweep is resumed from its "
+                    f"record, but one is {value!r}."
+                )
+            if value in values[:index]:
+                raise InputError(f"The values of a Choice must differ, but {value!r} is there twice.")
+        object.__setattr__(self, "values", values)
+        _check_condition(self.when)
 
     def draw(self, generator: random.Random) -> Any:
         return generator.choice(self.values)
@@ -51,23 +67,25 @@ class Range:
 
     With a step it takes low, low + step, ... up to high. For a field of whole numbers a search sets the step to 1 where none is
     given. Raises InputError unless the bounds are finite numbers with low <= high, low > 0 on a logarithmic scale, and high is a
-    whole number of steps above low. On a logarithmic scale the only step is 1, between whole bounds.
+    whole number of steps above low. On a logarithmic scale the only step is 1, between whole bounds. `when` is a condition, as of
+    a Choice.
     """
 
     low: int | float
     high: int | float
     log: bool = False
     step: int | float | None = None
+    when: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("low", "high", "step"):
-            number = getattr(self, name)
-            if number is None and name == "step":
-                continue
-            if isinstance(number, bool) or not isinstance(number, Real):
+            number = _plain(getattr(self, name))
+            if not _is_number(number) and not (number is None and name == "step"):
                 raise InputError(f"The bounds and the step of a Range must be numbers, but got {self._shown()}.")
-            # It may be a number of numpy.
-            object.__setattr__(self, name, int(number) if isinstance(number, Integral) else float(number))
+            object.__setattr__(self, name, number)
+        if not isinstance(self.log, bool):
+            raise InputError(f"log of a Range must be True or False, but got {self.log!r}.")
+        _check_condition(self.when)
         if not all(math.isfinite(number) for number in (self.low, self.high, self.step or 0)):
             raise InputError(f"The bounds of a Range must be finite, but got {self._shown()}.")
         if not self.low <= self.high or (self.log and self.low <= 0):
@@ -141,7 +159,7 @@ class Range:
             raise InputError(
                 f"takes any numbers, so its Range on a log scale has no step, but got {self._shown()}. Give the values as a Choice."
             )
-        return Range(kind(self.low), kind(self.high), self.log, None if step is None else kind(step))
+        return replace(self, low=kind(self.low), high=kind(self.high), step=None if step is None else kind(step))
 
     def _edges(self) -> tuple[float, float]:
         """The ends of the scale: half a step outside the bounds, so that both ends are drawn as often as other values."""
@@ -160,5 +178,21 @@ class Range:
 Parameter = Choice | Range
 
 
+def _plain(value: Any) -> Any:
+    """A number of numpy as a number of Python; anything else as it is."""
+    if isinstance(value, (bool, int, float)) or not isinstance(value, Real):
+        return float(value) if isinstance(value, float) else value
+    return int(value) if isinstance(value, Integral) else float(value)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and math.isfinite(value)
+
+
+def _check_condition(when: str | None) -> None:
+    if when is not None:
+        parse(when)

@@ -1,40 +1,30 @@
 """What a search is: recipes, the space of parameters around them, and how many variants of the early stages may exist."""
 
-import importlib.util
-import itertools
 import random
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, get_args
 
-from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, StageName, evolve, types_of
+from birdclef_core.config import ModelConfig, Recipe, StageConfig
 from birdclef_core.errors import InputError
-from birdclef_core.identity import canonical, fingerprint
+from sweeps.objective import Objective
+from sweeps.search.expressions import parse
+from sweeps.search.names import GROUPS, find_field
 from sweeps.search.parameters import Choice, Parameter, Range
+from sweeps.search.recipe_space import RecipeSpace
 
 SamplerName = Literal["tpe", "random"]
-
-SEARCHES_DIR = Path(__file__).parents[1] / "searches"
-
-STAGE_GROUPS: dict[str, tuple[StageName, ...]] = {
-    **{name: (name,) for name in get_args(StageName)},
-    "pretrain": ("pretrain_ce", "pretrain_bce"),
-    "train": ("train_ce", "train_bce"),
-    "every": STAGE_NAMES,
-}
-"""Groups of stages, which the first part of a parameter's name may be, and the stages that each stands for."""
-
-VARIANT = "variant"
+ENCODER = "model.encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """Recipes and the space of stage parameters around them.
+    """Recipes and the space of parameters around them.
 
-    A parameter is named `<stage or group of stages>.<field of StageConfig>`, such as `train.mixing.wave_prob`. Parameters of
-    stages that a recipe does not have are not sampled for that recipe. Raises InputError for wrong names and pools.
+    A parameter is named `<stage or group of stages>.<field of StageConfig>`, such as `train.mixing.wave_prob`, or
+    `model.<field of ModelConfig>`. A recipe has the parameters for which it has a setting. Raises InputError, with the nearest right
+    name, for wrong names, parameters, conditions and pools; `check_search` checks the values.
     """
 
     name: str
@@ -46,48 +36,33 @@ class Search:
     """For a group of early stages, how many variants of them a sweep may train for each recipe. Variant 0 is the recipe's own; the
     others are drawn once from the space. Trials of the same variant share its stages. A variant depends only on its number and
     the pool's part of the space, so later sweeps share it too, whatever their random seed."""
+    constraints: tuple[str, ...] = ()
+    """Conditions that every trial must meet, such as "train.clip_s <= 2 * pretrain.clip_s". A draw that breaks one is drawn again and
+    does not count. One that reads a setting which a recipe lacks says nothing about that recipe."""
     sampler: SamplerName = "tpe"
     """`tpe`: Optuna's TPE, which learns from the scores; `random`: independent draws, which cover the space evenly."""
+    objective: str | None = None
+    """What trials are compared by, see `Objective.of`; None: what the data allow. The search of a sweep always says it."""
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(SamplerName):
             raise InputError(f"sampler must be one of {', '.join(get_args(SamplerName))}, but got {self.sampler!r}.")
+        if self.objective is not None:
+            object.__setattr__(self, "objective", str(Objective.of(self.objective)))
         self._check_recipes()
         for name in ("space", "small_space", "pools"):
             if not isinstance(getattr(self, name), Mapping):
                 raise InputError(f"{name} of search {self.name!r} must be a dict, but is {getattr(self, name)!r}.")
-        for key, parameter in (*self.space.items(), *self.small_space.items()):
-            group, _, path = str(key).partition(".")
-            if group not in STAGE_GROUPS or not path:
-                raise InputError(
-                    f"Parameter {key!r} of search {self.name!r} must be named <group>.<field>, such as train.clip_s; groups: "
-                    f"{', '.join(STAGE_GROUPS)}."
-                )
-            if not isinstance(parameter, (Choice, Range)):
-                raise InputError(
-                    f"Parameter {key!r} of search {self.name!r} must be a Choice or a Range, such as Choice((5.0, 10.0)), but is {parameter!r}."
-                )
-        for group, size in self.pools.items():
-            if group not in STAGE_GROUPS or type(size) is not int or size < 1:
-                raise InputError(
-                    f"A pool of search {self.name!r} must be a group of stages and a whole number of variants, at least 1, but got "
-                    f"{group!r}: {size!r}; groups: {', '.join(STAGE_GROUPS)}."
-                )
         for name in ("space", "small_space"):
             space = {key: self._of_field(key, parameter) for key, parameter in getattr(self, name).items()}
             object.__setattr__(self, name, space)
-
-    def _of_field(self, key: str, parameter: Parameter) -> Parameter:
-        """The parameter with numbers of its field's type."""
-        if not isinstance(parameter, Range):
-            return parameter
-        kinds = _kinds_of(key)
-        if int not in kinds and float not in kinds:
-            return parameter
-        try:
-            return parameter.of_kind(float if float in kinds else int)
-        except InputError as error:
-            raise InputError(f"Parameter {key!r} of search {self.name!r} {error}") from None
+        for group, size in self.pools.items():
+            if group not in GROUPS or type(size) is not int or size < 1:
+                raise InputError(
+                    f"A pool of search {self.name!r} must be a group of stages and a whole number of variants, at least 1, but got "
+                    f"{group!r}: {size!r}; groups: {', '.join(GROUPS)}."
+                )
+        self._check_constraints()
 
     def _check_recipes(self) -> None:
         if not isinstance(self.recipes, (tuple, list)) or not self.recipes:
@@ -106,196 +81,135 @@ class Search:
                 f"The recipes of search {self.name!r} must have different names, but {', '.join(repeated)} is there more than once."
             )
 
+    def _of_field(self, key: str, parameter: Parameter) -> Parameter:
+        """The parameter with numbers of its field's type. Raises InputError for a name or a parameter that cannot be sampled."""
+        where = f"Parameter {key!r} of search {self.name!r}"
+        if not isinstance(parameter, (Choice, Range)):
+            raise InputError(f"{where} must be a Choice or a Range, such as Choice((5.0, 10.0)), but is {parameter!r}.")
+        try:
+            found = find_field(key)
+            for name in parse(parameter.when).names if parameter.when is not None else ():
+                find_field(name)
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
+        if found.is_runtime:
+            raise InputError(f"{where} changes no result, so there is nothing to search. Set it with --set or in the recipe.")
+        if found.path == "name":
+            raise InputError(f"{where} must be a setting of a stage, but name says which stage it is. Write a recipe for each.")
+        if not isinstance(parameter, Range):
+            return parameter
+        if int not in found.kinds and float not in found.kinds:
+            kinds = " or ".join("true or false" if kind is bool else "text" for kind in found.kinds)
+            raise InputError(f"{where} takes {kinds}, so it must be a Choice, but is {parameter!r}.")
+        try:
+            return parameter.of_kind(float if float in found.kinds else int)
+        except InputError as error:
+            raise InputError(f"{where} {error}") from None
+
+    def _check_constraints(self) -> None:
+        if not isinstance(self.constraints, (tuple, list)):
+            raise InputError(
+                f"constraints of search {self.name!r} must be a tuple of texts, such as ('train.clip_s >= 5',), but is {self.constraints!r}."
+            )
+        object.__setattr__(self, "constraints", tuple(self.constraints))
+        for text in self.constraints:
+            try:
+                for name in parse(text).names:
+                    find_field(name)
+            except InputError as error:
+                raise InputError(f"Constraint {text!r} of search {self.name!r}: {error}") from None
+
     def with_small_space(self) -> "Search":
         return replace(self, space={**self.space, **self.small_space}, small_space={})
 
     def recipe(self, name: str) -> Recipe:
         return next(recipe for recipe in self.recipes if recipe.name == name)
 
-    def pool_of(self, key: str) -> str | None:
-        """The pool of a parameter: the first one whose stages include all stages of the parameter; None when there is none."""
-        stages = set(STAGE_GROUPS[key.partition(".")[0]])
-        return next((group for group in self.pools if stages <= set(STAGE_GROUPS[group])), None)
+    def of_recipe(self, recipe: Recipe) -> RecipeSpace:
+        """Return the space as a recipe has it. Raises InputError as `RecipeSpace` does."""
+        known = self._spaces.get(recipe.name)
+        if known is None or known.recipe != recipe:
+            try:
+                known = self._spaces[recipe.name] = RecipeSpace(recipe, self.space, self.pools, self.constraints)
+            except InputError as error:
+                raise InputError(f"Search {self.name!r}, recipe {recipe.name!r}: {error}") from None
+        return known
+
+    @cached_property
+    def _spaces(self) -> dict[str, RecipeSpace]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key != "_spaces"}
 
     def sampled_space(self, recipe: Recipe) -> dict[str, Parameter]:
-        """The parameters that are sampled for one recipe: a variant number for each pool, and every parameter outside the pools."""
-        space: dict[str, Parameter] = {}
-        for key, parameter in self.space_of(recipe).items():
-            pool = self.pool_of(key)
-            if pool is None:
-                space[key] = parameter
-            elif self.pools[pool] > 1:
-                space[f"{pool}.{VARIANT}"] = Choice(tuple(range(self.pools[pool])))
-        return space
+        """Return the parameters that are sampled for one recipe: a variant number for each pool, and every parameter outside the
+        pools. One with a condition is in a point only if the condition holds there."""
+        return self.of_recipe(recipe).sampled
+
+    def first_stage(self, recipe: Recipe, key: str) -> int:
+        """See `RecipeSpace.first_stage`."""
+        return self.of_recipe(recipe).first_stage(key)
+
+    def point(self, recipe: Recipe, choose: Callable[[str, Parameter], Any]) -> dict[str, Any]:
+        """See `RecipeSpace.point`."""
+        return self.of_recipe(recipe).point(choose)
+
+    def draw(self, recipe: Recipe, generator: random.Random) -> dict[str, Any]:
+        """See `RecipeSpace.draw`."""
+        return self.of_recipe(recipe).draw(generator)
 
     def baseline(self, recipe: Recipe) -> dict[str, Any]:
-        """The point of the sampled space that is nearest to the recipe itself."""
-        own = {key: 0 if key.endswith(f".{VARIANT}") else value_of(recipe.stages, key) for key in self.sampled_space(recipe)}
-        return {key: parameter.nearest(own[key]) for key, parameter in self.sampled_space(recipe).items()}
+        """See `RecipeSpace.baseline`."""
+        return self.of_recipe(recipe).baseline()
+
+    def problem(self, recipe: Recipe, params: Mapping[str, Any]) -> str:
+        """See `RecipeSpace.problem`."""
+        return self.of_recipe(recipe).problem(params)
+
+    def is_active(self, recipe: Recipe, key: str, params: Mapping[str, Any]) -> bool:
+        """See `RecipeSpace.is_active`."""
+        return self.of_recipe(recipe).is_active(key, params)
+
+    def model(self, recipe: Recipe, params: Mapping[str, Any]) -> ModelConfig:
+        """Return the recipe's model with the sampled parameters."""
+        return self.of_recipe(recipe).configs(params)[0]
+
+    def stages(self, recipe: Recipe, params: Mapping[str, Any]) -> tuple[StageConfig, ...]:
+        """Return the recipe's stages with the sampled parameters."""
+        return self.of_recipe(recipe).configs(params)[1]
 
     def point_of(self, recipe_name: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The point of the sampled space with the values in `params`; None when it lacks the recipe, a value or a parameter."""
-        recipe = next((recipe for recipe in self.recipes if recipe.name == recipe_name), None)
-        space = self.sampled_space(recipe) if recipe else {}
-        if recipe is None or not all(key in params and parameter.has(params[key]) for key, parameter in space.items()):
-            return None
-        return {key: params[key] for key in space}
+        """Return the point of the sampled space with the values in `params`.
 
-    def grid(self, recipe: Recipe) -> Iterator[dict[str, Any]] | None:
-        """Every point of a recipe's sampled space, the late stages' parameters changing fastest; None for an infinite space."""
-        space = self.sampled_space(recipe)
-        values = [parameter.finite() for parameter in space.values()]
-        if any(of_one is None for of_one in values):
+        None when the space lacks the recipe or a value, when `params` lack a parameter, or when a constraint is broken.
+        """
+        recipe = next((recipe for recipe in self.recipes if recipe.name == recipe_name), None)
+        if recipe is None:
             return None
-        return (dict(zip(space, point, strict=True)) for point in itertools.product(*(of_one or () for of_one in values)))
+        unfit: list[str] = []
+
+        def known(key: str, parameter: Parameter) -> Any:
+            fits = key in params and parameter.has(params[key])
+            unfit.extend([] if fits else [key])
+            return params[key] if fits else parameter.nearest(None)
+
+        point = self.point(recipe, known)
+        return None if unfit or self.problem(recipe, point) else point
 
     def points(self) -> Iterator[tuple[str, dict[str, Any]]] | None:
-        """Every point of every recipe's sampled space; None for an infinite space."""
-        grids = [(recipe.name, self.grid(recipe)) for recipe in self.recipes]
+        """Every allowed point of every recipe's sampled space; None for an infinite space."""
+        grids = [(recipe.name, self.of_recipe(recipe).grid()) for recipe in self.recipes]
         if any(grid is None for _, grid in grids):
             return None
         return ((name, params) for name, grid in grids if grid is not None for params in grid)
 
-    def random_point(self, generator: random.Random) -> tuple[str, dict[str, Any]]:
-        """A point of a recipe's sampled space, all recipes and values being equally likely."""
-        recipe = generator.choice(self.recipes)
-        return recipe.name, {key: parameter.draw(generator) for key, parameter in self.sampled_space(recipe).items()}
-
-    def stages(self, recipe: Recipe, params: Mapping[str, Any]) -> tuple[StageConfig, ...]:
-        """The recipe's stages with the sampled parameters."""
-        changes: dict[str, Any] = {}
-        for pool in self.pools:
-            changes |= self._variant(recipe, pool, int(params.get(f"{pool}.{VARIANT}", 0)))
-        changes |= {key: value for key, value in params.items() if not key.endswith(f".{VARIANT}")}
-        return tuple(_evolved(stage, tuple(_for_stage(changes, stage.name).items())) for stage in recipe.stages)
-
-    def first_stage(self, recipe: Recipe, key: str) -> int:
-        """Return the index, in `recipe.stages`, of the first stage in which a parameter of the recipe's sampled space matters.
-
-        The stages before it are the same for every value. A variant of a pool matters from the first stage that the pool varies.
-        """
-        pool = key.removesuffix(f".{VARIANT}")
-        keys = [item for item in self.space_of(recipe) if self.pool_of(item) == pool] if pool != key else [key]
-        groups = {stage for item in keys for stage in STAGE_GROUPS[item.partition(".")[0]]}
-        return next(index for index, stage in enumerate(recipe.stages) if stage.name in groups)
-
-    def _variant(self, recipe: Recipe, pool: str, number: int) -> dict[str, Any]:
-        if number == 0:
-            return {}
-        space = {key: parameter for key, parameter in self.space_of(recipe).items() if self.pool_of(key) == pool}
-        generator = random.Random(f"{recipe.name}/{number}/{_space_fingerprint(tuple(space.items()))}")
-        return {key: parameter.draw(generator) for key, parameter in space.items()}
-
-    def space_of(self, recipe: Recipe) -> dict[str, Parameter]:
-        """The parameters of the space that are for stages of a recipe."""
-        names = {stage.name for stage in recipe.stages}
-        return {key: item for key, item in self.space.items() if names & set(STAGE_GROUPS[key.partition(".")[0]])}
-
-
-def value_of(stages: Iterable[StageConfig], key: str) -> Any:
-    """The value of a parameter in the first stage that has it; None when no stage has it."""
-    group, _, path = key.partition(".")
-    value: Any = next((stage for stage in stages if stage.name in STAGE_GROUPS[group]), None)
-    for name in path.split(".") if value is not None else ():
-        value = getattr(value, name)
-    return value
-
-
-@lru_cache(maxsize=4096)
-def _evolved(stage: StageConfig, changes: tuple[tuple[str, Any], ...]) -> StageConfig:
-    # Cached because ten thousand trials share a few prefixes.
-    return evolve(stage, dict(changes))
-
-
-@lru_cache(maxsize=256)
-def _space_fingerprint(space: tuple[tuple[str, Parameter], ...]) -> str:
-    # What a parameter does not use is left out, so that variants stay what they were before there was such a field.
-    return fingerprint(
-        {key: {name: item for name, item in canonical(parameter).items() if item is not None} for key, parameter in space}
-    )
-
-
-@lru_cache(maxsize=256)
-def _kinds_of(key: str) -> tuple[type, ...]:
-    """The types of a parameter's field; none when there is no such field."""
-    hint: Any = StageConfig
-    for name in key.split(".")[1:]:
-        hint = {item.name: item.type for item in fields(hint)}.get(name) if is_dataclass(hint) else None
-    return () if hint is None else types_of(hint)
-
-
-def _for_stage(changes: Mapping[str, Any], stage: StageName) -> dict[str, Any]:
-    split = ((key.partition("."), value) for key, value in changes.items())
-    return {path: value for (group, _, path), value in split if stage in STAGE_GROUPS[group]}
-
-
-def load_search(name: str) -> Search:
-    """Load a search by its name in `sweeps/searches/`, or from a user's own file that defines SEARCH.
-
-    Raises InputError for an unknown name (listing the known ones), a file that cannot be imported, or one without a Search.
-    """
-    path = Path(name) if name.endswith(".py") else SEARCHES_DIR / f"{name}.py"
-    if not path.is_file():
-        known = sorted(file.stem for file in SEARCHES_DIR.glob("*.py") if not file.stem.startswith("_"))
-        raise InputError(
-            f"There is no search {name!r}; those that exist: {', '.join(known)}, or the path of a .py file of your own."
-        )
-    spec = importlib.util.spec_from_file_location(f"search_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except (Exception, SystemExit) as error:
-        raise InputError(f"{path} must be importable, but raised {type(error).__name__}: {error}") from error
-    search = getattr(module, "SEARCH", None)
-    if not isinstance(search, Search):
-        raise InputError(f"{path} must define SEARCH = Search(...), but SEARCH is {type(search).__name__}.")
-    return search
-
-
-def override(search: Search, settings: Mapping[str, Any]) -> Search:
-    """Return the search with configuration fields that the user has set (`--set key=value`); these are no longer sampled.
-
-    A key is a field of the model (`spectrogram.num_mels`), of every stage (`epochs`) or of a stage or group of stages
-    (`train_ce.epochs`, `pretrain.clip_s`). Raises InputError for a key that fits none of them.
-    """
-    search = replace(search, recipes=tuple(_override_recipe(recipe, settings) for recipe in search.recipes))
-    for key in settings:
-        search = replace(search, space=_without(search.space, key), small_space=_without(search.small_space, key))
-    return search
-
-
-def _override_recipe(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    of_model: dict[str, Any] = {}
-    of_stages: dict[StageName, dict[str, Any]] = {stage.name: {} for stage in recipe.stages}
-    for key, value in settings.items():
-        group, _, path = key.partition(".")
-        if group in STAGE_GROUPS and path:
-            for name in of_stages.keys() & set(STAGE_GROUPS[group]):
-                of_stages[name][path] = value
-        elif hasattr(recipe.model, group):
-            of_model[key] = value
-        elif hasattr(recipe.stages[0], group):
-            for changes in of_stages.values():
-                changes[key] = value
-        else:
-            fields = sorted({*vars(recipe.model), *vars(recipe.stages[0])})
-            raise InputError(
-                f"--set {key}=...: there is no such field. Fields: {', '.join(fields)}; stages: {', '.join(STAGE_GROUPS)}."
-            )
-    stages = tuple(evolve(stage, of_stages[stage.name]) for stage in recipe.stages)
-    return replace(recipe, model=evolve(recipe.model, of_model), stages=stages)
-
-
-def _without(space: Mapping[str, Parameter], key: str) -> dict[str, Parameter]:
-    """The space without the parameters whose stages are all covered by a key that the user has set."""
-    group, _, path = key.partition(".")
-    stages, field_path = (STAGE_GROUPS[group], path) if group in STAGE_GROUPS else (STAGE_NAMES, key)
-
-    def covered(name: str) -> bool:
-        own_group, _, own_path = name.partition(".")
-        return own_path == field_path and set(STAGE_GROUPS[own_group]) <= set(stages)
-
-    return {name: parameter for name, parameter in space.items() if not covered(name)}
+    def encoders(self) -> tuple[str, ...]:
+        """Return the encoders that trials may have, sorted."""
+        found: set[str] = set()
+        for recipe in self.recipes:
+            space = self.of_recipe(recipe)
+            parameter = space.parameters.get(ENCODER)
+            may_be_own = parameter is None or parameter.when is not None or space.pool_of(ENCODER) is not None
+            found |= {*(parameter.finite() or () if parameter else ()), *([recipe.model.encoder] if may_be_own else ())}
+        return tuple(sorted(found))

@@ -15,6 +15,11 @@ StageStatus = Literal["finished", "failed", "stopped"]
 TrialStatus = Literal["finished", "pruned", "failed", "interrupted"]
 Params = Mapping[str, str | int | float | bool]
 
+OBJECTIVE, OBJECTIVE_ERROR = "objective", "objective_se"
+"""Names of the metrics under which every sweep's trials have what they are compared by, and its standard error."""
+OBJECTIVE_TAG = "birdclef.objective"
+"""Name of the tag that says what they are compared by."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepStarted:
@@ -102,7 +107,7 @@ class TrialFinished:
     trial: str
     status: TrialStatus
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """The last metrics. `objective`, if among them, is also shown with every checkpoint of the trial's chain."""
+    """The last metrics. `OBJECTIVE`, if among them, is also shown with every checkpoint of the trial's chain."""
     tags: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
     """Why it was pruned, failed or interrupted, for the run's description."""

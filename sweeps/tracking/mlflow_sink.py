@@ -22,6 +22,7 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from sweeps.tracking import mlflow_views as views
 from sweeps.tracking.delivery import LoggedEvent, Rejected
 from sweeps.tracking.events import (
+    OBJECTIVE,
     CheckpointUsed,
     EpochFinished,
     Event,
@@ -193,10 +194,10 @@ class MlflowSink:
     def _trial_finished(self, event: TrialFinished, time_ms: int) -> None:
         run_id = self._known("trial", event.trial)
         self._enter_last_metrics(event.trial, event.metrics, time_ms)
-        if "objective" in event.metrics:
+        if OBJECTIVE in event.metrics:
             # MLflow lists on a model's page the runs that have a metric for it: so the trials that use a checkpoint are found there.
             for model_id in self._chain(event.trial):
-                self._enter(run_id, metrics={"objective": event.metrics["objective"]}, time_ms=time_ms, model_id=model_id)
+                self._enter(run_id, metrics={OBJECTIVE: event.metrics[OBJECTIVE]}, time_ms=time_ms, model_id=model_id)
         self._enter(run_id, tags={**event.tags, "birdclef.status": event.status, _NOTE: event.reason})
         if event.status == "interrupted":
             open_stage = self._memory.get(f"open/{event.trial}")

@@ -2,11 +2,13 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from birdclef_core.errors import InputError
+from sweeps.objective import Objective
+from sweeps.tracking.events import OBJECTIVE, OBJECTIVE_ERROR, OBJECTIVE_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,7 +23,6 @@ FRONT_PATH = "#/experiments?workflowType=machine_learning"
 _NOTE_BEGIN, _NOTE_END = "<!-- sweep -->", "<!-- end of sweep -->"
 _NOTE_CHARACTERS = 20_000
 _SEARCHED, _SCORES = "Searched parameters", "Scores"
-_OBJECTIVE = "val/cmap_pad5"
 _SCORE_COLUMNS = 4
 _VIEWED_TRIALS = 200
 _COST_METRICS = ("cost/spent_s", "cost/saved_s")
@@ -101,32 +102,31 @@ def find_page(client: "MlflowClient", *, sweep: str | None, search: str | None) 
 def save_views(client: "MlflowClient", experiment_id: str, sweep: str, time_ms: int) -> None:
     """Write the views of a sweep to its experiment, made from the parameters and metrics that its trials have now."""
     trials = [run.data for run in client.search_runs([experiment_id], trials_filter(sweep), max_results=_VIEWED_TRIALS)]
-    objectives = [data.tags["birdclef.objective"] for data in trials if "birdclef.objective" in data.tags]
+    objective = Objective.of(next((data.tags[OBJECTIVE_TAG] for data in trials if OBJECTIVE_TAG in data.tags), None))
     reported = [(data.params, data.metrics) for data in trials]
-    for tag, view in saved_views(sweep, objectives[0] if objectives else _OBJECTIVE, reported, time_ms).items():
+    for tag, view in saved_views(sweep, objective, reported, time_ms).items():
         client.set_experiment_tag(experiment_id, tag, view)
 
 
-def saved_views(sweep: str, objective: str, trials: Sequence[Trial], time_ms: int) -> dict[str, str]:
+def saved_views(sweep: str, objective: Objective, trials: Sequence[Trial], time_ms: int) -> dict[str, str]:
     """Return the tags of an experiment that MLflow offers as saved views of a sweep, in the format of MLflow 3.17.
 
     One view has the trials, best first. Its charts begin with parallel coordinates, the trials' scores as bars and their learning
     curves; MLflow adds all other metrics. The other view has each trial's stages below it, which MLflow shows only in order of time.
-    The columns of both are scores, costs and the parameters that differ between trials.
+    The columns of both are the objective and its standard error, scores, costs and the parameters that differ between trials.
     """
-    compared = [trial for trial in trials if objective in trial[1]]
-    scores = [name for name in _known_metrics(trials) if name.startswith("val/")]
-    scores.sort(key=lambda name: (name != objective, name != "val/cmap", name))
-    columns = [f"metrics.`{name}`" for name in (*scores[:_SCORE_COLUMNS], *_COST_METRICS)]
+    compared = [trial for trial in trials if OBJECTIVE in trial[1]]
+    scores = _scores(objective, _known_metrics(trials))
+    columns = [f"metrics.`{name}`" for name in (OBJECTIVE, OBJECTIVE_ERROR, *scores[:_SCORE_COLUMNS], *_COST_METRICS)]
     columns += [f"params.`{name}`" for name in _searched_params(trials)] + ["tags.`birdclef.status`"]
     table: dict[str, Any] = {"selectedColumns": columns, "runsHiddenMode": "FIRST_20_RUNS"}
     comparison = {
         **table,
         "searchFilter": trials_filter(sweep),
-        "orderByKey": f"metrics.`{objective}`",
+        "orderByKey": f"metrics.`{OBJECTIVE}`",
         "orderByAsc": False,
         "compareRunSections": [_section(_SEARCHED, columns=1, height_px=380), _section(_SCORES, columns=2, height_px=360)],
-        "compareRunCharts": _charts(objective, _searched_params(compared), scores),
+        "compareRunCharts": _charts(_searched_params(compared), scores),
         "isAccordionReordered": True,
     }
     stages = {**table, "searchFilter": sweep_filter(sweep), "orderByKey": "attributes.start_time", "orderByAsc": False}
@@ -174,10 +174,18 @@ def _known_metrics(trials: Sequence[Trial]) -> set[str]:
     return set().union(*(metrics for _, metrics in trials))
 
 
-def _charts(objective: str, params: list[str], scores: list[str]) -> list[dict[str, Any]]:
-    parallel: dict[str, Any] = {"type": "PARALLEL", "selectedParams": params, "selectedMetrics": [objective], "showAllRuns": True}
+def _scores(objective: Objective, known: Iterable[str]) -> list[str]:
+    """Return the scores of the objective's recordings and species: those that it is made of, cmAP without and with padding, the others."""
+    kinds = ("val_all/",) if objective.label_space == "all" else ("val/", "val_soundscapes/")
+    first = [*objective.names, f"{kinds[0]}cmap", f"{kinds[0]}cmap_pad5"]
+    scores = {name for name in known if name.startswith(kinds)}
+    return [*(name for name in dict.fromkeys(first) if name in scores), *sorted(scores.difference(first))]
+
+
+def _charts(params: list[str], scores: list[str]) -> list[dict[str, Any]]:
+    parallel: dict[str, Any] = {"type": "PARALLEL", "selectedParams": params, "selectedMetrics": [OBJECTIVE], "showAllRuns": True}
     charts = [{**parallel, "metricSectionId": _SEARCHED}]
-    charts += [{"type": "BAR", "metricKey": name, "metricSectionId": _SCORES} for name in scores[:2]]
+    charts += [{"type": "BAR", "metricKey": name, "metricSectionId": _SCORES} for name in (OBJECTIVE, *scores[1:2])]
     charts += [{**_LINE, "metricKey": name, "metricSectionId": _SCORES} for name in scores[:2]]
     common = {"runsCountToCompare": 20, "deleted": False, "isGenerated": False}
     return [{**common, **chart, "uuid": f"sweep-{index}"} for index, chart in enumerate(charts)]

@@ -1,21 +1,25 @@
 """Turns what happens in a sweep into events for the tracker: which trial trained which stage, from what, with what result."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
-from birdclef_core.config import StageConfig, flatten
+from birdclef_core.config import Recipe, StageConfig, flatten
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.stage_store import StageStore
 from sweeps.checkpoints.lineage import lineage_page, trace
-from sweeps.schedule.coordinator import OBJECTIVE, Observer
+from sweeps.objective import Objective, Score
+from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial
 from sweeps.schedule.update import TrialUpdate
-from sweeps.search.space import value_of
+from sweeps.search.parameters import Parameter
+from sweeps.search.recipe_space import parameters_of
 from sweeps.tracking.events import (
+    OBJECTIVE,
+    OBJECTIVE_ERROR,
     CheckpointUsed,
     EpochFinished,
     StageFinished,
@@ -34,11 +38,18 @@ class TrackingObserver(Observer):
     """Sends trials, executions of stages and checkpoints to a tracker."""
 
     def __init__(
-        self, tracker: Tracker, store: StageStore, sweep_dir: Path, *, space: Iterable[str], tags: Mapping[str, str]
+        self,
+        tracker: Tracker,
+        store: StageStore,
+        sweep_dir: Path,
+        *,
+        space: Mapping[str, Parameter],
+        tags: Mapping[str, str],
+        objective: Objective,
     ) -> None:
-        """`space`: names of the search's parameters, by whose values trials are compared."""
+        """`space`: the search's parameters, by whose values trials are compared. `objective`: what they are compared by."""
         self._tracker, self._store, self._sweep_dir = tracker, store, sweep_dir
-        self._space, self._tags = tuple(space), dict(tags)
+        self._space, self._tags, self._objective = dict(space), dict(tags), objective
         self._open: dict[str, tuple[str, str]] = {}
         """The execution and stage id of the stage that a trial is training, by trial."""
         self._stage_names: dict[str, str] = {}
@@ -46,9 +57,8 @@ class TrackingObserver(Observer):
 
     def trial_started(self, trial: Trial) -> None:
         record = trial.record
-        stages = [task.config for task in trial.chain]
-        values = {key: value_of(stages, key) for key in self._space}
-        params = {"recipe": record.recipe, **{key: value for key, value in values.items() if value is not None}}
+        trained = Recipe(name=record.recipe, model=trial.chain[0].model, stages=tuple(task.config for task in trial.chain))
+        params = {"recipe": record.recipe, **parameters_of(trained, self._space)}
         tags = {**self._tags, "birdclef.recipe": record.recipe, "birdclef.encoder": trial.chain[0].model.encoder}
         self._tracker.log(TrialStarted(trial=record.trial, params=params, tags=tags))
         if start := trial.chain[0].parent_id:
@@ -77,8 +87,10 @@ class TrackingObserver(Observer):
         metrics = {name: value for name, value in record.metrics.items() if record.status == "finished" and math.isfinite(value)}
         metrics |= {"cost/spent_s": record.cost_s, "cost/saved_s": record.saved_s}
         if record.score is not None:
-            metrics["objective"] = record.score
-        tags = {"birdclef.objective": OBJECTIVE, "birdclef.last_stage": record.stage}
+            metrics[OBJECTIVE] = record.score
+            if (error := self._objective.score(record.metrics).error) is not None:
+                metrics[OBJECTIVE_ERROR] = error
+        tags = {"birdclef.last_stage": record.stage}
         self._tracker.log(
             TrialFinished(
                 trial=record.trial,
@@ -178,9 +190,10 @@ class TrackingObserver(Observer):
             return None
         folder = self._sweep_dir / "lineages" / record.trial
         folder.mkdir(parents=True, exist_ok=True)
-        score = "" if record.score is None else f" with {record.score:.3f}"
+        error = self._objective.score(record.metrics).error
+        score = "" if record.score is None else f" with {Score(record.score, error)}"
         title = f"Lineage of {record.trial} ({record.recipe}, {record.status}{score})"
-        (folder / "lineage.html").write_text(lineage_page(trace(stage_ids[-1], self._record_of), title))
+        (folder / "lineage.html").write_text(lineage_page(trace(stage_ids[-1], self._record_of), title, self._objective))
         return str(folder.relative_to(self._sweep_dir))
 
     def _copy_reports(self, stage_id: str) -> str:

@@ -1,6 +1,5 @@
 """A sweep without training: made-up scores through the real chains, sampler, coordinator and store."""
 
-import math
 import random
 from dataclasses import replace
 
@@ -12,8 +11,7 @@ from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import SimulatedStore, SimulatedView, even_score
-from sweeps.schedule.coordinator import OBJECTIVE, Coordinator
-from sweeps.schedule.pruning import StageHalving
+from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.records import SweepRecords
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
@@ -48,15 +46,11 @@ def make_chain_builder(search: Search | None = None, **changes) -> ChainBuilder:
     return replace(chains, **changes)
 
 
-def make_coordinator(
-    folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=(), prunes=True
-) -> Coordinator:
+def make_coordinator(folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=()) -> Coordinator:
     records = SweepRecords(Storage.parse(str(folder)).at(sweep))
     view = SimulatedView(SimulatedStore() if store is None else store, sweep)
     book = TrialBook(records, view)
-    pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
-    chains = chains or make_chain_builder()
-    return Coordinator(chains, book, samples=samples, max_running=max_running, observers=observers, pruning=pruning)
+    return Coordinator(chains or make_chain_builder(), book, samples=samples, max_running=max_running, observers=observers)
 
 
 def view_of(coordinator: Coordinator) -> SimulatedView:
@@ -73,7 +67,7 @@ def summary_of(task: StageTask, **changes) -> StageSummary:
         stage=task.config.name,
         identity={**task.identity, **changes},
         species=["a"],
-        metrics={"cmap_pad5": 0.5},
+        metrics={"cmap": 0.5, "cmap_se": 0.01},
         history=[],
         cost_s=1.0,
         surgery="",
@@ -119,7 +113,7 @@ class MadeUpWorkers:
                         epoch=epoch,
                         epochs=epochs,
                         score=score,
-                        metrics={OBJECTIVE: score},
+                        metrics={"val/cmap": score},
                         cost_s=1.0,
                         done=index == len(planned.chain) - 1 and epoch == epochs,
                     )

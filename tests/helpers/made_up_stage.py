@@ -8,7 +8,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,7 @@ class MadeUpStage:
         stop: Stop = never,
         on_note: Callable[[str], None] = print,
         trained_by: str = "",
+        soundscapes_at: Collection[int] = (),
     ) -> Iterator[EpochMetrics]:
         weights, done, cost_s = self._start(task, store)
         for epoch in range(done + 1, task.config.epochs + 1):

@@ -18,7 +18,7 @@ def publish(store: StageStore, stage_id: str, *, num_floats: int = 1, **values) 
             "stage": "train_ce",
             "identity": {"a": 1},
             "species": ["x"],
-            "metrics": {"cmap_pad5": 0.5},
+            "metrics": {"cmap": 0.5},
             "history": [],
             "cost_s": 2.0,
             "surgery": "",

@@ -33,11 +33,21 @@ def test_names_are_text_and_neither_html_nor_mathematics(outcome):
 def test_it_says_the_score_its_interval_and_what_chance_would_reach(outcome):
     scores = outcome.record.metrics
     text = text_of(stage_card(outcome))
-    assert f"what trials are compared by: {scores['cmap_pad5']:.3f}".replace(" 0.", " .") in text
-    low = scores["cmap_pad5"] - 1.96 * scores["cmap_pad5_se"]
+    assert f"that have recordings: {scores['cmap']:.3f}".replace(" 0.", " .") in text
+    low = scores["cmap"] - 1.96 * scores["cmap_se"]
     assert f"between {low:.3f}".replace(" 0.", " .") in text
+    assert f"the score of BirdCLEF 2023, is {scores['cmap_pad5']:.3f}".replace(" 0.", " .") in text
     assert f"{scores['cmap'] / scores['cmap_chance']:.1f} times what a random" in text
     assert "4 of 5 species with one" in text
+
+
+def test_scores_on_soundscapes_are_told_where_there_are_some(outcome):
+    assert "soundscapes" not in text_of(stage_card(outcome))
+    of_soundscapes = {"auroc": 0.875, "cmap": 0.25, "cmap_chance": 0.125, "num_windows": 120.0}
+    metrics = outcome.record.metrics | {f"soundscapes/{name}": value for name, value in of_soundscapes.items()}
+    text = text_of(stage_card(replace(outcome, record=replace(outcome.record, metrics=metrics))))
+    assert ".875 AUROC on soundscapes" in text and "On 120 labelled windows" in text
+    assert "is .875 and cmAP .250; chance: .500 and .125" in text
 
 
 def test_it_shows_each_part_and_where_the_stage_comes_from(outcome):

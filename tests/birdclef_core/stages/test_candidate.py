@@ -38,7 +38,7 @@ def scripted_scores(monkeypatch):
 
     def script(*scores: float) -> None:
         remaining = iter(scores)
-        monkeypatch.setattr(training, "summarise", lambda truth, score: {"cmap_pad5": next(remaining)})
+        monkeypatch.setattr(training, "summarise", lambda truth, score: {"cmap": next(remaining)})
 
     return script
 
@@ -82,7 +82,7 @@ def test_an_early_stop_publishes_the_best_epochs_weights_with_their_scores(run, 
     assert [epoch.is_last for epoch in epochs] == [False, False, True]
     assert same(weights[1], store.open("s").weights())
     assert epochs[-1].scores == store.record("s").metrics
-    assert epochs[-1].scores["cmap_pad5"] == 0.71
+    assert epochs[-1].scores["cmap"] == 0.71
 
 
 def test_a_rising_score_is_not_stopped_and_an_equal_one_is(run, store, scripted_scores):

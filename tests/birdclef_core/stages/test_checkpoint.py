@@ -23,7 +23,7 @@ METRICS = EpochMetrics(
     memory_bytes=2**33,
     bottleneck="one line",
     waits_for_data=False,
-    scores={"cmap_pad5": 0.5},
+    scores={"cmap": 0.5},
 )
 COUNTERS = StageCounters(
     epoch=1,

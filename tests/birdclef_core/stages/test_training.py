@@ -82,11 +82,19 @@ def test_labelled_soundscapes_are_scored_by_what_is_published(tiny_recipe, tone_
     data = replace(tone_data, dataset=dataset, soundscape_cache=cache)
     first, second = train_stage(task(tiny_recipe, 1, epochs=2), data, store, CPU)
     assert not any(name.startswith("soundscapes/") for name in first.scores)
-    record = store.open(tiny_recipe.stages[1].name).record
-    assert 0 < record.metrics["soundscapes/cmap_pad5"] == second.scores["soundscapes/cmap_pad5"] <= 1
-    assert record.metrics["soundscapes/num_windows"] == 2
-    with_all = list(train_stage(task(tiny_recipe, 0, epochs=1), data, store, CPU))
+    entry = store.open(tiny_recipe.stages[1].name)
+    assert 0 < entry.record.metrics["soundscapes/cmap_pad5"] == second.scores["soundscapes/cmap_pad5"] <= 1
+    assert entry.record.metrics["soundscapes/num_windows"] == 2
+    assert "labelled windows of soundscapes" in (entry.folder / "card.html").read_text()
+    with_all = list(train_stage(task(tiny_recipe, 0, epochs=1), data, store, CPU, soundscapes_at=[1]))
     assert not any(name.startswith("soundscapes/") for name in with_all[0].scores)
+
+    store.storage.delete(f"stages/{tiny_recipe.stages[1].name}")
+    first, again = train_stage(task(tiny_recipe, 1, epochs=2), data, store, CPU, soundscapes_at=[1])
+    assert first.scores["soundscapes/num_windows"] == 2, "where they are asked for, too"
+    assert again.scores == second.scores, "which changes nothing else"
+    weights = store.open(tiny_recipe.stages[1].name).weights()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in entry.weights().items())
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def take(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_checkpoint_is_taken_in_and_the_way_on_is_said(take, tmp_path):
     from birdclef_core.models.detector import Detector
-    from sweeps.search.space import load_search
+    from sweeps.search.search_files import load_search
 
     model = load_search(str(tmp_path / "tiny.py")).recipes[0].model
     torch.save(Detector(model, 2).state_dict(), tmp_path / "own.pt")

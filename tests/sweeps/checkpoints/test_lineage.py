@@ -8,6 +8,7 @@ from pages import HOSTILE, Page
 
 from sweeps.checkpoints.lineage import is_sound, lineage, lineage_lines, lineage_page, lineage_svg
 from sweeps.cli.birdclef import birdclef
+from sweeps.objective import Objective
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def test_every_stage_is_told_from_the_first_weights_on(storage):
         "learning_rate=0.1",
         "data dddddddddddddddd, code c0de",
         "on cpu in 2.0 s",
-        "cmap_pad5 0.5000",
+        "scores  cmap 0.5000",
         "every hash verified",
     ):
         assert text.count(part) == 3, part
@@ -55,10 +56,10 @@ def test_an_ancestor_that_is_gone_ends_the_lineage(storage):
 
 
 def test_the_picture_has_a_box_for_each_stage_and_its_score_and_cost(storage):
-    svg = ElementTree.fromstring(lineage_svg(lineage(store(storage), C, verify=False)))
+    svg = ElementTree.fromstring(lineage_svg(lineage(store(storage), C, verify=False), Objective.of(None)))
     texts = [element.text for element in svg.iter("text")]
     assert len(list(svg.iter("rect"))) == 4 and len(list(svg.iter("path"))) == 3
-    assert texts.count("cmap_pad5 0.500") == 3 and "finetune" in texts and "random weights" in texts
+    assert texts.count("score 0.500") == 3 and "finetune" in texts and "random weights" in texts
 
 
 def test_the_page_stands_alone_and_shows_every_name_as_text(storage):

@@ -74,7 +74,7 @@ def test_a_stage_comes_out_the_same_to_the_bit_and_the_store_is_left_alone(train
         assert torch.get_num_threads() == 1, "as many as it was trained with"
         assert result.is_exact and result.agrees, replay_lines(result)
         assert replay_lines(result)[-1] == "The same: every score and every weight, to the bit."
-        assert said[1].startswith("epoch 1/1: cmap_pad5 ")
+        assert said[1].startswith("epoch 1/1: cmap ")
     assert sorted(store(storage).storage.files(), key=lambda file: file.name) == before
 
     monkeypatch.setattr("sweeps.checkpoints.replay.code_version", lambda: "0ther")
@@ -120,10 +120,10 @@ def _some_weights(folder: Path, encoder: str) -> str:
     return str(path)
 
 
-def result(recorded: float, replayed: float, *, error: float = 0.02, changed=()) -> Replay:
+def result(recorded: float, replayed: float, *, error: float = 0.02, changed=(), more=()) -> Replay:
     return Replay(
-        recorded={"cmap_pad5": recorded, "cmap_pad5_se": error},
-        replayed={"cmap_pad5": replayed, "cmap_pad5_se": error},
+        recorded={"cmap": recorded, "cmap_se": error, "lrap": 0.9, **dict(more)},
+        replayed={"cmap": replayed, "cmap_se": error, "lrap": 0.1, **dict(more)},
         recorded_sha256="a",
         replayed_sha256="b",
         environment={},
@@ -135,7 +135,11 @@ def test_scores_are_judged_by_their_standard_error():
     near, far, nothing = result(0.5, 0.51, changed=["torch was 1, is 2"]), result(0.5, 0.53), result(0.5, float("nan"))
     assert near.agrees and not near.is_exact and not far.agrees and not nothing.agrees
     assert replay_lines(near)[-1].startswith(
-        "Agrees: cmap_pad5 differs by 0.01, its standard error is 0.02; weights are not the same"
+        "Agrees: of the scores with a standard error, cmap differs most for it: by 0.01, its standard error is 0.02; weights are not the same"
     )
     assert "  torch was 1, is 2" in replay_lines(near)
+    other = result(0.5, 0.53, more={"cmap_pad5": 0.9, "cmap_pad5_se": 0.01})
+    assert not other.agrees and "cmap differs most" in replay_lines(other)[-1], "every score with an error counts"
+    unknown = result(0.5, 0.5, error=float("nan"))
+    assert not unknown.agrees and "no score has a standard error to judge by" in replay_lines(unknown)[-1]
     assert "DOES NOT AGREE" in replay_lines(far)[-1] and "a CPU is expected to give the same bits" in replay_lines(far)[-1]

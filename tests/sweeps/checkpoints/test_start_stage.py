@@ -16,8 +16,9 @@ from sweeps.checkpoints.references import resolve
 from sweeps.checkpoints.start_stage import describe_start, find_start, start_after
 from sweeps.options import SweepOptions
 from sweeps.run.request import extend_request, new_request, resume_request
+from sweeps.search import Choice, Range, Search
 from sweeps.search.chains import config_fingerprint
-from sweeps.search.space import Choice, Range, Search, override
+from sweeps.search.search_files import override
 
 POINT = {"pretrain.variant": 0, "train_ce.learning_rate": 2e-3, "train.clip_s": 3.0}
 OWN = """

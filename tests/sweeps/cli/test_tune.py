@@ -15,13 +15,21 @@ from sweeps.options import PLACEMENT, SweepOptions
 
 
 def test_settings_are_python_literals_or_text():
-    pairs = ["epochs=2", "learning_rate=1e-3", "head_transfer=drop", "deltas=true", "encoder=resnet10t.c3_in1k"]
+    pairs = [
+        "epochs=2",
+        "learning_rate=1e-3",
+        "head_transfer=drop",
+        "deltas=true",
+        "encoder=resnet10t.c3_in1k",
+        "micro_batch_size=none",
+    ]
     assert parse_settings(pairs) == {
         "epochs": 2,
         "learning_rate": 1e-3,
         "head_transfer": "drop",
         "deltas": True,
         "encoder": "resnet10t.c3_in1k",
+        "micro_batch_size": None,
     }
     with pytest.raises(InputError, match="KEY=VALUE"):
         parse_settings(["epochs"])
@@ -48,6 +56,8 @@ def test_contradictions_are_refused_by_the_parser(arguments, capsys):
         (["--resume", "s", "--seed", "0"], "but got --seed"),
         (["--resume", "s", "--plan"], "--plan is for a new sweep"),
         (["--extend", "s", "--name", "x"], "--extend s keeps that name, but got --name x"),
+        (["--resume", "s", "--objective", "val/cmap"], "but got --objective"),
+        (["--search", "sed", "--objective", "val/cmpa", "--plan"], "Perhaps 'val/cmap' is meant"),
     ],
 )
 def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys):
@@ -73,6 +83,7 @@ def test_help_shows_examples_and_every_flag(capsys):
         "--samples",
         "--budget",
         "--seed",
+        "--objective",
         "--name",
         "--storage",
         "--address",

@@ -1,17 +1,21 @@
 """A trial trains what the store lacks, reuses what it has, and mends what is damaged."""
 
+import math
 from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
+from made_up_stage import ExecutionLog, MadeUpStage
 
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.store.leases import Holder, Leases, NoLease, alone
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.execution import trial
 from sweeps.execution.trial import run_trial
+from sweeps.objective import Objective
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
@@ -55,9 +59,29 @@ def test_a_trial_reports_every_epoch_and_scores_under_the_label_spaces_name(chai
         ("epoch", "train_bce", False),
         ("epoch", "finetune", True),
     ]
-    assert "val_all/cmap_pad5" in got[0].metrics and "val/cmap_pad5" not in got[0].metrics
-    assert got[2].metrics["val/cmap_pad5"] == got[2].score
+    assert "val_all/cmap" in got[0].metrics and "val/cmap" not in got[0].metrics
+    assert got[0].score == got[0].metrics["val_all/cmap"] and got[2].score == got[2].metrics["val/cmap"]
     assert all(update.stage_done for update in got)
+
+
+def test_soundscapes_are_scored_where_trials_are_compared_by_them(chain, tone_data, store, notes, monkeypatch, tmp_path):
+    """In the middle of a long stage, too; at its end they are scored anyway."""
+    asked: dict[str, list[int]] = {}
+    train = MadeUpStage(ExecutionLog(tmp_path / "log"), epoch_s=0.0)
+
+    def spy(task, *arguments, soundscapes_at, **options):
+        asked[task.config.name] = list(soundscapes_at)
+        return train(task, *arguments, soundscapes_at=soundscapes_at, **options)
+
+    monkeypatch.setattr(trial, "train_stage", spy)
+    long = tuple(replace(task, config=replace(task.config, epochs=10)) for task in chain)
+    by_recordings = list(run_trial(long[:1], tone_data, store, CPU, notes, objective=Objective.of("2*val/lrap")))
+    assert asked == {"pretrain_ce": []}
+    assert [update.score for update in by_recordings] == [2 * update.metrics["val_all/lrap"] for update in by_recordings]
+    got = list(run_trial(long[:2], tone_data, store, CPU, notes, objective=Objective.of("val_soundscapes/auroc")))
+    assert asked == {"pretrain_ce": [], "train_bce": [5]}
+    assert got[0].kind == "reused" and got[0].score == got[0].metrics["val_all/auroc"], "all have another label space"
+    assert all(math.isnan(update.score) for update in got[1:]), "these epochs have no scores on soundscapes"
 
 
 def test_a_second_run_reuses_all_and_says_what_that_saved(chain, tone_data, store, notes):
@@ -168,7 +192,7 @@ def test_the_lease_is_given_back_with_the_stages_end_not_with_the_next_call(chai
 
 
 def test_a_stage_that_stops_early_is_done_and_the_next_one_follows(chain, tone_data, store, notes, monkeypatch):
-    monkeypatch.setattr("birdclef_core.stages.training.summarise", lambda truth, score: {"cmap_pad5": 0.5})
+    monkeypatch.setattr("birdclef_core.stages.training.summarise", lambda truth, score: {"cmap": 0.5})
     early = replace(chain[0], config=replace(chain[0].config, epochs=9, early_stop_epochs=1))
     got = updates((early, chain[1]), tone_data, store, notes)
     assert [(update.stage, update.epoch, update.stage_done, update.done) for update in got] == [

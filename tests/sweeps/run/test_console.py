@@ -1,12 +1,14 @@
 """What the terminal shows: plain lines where there is none, a ranking that fits, honest times."""
 
 import io
+import math
 from dataclasses import replace
 
 import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
 from rich.console import Console
 
+from sweeps.objective import Objective
 from sweeps.run.console import SweepConsole
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.wording import format_duration
@@ -14,7 +16,7 @@ from sweeps.wording import format_duration
 
 def run_with_console(folder, console: Console, samples: int) -> None:
     book = make_coordinator(folder, samples=samples).book
-    with SweepConsole(console, book, samples) as terminal:
+    with SweepConsole(console, book, samples, Objective.of(None)) as terminal:
         MadeUpWorkers(Coordinator(make_chain_builder(), book, samples=samples, max_running=2, observers=(terminal,))).run()
 
 
@@ -43,7 +45,7 @@ def test_why_a_trial_was_pruned_is_shown_on_a_terminal_too(tmp_path, is_terminal
 def test_brackets_in_a_message_are_shown_and_not_read_as_markup(tmp_path):
     out = io.StringIO()
     coordinator = make_coordinator(tmp_path, samples=1)
-    with SweepConsole(Console(file=out, width=200), coordinator.book, 1) as terminal:
+    with SweepConsole(Console(file=out, width=200), coordinator.book, 1, Objective.of(None)) as terminal:
         trial = coordinator.next_trial()
         trial.record.reason = "worker lost: KeyError[red]"
         terminal.worker_lost(trial)
@@ -54,7 +56,7 @@ def test_the_time_left_is_that_of_the_open_epochs_on_the_trials_that_run(tmp_pat
     """Trials that wait add their epochs and do not share the work."""
     search = replace(make_search(), recipes=make_search().recipes[:1], sampler="random")
     coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=3, max_running=1)
-    terminal = SweepConsole(Console(file=io.StringIO()), coordinator.book, 3)
+    terminal = SweepConsole(Console(file=io.StringIO()), coordinator.book, 3, Objective.of(None))
     trial = coordinator.next_trial()
     assert (coordinator.book.num_running, coordinator.book.num_waiting) == (1, 2)
     terminal.trial_started(trial)
@@ -65,10 +67,18 @@ def test_the_time_left_is_that_of_the_open_epochs_on_the_trials_that_run(tmp_pat
     assert terminal._left() == f"at most about {format_duration(60.0 * (3 * trial.num_epochs - 1))} left"
 
 
-def test_a_refused_draw_is_said_once(tmp_path):
+def test_scores_have_their_standard_error_and_an_epoch_without_the_objective_shows_another_score(tmp_path):
     out = io.StringIO()
     coordinator = make_coordinator(tmp_path, samples=1)
-    terminal = SweepConsole(Console(file=out, width=200), coordinator.book, 1)
-    for _ in range(3):
-        terminal.draw_refused("sed_v2s with {'a': [1]}: 0 < 1 must hold.")
-    assert out.getvalue().count("must hold") == 1 and "[1]" in out.getvalue()
+    objective = Objective.of("val_soundscapes/auroc")
+    with SweepConsole(Console(file=out, width=200), coordinator.book, 1, objective) as terminal:
+        trial = coordinator.next_trial()
+        terminal.trial_started(trial)
+        last = MadeUpWorkers(coordinator).updates(trial)[0]
+        terminal.updated(trial, replace(last, score=math.nan, metrics={"val/cmap": 0.25}))
+        metrics = {"val_soundscapes/auroc": 0.75, "val_soundscapes/auroc_se": 0.05, "val/cmap": 0.25}
+        terminal.updated(trial, replace(last, score=0.75, metrics=metrics))
+        trial.record.score, trial.record.metrics, trial.record.status = 0.75, metrics, "finished"
+        terminal.trial_ended(trial)
+    first, second, third = out.getvalue().splitlines()[1:]
+    assert "score val/cmap 0.250 " in first and "score 0.750 ± 0.050 " in second and third.endswith("finished with 0.750 ± 0.050")

@@ -1,11 +1,14 @@
 """An encoder starts from the same weights throughout a sweep, or the sweep is refused; from a checkpoint none are looked for."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from made_up_records import sweep_record
 from made_up_stages import publish
 
+from birdclef_core.data.soundscapes import Soundscapes
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights
@@ -46,6 +49,52 @@ def with_history(request: SweepRequest, weights: str, pretrained: str = "auto") 
 @pytest.fixture
 def reachable(monkeypatch):
     monkeypatch.setattr(inputs, "resolve_pretrained", lambda encoder, mode: PretrainedWeights("timm:x", found="the hub's"))
+
+
+def with_soundscapes(tone_data, *labels: tuple[str, ...]):
+    windows = pd.DataFrame({"row_id": [str(row) for row in range(len(labels))], "file": 0, "end_s": 5, "labels": labels})
+    return replace(tone_data.dataset, soundscapes=Soundscapes(Path(), pd.DataFrame(), windows, ()))
+
+
+def test_the_default_objective_follows_the_data(tone_data):
+    """Soundscapes in which no target species is heard, or all are heard everywhere, have no AUROC."""
+    said: list[str] = []
+    assert inputs.choose_objective(None, tone_data.dataset, said.append) == "val/cmap"
+    assert inputs.choose_objective(None, with_soundscapes(tone_data, ("low",), ("top",)), said.append) == "val_soundscapes/auroc"
+    assert inputs.choose_objective(None, with_soundscapes(tone_data, ("mid",), ()), said.append) == "val/cmap"
+    assert inputs.choose_objective(None, with_soundscapes(tone_data, ("low", "top")), said.append) == "val/cmap"
+    assert inputs.choose_objective("val/lrap", with_soundscapes(tone_data, ("low",), ()), said.append) == "val/lrap"
+    assert said[:2] == [
+        "Objective: trials are compared by val/cmap (the default without labelled soundscapes).",
+        "Objective: trials are compared by val_soundscapes/auroc (the default with labelled soundscapes).",
+    ]
+    assert said[-1] == "Objective: trials are compared by val/lrap."
+
+
+@pytest.mark.parametrize(
+    ("asked", "labels", "why"),
+    [
+        (
+            "val_soundscapes/auroc",
+            None,
+            "for val_soundscapes/auroc .* has no labelled soundscapes of target species. Scores .*: val/cmap,",
+        ),
+        (
+            "0.5*val/cmap + 0.5*val_soundscapes/cmap",
+            (("mid",), ()),
+            "for val_soundscapes/cmap .* no labelled soundscapes of target",
+        ),
+        (
+            "val_soundscapes/auroc",
+            (("low", "top"),),
+            "for val_soundscapes/auroc .* has too few labels for it. .* val_soundscapes/cmap,",
+        ),
+    ],
+)
+def test_an_objective_that_the_data_do_not_have_is_refused_before_anything_is_trained(tone_data, asked, labels, why):
+    dataset = with_soundscapes(tone_data, *labels) if labels else tone_data.dataset
+    with pytest.raises(InputError, match=why):
+        inputs.choose_objective(asked, dataset, print)
 
 
 def test_weights_are_looked_for_once_and_said(sweep_request, tone_data, tmp_path, reachable):

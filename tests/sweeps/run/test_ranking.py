@@ -6,14 +6,17 @@ from dataclasses import replace
 from rich.console import Console
 
 from birdclef_core.store.leakage import Leak
+from sweeps.objective import Objective
 from sweeps.run.ranking import best_by_end, early_endings, leak_lines, ranked_markdown, ranked_table, ranking
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import format_duration
 
+OBJECTIVE = Objective.of(None)
+
 
 def record(trial: str, score: float | None, **values) -> TrialRecord:
-    metrics = {} if score is None else {"val/cmap_pad5": score, "val/cmap": score / 2, "val/lrap": 0.5}
+    metrics = {} if score is None else {"val/cmap": score, "val/cmap_se": 0.01, "val/cmap_pad5": score + (1 - score) / 2}
     status = "pruned" if score is None else "finished"
     return TrialRecord(
         trial=trial,
@@ -29,8 +32,33 @@ def record(trial: str, score: float | None, **values) -> TrialRecord:
 def test_the_best_comes_first_and_those_without_a_score_last():
     trials = [record("t0000", 0.5), record("t0001", None), record("t0002", 0.9)]
     assert [item.trial for item in ranking(trials)] == ["t0002", "t0000", "t0001"]
-    markdown = ranked_markdown(trials).splitlines()
-    assert markdown[2].startswith("| t0002 | sed_seresnext26t | finished | 0.900 | 0.450 | 0.500 |")
+    markdown = ranked_markdown(trials, OBJECTIVE).splitlines()
+    assert markdown[2].startswith("| t0002 | sed_seresnext26t | finished | 0.900 ± 0.010 | 0.950 |")
+
+
+def test_what_trials_are_compared_by_is_said_and_padded_and_unpadded_scores_stand_beside_it():
+    """A score without a known standard error, and one whose stage was not scored so, are shown as such."""
+    on_soundscapes = Objective.of("val_soundscapes/auroc")
+    known = {"val_soundscapes/auroc": 0.8, "val/cmap": 0.4, "val/cmap_se": 0.1, "val/cmap_pad5": 0.9}
+    trials = [record("t0000", 0.8), record("t0001", 0.7), record("t0002", None)]
+    trials[0].metrics, trials[1].metrics = known, {}
+    lines = ranked_markdown(trials, on_soundscapes).splitlines()
+    assert lines[0] == "| trial | recipe | status | objective | cmap | cmap_pad5 | spent | saved | reason |"
+    assert lines[2].startswith("| t0000 | sed_seresnext26t | finished | 0.800 | 0.400 | 0.900 |")
+    assert lines[3].startswith("| t0001 | sed_seresnext26t | finished | 0.700 |  |  |")
+    assert lines[4].startswith("| t0002 | sed_seresnext26t | pruned |  |  |  |")
+    assert lines[-1] == "Objective: val_soundscapes/auroc, with its standard error where that is known."
+    out = io.StringIO()
+    Console(file=out, width=40).print(ranked_table(trials, on_soundscapes), soft_wrap=True)
+    assert "Trials, best first by val_soundscapes/auroc" in out.getvalue() and "…" not in out.getvalue()
+
+
+def test_a_sum_has_its_parts_beside_it():
+    objective = Objective.of("0.5*val_soundscapes/auroc + 0.5*val/cmap_pad5")
+    columns = ranked_markdown([record("t0000", 0.8)], objective).splitlines()[0]
+    assert "| objective | val_soundscapes/auroc | cmap_pad5 | cmap | spent |" in columns
+    of_pretraining = ranked_markdown([record("t0000", 0.8)], Objective.of("val_all/lrap")).splitlines()[0]
+    assert "| objective | val_all/cmap | val_all/cmap_pad5 | spent |" in of_pretraining
 
 
 def test_where_chains_end_with_different_stages_the_best_of_each_end_is_said():
@@ -41,16 +69,16 @@ def test_where_chains_end_with_different_stages_the_best_of_each_end_is_said():
         record("t0002", 0.6, **five),
         record("t0003", None, **five),
     ]
-    assert best_by_end(trials) == (
-        "Trials end with different stages: 2 with train_bce, best t0001 (0.700); 1 with finetune, best t0002 (0.600)."
+    assert best_by_end(trials, OBJECTIVE) == (
+        "Trials end with different stages: 2 with train_bce, best t0001 (0.700 ± 0.010); 1 with finetune, best t0002 (0.600 ± 0.010)."
     )
-    assert best_by_end(trials[:2]) == best_by_end([]) == ""
+    assert best_by_end(trials[:2], OBJECTIVE) == best_by_end([], OBJECTIVE) == ""
 
 
 def test_the_ranking_fits_eighty_columns():
     out = io.StringIO()
     Console(file=out, width=80).print(
-        ranked_table([record("t0000", 0.5, spent_s={"train_ce": 12345.0}, reused_s={"pretrain_ce": 54321.0})])
+        ranked_table([record("t0000", 0.5, spent_s={"train_ce": 12345.0}, reused_s={"pretrain_ce": 54321.0})], OBJECTIVE)
     )
     assert "…" not in out.getvalue()
     assert "15 h 05 min" in out.getvalue()
@@ -67,14 +95,14 @@ def test_leaked_scores_have_a_star_for_each_kind_of_leak_and_a_line_that_says_it
     ]
     leaks = {"t0000": found, "t0002": unknown, "t0003": found}
     assert leak_lines(leaks) == [f"* {found.sentence}", f"** {unknown.sentence}"]
-    lines = ranked_markdown(trials, leaks).splitlines()
-    assert lines[2].startswith(r"| t0002 | sed_seresnext26t | finished | 0.900\*\* | 0.450\*\* | 0.500\*\* |")
-    assert lines[3].startswith("| t0001 | sed_seresnext26t | finished | 0.700 | 0.350 | 0.500 |")
-    assert lines[4].startswith(r"| t0000 | sed_seresnext26t | finished | 0.500\* | 0.250\* | 0.500\* |")
+    lines = ranked_markdown(trials, OBJECTIVE, leaks).splitlines()
+    assert lines[2].startswith(r"| t0002 | sed_seresnext26t | finished | 0.900 ± 0.010\*\* | 0.950\*\* |")
+    assert lines[3].startswith("| t0001 | sed_seresnext26t | finished | 0.700 ± 0.010 | 0.850 |")
+    assert lines[4].startswith(r"| t0000 | sed_seresnext26t | finished | 0.500 ± 0.010\* | 0.750\* |")
     assert [line for line in lines if line.startswith("\\")] == [rf"\* {found.sentence}", rf"\*\* {unknown.sentence}"]
     out = io.StringIO()
-    Console(file=out, width=80).print(ranked_table(trials, leaks))
-    assert "…" not in out.getvalue() and "0.900**" in out.getvalue()
+    Console(file=out, width=80).print(ranked_table(trials, OBJECTIVE, leaks))
+    assert "…" not in out.getvalue() and "0.900 ± 0.010**" in out.getvalue()
 
 
 def test_why_trials_did_not_finish_is_said_once_a_reason_and_in_full():
@@ -92,7 +120,7 @@ def test_why_trials_did_not_finish_is_said_once_a_reason_and_in_full():
         "  t0004 failed: no memory",
         "  t0005 interrupted: no memory",
     ]
-    assert ranked_markdown(trials).splitlines()[3].endswith(r"below 0.2 \| odd |")
+    assert ranked_markdown(trials, OBJECTIVE).splitlines()[3].endswith(r"below 0.2 \| odd |")
 
 
 def test_many_pruned_trials_are_counted_by_the_place_where_they_stopped():
@@ -106,6 +134,8 @@ def test_many_pruned_trials_are_counted_by_the_place_where_they_stopped():
 
 
 def test_spent_and_saved_stand_in_their_columns():
-    lines = ranked_markdown([record("t0000", 0.5, spent_s={"train_ce": 60.0}, reused_s={"pretrain_ce": 7200.0})]).splitlines()
+    lines = ranked_markdown(
+        [record("t0000", 0.5, spent_s={"train_ce": 60.0}, reused_s={"pretrain_ce": 7200.0})], OBJECTIVE
+    ).splitlines()
     row = dict(zip(lines[0].split(" | "), lines[2].split(" | "), strict=True))
     assert (row["spent"], row["saved"]) == (format_duration(60.0), format_duration(7200.0))

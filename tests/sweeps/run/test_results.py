@@ -1,9 +1,12 @@
 """What a sweep leaves when it ends."""
 
+from dataclasses import replace
+
 from made_up_records import sweep_record
 
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.run.messages import outcome_lines
 from sweeps.run.results import sweep_result
 from sweeps.schedule.records import TrialRecord
 
@@ -20,6 +23,20 @@ def test_the_best_checkpoint_is_the_last_stage_of_the_trial_with_the_best_score(
     assert result.best is trials[2]
     assert result.best_checkpoint == store.location("c")
     assert result.trials == trials and not result.leaks
+    assert str(result.objective) == "val/cmap"
+
+
+def test_the_last_lines_name_the_objective_with_its_standard_error_and_both_kinds_of_cmap(tmp_path):
+    part = sweep_record().parts[0]
+    sweep = sweep_record(parts=(replace(part, search=replace(part.search, objective="val_soundscapes/auroc")),))
+    best = replace(record("t0000", 0.75, "p"), stages=["train_ce"])
+    best.metrics = {"val_soundscapes/auroc": 0.75, "val_soundscapes/auroc_se": 0.05}
+    best.metrics |= {"val/cmap": 0.4, "val/cmap_chance": 0.1, "val/cmap_pad5": 0.9}
+    result = sweep_result(sweep, [best], StageStore(Storage.parse(str(tmp_path))), interrupted=False)
+    assert outcome_lines(result, 1, tmp_path)[:2] == [
+        "Best: t0000 (tiny), val_soundscapes/auroc 0.750 ± 0.050.",
+        "Its unpadded val/cmap is 0.400, 4.0 times chance (0.100); padded (cmap_pad5) it is 0.900.",
+    ]
 
 
 def test_a_sweep_in_which_no_trial_finished_has_no_best(tmp_path):

@@ -258,7 +258,7 @@ def test_a_storage_that_cannot_be_written_is_refused(place):
     [
         (["--search", "nowhere"], "no search 'nowhere'; those that exist: all, cnn, sed"),
         (["--search", "sed", "--data", "nowhere"], "nowhere"),
-        (["--search", "sed", "--set", "epoch=3"], "no such field"),
+        (["--search", "sed", "--set", "epoch=3"], "Perhaps 'every.epochs' is meant"),
         (["--search", "sed", "--set", "epochs"], "KEY=VALUE"),
         (["--search", "sed", "--samples", "0"], "--samples >= 1 must hold, but got 0"),
         (["--search", "sed", "--name", "a/b"], "--name made of letters"),

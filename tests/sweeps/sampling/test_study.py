@@ -110,3 +110,42 @@ def test_whole_numbers_and_steps_are_drawn_as_the_search_has_them():
     assert len({draw.params["train_ce.mixing.wave_prob"] for draw in draws}) > 5
     again = Study(search, seed=0, history=[told(draw, 0.5) for draw in draws])
     assert again.ask().params.keys() == space.keys()
+
+
+def test_conditions_and_constraints_hold_for_every_draw_and_a_history_of_them_is_known():
+    space = {
+        "train_ce.mixing.spectrogram_prob": Choice((0.0, 0.5)),
+        "train_ce.mixing.spectrogram_beta": Range(1.0, 4.0, when="train_ce.mixing.spectrogram_prob > 0"),
+        "train_ce.clip_s": Range(5.0, 20.0),
+        "model.spectrogram.num_mels": Range(64, 128, step=32),
+    }
+    search = Search(name="x", recipes=(sed_v2s(),), space=space, constraints=("train_ce.clip_s < 6",))
+    study = Study(search, seed=0)
+    draws = [study.ask() for _ in range(25)]
+    recipe = search.recipes[0]
+    for draw in draws:
+        assert not search.problem(recipe, draw.params)
+        mixed = draw.params["train_ce.mixing.spectrogram_prob"] > 0
+        assert set(draw.params) == set(space) - (set() if mixed else {"train_ce.mixing.spectrogram_beta"})
+        study.tell(draw.ticket, Outcome(kind="score", value=draw.params["train_ce.clip_s"]))
+    assert [draw.ticket for draw in draws] == list(range(25)), "draws that are not allowed do not count"
+    again = Study(search, seed=0, history=[told(draw, 0.5) for draw in draws])
+    assert [trial.params for trial in again._state.study.trials] == [{"recipe": draw.recipe, **draw.params} for draw in draws]
+    assert not search.problem(recipe, again.ask().params)
+
+
+def test_where_almost_nothing_is_allowed_a_draw_is_found_at_random(monkeypatch):
+    monkeypatch.setattr(study_module, "REDRAWS", 2)
+    space = {"train_ce.clip_s": Range(5.0, 20.0), "train_ce.weight_decay": Range(0.0, 0.1)}
+    search = Search(name="x", recipes=(sed_v2s(),), space=space, constraints=("train_ce.clip_s < 5.3",))
+    study = Study(search, seed=0)
+    draws = [study.ask() for _ in range(8)]
+    assert all(draw.params["train_ce.clip_s"] < 5.3 for draw in draws)
+    assert len({draw.params["train_ce.clip_s"] for draw in draws}) == 8
+
+
+def test_a_known_point_is_taken_up_although_a_constraint_forbids_it():
+    search = Search(
+        name="x", recipes=(sed_v2s(),), space={"train_ce.clip_s": Range(5.0, 20.0)}, constraints=("train_ce.clip_s < 6",)
+    )
+    assert Study(search, seed=0).take("sed_v2s", {"train_ce.clip_s": 9.0}).params == {"train_ce.clip_s": 9.0}

@@ -3,21 +3,30 @@
 import json
 from urllib.parse import parse_qs
 
+from sweeps.objective import Objective
 from sweeps.tracking.mlflow_views import comparison_path, describe_experiment, equals, saved_views, stages_path
 
 TRIALS = [
     (
         {"recipe": "sed_b3ns", "lr": "0.1", "seed": "0"},
-        {"val/cmap_pad5": 0.5, "val/auroc": 0.7, "val/cmap": 0.1, "train/loss": 1.0},
+        {
+            "objective": 0.7,
+            "val/cmap_pad5": 0.5,
+            "val/lrap": 0.7,
+            "val/cmap": 0.1,
+            "val/cmap_se": 0.01,
+            "val_soundscapes/auroc": 0.7,
+            "train/loss": 1,
+        },
     ),
-    ({"recipe": "sed_v2s", "lr": "0.2", "seed": "0", "rare": "1"}, {"val/cmap_pad5": 0.6}),
+    ({"recipe": "sed_v2s", "lr": "0.2", "seed": "0", "rare": "1"}, {"objective": 0.6}),
 ]
 
 
-def views(sweep="s", trials=TRIALS):
+def views(sweep="s", trials=TRIALS, objective="val_soundscapes/auroc"):
     return {
         tag: {**json.loads(value), "state": json.loads(json.loads(value)["state"])}
-        for tag, value in saved_views(sweep, "val/cmap_pad5", trials, 7).items()
+        for tag, value in saved_views(sweep, Objective.of(objective), trials, 7).items()
     }
 
 
@@ -35,12 +44,22 @@ def test_the_address_opens_the_saved_view_in_the_layout_for_training():
 def test_the_comparison_has_trials_only_best_first():
     state = views()["mlflow.sharedViewState.s"]["state"]
     assert state["searchFilter"] == "tags.`birdclef.sweep` = 's' and tags.`birdclef.kind` = 'trial'"
-    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val/cmap_pad5`", False)
+    assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`objective`", False)
 
 
 def test_columns_are_scores_costs_and_what_differs():
     columns = views()["mlflow.sharedViewState.s"]["state"]["selectedColumns"]
-    assert columns[:3] == ["metrics.`val/cmap_pad5`", "metrics.`val/cmap`", "metrics.`val/auroc`"]
+    shown = [
+        "objective",
+        "objective_se",
+        "val_soundscapes/auroc",
+        "val/cmap",
+        "val/cmap_pad5",
+        "val/cmap_se",
+        "cost/spent_s",
+        "cost/saved_s",
+    ]
+    assert [name for name in columns if name.startswith("metrics")] == [f"metrics.`{name}`" for name in shown]
     assert [name for name in columns if name.startswith("params")] == ["params.`recipe`", "params.`lr`"]
 
 
@@ -48,7 +67,8 @@ def test_parallel_coordinates_lead_from_what_was_searched_to_the_objective():
     charts = views()["mlflow.sharedViewState.s"]["state"]["compareRunCharts"]
     assert charts[0]["type"] == "PARALLEL"
     assert charts[0]["selectedParams"] == ["recipe", "lr"]
-    assert charts[0]["selectedMetrics"] == ["val/cmap_pad5"]
+    assert charts[0]["selectedMetrics"] == ["objective"]
+    assert [chart["metricKey"] for chart in charts[1:]] == ["objective", "val/cmap", "val_soundscapes/auroc", "val/cmap"]
     assert len({chart["uuid"] for chart in charts}) == len(charts)
 
 
@@ -56,13 +76,13 @@ def test_of_parameters_that_say_the_same_one_is_shown():
     """A recipe tells its encoder; two stages told to have one clip length have one axis; other numbers are never merged."""
     values = [("a", "x", "5", "5.0", "1"), ("b", "y", "9", "9.0", "2"), ("a", "x", "9", "9.0", "3")]
     names = ("recipe", "encoder", "train.clip_s", "train_ce.clip_s", "seed")
-    trials = [(dict(zip(names, row, strict=True)), {"val/cmap_pad5": 0.5}) for row in values]
+    trials = [(dict(zip(names, row, strict=True)), {"objective": 0.5}) for row in values]
     charts = views(trials=trials)["mlflow.sharedViewState.s"]["state"]["compareRunCharts"]
     assert charts[0]["selectedParams"] == ["recipe", "seed", "train.clip_s"]
 
 
 def test_what_only_trials_without_a_score_have_tried_gets_no_axis():
-    trials = [({"lr": "1", "variant": "0"}, {"val/cmap_pad5": 0.5}), ({"lr": "2", "variant": "0"}, {"val/cmap_pad5": 0.5})]
+    trials = [({"lr": "1", "variant": "0"}, {"objective": 0.5}), ({"lr": "2", "variant": "0"}, {"objective": 0.5})]
     charts = views(trials=[*trials, ({"lr": "1", "variant": "1"}, {})])["mlflow.sharedViewState.s"]["state"]["compareRunCharts"]
     assert charts[0]["selectedParams"] == ["lr"]
 

@@ -6,6 +6,7 @@ from made_up_stages import publish
 
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.objective import Objective
 from sweeps.tracking.events import (
     CheckpointUsed,
     DeliveryStatus,
@@ -41,7 +42,9 @@ def tracker():
 def workers(tmp_path, tracker, monkeypatch):
     monkeypatch.setattr(StageStore, "copy_reports", lambda self, stage_id, folder: folder.mkdir(parents=True, exist_ok=True))
     store = StageStore(Storage.parse(str(tmp_path / "store")))
-    observer = TrackingObserver(tracker, store, tmp_path, space=make_search().space, tags={"birdclef.sweep": "s"})
+    observer = TrackingObserver(
+        tracker, store, tmp_path, space=make_search().space, tags={"birdclef.sweep": "s"}, objective=Objective.of(None)
+    )
     return MadeUpWorkers(make_coordinator(tmp_path / "sweep", samples=8, observers=(observer,)))
 
 
@@ -71,6 +74,16 @@ def test_a_trial_has_the_values_that_the_search_varies_and_its_costs(workers, tr
     ended = tracker.of(TrialFinished)
     assert sum(event.metrics["cost/spent_s"] for event in ended) == workers.epochs
     assert all(("objective" in event.metrics) == (event.status == "finished") for event in ended)
+
+
+def test_a_finished_trial_has_the_objective_with_its_standard_error(workers, tracker):
+    trial = workers.coordinator.next_trial()
+    updates = workers.updates(trial)
+    updates[0].metrics["val/cmap_se"] = 0.25
+    for update in updates[::-1]:
+        workers.coordinator.update(trial.record.trial, update)
+    (ended,) = tracker.of(TrialFinished)
+    assert (ended.metrics["objective"], ended.metrics["objective_se"]) == (updates[0].score, 0.25)
 
 
 def test_epochs_count_on_over_the_stages_of_a_trial(workers, tracker):
@@ -132,7 +145,7 @@ def test_a_stages_settings_are_parameters_of_types_that_a_tracker_has(workers, t
 def test_a_trial_that_starts_from_a_checkpoint_is_its_user(tmp_path, tracker):
     store = StageStore(Storage.parse(str(tmp_path / "store")))
     publish(store, "a" * 64, stage="pretrain_bce")
-    observer = TrackingObserver(tracker, store, tmp_path, space=(), tags={})
+    observer = TrackingObserver(tracker, store, tmp_path, space=(), tags={}, objective=Objective.of(None))
     coordinator = make_coordinator(tmp_path / "sweep", make_chain_builder(start="a" * 64), samples=1, observers=(observer,))
     MadeUpWorkers(coordinator).fill()
     used = tracker.of(CheckpointUsed)

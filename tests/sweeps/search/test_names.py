@@ -1,0 +1,98 @@
+"""Names of fields: every one leads to its settings in a recipe, and a wrong one to the right name."""
+
+from dataclasses import replace
+
+import pytest
+
+from birdclef_core.config import StageConfig, flatten
+from birdclef_core.errors import InputError
+from birdclef_core.recipes import cnn_b0ns, sed_b3ns, sed_v2s
+from sweeps.search.names import GROUPS, MODEL, STAGE_GROUPS, all_names, changed, find_field, value_at
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_name_is_found_and_leads_to_its_setting(group):
+    recipe = sed_b3ns()
+    for name in all_names(group):
+        places = find_field(name).places(recipe)
+        expected = 1 if group == MODEL else len(STAGE_GROUPS[group])
+        assert len(places) == expected * (3 if ".noise." in name else 1), name
+        for place in places:
+            value_at(recipe, place)
+
+
+def test_the_names_are_those_of_all_fields():
+    recipe = replace(sed_v2s(), stages=sed_v2s().stages[:1])
+    values = {name: value for name, value in flatten(recipe.stages[0]) if not name.startswith("noise.")}
+    named = {name.removeprefix("every.") for name in all_names("every")}
+    assert {name for name in named if not name.startswith("noise.")} == set(values)
+    assert {name for name in named if name.startswith("noise.")} == {
+        f"noise.*.{part}" for part in ("source", "prob", "snr_db_min", "snr_db_max")
+    }
+    assert {name.removeprefix("model.") for name in all_names(MODEL)} == {name for name, _ in flatten(recipe.model)}
+    for name, value in values.items():
+        assert value_at(recipe, (0, name)) == value
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("trian.clip_s", "train.clip_s"),
+        ("train_c.epochs", "train_ce.epochs"),
+        ("clip_s", "every.clip_s"),
+        ("drop_path_rate", "model.drop_path_rate"),
+        ("train.clip_sec", "train.clip_s"),
+        ("train.lerning_rate", "train.learning_rate"),
+        ("train.wave_prob", "train.mixing.wave_prob"),
+        ("train.mixing.wave_probs", "train.mixing.wave_prob"),
+        ("train.augment.time_mask", "train.augment.time_masks"),
+        ("finetune.augmentation.tilt_db", "finetune.augment.tilt_db"),
+        ("train.num_mels", "model.spectrogram.num_mels"),
+        ("model.num_mel", "model.spectrogram.num_mels"),
+        ("model.spectrogram.n_ftt", "model.spectrogram.n_fft"),
+        ("model.clip_s", "every.clip_s"),
+        ("modle.encoder", "model.encoder"),
+        ("train.noise.prob", "train.noise.*.prob"),
+        ("train.noise.0.probability", "train.noise.*.prob"),
+        ("model.noise.0.prob", "every.noise.*.prob"),
+    ],
+)
+def test_a_wrong_name_is_answered_by_the_nearest_right_one(wrong, right):
+    with pytest.raises(InputError, match=f"names no field: .*Perhaps '{right.replace('*', chr(92) + '*')}' is meant"):
+        find_field(wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["", ".", "train", "train.", "train.xyzzy", "model", "model.", "train.clip_s.x", "train.noise.0", "train.noise.", "x.y.z"],
+)
+def test_what_is_like_no_name_is_refused_too(wrong):
+    with pytest.raises(InputError, match="names no field"):
+        find_field(wrong)
+
+
+@pytest.mark.parametrize("group", ["train.mixing", "train.augment", "train.noise", "model.spectrogram"])
+def test_a_name_of_several_fields_is_answered_by_all_of_them(group):
+    with pytest.raises(InputError, match=rf"must be a single field, but has fields of its own: {group}\."):
+        find_field(group)
+
+
+def test_groups_of_noise_have_a_number_a_source_or_all():
+    recipe = sed_b3ns()
+    sources = [group.source for group in recipe.stages[0].noise]
+    assert find_field("train_ce.noise.*.prob").places(recipe) == ((2, "noise.0.prob"), (2, "noise.1.prob"), (2, "noise.2.prob"))
+    assert find_field("train_ce.noise.1.prob").places(recipe) == ((2, "noise.1.prob"),)
+    assert find_field(f"train_ce.noise.{sources[1]}.prob").places(recipe) == ((2, "noise.1.prob"),)
+    assert find_field("train_ce.noise.3.prob").places(recipe) == ()
+    assert find_field("train_ce.noise.other.prob").places(recipe) == ()
+
+
+def test_changes_reach_their_settings_and_no_others():
+    recipe = cnn_b0ns()
+    model, (stage,) = changed(recipe, {(-1, "spectrogram.num_mels"): 64, (0, "noise.0.prob"): 0.25, (0, "mixing.wave_prob"): 0.5})
+    assert model == replace(recipe.model, spectrogram=replace(recipe.model.spectrogram, num_mels=64))
+    own: StageConfig = recipe.stages[0]
+    assert stage == replace(own, noise=(replace(own.noise[0], prob=0.25),), mixing=replace(own.mixing, wave_prob=0.5))
+    assert changed(recipe, {}) == (recipe.model, recipe.stages)
+    with pytest.raises(InputError, match="0 <= prob <= 1"):
+        changed(recipe, {(0, "noise.0.prob"): 2.0})
