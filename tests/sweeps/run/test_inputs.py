@@ -15,6 +15,7 @@ from birdclef_core.models.encoders import RANDOM, PretrainedWeights
 from birdclef_core.recipes import sed_v2s
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import store_of
+from sweeps.cli.tune import tune_main
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.options import SweepOptions
 from sweeps.run import inputs
@@ -95,6 +96,26 @@ def test_an_objective_that_the_data_do_not_have_is_refused_before_anything_is_tr
     dataset = with_soundscapes(tone_data, *labels) if labels else tone_data.dataset
     with pytest.raises(InputError, match=why):
         inputs.choose_objective(asked, dataset, print)
+
+
+@pytest.mark.parametrize("plan", [(), ("--plan",)], ids=["run", "plan"])
+def test_on_the_command_line_such_an_objective_is_wrong_input_and_nothing_is_written(
+    tone_data, tmp_path, monkeypatch, capsys, plan
+):
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "--search",
+        "sed",
+        "--data",
+        str(tone_data.dataset.root),
+        "--objective",
+        "val/cmap + val_soundscapes/auroc",
+        *plan,
+    ]
+    assert tune_main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Error: The data must have what trials are compared by, but for val_soundscapes/auroc ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_are_looked_for_once_and_said(sweep_request, tone_data, tmp_path, reachable):

@@ -117,14 +117,19 @@ def place(tmp_path, tone_data) -> Workplace:
 
 @pytest.mark.slow
 def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
-    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2"))
+    objective = ("--objective", "0.5*val/cmap+0.5*val/lrap")
+    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2", *objective))
     trials = place.trials()
     assert sorted(trials) == ["t0000", "t0001", "t0002"]
     assert {record["status"] for record in trials.values()} == {"finished"}
     assert sum(record["epochs_trained"] for record in trials.values()) == 2 + 3 * 3, "the prefix once"
     assert place.published() == 4
     best = max(trials.values(), key=lambda record: record["score"])
-    assert f"Best: {best['trial']}" in output
+    assert f"Best: {best['trial']} (tiny), 0.5*val/cmap + 0.5*val/lrap {best['score']:.3f}" in output
+    for record in trials.values():
+        metrics = record["metrics"]
+        assert record["score"] == pytest.approx(0.5 * metrics["val/cmap"] + 0.5 * metrics["val/lrap"])
+        assert record["stage_scores"]["train_bce"] == record["score"] != record["stage_scores"]["pretrain_ce"]
     checkpoint = Path(re.search(r"Best checkpoint: (\S+)", output).group(1))
     assert checkpoint.is_file()
     assert "times chance" in output
@@ -138,6 +143,8 @@ def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
     place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1"))
     wider = SEARCH.replace("Range(1e-3, 1e-2", "Range(1e-4, 1e-1").replace('name="tiny",\n    rec', 'name="wider",\n    rec')
     (place.folder / "wider.py").write_text(wider)
+    refused = place.run("--extend", "s", "--samples", "1", "--objective", "val/lrap", expect=2)
+    assert "compared by the same objective, and s has val/cmap, but got val/lrap" in refused
     more = place.run("--extend", "s", "--samples", "1", "--search", "wider.py")
     assert "1 more trial after 2" in more and "Plan: 1 trial" in more and "1 of them in the store" in more
     assert "neither reported to the sampler" not in more

@@ -261,7 +261,7 @@ def test_the_page_compares_trials_in_a_browser(tmp_path):
     for number in range(4):
         assert f">seen-{number}<" in page
     assert "Parallel Coordinates" in page
-    assert ">val/cmap_pad5<" in page
+    assert ">objective<" in page
     assert page.index(">seen-3<") < page.index(">seen-0<"), "the best trial is first"
     assert ">finetune<" not in page, "stages are not among the trials"
 
