@@ -6,7 +6,7 @@ They are checked here and kept in the sweep's record, so that a resumed sweep ne
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from birdclef_core.errors import InputError
 from sweeps.objective import Objective
@@ -15,6 +15,7 @@ FOLD_HELP = "which fifth of the authors is used for validation, 0 to 4 (default 
 TARGET_SPECIES_HELP = "codes of the species to detect, one per line (default: target_species.txt of the data folder, else all)"
 DEFAULT_STORAGE = "sweeps-output"
 DEFAULT_CACHE = "~/.cache/birdclef-sweeps"
+PruningName = Literal["halving", "off"]
 PLACEMENT = (
     "address",
     "gpus_per_trial",
@@ -47,6 +48,8 @@ class SweepOptions:
     """Number of trials; of an extension, number of further trials."""
     budget: str | None = None
     """`small` or `full`."""
+    pruning: PruningName = "halving"
+    """`halving`: stages whose scores are low among those of their kind stop; `off`: every trial is trained to its end."""
     seed: int = 0
     """Random seed of the sampler."""
     objective: str | None = None
@@ -81,6 +84,7 @@ class SweepOptions:
         rules = (
             ("--allow-leaked-scores only with --from-stage", self.from_stage, self.from_stage or not self.allow_leaked_scores),
             ("--samples >= 1", self.samples, self.samples is None or self.samples >= 1),
+            (f"--pruning {' or '.join(get_args(PruningName))}", self.pruning, self.pruning in get_args(PruningName)),
             ("--seed >= 0", self.seed, self.seed >= 0),
             ("--gpus-per-trial >= 0", self.gpus_per_trial, self.gpus_per_trial is None or self.gpus_per_trial >= 0),
             ("--cpus-per-trial >= 1", self.cpus_per_trial, self.cpus_per_trial is None or self.cpus_per_trial >= 1),

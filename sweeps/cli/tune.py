@@ -3,13 +3,13 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 
 from birdclef_core.errors import InputError
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
-from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, SweepOptions
+from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, PruningName, SweepOptions
 from sweeps.wording import REFERENCE
 
 _EPILOG = """examples:
@@ -132,13 +132,18 @@ def _tune_parser() -> argparse.ArgumentParser:
         "--samples",
         type=int,
         metavar="N",
-        help="number of trials (default 6 with the small budget, 32 with the full); with --extend, number of further trials",
+        help="number of trials, of which each is trained (default 6 with the small budget, 32 with the full); with --extend, number of further trials",
     )
     size.add_argument(
         "--budget",
         choices=("small", "full"),
         help="small: tiny spectrograms and short epochs, for CPUs; full: the recipes unchanged (default: full for a search file of "
         "your own, and with GPUs and --data; otherwise small)",
+    )
+    size.add_argument(
+        "--pruning",
+        choices=get_args(PruningName),
+        help="halving: stop stages whose scores are low among those of their kind (the default); off: train every trial to its end",
     )
     size.add_argument("--seed", type=int, help="random seed of the sampler (default 0)")
     size.add_argument(

@@ -104,7 +104,8 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics, objective: Object
         "train/epoch_s": epoch.epoch_s,
         "train/memory_gib": epoch.memory_bytes / 2**30,
     }
-    update = _update("epoch", task, index, epoch=epoch.epoch, score=objective.score(scores, space).value, metrics=metrics)
+    score = objective.score(scores, space)
+    update = _update("epoch", task, index, epoch=epoch.epoch, score=score.value, error=score.error or 0.0, metrics=metrics)
     if epoch.is_last:
         update.epochs = epoch.epoch  # an early stop is an end, too
     if epoch.waits_for_data and epoch.epoch == 1:
@@ -115,8 +116,10 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics, objective: Object
 def _reused(task: StageTask, index: int, store: StageStore, name: str, objective: Objective) -> TrialUpdate:
     record, space = store.record(task.stage_id), task.config.label_space
     metrics = tracked(space, record.metrics if record else {})
-    score = objective.score(metrics, space).value
-    update = _update("reused", task, index, epoch=task.config.epochs, score=score, metrics=metrics)
+    score = objective.score(metrics, space)
+    update = _update(
+        "reused", task, index, epoch=task.config.epochs, score=score.value, error=score.error or 0.0, metrics=metrics
+    )
     if record is not None:
         # What an adopted stage has cost was charged to its trial under the id that it had then.
         is_own = bool(name) and record.trained_by == name and not record.adopted_from

@@ -4,18 +4,18 @@ The trials are drawn by the sweep's own sampler and run by a simulated clock thr
 scores. So the tree has the shape that the sweep's tree will have, but a sampler that learns will draw other points.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from birdclef_core.stages.training import StageTask
 from birdclef_core.store.summary import Spread, StageSummary
+from sweeps.options import PruningName
 from sweeps.plan.costs import Basis, CostModel, EpochCost
 from sweeps.plan.near_misses import Difference, find_lookalikes
 from sweeps.plan.simulate import EpochSeconds, MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
 from sweeps.schedule.coordinator import Coordinator
-from sweeps.schedule.pruning import StageHalving
+from sweeps.schedule.pruning import make_pruning
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
@@ -73,6 +73,8 @@ class Plan:
     """Each trial trains its whole chain."""
     shared: Amount
     """Each stage is trained once, or not at all when it is in the store."""
+    prunes: bool
+    """Whether stages with low scores are stopped."""
     pruned: Amount
     """Like `shared`, with the pruning that scores drawn at random would cause."""
     stored_bytes: int | None
@@ -105,6 +107,7 @@ def make_plan(
     stored: Mapping[str, StageSummary],
     costs: CostModel,
     stage_bytes: Callable[[StageTask], int | None],
+    pruning: PruningName = "halving",
     known: Sequence[TrialRecord] = (),
 ) -> Plan:
     """Return the plan of a sweep of `samples` trials, of which it has `known` already, on a store that has the stages `stored`.
@@ -122,8 +125,8 @@ def make_plan(
         cost = priced[task.stage_id]
         return cost.middle_s if cost else 1.0
 
-    whole = _run(chains, samples, workers, stored, epoch_s, StageHalving(grace=math.inf), known)
-    pruned = _run(chains, samples, workers, stored, epoch_s, StageHalving(), known)
+    whole = _run(chains, samples, workers, stored, epoch_s, "off", known)
+    pruned = whole if pruning == "off" else _run(chains, samples, workers, stored, epoch_s, pruning, known)
     asked = [stage_id for record in whole.records for stage_id in record.stage_ids]
     # The run with pruning draws other trials, whose stages are priced too and are not part of the plan.
     tasks = {stage_id: tasks[stage_id] for stage_id in dict.fromkeys(asked)}
@@ -149,6 +152,7 @@ def make_plan(
             worker_hours=shared_hours,
             wall_hours=_scaled(shared_hours, _ratio(whole.elapsed_s, whole.worker_s)),
         ),
+        prunes=pruning != "off",
         pruned=Amount(
             epochs=pruned.epochs,
             worker_hours=_scaled(shared_hours, _ratio(pruned.worker_s, whole.worker_s)),
@@ -179,7 +183,7 @@ def _run(
     workers: int,
     stored: Mapping[str, StageSummary],
     epoch_s: EpochSeconds,
-    pruning: StageHalving,
+    pruning: PruningName,
     known: Sequence[TrialRecord],
 ) -> _Run:
     store = SimulatedStore(published=set(stored))
@@ -187,7 +191,7 @@ def _run(
     # Without their scores, which cannot be compared with made-up ones.
     before = {item.trial: replace(item, stage_scores={}, middle_scores={}, stopped=None, told=list(item.told)) for item in known}
     book = TrialBook(MemoryRecords(before), view)
-    coordinator = Coordinator(chains, book, samples=samples, max_running=workers, pruning=pruning)
+    coordinator = Coordinator(chains, book, samples=samples, max_running=workers, pruning=make_pruning(pruning))
     result = simulate([SimulatedSweep(name="plan", coordinator=coordinator)], store, workers, epoch_s)
     records = list(coordinator.trials.values())[len(known) :]
     return _Run(records=records, epochs=result.epochs, worker_s=result.worker_s, elapsed_s=result.elapsed_s)

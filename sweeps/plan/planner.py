@@ -13,6 +13,7 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread, StageSummary
 from sweeps.execution.cluster import Slots
+from sweeps.options import PruningName
 from sweeps.plan.calibration import measure_clips_per_s
 from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, work_of_task
 from sweeps.plan.plan import Amount, Plan, make_plan
@@ -31,6 +32,7 @@ class Planner:
     dataset: Dataset
     store: StageStore
     slots: Slots
+    pruning: PruningName = "halving"
     known: Sequence[TrialRecord] = ()
     """The trials that the sweep has already."""
 
@@ -64,6 +66,7 @@ class Planner:
             stored=stored,
             costs=costs,
             stage_bytes=stage_bytes,
+            pruning=self.pruning,
             known=self.known,
         )
 

@@ -9,6 +9,7 @@ from sweeps.wording import bytes_text, counted, format_duration
 
 MAX_TREE_LINES = 60
 
+PRUNING = " Pruning: as much as scores drawn at random would cause."
 _BASES = {"measured": "measured here", "scaled": "scaled from another clip length", "calibrated": "calibrated on noise"}
 
 
@@ -77,7 +78,8 @@ def _table(plan: Plan, price_per_hour: float | None) -> list[list[str]]:
 
 
 def _amounts(plan: Plan) -> Sequence[tuple[str, Amount]]:
-    return ("each trial by itself", plan.alone), ("stages shared", plan.shared), ("shared and pruned", plan.pruned)
+    amounts = [("each trial by itself", plan.alone), ("stages shared", plan.shared)]
+    return [*amounts, ("shared and pruned", plan.pruned)] if plan.prunes else amounts
 
 
 def _rows(title: str, amount: Amount, plan: Plan, price_per_hour: float) -> Iterator[list[str]]:
@@ -105,7 +107,7 @@ def _notes(plan: Plan) -> Iterator[str]:
         )
     if plan.bases:
         bases = ", ".join(f"{number} {_BASES[basis]}" for basis, number in sorted(plan.bases.items()))
-        yield f"  Costs of the unique stages: {bases}. Pruning: as much as scores drawn at random would cause."
+        yield f"  Costs of the unique stages: {bases}.{PRUNING if plan.prunes else ''}"
     if plan.stored_bytes is not None and plan.working_bytes is not None:
         yield (
             f"  Store: {bytes_text(plan.stored_bytes)} of new checkpoints without pruning, and up to "

@@ -91,7 +91,7 @@ class SweepConsole(Observer):
         """The longest time that the sweep may still take, from the mean epoch so far. Reuse and pruning make it shorter."""
         if not self._epochs:
             return ""
-        undrawn = self._samples - len(self._book.records)
+        undrawn = self._samples - len(self._book.records) - self._book.num_drawn
         open_epochs = undrawn * self._their_epochs / self._started_trials
         open_epochs += sum(trial.num_epochs - trial.record.epochs_done for trial in self._book.open_trials)
         running = max(1, self._book.num_running)

@@ -51,7 +51,9 @@ def outcome_lines(result: SweepResult, samples: int, folder: Path) -> list[str]:
         lines.append(ends)
     missing = samples - len(result.trials)
     if missing > 0 and not result.interrupted:
-        lines.append(f"{counted(missing, 'trial')} fewer than requested: every point of the search space has been tried.")
+        lines.append(
+            f"{counted(missing, 'trial')} fewer than requested: every point of the search space has been tried or needs a stage that stopped."
+        )
     if best := result.best:
         leaked = f", {result.leaks[best.trial].sentence}" if best.trial in result.leaks else ""
         space = "val" if result.objective.label_space == "target" else "val_all"
@@ -63,6 +65,11 @@ def outcome_lines(result: SweepResult, samples: int, folder: Path) -> list[str]:
             f"All stages as a picture: {folder / 'tree.html'}",
         ]
     return lines
+
+
+def left_out_line(left_out: int) -> str:
+    """How many draws became no trial."""
+    return f"{counted(left_out, 'draw')} became no trial, because a stage of the chain had failed or been stopped."
 
 
 def failure_text(result: SweepResult, log: Path) -> str:

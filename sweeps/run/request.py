@@ -254,10 +254,10 @@ def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRe
     before = record.options
     if record.state not in ENDED:
         was = "is running, or was killed" if record.state == "running" else f"was {record.state}"
-        num_open, drawn = sum(not trial.ended for trial in known), len(known)
+        num_open, begun = sum(not trial.ended for trial in known), len(known)
         raise InputError(
-            f"A sweep must have ended before it is extended, but {name} {was}: {num_open} of its {drawn} trials have not ended, and "
-            f"{(before.samples or drawn) - drawn} have not been drawn. Finish it first: --resume {name}"
+            f"A sweep must have ended before it is extended, but {name} {was}: {num_open} of its {begun} trials have not ended, and "
+            f"{(before.samples or begun) - begun} have not begun. Finish it first: --resume {name}"
         )
     more = given.get("samples")
     if more is None or more < 1:

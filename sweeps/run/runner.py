@@ -42,6 +42,7 @@ from sweeps.run.request import SweepRequest, extend_request, new_request, plan_r
 from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator, Observer
+from sweeps.schedule.pruning import make_pruning
 from sweeps.schedule.records import State, SweepRecord
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
@@ -206,7 +207,12 @@ class _Driver:
 
     def _planner(self, inputs: _Inputs) -> Planner:
         return Planner(
-            chains=inputs.chains, dataset=inputs.dataset, store=self.store, slots=inputs.slots, known=self.request.known
+            chains=inputs.chains,
+            dataset=inputs.dataset,
+            store=self.store,
+            slots=inputs.slots,
+            pruning=self.options.pruning,
+            known=self.request.known,
         )
 
     def _keep_plan(self, inputs: _Inputs) -> PlanFigures:
@@ -262,7 +268,14 @@ class _Driver:
         )
         with SweepConsole(self.console, book, samples, objective) as terminal:
             observers: list[Observer] = [tracking, terminal, *([store_budget] if store_budget else [])]
-            coordinator = Coordinator(chains, book, samples=samples, max_running=slots.max_concurrent, observers=observers)
+            coordinator = Coordinator(
+                chains,
+                book,
+                samples=samples,
+                max_running=slots.max_concurrent,
+                observers=observers,
+                pruning=make_pruning(self.options.pruning),
+            )
             if store_budget:
                 store_budget.begin()
             if coordinator.incomparable:
@@ -344,6 +357,8 @@ class _Driver:
         self._say(*leak_lines(result.leaks), style=WARNING)
         if endings := early_endings(trials):
             self._say("Trials that did not finish, and why:", *endings)
+        if coordinator.left_out:
+            self._say(messages.left_out_line(coordinator.left_out))
         self._say(*messages.outcome_lines(result, coordinator.samples, folder))
         if interrupted:
             flag = "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"

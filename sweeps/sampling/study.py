@@ -167,12 +167,13 @@ def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 
 
 def _worth_remembering(history: Sequence[Told]) -> list[Told]:
-    """At most REMEMBERED_TRIALS draws in their order: the best half, and the newest of the others.
+    """At most REMEMBERED_TRIALS draws in their order: the best half, and the newest of the others. Samplers look at no failed ones.
 
     TPE counts at most 25 trials as good ones; of the others it needs only their distribution in the space.
     """
+    history = [item for item in history if item.outcome.kind != "failed"]
     if len(history) <= REMEMBERED_TRIALS:
-        return list(history)
+        return history
     scored = [index for index, item in enumerate(history) if item.outcome.kind == "score"]
     best = sorted(scored, key=lambda index: -(history[index].outcome.value or 0.0))[: REMEMBERED_TRIALS // 2]
     others = sorted(set(range(len(history))) - set(best))

@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sweeps.objective import Objective
-from sweeps.schedule.pruning import StageHalving, StageVerdicts, rung_at
-from sweeps.schedule.records import TrialRecord, trial_name
+from sweeps.schedule.pruning import RungScore, StageHalving, StageVerdicts, rung_at
+from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trial_source import TrialSource
 from sweeps.schedule.trials import Ending, Failed, Finished, Interrupted, Pruned, Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
@@ -54,7 +54,7 @@ class Coordinator:
     ) -> None:
         """Continues with the trials that are in the book.
 
-        `samples`: how many trials the sweep is to have in all. `max_running`: how many may run at the same time.
+        `samples`: how many trials are to have had a worker in all. `max_running`: how many may run at the same time.
         """
         self.book, self.samples = book, samples
         self.objective = Objective.of(chains.search.objective)
@@ -74,8 +74,13 @@ class Coordinator:
 
     @property
     def trials(self) -> dict[str, TrialRecord]:
-        """The record of every trial, by name."""
+        """The record of every trial that has had a worker, by name."""
         return self.book.records
+
+    @property
+    def left_out(self) -> int:
+        """How many draws became no trial because a stage that they need had failed or was stopped."""
+        return self._source.left_out
 
     @property
     def finished(self) -> bool:
@@ -105,11 +110,11 @@ class Coordinator:
 
     @property
     def _may_draw(self) -> bool:
-        return len(self.book.records) < self.samples and not self._source.exhausted
+        return len(self.book.records) + self.book.num_drawn < self.samples and not self._source.exhausted
 
     def _draw(self) -> bool:
         """Draw a new trial, which waits; False when there is none."""
-        trial = self._source.draw(trial_name(len(self.book.records))) if self._may_draw else None
+        trial = self._source.draw() if self._may_draw else None
         if trial is not None:
             self.book.add(trial)
         return trial is not None
@@ -117,28 +122,31 @@ class Coordinator:
     def _reopen_risen(self) -> None:
         """Let trials wait again whose stage had been stopped and now goes on."""
         for stage_id in self._verdicts.pruning.take_risen():
+            self._source.look_again()
             for record in self._pruned_at.pop(stage_id, ()):
                 self.book.reopen(self._source.restart(record))
 
     def _pop_startable(self) -> Trial | None:
-        """The waiting trial that is to start. Those whose chain has a failed or stopped stage by now are ended instead."""
+        """The waiting trial that is to start. What was drawn and needs a failed or stopped stage by now never becomes a trial.
+
+        A trial that has begun waits because another sweep held it, or for a new driver: it goes on to the next rung.
+        """
         while (trial := self.book.pop_startable()) is not None:
-            ending = self._known_ending(trial)
-            if ending is None:
+            failure = self._verdicts.failure(trial.record.stage_ids)
+            if not self.book.has_begun(trial):
+                if not failure and not self._verdicts.stopped(trial.record.stage_ids):
+                    return trial
+                self.book.drop(trial)
+                self._source.drop(trial)
+                continue
+            if not failure:
                 return trial
             # Before anybody hears of it: a driver that is killed here must not give its name to another trial.
             self.book.save_changed()
             for observer in self._observers:
                 observer.trial_started(trial)
-            self._end(trial, ending)
+            self._end(trial, Failed(failure))
         return None
-
-    def _known_ending(self, trial: Trial) -> Ending | None:
-        """How a waiting trial ends without running; None when it can run."""
-        if failure := self._verdicts.failure(trial.record.stage_ids):
-            return Failed(failure)
-        stopped = self._verdicts.stopped(trial.record.stage_ids)
-        return Pruned(stopped) if stopped else None
 
     # Taking updates.
 
@@ -150,8 +158,8 @@ class Coordinator:
         if update.kind == "held":
             self.book.hold(trial, update.stage_id)
             return False
-        self._note(trial, update)
-        ending = self._verdict(trial, update)
+        was_trained = self._note(trial, update)
+        ending = self._verdict(trial, update, was_trained=was_trained)
         if ending is not None:
             self._end(trial, ending)
         elif update.stage_done:
@@ -160,15 +168,30 @@ class Coordinator:
             self.book.save_if_due(trial.record)
         return ending is None
 
-    def _verdict(self, trial: Trial, update: TrialUpdate) -> Ending | None:
-        """How the trial ends by this update; None when it goes on. Every running trial that stops by itself stops here."""
+    def _verdict(self, trial: Trial, update: TrialUpdate, *, was_trained: bool) -> Ending | None:
+        """How the trial ends by this update; None when it goes on. Every running trial that stops by itself stops here.
+
+        Only what a trial has trained stops it. The score of a stage that it reuses decides whether others are drawn from there.
+        """
         if update.kind == "failed":
             self._verdicts.add_failure(update.stage_id, update.message)
             return Failed(update.message)
         rung = rung_at(trial.chain[update.stage_index].config, update.epoch, update.epochs)
         if rung is not None and rung.epoch:
             trial.record.middle_scores[update.stage] = (update.epoch, update.epochs, update.score)
-        stopped = self._verdicts.judge(rung, update.stage_id, update.score) if rung is not None else None
+        stopped = None
+        if rung is not None:
+            score = RungScore(
+                rung=rung,
+                stage_id=update.stage_id,
+                score=update.score,
+                error=update.error,
+                ancestors=trial.record.stage_ids[: update.stage_index],
+            )
+            if was_trained:
+                stopped = self._verdicts.pruning.judge(score)
+            else:
+                self._verdicts.pruning.add(score)
         if update.done:
             usable = math.isfinite(update.score)
             return Finished(update.score) if usable else Failed(f"{self.objective} is {update.score}")
@@ -193,8 +216,11 @@ class Coordinator:
         for trial in self.book.running_trials():
             self._end(trial, Interrupted("the sweep was stopped"))
 
-    def _note(self, trial: Trial, update: TrialUpdate) -> None:
-        """Write an update into the trial's record and pass it on. A restarted trial repeats updates: each counts once."""
+    def _note(self, trial: Trial, update: TrialUpdate) -> bool:
+        """Write an update into the trial's record and pass it on; True for what the trial itself has trained just now.
+
+        A restarted trial repeats updates: each counts once.
+        """
         record = trial.record
         recovered = update.kind == "reused" and update.is_own and update.stage_id not in record.trained_ids
         if update.kind == "epoch":
@@ -213,6 +239,8 @@ class Coordinator:
         if update.stage_done:
             self.book.stage_published(update.stage_id)
             record.stage_scores[update.stage] = update.score
+            if update.error:
+                record.stage_errors[update.stage] = update.error
         for observer in self._observers:
             if recovered:
                 observer.stage_recovered(trial, update)
@@ -221,6 +249,7 @@ class Coordinator:
         # After the observers: if a signal ends this driver among them, the next one recovers the stage and tells them again.
         if update.stage_done and (update.kind == "epoch" or recovered) and update.stage_id not in record.trained_ids:
             record.trained_ids.append(update.stage_id)
+        return update.kind == "epoch" or recovered
 
     # Ending trials, and what earlier drivers decided.
 
@@ -238,8 +267,8 @@ class Coordinator:
     def _restore_verdicts(self, ended: Sequence[TrialRecord]) -> None:
         """Restore what earlier drivers knew of scores, and of the trials that these stopped."""
         for record in ended:
-            for rung, stage_id, score in record.rung_scores():
-                self._verdicts.pruning.add(rung, stage_id, score)
+            for score in record.rung_scores():
+                self._verdicts.pruning.add(score)
         for record in ended:
             if record.stopped is not None:
                 self._verdicts.pruning.recall(record.stopped)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from birdclef_core.config import StageConfig
+from sweeps.options import PruningName
 
 MIN_EPOCHS_FOR_A_MIDDLE = 10
 
@@ -69,26 +70,35 @@ class _Scores:
     """Heap of the scores that go on, the lowest first."""
     lower: list[tuple[float, str]] = field(default_factory=list)
     """Heap of the other scores, negated, the best first."""
+    stopped: list[tuple[float, str]] = field(default_factory=list)
+    """Heap of what the stopped stages reach, negated, the best first: the score plus its standard error."""
+
+    @property
+    def cut(self) -> float:
+        """The lowest score that belongs to the upper share."""
+        return self.upper[0][0]
 
     def add(self, stage_id: str, score: float, keep: float) -> list[str]:
         """Add a score and return the stages that now belong to the share `keep`, and did not before."""
         if stage_id in self.known:
             return []
         self.known[stage_id] = score
-        if self.upper and score >= self.upper[0][0]:
+        if self.upper and score >= self.cut:
             heapq.heappush(self.upper, (score, stage_id))
+            risen = {stage_id}
         else:
             heapq.heappush(self.lower, (-score, stage_id))
+            risen = set()
         kept = math.ceil(len(self.known) * keep)
         while len(self.upper) > kept:
             score, down = heapq.heappop(self.upper)
             heapq.heappush(self.lower, (-score, down))
-        risen = []
+            risen.discard(down)
         while len(self.upper) < kept:
             negated, up = heapq.heappop(self.lower)
             heapq.heappush(self.upper, (-negated, up))
-            risen.append(up)
-        return risen
+            risen.add(up)
+        return sorted(risen)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,44 +111,91 @@ class Stopped:
     score: float
     """Its score there."""
     reason: str
+    error: float = 0.0
+    """Standard error of the score; 0 where it is not known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RungScore:
+    """The score of a stage at a rung."""
+
+    rung: Rung
+    stage_id: str
+    score: float
+    error: float = 0.0
+    """Standard error of the score; 0 where it is not known."""
+    ancestors: Sequence[str] = ()
+    """Ids of the stages before it in its chain."""
 
 
 class StageHalving:
-    """Lets the upper share of the stages at each rung go on."""
+    """Lets the upper share of the stages at each rung go on.
+
+    A stage stops only if its score is below the lowest of the upper share by more than the standard error of its score. It goes on
+    again when later scores at this rung are worse, or when a stage that was trained from it belongs to the upper share of another rung.
+    """
 
     def __init__(self, grace: float = 4) -> None:
         """`grace`: no stage is stopped at a rung that fewer different stages have reached; infinity: none is ever stopped."""
         self._grace = grace
         self._scores: dict[Rung, _Scores] = {}
+        self._latest: dict[str, RungScore] = {}
+        """The score of each stage at the last rung that it has reached."""
+        self._proven: set[str] = set()
+        """Stages from which one was trained that belongs to the upper share of its rung."""
         self.stopped: dict[str, Stopped] = {}
         """The stopped stages, by id."""
         self._risen: list[str] = []
 
-    def add(self, rung: Rung, stage_id: str, score: float) -> None:
-        """Add a score at a rung. A stage that was stopped at this rung, and at no other, may rise by it."""
-        if math.isfinite(score):
-            for risen in self._scores.setdefault(rung, _Scores()).add(stage_id, score, rung.keep):
-                if risen in self.stopped and self.stopped[risen].rung == rung:
-                    del self.stopped[risen]
-                    self._risen.append(risen)
+    def add(self, item: RungScore) -> None:
+        """Add a score at a rung. Stages that were stopped may rise by it."""
+        if not math.isfinite(item.score):
+            return
+        scores = self._scores.setdefault(item.rung, _Scores())
+        if item.stage_id not in self._latest or not item.rung.epoch:
+            self._latest[item.stage_id] = item
+        risen = scores.add(item.stage_id, item.score, item.rung.keep)
+        if len(scores.known) >= self._grace:
+            for stage_id in risen if len(scores.known) > self._grace else [stage_id for _, stage_id in scores.upper]:
+                self._prove(self._latest[stage_id].ancestors)
+        while scores.stopped and -scores.stopped[0][0] >= scores.cut:
+            _, stage_id = heapq.heappop(scores.stopped)
+            if stage_id in self.stopped and self.stopped[stage_id].rung == item.rung:
+                self._rise(stage_id)
+        if item.stage_id in self.stopped and self.stopped[item.stage_id].rung != self._latest[item.stage_id].rung:
+            self._stopped_before_its_end(item.stage_id)
 
-    def judge(self, rung: Rung, stage_id: str, score: float) -> str:
-        """Add a score and return why the stage stops there; an empty text when it goes on."""
-        if not math.isfinite(score):
-            return self._stop(rung, stage_id, score, f"its score at {rung.name} is {score}")
-        self.add(rung, stage_id, score)
-        scores = self._scores[rung]
-        score, cut, arrived = scores.known[stage_id], scores.upper[0][0], len(scores.known)
-        if arrived < self._grace or score >= cut:
-            return ""
-        below = f"its {score:.3f} was below {cut:.3f}, the best {rung.keep:.0%} of {arrived} stages"
-        return self._stop(rung, stage_id, score, f"at {rung.name} {below}")
+    def judge(self, item: RungScore) -> Stopped | None:
+        """Add a score, and return the verdict if the stage stops there."""
+        if not math.isfinite(item.score):
+            return self._stop(item, f"its score at {item.rung.name} is {item.score}")
+        self.add(item)
+        return self.verdict(item.stage_id)
+
+    def verdict(self, stage_id: str) -> Stopped | None:
+        """Return why a stage does not go on, by the scores that are known now; None when it does, or when it has no score yet."""
+        if stage_id in self.stopped or stage_id in self._proven or stage_id not in self._latest:
+            return self.stopped.get(stage_id)
+        item = self._latest[stage_id]
+        scores = self._scores[item.rung]
+        score, arrived = scores.known[stage_id], len(scores.known)
+        if arrived < self._grace or score + item.error >= scores.cut:
+            return None
+        below = f"its {score:.3f} was below {scores.cut:.3f}, the best {item.rung.keep:.0%} of {arrived} stages"
+        by_more = f", by more than its standard error of {item.error:.3f}" if item.error else ""
+        heapq.heappush(scores.stopped, (-(score + item.error), stage_id))
+        return self._stop(item, f"at {item.rung.name} {below}{by_more}")
 
     def recall(self, stopped: Stopped) -> None:
         """Restore an earlier driver's verdict. If the scores known by now say otherwise, the stage rises."""
-        if math.isfinite(stopped.score) and not self.judge(stopped.rung, stopped.stage_id, stopped.score):
+        if not math.isfinite(stopped.score):
+            self.stopped[stopped.stage_id] = stopped
+            return
+        self.add(RungScore(rung=stopped.rung, stage_id=stopped.stage_id, score=stopped.score, error=stopped.error))
+        now = self.verdict(stopped.stage_id)
+        if now is None:
             self._risen.append(stopped.stage_id)
-        else:
+        elif now.rung == stopped.rung:
             self.stopped[stopped.stage_id] = stopped
 
     def take_risen(self) -> list[str]:
@@ -146,9 +203,31 @@ class StageHalving:
         risen, self._risen = self._risen, []
         return risen
 
-    def _stop(self, rung: Rung, stage_id: str, score: float, reason: str) -> str:
-        self.stopped[stage_id] = Stopped(stage_id=stage_id, rung=rung, score=score, reason=reason)
-        return reason
+    def _prove(self, ancestors: Sequence[str]) -> None:
+        for stage_id in ancestors:
+            self._proven.add(stage_id)
+            if stage_id in self.stopped:
+                self._rise(stage_id)
+
+    def _stopped_before_its_end(self, stage_id: str) -> None:
+        """Judge a stage by its end that was stopped in its middle: another sweep has trained it to its end."""
+        del self.stopped[stage_id]
+        if self.verdict(stage_id) is None:
+            self._risen.append(stage_id)
+
+    def _rise(self, stage_id: str) -> None:
+        del self.stopped[stage_id]
+        self._risen.append(stage_id)
+
+    def _stop(self, item: RungScore, reason: str) -> Stopped:
+        stopped = Stopped(stage_id=item.stage_id, rung=item.rung, score=item.score, error=item.error, reason=reason)
+        self.stopped[item.stage_id] = stopped
+        return stopped
+
+
+def make_pruning(name: PruningName) -> StageHalving:
+    """Return what stops stages under the option `--pruning`."""
+    return StageHalving() if name == "halving" else StageHalving(grace=math.inf)
 
 
 class StageVerdicts:
@@ -168,9 +247,5 @@ class StageVerdicts:
         return next((self._failures[stage_id] for stage_id in stage_ids if stage_id in self._failures), "")
 
     def stopped(self, stage_ids: Sequence[str]) -> Stopped | None:
-        """The first stage of a chain that pruning has stopped; None when there is none."""
-        return next((self.pruning.stopped[stage_id] for stage_id in stage_ids if stage_id in self.pruning.stopped), None)
-
-    def judge(self, rung: Rung, stage_id: str, score: float) -> Stopped | None:
-        """Add a score at a rung; the verdict if the stage stops there."""
-        return self.pruning.stopped[stage_id] if self.pruning.judge(rung, stage_id, score) else None
+        """The first stage of a chain that does not go on, by the scores that are known now; None when there is none."""
+        return next((stopped for stage_id in stage_ids if (stopped := self.pruning.verdict(stage_id))), None)

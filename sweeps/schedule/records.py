@@ -10,18 +10,18 @@ from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
 from sweeps.options import SweepOptions
 from sweeps.sampling.draws import Outcome
-from sweeps.schedule.pruning import Rung, Stopped
+from sweeps.schedule.pruning import Rung, RungScore, Stopped
 from sweeps.search.space import Search
 
 Status = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 State = Literal["running", "interrupted", "finished", "failed"]
 SWEEP_FILE = "sweep.json"
-VERSION: Literal[2] = 2
+VERSION: Literal[3] = 3
 """Version of the record of a sweep. One of another version is refused, because what it means could only be guessed."""
 
 
 def trial_name(number: int) -> str:
-    """Return the name of a trial. Trials are numbered from 0 in the order in which they were drawn."""
+    """Return the name of a trial. Trials are numbered from 0 in the order in which they began."""
     return f"t{number:04d}"
 
 
@@ -53,7 +53,7 @@ class SweepPart:
 class SweepRecord:
     """The record of a sweep, `sweep.json`."""
 
-    version: Literal[2]
+    version: Literal[3]
     name: str
     search: str
     """Name of the search of its start. It names the experiment in which all trials are found."""
@@ -117,6 +117,8 @@ class TrialRecord:
     """Number of epochs that the trial itself trained."""
     stage_scores: dict[str, float] = field(default_factory=dict)
     """Objective at the end of each stage, for the stage's own label space, by name of the stage."""
+    stage_errors: dict[str, float] = field(default_factory=dict)
+    """Standard errors of those scores, where they are known."""
     middle_scores: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     """Epoch, epochs of the schedule and score in the middle of each stage that has a rung there, by name of the stage."""
     trained_ids: list[str] = field(default_factory=list)
@@ -153,7 +155,7 @@ class TrialRecord:
     def begin_again(self, stage_ids: list[str]) -> None:
         """Forget the results that updates bring again when it starts from the store once more. What it has cost stays."""
         self.stage_ids, self.stage, self.epoch, self.epochs_done = stage_ids, "", 0, 0
-        self.stage_scores, self.middle_scores, self.metrics, self.reused_s = {}, {}, {}, {}
+        self.stage_scores, self.stage_errors, self.middle_scores, self.metrics, self.reused_s = {}, {}, {}, {}, {}
         self.score, self.reason, self.stopped = None, "", None
 
     def reached_ids(self) -> list[str]:
@@ -163,20 +165,33 @@ class TrialRecord:
             known = max(known, self.stages.index(self.stopped.rung.stage) + 1)
         return self.stage_ids[:known]
 
-    def rung_scores(self) -> Iterator[tuple[Rung, str, float]]:
-        """Yield the rung, stage id and score wherever the trial was compared with others."""
-        ids = dict(zip(self.stages, self.stage_ids, strict=True))
-        kinds = dict(zip(self.stages, self.kinds, strict=True))
+    def rung_scores(self) -> Iterator[RungScore]:
+        """Yield the trial's score wherever it was compared with others."""
         for stage, (epoch, epochs, score) in self.middle_scores.items():
-            yield Rung(stage, epoch, epochs, kinds[stage]), ids[stage], score
+            yield self._rung_score(stage, score, epoch=epoch, epochs=epochs)
         for stage, score in self.stage_scores.items():
-            yield Rung(stage, kind=kinds[stage]), ids[stage], score
+            yield self._rung_score(stage, score, error=self.stage_errors.get(stage, 0.0))
+
+    def _rung_score(self, stage: str, score: float, *, epoch: int = 0, epochs: int = 0, error: float = 0.0) -> RungScore:
+        index = self.stages.index(stage)
+        return RungScore(
+            rung=Rung(stage, epoch, epochs, self.kinds[index]),
+            stage_id=self.stage_ids[index],
+            score=score,
+            error=error,
+            ancestors=self.stage_ids[:index],
+        )
 
     def problem(self) -> str:
         """Return what is wrong with a record whose fields contradict each other; empty when nothing is."""
         if not len(self.stage_ids) == len(self.stages) == len(self.kinds) > 0:
             return "stage_ids, stages and kinds must be of the same stages, one or more"
-        named = {*self.stage_scores, *self.middle_scores, *([self.stopped.rung.stage] if self.stopped else ())}
+        named = {
+            *self.stage_scores,
+            *self.stage_errors,
+            *self.middle_scores,
+            *([self.stopped.rung.stage] if self.stopped else ()),
+        }
         if others := sorted(named - set(self.stages)):
             return f"its scores must be of its stages, but {others[0]} is none of them"
         return ""
@@ -186,7 +201,7 @@ class Records(Protocol):
     """Where a coordinator keeps its trials."""
 
     def load_trials(self) -> list[TrialRecord]:
-        """Return every trial, in the order in which they were drawn."""
+        """Return every trial, in the order in which they began."""
 
     def save_trial(self, record: TrialRecord) -> None:
         """Keep the trial as it is now. When this returns, a kill -9 of this process cannot lose it."""
@@ -233,7 +248,7 @@ class SweepRecords:
         self.storage.write_json(f"trials/{record.trial}.json", record, indent=1)
 
     def load_trials(self) -> list[TrialRecord]:
-        """Return every trial, in the order in which they were drawn. Raises InputError when one is missing or cannot be read."""
+        """Return every trial, in the order in which they began. Raises InputError when one is missing or cannot be read."""
         trials = self.storage.at("trials")
         names = {name.removesuffix(".json") for name in trials.names() if name.endswith(".json")}
         expected = [trial_name(number) for number in range(len(names))]

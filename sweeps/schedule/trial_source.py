@@ -1,9 +1,14 @@
 """Where the trials of a sweep come from (new draws, and trials that go on), and how the sampler learns what became of them."""
 
+import itertools
+import random
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
+from birdclef_core.config import STAGE_NAMES
+from birdclef_core.errors import InputError
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
@@ -11,14 +16,18 @@ from sweeps.schedule.records import ToldDraw, TrialRecord
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.search.chains import Chain, ChainBuilder, config_fingerprint
 
-DUPLICATES_BEFORE_THE_GRID = 10
-DUPLICATES_BEFORE_THE_END = 50
+SAMPLER_DRAWS = 10
+"""How many draws of the sampler in a row may become no trial before points are taken from the space itself."""
+RANDOM_POINTS = 1000
+"""How many random points are then looked at before the space counts as used up. A finite space is looked at as a whole after them."""
+FAILED = Outcome(kind="failed")
 
 
 class TrialSource:
     """Draws trials and reports their outcomes to the sampler. A configuration becomes one trial; its duplicates get the trial's score.
 
-    What earlier drivers reported to their samplers is reported to this one, where it means the same in this search.
+    A draw that needs a stage which failed, or which pruning has stopped, becomes no trial: the sampler hears that it failed, and so
+    passes over it. What earlier drivers reported to their samplers is reported to this one, where it means the same in this search.
     """
 
     def __init__(self, chains: ChainBuilder, book: TrialBook, verdicts: StageVerdicts) -> None:
@@ -40,10 +49,17 @@ class TrialSource:
         )
         self._by_last_stage = {record.stage_ids[-1]: record for record in known}
         self._duplicates: defaultdict[str, list[Draw]] = defaultdict(list)
-        """Draws with the configuration of an open trial, by the trial's name."""
+        """Draws with the configuration of an open trial, by the id of its last stage."""
         self._grid = chains.search.points()
+        """The points of a finite space that have not been looked at."""
+        self._passed_over: list[tuple[str, dict[str, Any]]] = []
+        """Points of a finite space that needed a stopped stage when they were looked at."""
+        self._to_look_at: list[tuple[str, dict[str, Any]]] = []
+        """Those of them that may be open by now."""
+        self.left_out = 0
+        """How many draws became no trial because a stage that they need had failed or was stopped."""
         self.exhausted = False
-        """Whether the search space has nothing new to draw."""
+        """Whether the search space has nothing new to draw, unless a stopped stage rises."""
 
     def means_the_same(self, record: TrialRecord) -> bool:
         """Whether an earlier trial is a point of this search: only then are its scores compared with those of new trials."""
@@ -53,23 +69,38 @@ class TrialSource:
         """See `Study.free_draws`."""
         return self._study.free_draws(waiting, max_running)
 
-    def draw(self, name: str) -> Trial | None:
-        """A new trial of that name; None when there is none. A draw that needs a failed stage is reported to the sampler as failed
-        and skipped."""
-        for attempt in range(DUPLICATES_BEFORE_THE_END):
-            draw = self._study.ask() if attempt < DUPLICATES_BEFORE_THE_GRID else self._draw_from_grid()
-            if draw is None:
-                break
+    def draw(self) -> Trial | None:
+        """A new trial, with a provisional name; None when there is none.
+
+        A draw becomes none if it is a trial already, or if it needs a stage that failed or was stopped.
+        """
+        for draw in self._draws():
             chain = self._chains.chain(draw.recipe, draw.params)
             twin = self._by_last_stage.get(chain[-1].stage_id)
             if twin is not None:
                 self._tell_as(draw, twin)
-            elif self._verdicts.failure([task.stage_id for task in chain]):
-                self._study.tell(draw.ticket, Outcome(kind="failed"))
+            elif not self._is_open(chain):
+                self.left_out += 1
+                self._study.tell(draw.ticket, FAILED)
             else:
-                return self._new_trial(name, draw, chain)
+                return self._new_trial(draw, chain)
         self.exhausted = True
         return None
+
+    def drop(self, trial: Trial) -> None:
+        """Report a trial that cannot begin, and its duplicates, to the sampler as failed. It may be drawn again."""
+        last = trial.record.stage_ids[-1]
+        del self._by_last_stage[last]
+        for draw in (trial.draw, *self._duplicates.pop(last, ())):
+            self._study.tell(draw.ticket, FAILED)
+        self.left_out += 1
+        self._pass_over(trial.draw.recipe, trial.draw.params)
+
+    def look_again(self) -> None:
+        """Stages that were stopped go on: the space may have something new to draw."""
+        self.exhausted = False
+        self._to_look_at += self._passed_over
+        self._passed_over = []
 
     def restart(self, record: TrialRecord) -> Trial:
         """A trial that was open before, or was pruned, from its first stage on. What is in the store is reused."""
@@ -84,23 +115,67 @@ class TrialSource:
 
     def tell(self, trial: Trial) -> None:
         """Report the outcome of a trial that has ended, also for its duplicates."""
-        for draw in (trial.draw, *self._duplicates.pop(trial.record.trial, ())):
+        for draw in (trial.draw, *self._duplicates.pop(trial.record.stage_ids[-1], ())):
             self._tell(draw, trial.record)
 
-    def _draw_from_grid(self) -> Draw | None:
-        """A point of a finite space that has not been tried; in an infinite space, another draw."""
-        if self._grid is None:
-            return self._study.ask()
-        for recipe, params in self._grid:
-            if self._chains.chain(recipe, params)[-1].stage_id not in self._by_last_stage:
-                return self._study.take(recipe, params)
-        return None
+    def _draws(self) -> Iterator[Draw]:
+        """The sampler's draws; if these become no trials, new points of the space itself.
+
+        A sampler that learns may draw the same again and again where most prefixes are stopped, although the space has more.
+        """
+        for _ in range(SAMPLER_DRAWS):
+            yield self._study.ask()
+        for recipe, params in itertools.chain(self._random_points(), self._grid_points()):
+            if self._is_new(recipe, params):
+                yield self._study.take(recipe, params)
+
+    def _random_points(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """RANDOM_POINTS points of the space, unless it is that small itself."""
+        search, generator = self._chains.search, random.Random(f"{self._chains.seed}/{len(self._by_last_stage)}")
+        for _ in range(0 if self._is_small else RANDOM_POINTS):
+            recipe = generator.choice(search.recipes)
+            try:
+                yield recipe.name, search.draw(recipe, generator)
+            except InputError:  # hardly any point meets the constraints
+                return
+
+    @cached_property
+    def _is_small(self) -> bool:
+        """Whether the space has no more points than would be looked at at random."""
+        points = self._chains.search.points()
+        return points is not None and len(list(itertools.islice(points, RANDOM_POINTS))) < RANDOM_POINTS
+
+    def _grid_points(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The points of a finite space that have not been looked at, and before them those that may be open again."""
+        while self._to_look_at:
+            yield self._to_look_at.pop()
+        while self._grid is not None and (point := next(self._grid, None)) is not None:
+            yield point
+
+    def _is_new(self, recipe: str, params: dict[str, Any]) -> bool:
+        """Whether a point makes a chain that no trial has and that can be trained."""
+        chain = self._chains.chain(recipe, params)
+        if chain[-1].stage_id in self._by_last_stage:
+            return False
+        if not self._is_open(chain):
+            self._pass_over(recipe, params)
+            return False
+        return True
+
+    def _pass_over(self, recipe: str, params: dict[str, Any]) -> None:
+        if self._grid is not None:
+            self._passed_over.append((recipe, params))
+
+    def _is_open(self, chain: Chain) -> bool:
+        """Whether no stage of a chain has failed or is stopped."""
+        stage_ids = [task.stage_id for task in chain]
+        return not self._verdicts.failure(stage_ids) and self._verdicts.stopped(stage_ids) is None
 
     def _tell_as(self, draw: Draw, twin: TrialRecord) -> None:
         if twin.ended:
             self._tell(draw, twin)
         else:
-            self._duplicates[twin.trial].append(draw)
+            self._duplicates[twin.stage_ids[-1]].append(draw)
 
     def _tell(self, draw: Draw, record: TrialRecord) -> None:
         outcome = _outcome(record)
@@ -113,9 +188,9 @@ class TrialSource:
             return self._points[record.trial]
         return _point_in(self._chains, record, draw.recipe, draw.params)
 
-    def _new_trial(self, name: str, draw: Draw, chain: Chain) -> Trial:
+    def _new_trial(self, draw: Draw, chain: Chain) -> Trial:
         record = TrialRecord(
-            trial=name,
+            trial=f"draw {draw.ticket}",
             recipe=draw.recipe,
             params=draw.params,
             stages=[task.config.name for task in chain],
@@ -138,7 +213,7 @@ def _outcome(record: TrialRecord) -> Outcome:
     if record.status == "finished":
         return Outcome(kind="score", value=record.score)
     if record.status == "pruned" and record.stopped is not None:
-        # Optuna ranks pruned trials by how far they came: a middle is one step, an end is two.
-        index = record.stages.index(record.stopped.rung.stage)
-        return Outcome(kind="pruned", value=record.stopped.score, step=2 * index + (1 if record.stopped.rung.epoch else 2))
-    return Outcome(kind="failed")
+        rung = record.stopped.rung
+        step = 2 * STAGE_NAMES.index(rung.stage) + (1 if rung.epoch else 2)
+        return Outcome(kind="pruned", value=record.stopped.score, step=step)
+    return FAILED

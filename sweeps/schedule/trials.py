@@ -13,7 +13,7 @@ from typing import Literal
 from sweeps.sampling.draws import Draw
 from sweeps.schedule.pruning import Stopped
 from sweeps.schedule.queue import TrialQueue
-from sweeps.schedule.records import Records, Status, TrialRecord
+from sweeps.schedule.records import Records, Status, TrialRecord, trial_name
 from sweeps.schedule.store_view import StoreView
 from sweeps.search.chains import Chain
 
@@ -21,7 +21,7 @@ SAVE_EVERY_S = 60.0
 """At most this much recorded cost of a running trial is lost if the driver is killed. A shorter time would keep a remote storage busy."""
 
 MOVES: Mapping[Status, frozenset[Status]] = {
-    "waiting": frozenset({"running", "pruned", "failed"}),
+    "waiting": frozenset({"running", "failed"}),
     "running": frozenset({"waiting", "finished", "pruned", "failed", "interrupted"}),
     "pruned": frozenset({"waiting"}),
     "interrupted": frozenset({"waiting"}),
@@ -89,15 +89,23 @@ class TrialBook:
         self._storage = records
         self._queue = TrialQueue(view)
         self.records: dict[str, TrialRecord] = {record.trial: record for record in records.load_trials()}
-        """The record of every trial, by name, in the order in which they were drawn."""
+        """The record of every trial, by name, in the order in which they began."""
         self._open: dict[Literal["waiting", "running"], dict[str, Trial]] = {"waiting": {}, "running": {}}
+        self._drawn: dict[str, Trial] = {}
+        """What was drawn and has not begun, by provisional name. It gets a name and a record when it gets a worker."""
         self._unsaved: dict[str, TrialRecord] = {}
         self._saved_at: dict[str, float] = {}
         """When each running trial was last saved, by the monotonic clock."""
 
     @property
     def num_waiting(self) -> int:
-        return len(self._open["waiting"])
+        """How many wait: trials that have begun, and draws that have not."""
+        return len(self._open["waiting"]) + len(self._drawn)
+
+    @property
+    def num_drawn(self) -> int:
+        """How many of those that wait have not begun."""
+        return len(self._drawn)
 
     @property
     def num_running(self) -> int:
@@ -105,8 +113,8 @@ class TrialBook:
 
     @property
     def open_trials(self) -> list[Trial]:
-        """The running trials, then the waiting ones."""
-        return [*self._open["running"].values(), *self._open["waiting"].values()]
+        """The running trials, then the waiting ones, then what was drawn and has not begun."""
+        return [*self._open["running"].values(), *self._open["waiting"].values(), *self._drawn.values()]
 
     def running(self, trial: str) -> Trial | None:
         """The trial of that name if it is running."""
@@ -118,21 +126,35 @@ class TrialBook:
     # What changes a trial's state.
 
     def add(self, trial: Trial) -> None:
-        """Adds a new trial, which waits."""
-        self.records[trial.record.trial] = trial.record
-        self._wait(trial, urgent=False)
+        """Adds a draw, which waits under its provisional name."""
+        self._drawn[trial.record.trial] = trial
+        self._queue.add(trial.record.trial, trial.record.stage_ids)
+
+    def has_begun(self, trial: Trial) -> bool:
+        """Whether the trial has had a worker. Only then it has a record, and a place among the trials."""
+        return trial.record.trial not in self._drawn
+
+    def drop(self, trial: Trial) -> None:
+        """Forgets a draw that was popped and cannot begin."""
+        del self._drawn[trial.record.trial]
 
     def reopen(self, trial: Trial) -> None:
         """Lets a trial wait that an earlier driver left open, or that was pruned and may go on. It goes before the new ones."""
         self._wait(trial, urgent=True)
 
     def pop_startable(self) -> Trial | None:
-        """The waiting trial that is to start next; None when all have to wait. The caller starts it or ends it."""
+        """The waiting trial that is to start next; None when all have to wait. The caller starts it, ends it or drops it."""
         name = self._queue.pop()
-        return None if name is None else self._open["waiting"][name]
+        return None if name is None else self._drawn.get(name) or self._open["waiting"][name]
 
     def start(self, trial: Trial) -> None:
-        """A waiting trial gets a worker; from now on it claims the stages of its chain that are not in the store."""
+        """A waiting trial gets a worker; from now on it claims the stages of its chain that are not in the store.
+
+        A draw becomes a trial by it: it gets the next name. So a draw that never begins leaves no gap among the records.
+        """
+        if self._drawn.pop(trial.record.trial, None):
+            trial.record.trial = trial_name(len(self.records))
+            self.records[trial.record.trial] = trial.record
         self._move(trial, "running")
         self._queue.claim(trial.record.trial, trial.record.stage_ids)
         self.save(trial.record)

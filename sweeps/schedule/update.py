@@ -26,6 +26,8 @@ class TrialUpdate:
     """Number of epochs of the stage; after an early stop the last one."""
     score: float
     """The objective, for the stage's own label space; NaN at an epoch that was not scored for it."""
+    error: float = 0.0
+    """Standard error of the score; 0 where it is not known, as before the end of a stage."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Metrics by the names under which they are tracked: `val/...` for the target species, `val_all/...` for all species,
     `val_soundscapes/...` for the target species in labelled soundscapes, `train/...`."""

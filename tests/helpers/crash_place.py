@@ -23,11 +23,11 @@ STAGES = (
     StageConfig(name="train_ce", label_space="target", loss="ce", seed=2, epochs=4, **COMMON),
     StageConfig(name="finetune", label_space="target", loss="bce", seed=3, epochs=2, **COMMON),
 )
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 3e-2)
 
 
 def make_chain_builder(sweep: str) -> ChainBuilder:
-    """A tree of 2 x 3 x 4; the second sweep asks for the same stages in another order."""
+    """A tree of 2 x 3 x 8, of which halving leaves more than a sweep asks for; the second sweep asks for the same stages in another order."""
     search = Search(
         name="crashes",
         recipes=(Recipe(name="r", model=ModelConfig(encoder="mobilenetv3_small_050"), stages=STAGES),),

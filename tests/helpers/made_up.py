@@ -1,5 +1,6 @@
 """A sweep without training: made-up scores through the real chains, sampler, coordinator and store."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from birdclef_core.store.summary import StageSummary
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import SimulatedStore, SimulatedView, even_score
 from sweeps.schedule.coordinator import Coordinator
+from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import SweepRecords
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
@@ -46,11 +48,15 @@ def make_chain_builder(search: Search | None = None, **changes) -> ChainBuilder:
     return replace(chains, **changes)
 
 
-def make_coordinator(folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=()) -> Coordinator:
+def make_coordinator(
+    folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=(), prunes=True
+) -> Coordinator:
     records = SweepRecords(Storage.parse(str(folder)).at(sweep))
     view = SimulatedView(SimulatedStore() if store is None else store, sweep)
     book = TrialBook(records, view)
-    return Coordinator(chains or make_chain_builder(), book, samples=samples, max_running=max_running, observers=observers)
+    pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
+    chains = chains or make_chain_builder()
+    return Coordinator(chains, book, samples=samples, max_running=max_running, observers=observers, pruning=pruning)
 
 
 def view_of(coordinator: Coordinator) -> SimulatedView:

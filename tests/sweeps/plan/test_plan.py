@@ -117,7 +117,7 @@ def test_the_plan_of_an_extension_is_of_the_new_trials_alone(tmp_path):
 
 def test_an_extension_that_finds_nothing_new_is_an_empty_plan(tmp_path):
     chains = grid_tree()
-    workers = MadeUpWorkers(make_coordinator(tmp_path, chains, samples=30))
+    workers = MadeUpWorkers(make_coordinator(tmp_path, chains, samples=30, prunes=False))
     workers.run()
     plan = make(chains, samples=40, known_trials=list(workers.coordinator.trials.values()))
     assert (plan.trials, plan.stages_unique, plan.shared.epochs) == (0, 0, 0)

@@ -78,9 +78,9 @@ def test_a_sweep_waits_for_anothers_prefix_and_goes_on_from_its_last_epoch_when_
     first = place.start("first", "--samples", "1")
     place.wait_until("first", lambda: "pretrain_ce epoch 1/40" in place.said("first"))
     second = place.start("second", "--samples", "2", "--max-concurrent", "2", "--seed", "1")
-    place.wait_until("second", lambda: [trial["status"] for trial in place.trials("second")] == ["waiting", "waiting"])
-    time.sleep(5)
-    assert {trial["status"] for trial in place.trials("second")} == {"waiting"}, "it trains nothing meanwhile"
+    place.wait_until("second", lambda: "Sweep second: 2 trials" in place.said("second"))
+    time.sleep(10)
+    assert place.trials("second") == [], "its draws wait for the prefix, so none has become a trial"
     assert first.poll() is None, "the first one ended too early for this test"
     os.killpg(first.pid, signal.SIGKILL)
     assert second.wait(timeout=240) == 0, place.said("second")

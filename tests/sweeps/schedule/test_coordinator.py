@@ -9,6 +9,7 @@ from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_se
 
 from sweeps.sampling.study import RANDOM_LOOKAHEAD, STARTUP_TRIALS
 from sweeps.schedule.coordinator import Observer
+from sweeps.schedule.pruning import RungScore, rung_at
 from sweeps.search.space import Choice, Range, Search
 
 
@@ -82,13 +83,30 @@ def test_what_a_stage_saved_is_counted_once_however_often_it_is_told(tmp_path):
     assert planned.record.epochs_done == sum(task.config.epochs for task in planned.chain)
 
 
+FEW = Search(
+    name="few",
+    recipes=make_search().recipes,
+    space={"train_ce.clip_s": Choice((3.0, 4.0, 5.0)), "train_bce.clip_s": Choice((3.0, 4.0, 5.0))},
+)
+"""Two recipes with nine points each."""
+
+
 def test_exact_duplicates_are_not_run_and_a_finite_space_is_tried_to_its_last_point(tmp_path):
-    space = {"train_ce.clip_s": Choice((3.0, 4.0, 5.0)), "train_bce.clip_s": Choice((3.0, 4.0, 5.0))}
-    search = Search(name="few", recipes=make_search().recipes, space=space)
-    workers = run(tmp_path, chains=make_chain_builder(search), samples=50)
+    workers = run(tmp_path, chains=make_chain_builder(FEW), samples=50, prunes=False)
     records = workers.coordinator.trials.values()
     assert len({record.stage_ids[-1] for record in records}) == len(records) == 18
     assert workers.coordinator.finished
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_finite_space_is_tried_to_its_last_point_that_needs_no_stopped_stage(tmp_path, seed):
+    chains = make_chain_builder(FEW, seed=seed)
+    coordinator = run(tmp_path, chains=chains, samples=50).coordinator
+    assert coordinator.finished and len(coordinator.trials) <= 18
+    tried = {record.stage_ids[-1] for record in coordinator.trials.values()}
+    for recipe, params in FEW.points():
+        stage_ids = [task.stage_id for task in chains.chain(recipe, params)]
+        assert stage_ids[-1] in tried or coordinator._verdicts.stopped(stage_ids)
 
 
 def test_a_duplicate_of_a_running_trial_is_told_its_score_when_it_ends(tmp_path):
@@ -144,16 +162,71 @@ def test_a_pruned_trial_goes_on_when_later_ones_are_worse(tmp_path):
     assert len(workers.executed) == len(set(workers.executed)), "it went on from the store"
 
 
-def test_trials_on_a_stopped_prefix_are_pruned_without_a_worker(tmp_path):
-    """Four prefixes for each of two recipes; once one is stopped, so is every trial that would start from it."""
-    workers = run(tmp_path, chains=make_chain_builder(make_search(pools={"pretrain": 4})), samples=40)
-    records = workers.coordinator.trials.values()
-    stopped = {record.stopped.stage_id for record in records if record.stopped and record.stopped.rung.stage == "pretrain_ce"}
-    assert stopped
-    for record in records:
-        if record.stopped and record.stopped.stage_id in stopped:
-            assert record.trained_ids in ([], [record.stopped.stage_id])
-    assert any(record.status == "pruned" and not record.stage for record in records), "some never ran"
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_every_trial_trains_something_and_none_is_drawn_from_a_stopped_prefix(tmp_path, sampler):
+    """Four prefixes for each of two recipes, of which some are stopped while trials are drawn from them or wait for them."""
+    search = replace(make_search(pools={"pretrain": 4}), sampler=sampler)
+    coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=40, max_running=4)
+    dropped = []
+    drop = coordinator._source.drop
+    coordinator._source.drop = lambda trial: (dropped.append(trial.draw.ticket), drop(trial))
+    workers = MadeUpWorkers(coordinator)
+    workers.run()
+    records = list(coordinator.trials.values())
+    assert [record.trial for record in records] == [f"t{number:04d}" for number in range(40)]
+    assert all(record.epochs_trained for record in records)
+    stopped = [record.stopped.stage_id for record in records if record.stopped]
+    assert stopped and len(stopped) == len(set(stopped)), "the trial that trained it was stopped there and no other"
+    assert dropped, "some waited for a prefix that was stopped"
+    told = [draw.draw for record in records for draw in record.told]
+    assert not set(dropped) & set(told), "the sampler passes over them, also under a later driver"
+
+
+def test_what_waits_for_a_prefix_is_forgotten_when_the_prefix_is_stopped_and_is_drawn_again_when_it_rises(tmp_path):
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3, 3e-3))})
+    coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=3, max_running=1)
+    pruning = coordinator._verdicts.pruning
+    trial = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).updates(trial)[-1]
+    rung = rung_at(trial.chain[0].config, first.epochs, first.epochs)
+    for number in range(4):
+        pruning.add(RungScore(rung=rung, stage_id=f"better {number}", score=2.0))
+    assert coordinator.book.num_drawn == 2
+    assert not coordinator.update(trial.record.trial, replace(first, epoch=first.epochs, score=0.1))
+    assert coordinator.next_trial() is None and coordinator.book.num_waiting == 0
+    assert list(coordinator.trials) == ["t0000"] and coordinator.finished
+    for number in range(9):
+        pruning.add(RungScore(rung=rung, stage_id=f"worse {number}", score=-1.0))
+    workers = MadeUpWorkers(coordinator)
+    workers.run()
+    assert {record.params["train_ce.learning_rate"] for record in coordinator.trials.values()} == {1e-3, 2e-3, 3e-3}
+
+
+def test_a_trial_that_was_held_goes_on_although_its_prefix_was_stopped_meanwhile(tmp_path):
+    """It has had a worker and is known to the tracker: it is no draw any more, and what it trains next will be judged."""
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    trial = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).updates(trial)[-1]
+    assert not coordinator.update(trial.record.trial, replace(first, kind="held", epoch=0))
+    rung = rung_at(trial.chain[0].config, first.epochs, first.epochs)
+    for number in range(4):
+        coordinator._verdicts.pruning.add(RungScore(rung=rung, stage_id=f"better {number}", score=2.0))
+    assert coordinator.next_trial() is trial
+    assert coordinator.update(trial.record.trial, replace(first, kind="reused", epoch=first.epochs, score=0.1))
+    assert coordinator._verdicts.stopped(trial.record.stage_ids).stage_id == first.stage_id, "nobody else draws from there"
+
+
+def test_the_error_of_a_score_spares_a_stage_and_the_next_driver_knows_it(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=1, max_running=1)
+    trial = coordinator.next_trial()
+    first = MadeUpWorkers(coordinator).updates(trial)[-1]
+    rung = rung_at(trial.chain[0].config, first.epochs, first.epochs)
+    for number in range(4):
+        coordinator._verdicts.pruning.add(RungScore(rung=rung, stage_id=f"better {number}", score=0.5))
+    assert coordinator.update(trial.record.trial, replace(first, epoch=first.epochs, score=0.4, error=0.2))
+    coordinator.fail(trial.record.trial)
+    after = make_coordinator(tmp_path, samples=1, store=view_of(coordinator).store)._verdicts.pruning
+    assert after._latest[first.stage_id].error == 0.2
 
 
 def test_what_a_driver_knew_of_scores_its_successor_knows(tmp_path):
@@ -403,7 +476,7 @@ def test_a_trial_that_was_pruned_under_an_earlier_driver_goes_on_when_its_stage_
     pruning = second._verdicts.pruning
     rung = pruning.stopped[stage_id].rung
     for number in range(100):
-        pruning.add(rung, f"worse {number}", -1.0)
+        pruning.add(RungScore(rung=rung, stage_id=f"worse {number}", score=-1.0))
     trial = second.next_trial()
     assert trial is not None and trial.record.trial in pruned
     assert all(second.trials[name].status in ("waiting", "running") for name in pruned)
@@ -417,6 +490,5 @@ def test_nothing_is_said_of_a_trial_before_it_is_on_record(tmp_path):
         def trial_started(self, trial):
             recorded.append((tmp_path / "sweep" / "trials" / f"{trial.record.trial}.json").is_file())
 
-    records = run(tmp_path, samples=40, max_running=3, observers=(Heard(),)).coordinator.trials.values()
-    assert any(record.status == "pruned" and not record.epochs_done for record in records), "one ended without running"
+    run(tmp_path, samples=40, max_running=3, observers=(Heard(),))
     assert recorded and all(recorded)

@@ -43,9 +43,10 @@ def in_state(book: TrialBook, status: str) -> Trial:
     """A trial that has come to a state."""
     trial = make_trial()
     book.add(trial)
-    if status != "waiting":
-        assert book.pop_startable() is trial
-        book.start(trial)
+    assert book.pop_startable() is trial
+    book.start(trial)
+    if status == "waiting":
+        book.hold(trial, "a stage of another sweep")
     if status in ENDINGS:
         book.end(trial, ENDINGS[status])
     return trial
@@ -132,13 +133,31 @@ def test_a_record_is_written_when_it_is_saved_and_all_that_have_changed_with_it(
     records = MemoryRecords()
     records.save_trial = lambda record: written.append(record.trial)
     book = make_book(records)
-    book.add(make_trial("t0000"))
-    book.add(make_trial("t0001"))
+    first, second = in_state(book, "finished"), in_state(book, "interrupted")
+    del written[:]
+    book.mark_changed(second.record)
+    book.mark_changed(first.record)
     assert written == []
     book.save_changed()
-    assert written == ["t0000", "t0001"]
+    assert written == ["t0001", "t0000"]
     book.save_changed()
-    assert written == ["t0000", "t0001"]
+    assert written == ["t0001", "t0000"]
+
+
+def test_a_draw_that_waits_has_no_record_and_gets_the_next_name_when_it_begins():
+    records = MemoryRecords()
+    book = make_book(records)
+    kept, dropped = make_trial("draw 5"), make_trial("draw 3")
+    for trial in (dropped, kept):
+        book.add(trial)
+    assert (book.num_waiting, book.num_drawn, book.records, book.open_trials) == (2, 2, {}, [dropped, kept])
+    assert book.pop_startable() is dropped and not book.has_begun(dropped)
+    book.drop(dropped)
+    assert book.pop_startable() is kept
+    book.start(kept)
+    assert book.has_begun(kept) and kept.record.trial == "t0000", "the one that never began leaves no gap"
+    assert (book.num_waiting, book.num_drawn, book.open_trials) == (0, 0, [kept])
+    assert list(records.trials) == list(book.records) == ["t0000"]
 
 
 def test_the_view_of_the_store_hears_of_a_stage_that_another_sweep_trains(monkeypatch):
