@@ -28,12 +28,17 @@ HISTORY = {"CHANGELOG.md"}
 """Pages that name files that have been there."""
 SUFFIXES = "py|md|toml|txt|yaml|sh|svg|png"
 MADE_BY_USE = {
+    "audacity/",
     "background_noise/",
     "classes.txt",
     "inputs/",
+    "journal/",
     "late_stages.py",
+    "raven/",
     "result/",
+    "segments/",
     "store/certificates/",
+    "store/logits/",
     "target_species.txt",
     "test_soundscapes/",
     "train_audio/",
@@ -75,7 +80,7 @@ def test_every_command_of_birdclef_exists():
 
 
 def test_every_larger_package_says_what_it_is_for():
-    pages = ("data", "inventory", "stages", "store"), ("checkpoints", "run", "schedule", "search", "tracking")
+    pages = ("data", "inference", "inventory", "stages", "store"), ("checkpoints", "run", "schedule", "search", "tracking")
     for package, names in zip(PACKAGES, pages, strict=True):
         for name in names:
             modules = {path.name for path in (package / name).glob("*.py")} - {"__init__.py"}

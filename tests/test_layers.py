@@ -21,6 +21,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"reports"},
         {"stages"},
         {"demo", "inventory"},
+        {"inference"},
     ),
     "sweeps": (
         {"objective", "wording", "provenance"},
@@ -30,7 +31,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"schedule"},
         {"execution"},
         {"checkpoints"},
-        {"plan"},
+        {"plan", "deploy"},
         {"tracking"},
         {"run"},
         {"cli"},

@@ -4,6 +4,7 @@ Layout under the storage's root:
     stages/<stage_id>/published.json      the pointer: which attempt is valid, and the stage's summary; written last
     stages/<stage_id>/<attempt>/          a bundle: weights.safetensors, stage.json, predictions, tables, pictures
     unfinished/<stage_id>/e0004/          a bundle: an epoch checkpoint, from which an interrupted stage goes on
+    logits/<stage_id>/<key>/              a bundle: logits of the stage as it is deployed, for some data and procedure
 """
 
 import logging
@@ -225,9 +226,10 @@ class StageStore:
         self.storage.delete(f"stages/{stage_id}/{PUBLISHED}")
 
     def remove(self, stage_id: str) -> None:
-        """Remove a stage from the store: first its pointer, so that nobody finds it while its files go."""
+        """Remove a stage and its logits from the store: first its pointer, so that nobody finds it while its files go."""
         self.unpublish(stage_id)
         self.storage.delete(f"stages/{stage_id}")
+        self.storage.delete(f"logits/{stage_id}")
 
     def unfinished(self) -> dict[str, int]:
         """Return the bytes of all epoch checkpoints, by the id of the stage that goes on from them."""

@@ -1,4 +1,4 @@
-"""The command line of `birdclef`: looking at sweeps, their stored stages and their recordings. `tune.py` runs sweeps."""
+"""The command line of `birdclef`: predicting, and looking at sweeps, their stored stages and their recordings. `tune.py` runs sweeps."""
 
 import argparse
 import signal
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweeps.cli.common import guarded
 from sweeps.cli.data import add_data_commands
+from sweeps.cli.predict import add_predict_command
 from sweeps.cli.stages import add_stage_commands
 
 
@@ -17,7 +18,9 @@ def birdclef(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="birdclef", description="Look at sweeps, their trained stages and their recordings.")
+    parser = argparse.ArgumentParser(
+        prog="birdclef", description="Predict recordings, and look at sweeps, their trained stages and their recordings."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     ui = commands.add_parser("ui", help="show the trials of a sweep in MLflow")
@@ -33,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--tracking-uri", metavar="URI|DIR", help="where to deliver (default: to the server of the last delivery)")
     sync.set_defaults(run=_sync)
 
+    add_predict_command(commands)
     add_stage_commands(commands)
     add_data_commands(
         commands.add_parser("data", help="collect, check and describe recordings").add_subparsers(

@@ -1,0 +1,177 @@
+"""A detector as it is deployed: one network or several, their spectrograms, and the procedure that turns sound into logits.
+
+Shapes: B windows, T samples, K channels, F mel bins, N frames, D features, C species.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from birdclef_core.audio.spectrogram import MelSpectrogram
+from birdclef_core.config import ModelConfig, SpectrogramConfig
+from birdclef_core.errors import InputError, StoreError
+from birdclef_core.identity import fingerprint, restore
+from birdclef_core.inference.pooling import pool
+from birdclef_core.inference.procedure import DEFAULT, Procedure
+from birdclef_core.inference.runtime import Runtime, TorchRuntime
+from birdclef_core.models.detector import Detector
+from birdclef_core.store.stage_store import StageEntry
+
+SHOWN_DIGITS = 16
+"""Digits of a model's id in tables."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One network of a detector."""
+
+    model_id: str
+    """Id of the stage that its weights are of."""
+    config: ModelConfig
+    species: tuple[str, ...]
+    """Species codes in the order of the network's classes."""
+    runtime: Runtime
+    weight: float = 1.0
+    """Share of its logits in the detector's, relative to the other members."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """What a detector says of windows."""
+
+    logits_BC: NDArray[np.float32]
+    """Logits, species in sorted order."""
+    embedding_BD: NDArray[np.float32]
+    """Mean of the encoder's features, of the member with the largest weight."""
+
+
+@dataclass(frozen=True)
+class DeployedDetector:
+    """One or several networks that hear the same windows. Their logits are averaged by weight."""
+
+    members: tuple[Member, ...]
+    procedure: Procedure = DEFAULT
+    device: torch.device = field(default=torch.device("cpu"))
+    """Where spectrograms are computed."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What people call a species, by its code."""
+
+    def __post_init__(self) -> None:
+        if not self.members or any(member.weight <= 0 for member in self.members):
+            raise InputError("A detector must have at least one member, and weights above 0.")
+        if len({tuple(sorted(member.species)) for member in self.members}) > 1:
+            sizes = ", ".join(f"{member.model_id[:SHOWN_DIGITS]}: {len(member.species)}" for member in self.members)
+            raise InputError(f"The members of a detector must know the same species, but do not ({sizes}).")
+
+    @cached_property
+    def species(self) -> tuple[str, ...]:
+        """Species codes in sorted order, one for each logit."""
+        return tuple(sorted(self.members[0].species))
+
+    @cached_property
+    def model_id(self) -> str:
+        """Id of the only member, or the hash of all members' ids and shares."""
+        if len(self.members) == 1:
+            return self.members[0].model_id
+        return fingerprint([[member.model_id, share] for member, share in zip(self.members, self._shares, strict=True)])
+
+    @property
+    def frequencies_hz(self) -> tuple[float, float]:
+        """The lowest and the highest frequency that a member hears."""
+        spectrograms = [member.config.spectrogram for member in self.members]
+        return min(item.f_min_hz for item in spectrograms), max(item.f_max_hz for item in spectrograms)
+
+    def with_procedure(self, procedure: Procedure) -> "DeployedDetector":
+        """Return the same networks with another procedure."""
+        return replace(self, procedure=procedure)
+
+    def name(self, species: str) -> str:
+        """Return what people call a species; its code where that is not known."""
+        return self.names.get(species) or species
+
+    @torch.inference_mode()
+    def hear(self, wave_BT: NDArray[np.float32]) -> Heard:
+        """Return what the detector says of windows. `wave_BT` is their context at 32 kHz, as `windows.heard` gives it."""
+        wave = torch.from_numpy(wave_BT).to(self.device)
+        decibels: dict[SpectrogramConfig, Tensor] = {}
+        total_BC = torch.zeros(0)
+        embedding_BD = torch.zeros(0)
+        main = max(self.members, key=lambda member: member.weight)
+        for member, share, order in zip(self.members, self._shares, self._orders, strict=True):
+            outputs = member.runtime(self._spectrogram(member.config, wave, decibels))
+            logits_BC = pool(outputs, self.procedure).double().cpu()[:, order] * share
+            total_BC = logits_BC if not total_BC.numel() else total_BC + logits_BC
+            if member is main:
+                embedding_BD = outputs.embedding_BD.float().cpu()
+        return Heard(logits_BC=total_BC.float().numpy(), embedding_BD=embedding_BD.numpy())
+
+    def _spectrogram(self, config: ModelConfig, wave_BT: Tensor, decibels: dict[SpectrogramConfig, Tensor]) -> Tensor:
+        """Return mel_BKFN that a member hears. Members whose decibels are the same share them.
+
+        Decibels are cut below the maximum of the whole context, before a CNN's window is cut out of it.
+        """
+        front = self._fronts[config.spectrogram]
+        same = _decibels_only(config.spectrogram)
+        if same not in decibels:
+            decibels[same] = front.mel_db(wave_BT)
+        db_BFN = decibels[same]
+        if config.head == "cnn":
+            first, last = self.procedure.frames(db_BFN.shape[2], config.spectrogram.hop_length)
+            db_BFN = db_BFN[:, :, first:last]
+        return front.to_channels(db_BFN)
+
+    @cached_property
+    def _fronts(self) -> dict[SpectrogramConfig, MelSpectrogram]:
+        configs = {member.config.spectrogram for member in self.members}
+        return {config: MelSpectrogram(config).to(self.device) for config in configs}
+
+    @cached_property
+    def _shares(self) -> tuple[float, ...]:
+        total = sum(member.weight for member in self.members)
+        return tuple(member.weight / total for member in self.members)
+
+    @cached_property
+    def _orders(self) -> list[list[int]]:
+        """For each member, the class of each species."""
+        return [[member.species.index(code) for code in self.species] for member in self.members]
+
+
+def _decibels_only(config: SpectrogramConfig) -> SpectrogramConfig:
+    """The settings with what does not change decibels as it is by default."""
+    default = SpectrogramConfig()
+    return replace(config, db_scale=default.db_scale, deltas=default.deltas)
+
+
+def load_member(entry: StageEntry, device: torch.device, *, weight: float = 1.0) -> Member:
+    """Return a stored stage as a member that runs in plain torch.
+
+    Raises InputError when the stage's model is not one of this version of the code, StoreError when its weights are of another model.
+    """
+    record = entry.record
+    config = restore(ModelConfig, record.identity.get("model", {}))
+    with torch.random.fork_rng(devices=[]):
+        model = Detector(config, len(record.species))
+    try:
+        model.load_state_dict(entry.weights())
+    except RuntimeError as error:
+        problem = str(error).splitlines()[-1].strip()
+        raise StoreError(
+            f"The weights of stage {record.stage_id[:SHOWN_DIGITS]} must be those of the model of its record, but: {problem}"
+        ) from None
+    return Member(
+        model_id=record.stage_id,
+        config=config,
+        species=tuple(record.species),
+        runtime=TorchRuntime(model, device),
+        weight=weight,
+    )
+
+
+def load_members(entries: Sequence[StageEntry], device: torch.device) -> tuple[Member, ...]:
+    """Return stored stages as members with equal weights; raises as `load_member` does."""
+    return tuple(load_member(entry, device) for entry in entries)

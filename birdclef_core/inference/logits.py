@@ -1,0 +1,155 @@
+"""Logits of the deployed procedure for a data folder's validation recordings and labelled soundscapes, kept in the store.
+
+They are what ensembles and calibrations are made of. Probabilities could not be turned back into them: a logit of 17 reads back as 16.64.
+Shapes: B windows, T samples, C species, R rows that are scored.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from birdclef_core.code_version import code_version, read_module
+from birdclef_core.config import SAMPLE_RATE_HZ
+from birdclef_core.data.decode import INT16_SCALE
+from birdclef_core.data.soundscapes import WINDOW_S
+from birdclef_core.data.targets import validation_truth
+from birdclef_core.data.wave_cache import WaveCache
+from birdclef_core.errors import StoreError
+from birdclef_core.identity import fingerprint
+from birdclef_core.inference.deployed import DeployedDetector
+from birdclef_core.inference.procedure import Procedure
+from birdclef_core.inference.windows import heard, num_windows
+from birdclef_core.stages.training import TrainingData
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import scratch_folder
+from birdclef_core.taxonomy import LabelSpace
+
+SCORED_S = 60.0
+"""Seconds of a validation recording that count, as in the scores of stages."""
+
+_FILE = "logits.safetensors"
+_MODULES = ("deployed", "logits", "pooling", "procedure", "runtime", "windows")
+
+Progress = Callable[[int, int], None]
+"""Gets (windows done, windows in all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployedLogits:
+    """Logits of one detector. Species are in sorted order."""
+
+    recordings_RC: NDArray[np.float32]
+    """The largest over the windows of a validation recording. Rows are those of `validation_truth`."""
+    soundscapes_RC: NDArray[np.float32]
+    """One row a labelled window of the soundscapes, in their order; none where the data have no soundscapes."""
+
+
+def deployed_logits(
+    store: StageStore,
+    detector: DeployedDetector,
+    data: TrainingData,
+    data_fingerprint: str,
+    *,
+    batch_size: int = 16,
+    progress: Progress | None = None,
+) -> DeployedLogits:
+    """Return the logits of a detector with one member, from the store if they are there, and keep them there if not.
+
+    They are kept by stage, data and procedure, and by the code that computes them. Audio comes from the cache, so the mean of a
+    recording is always removed.
+    """
+    (member,) = detector.members
+    key = fingerprint([data_fingerprint, detector.procedure.fingerprint, list(detector.species), inference_code()])[:32]
+    place = f"logits/{member.model_id}/{key}"
+    try:
+        arrays = load_file(store.storage.read_bundle(place, scratch_folder()) / _FILE)
+        return DeployedLogits(recordings_RC=arrays["recordings"], soundscapes_RC=arrays["soundscapes"])
+    except StoreError:
+        logits = _compute(detector, data, batch_size, progress)
+    with store.storage.write_bundle(place) as folder:
+        save_file({"recordings": logits.recordings_RC, "soundscapes": logits.soundscapes_RC}, folder / _FILE)
+    return logits
+
+
+def _compute(detector: DeployedDetector, data: TrainingData, batch_size: int, progress: Progress | None) -> DeployedLogits:
+    procedure = detector.procedure
+    recordings = list(_recording_windows(data, detector, procedure))
+    soundscapes = list(_soundscape_windows(data, procedure))
+    total = len(recordings) + len(soundscapes)
+
+    def note(done: int) -> None:
+        if progress:
+            progress(done, total)
+
+    num_recordings = recordings[-1].row + 1 if recordings else 0
+    recordings_RC = _largest(detector, recordings, num_recordings, batch_size, note)
+    num_rows = soundscapes[-1].row + 1 if soundscapes else 0
+    soundscapes_RC = _largest(detector, soundscapes, num_rows, batch_size, lambda done: note(len(recordings) + done))
+    return DeployedLogits(recordings_RC=recordings_RC, soundscapes_RC=soundscapes_RC)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A window to be heard."""
+
+    row: int
+    """The row that its logits count for."""
+    sound: "_CachedSound"
+    start: int
+
+
+@dataclass(frozen=True)
+class _CachedSound:
+    """A recording in the cache, or its beginning."""
+
+    cache: WaveCache
+    entry: int
+    num_samples: int
+
+    def read(self, start: int, end: int) -> NDArray[np.float32]:
+        samples_T = self.cache.read(self.entry, start, end - start)
+        return np.divide(samples_T, INT16_SCALE, dtype=np.float32)
+
+
+def _recording_windows(data: TrainingData, detector: DeployedDetector, procedure: Procedure) -> Iterator[_Task]:
+    """Yield the windows of each validation recording. One that could not be decoded is a window of silence, so that no row is missing."""
+    rows_R, _ = validation_truth(data.dataset, LabelSpace.of("deployed", detector.species))
+    for row, entry in enumerate(rows_R):
+        num_samples = min(data.cache.num_samples(int(entry)), round(SCORED_S * SAMPLE_RATE_HZ))
+        sound = _CachedSound(data.cache, int(entry), num_samples)
+        for number in range(max(1, num_windows(num_samples, procedure))):
+            yield _Task(row, sound, number * procedure.step)
+
+
+def _soundscape_windows(data: TrainingData, procedure: Procedure) -> Iterator[_Task]:
+    soundscapes, cached = data.dataset.soundscapes, data.soundscape_cache
+    if soundscapes is None or cached is None:
+        return
+    for row, (file, end_s) in enumerate(soundscapes.windows[["file", "end_s"]].itertuples(index=False)):
+        start = round((end_s - WINDOW_S) * SAMPLE_RATE_HZ)
+        yield _Task(row, _CachedSound(cached, int(file), cached.num_samples(int(file))), start)
+
+
+def _largest(
+    detector: DeployedDetector, tasks: list[_Task], num_rows: int, batch_size: int, note: Callable[[int], None]
+) -> NDArray[np.float32]:
+    """Return the largest logits over the windows of each row, (R, C)."""
+    logits_RC = np.full((num_rows, len(detector.species)), -np.inf, dtype=np.float32)
+    for first in range(0, len(tasks), batch_size):
+        batch = tasks[first : first + batch_size]
+        waves = [heard(task.sound, task.start, task.sound.num_samples, detector.procedure) for task in batch]
+        np.maximum.at(logits_RC, [task.row for task in batch], detector.hear(np.stack(waves)).logits_BC)
+        note(first + len(batch))
+    return logits_RC
+
+
+@cache
+def inference_code() -> str:
+    """Return the hash of the code that computes logits: 64 hexadecimal digits."""
+    files = [Path(__file__).with_name(f"{name}.py") for name in _MODULES]
+    return fingerprint([code_version(), *(read_module(file.read_text(encoding="utf-8")).code for file in files)])

@@ -1,0 +1,46 @@
+"""Runtimes: what runs a network. Each takes spectrograms and gives the same outputs; plain torch is always there.
+
+Shapes: B windows, K channels, F mel bins, N frames, D features, H and W the feature map (frequency, time), S segments, C species.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from birdclef_core.models.detector import Detector
+
+
+class Outputs(NamedTuple):
+    """What a network says of the spectrograms that it was given, in float32."""
+
+    clip_BC: Tensor
+    """Logits of everything that was heard."""
+    segments_BSC: Tensor | None
+    """SED: logits of each segment of time. CNN: None."""
+    embedding_BD: Tensor
+    """Mean of the encoder's features over frequency and time."""
+
+
+class Runtime(Protocol):
+    """Runs one network. Spectrograms and pooling stay outside of it, so that every runtime shares them."""
+
+    def __call__(self, mel_BKFN: Tensor) -> Outputs:
+        """Return the outputs for float32 spectrograms with any number of windows and frames."""
+        ...
+
+
+class TorchRuntime:
+    """Runs a detector in plain torch, in float32."""
+
+    def __init__(self, model: Detector, device: torch.device) -> None:
+        """Move the model to the device and into evaluation mode. Its spectrogram is not used."""
+        self._model, self._device = model.to(device).eval(), device
+        model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def __call__(self, mel_BKFN: Tensor) -> Outputs:
+        # Not by the model's own call, which takes whole pieces of five seconds only: a window's frames are one less of some.
+        features_BDHW = self._model.encoder(self._model.input_norm(mel_BKFN.to(self._device)))
+        scores = self._model.head(features_BDHW)
+        return Outputs(scores.logits_BC, scores.frame_logits_BNC, features_BDHW.float().mean(dim=(2, 3)))

@@ -1,0 +1,213 @@
+"""`birdclef predict`: finds the species in recordings with a trained stage."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from birdclef_core.errors import InputError
+from sweeps.options import DEFAULT_STORAGE
+from sweeps.wording import REFERENCE, counted, format_duration
+
+if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before that
+    from birdclef_core.inference.procedure import Procedure
+    from birdclef_core.inference.results.selection import Selection
+    from birdclef_core.inference.run.job import Outcome, Progress
+
+FORMATS = "csv, parquet, raven, audacity, kaleidoscope"
+_SAY_EVERY_S = 30.0
+"""Seconds between two lines on how far it is, where there is no terminal for a bar."""
+
+
+def add_predict_command(commands: Any) -> None:
+    """Add the command to the sub-parsers of `birdclef`."""
+    parser: argparse.ArgumentParser = commands.add_parser("predict", help="find the species in recordings with a trained stage")
+    parser.description = (
+        "Writes which species are heard when. The same command continues a run that was stopped, and hears only files that are new or "
+        "have changed; with other thresholds or formats it writes other tables without hearing anything again. Exit code 1 if a file "
+        "could not be read."
+    )
+    parser.add_argument("audio", nargs="+", type=Path, metavar="AUDIO", help="audio files, and folders with audio at any depth")
+    parser.add_argument("--model", required=True, metavar="REF", help=REFERENCE)
+    parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument(
+        "--format", default="csv", metavar="NAMES", help=f"tables to write, with commas between them: {FORMATS} (default csv)"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--threshold", type=float, metavar="X", help="least score of a detection, 0 to 1 (default 0.5)")
+    which.add_argument(
+        "--thresholds", type=Path, metavar="FILE", help="a CSV table with a threshold for each species: species, threshold"
+    )
+    which.add_argument("--top", type=int, metavar="N", help="instead: the N highest scores of each window")
+    parser.add_argument("--species", type=Path, metavar="FILE", help="only these species: their codes, one per line")
+    parser.add_argument(
+        "--step", type=float, metavar="S", help="seconds from the start of a window to the next (default: its length, 5)"
+    )
+    parser.add_argument("--merge", action="store_true", help="make one detection of windows that touch, with the highest score")
+    parser.add_argument(
+        "--segments", type=int, default=0, metavar="N", help="also cut out the N best windows of each species, as WAV files"
+    )
+    parser.add_argument("--embeddings", action="store_true", help="also write the embedding of each window, as Parquet")
+    parser.add_argument(
+        "--smooth",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="weight of each neighbour in a window's logits, 0 to 0.33 (default 0: off)",
+    )
+    parser.add_argument(
+        "--peak",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="weight of a species' highest logit in the file, 0 to 1 (default 0: off)",
+    )
+    parser.add_argument(
+        "--procedure",
+        default="default",
+        metavar="NAME",
+        help="how windows are cut and scored: default, or 2023 for that of the 2023 solution",
+    )
+    parser.add_argument("--names", type=Path, metavar="FILE", help="names of the species: an eBird or BirdCLEF taxonomy (CSV)")
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: a GPU if there is one)"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all cores)")
+    parser.add_argument(
+        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"the sweeps' --storage (default {DEFAULT_STORAGE})"
+    )
+    parser.set_defaults(run=_predict)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    if arguments.segments < 0 or (arguments.threads is not None and arguments.threads < 1):
+        raise InputError(f"--segments >= 0 and --threads >= 1 must hold, but got {arguments.segments}, {arguments.threads}.")
+
+    import torch
+
+    from birdclef_core.inference.results.formats import parse_formats
+    from birdclef_core.inference.run.files import find_audio
+    from birdclef_core.inference.run.job import Task, predict_files
+    from sweeps.deploy.loading import load_detector
+
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    formats, selection = parse_formats(arguments.format), _selection(arguments)
+    procedure, audio = _procedure(arguments), find_audio(arguments.audio)
+    predictor = load_detector(
+        arguments.model,
+        storage=arguments.storage,
+        procedure=procedure,
+        device=arguments.device,
+        names=arguments.names,
+        embeddings=arguments.embeddings,
+    )
+    detector = predictor.detector
+    unknown = selection.for_detector(detector).unknown
+    if unknown:
+        print(
+            f"{len(unknown)} of the species in {arguments.species} are not the model's, such as {unknown[0]}: they cannot be found."
+        )
+    print(
+        f"Model {detector.model_id[:16]}: {len(detector.species)} species; {counted(len(audio.files), 'file')} of audio."
+    )
+    task = Task(
+        predictor=predictor,
+        audio=audio,
+        selection=selection,
+        out=arguments.out,
+        formats=formats,
+        segments=arguments.segments,
+    )
+    started = time.monotonic()
+    with _shown_progress() as progress:
+        outcome = predict_files(task, progress)
+    _say(outcome, task.out, time.monotonic() - started)
+    return 1 if outcome.unreadable else 0
+
+
+def _procedure(arguments: argparse.Namespace) -> "Procedure":
+    from dataclasses import replace
+
+    from birdclef_core.inference.procedure import get_procedure
+
+    procedure = get_procedure(arguments.procedure)
+    return procedure if arguments.step is None else replace(procedure, step_s=arguments.step)
+
+
+def _selection(arguments: argparse.Namespace) -> "Selection":
+    from birdclef_core.inference.results.postprocess import PostProcessing
+    from birdclef_core.inference.results.selection import DEFAULT_THRESHOLD, Selection
+    from birdclef_core.inference.results.species_files import read_species, read_thresholds
+
+    return Selection(
+        threshold=DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold,
+        thresholds=None if arguments.thresholds is None else read_thresholds(arguments.thresholds),
+        top=arguments.top,
+        species=None if arguments.species is None else read_species(arguments.species),
+        merge=arguments.merge,
+        postprocessing=PostProcessing(smooth=arguments.smooth, peak=arguments.peak),
+    )
+
+
+@contextmanager
+def _shown_progress() -> Iterator["Progress"]:
+    """Yield a progress that is shown as a bar on a terminal, and as a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task("Hearing", total=None)
+
+        def note(done: int, of: int, done_s: float, total_s: float) -> None:
+            bar.update(task, description=f"File {min(done + 1, of)} of {of}", completed=done_s, total=total_s)
+
+        yield note
+
+
+class _Lines:
+    """Prints now and then how far it is."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+        self._began: tuple[float, float] | None = None
+        """When the first sound had been heard, and how many seconds of it: opening a long file takes its time too."""
+
+    def __call__(self, done: int, of: int, done_s: float, total_s: float) -> None:
+        now = time.monotonic()
+        if done_s and self._began is None:
+            self._began = (now, done_s)
+        if self._began is None or now - self._said < _SAY_EVERY_S or done_s <= self._began[1]:
+            return
+        self._said = now
+        left_s = (total_s - done_s) * (now - self._began[0]) / (done_s - self._began[1])
+        heard = f"{format_duration(done_s)} of {format_duration(total_s)} of audio"
+        print(f"{done} of {counted(of, 'file')}, {heard}; about {format_duration(left_s)} left", file=sys.stderr, flush=True)
+
+
+def _say(outcome: "Outcome", out: Path, took_s: float) -> None:
+    from birdclef_core.inference.run.job import unreadable_lines
+
+    known = f" ({outcome.num_known} of them by an earlier run)" if outcome.num_known else ""
+    print(
+        f"{counted(outcome.num_files, 'file')} predicted{known}: {format_duration(outcome.heard_s)} of audio in {format_duration(took_s)}, "
+        f"{counted(outcome.num_rows, 'detection')}."
+    )
+    if not outcome.num_rows and outcome.num_files:
+        print(f"Nothing reached its threshold; the highest score was {outcome.highest:.3g}.")
+    if outcome.num_segments:
+        print(f"{counted(outcome.num_segments, 'window')} cut out: {out / 'segments'}")
+    print(f"Results: {out}")
+    if outcome.damaged:
+        print(f"{counted(len(outcome.damaged), 'file')} predicted as far as possible, because of damage:", file=sys.stderr)
+        print("\n".join(unreadable_lines(outcome.damaged)), file=sys.stderr)
+    if outcome.unreadable:
+        print(f"{counted(len(outcome.unreadable), 'file')} could not be read:", file=sys.stderr)
+        print("\n".join(unreadable_lines(outcome.unreadable)), file=sys.stderr)

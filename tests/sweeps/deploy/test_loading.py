@@ -1,0 +1,104 @@
+"""A reference becomes a detector that predicts, with the names of its species as far as they are known."""
+
+import pandas as pd
+import pytest
+import torch
+from made_up_detector import SPECIES, publish_random, write_sound
+from made_up_records import sweep_record
+from made_up_store import damage, store
+
+from birdclef_core.errors import InputError, StoreError
+from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
+from birdclef_core.store.storage import Storage
+from sweeps.deploy import load_detector
+from sweeps.options import SweepOptions
+from sweeps.schedule.records import SweepRecords, TrialRecord
+
+STAGE = "ab" * 32
+
+
+@pytest.fixture
+def storage(tmp_path):
+    """A storage whose sweep `s` has one trial, with a stage that can be loaded; its data folder names one species."""
+    storage = Storage.parse(str(tmp_path / "out"))
+    publish_random(store(storage), STAGE, trained_by="s/t0000")
+    records = SweepRecords(storage.at("s"))
+    records.save_sweep(sweep_record(SweepOptions(search="tiny", data=str(tmp_path / "data"))))
+    trial = TrialRecord(
+        trial="t0000", recipe="tiny", params={}, stage_ids=[STAGE], stages=["train_bce"], kinds=["target bce"], score=0.5,
+        status="finished", stage_scores={"train_bce": 0.5},
+    )
+    records.save_trial(trial)
+    return storage
+
+
+def write_metadata(folder, **names) -> None:
+    folder.mkdir()
+    rows = [{"primary_label": code, "filename": f"{code}/1.ogg", "common_name": name} for code, name in names.items()]
+    pd.DataFrame(rows).to_csv(folder / "train.csv", index=False)
+
+
+def test_three_lines_of_a_notebook(storage, tmp_path):
+    write_sound(tmp_path / "in" / "a.wav", 12.0)
+    detector = load_detector("s", storage=storage.root)
+    rows = detector.predict(tmp_path / "in", top=2)
+    assert len(rows) == 6 and set(rows["model_id"]) == {STAGE[:16]} and set(rows["species"]) <= set(SPECIES)
+    assert detector.detector.species == SPECIES and detector.detector.procedure == DEFAULT
+
+
+@pytest.mark.parametrize("reference", ["s", "s/t0000", "s/t0000/train_bce", STAGE[:6]])
+def test_a_reference_is_that_of_all_commands(storage, reference):
+    assert load_detector(reference, storage=storage.root, device="cpu").detector.model_id == STAGE
+
+
+def test_a_procedure_is_a_name_or_settings(storage):
+    assert load_detector("s", storage=storage.root, procedure="2023").detector.procedure == SOLUTION_2023
+    own = Procedure(context_s=7.0)
+    assert load_detector("s", storage=storage.root, procedure=own).detector.procedure == own
+    with pytest.raises(InputError, match="no procedure 'x'"):
+        load_detector("s", storage=storage.root, procedure="x")
+
+
+def test_names_are_those_of_the_recordings_that_trained_the_stage(storage, tmp_path):
+    write_metadata(tmp_path / "data", alpha="Alpha bird", beta="")
+    detector = load_detector("s", storage=storage.root).detector
+    assert [detector.name(code) for code in SPECIES] == ["Alpha bird", "beta", "gamma"]
+    (tmp_path / "data" / "taxonomy.csv").write_text(
+        "primary_label,scientific_name,common_name\nalpha,Avis alpha,First bird\ngamma,Avis gamma,Third bird\n"
+    )
+    detector = load_detector("s", storage=storage.root).detector
+    assert [detector.name(code) for code in SPECIES] == ["First bird", "beta", "Third bird"]
+
+
+def test_names_can_be_given(storage, tmp_path):
+    write_metadata(tmp_path / "data", alpha="Alpha bird")
+    (tmp_path / "names.csv").write_text("SPECIES_CODE,SCI_NAME,PRIMARY_COM_NAME\nbeta,Avis beta,Second bird\n")
+    detector = load_detector("s", storage=storage.root, names=tmp_path / "names.csv").detector
+    assert [detector.name(code) for code in SPECIES] == ["alpha", "Second bird", "gamma"]
+
+
+def test_recordings_that_are_gone_or_damaged_name_nothing(storage, tmp_path):
+    assert load_detector("s", storage=storage.root).detector.names == {}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.csv").write_bytes(b"PK\x03\x04")
+    assert load_detector("s", storage=storage.root).detector.names == {}
+
+
+def test_a_stage_that_no_sweep_trained_is_loaded_too(storage):
+    publish_random(store(storage), "cd" * 32, head="cnn")
+    assert load_detector("cdcd", storage=storage.root).detector.names == {}
+
+
+def test_what_cannot_be_loaded_is_said(storage, monkeypatch):
+    with pytest.raises(InputError, match="has no such stage or sweep. Its sweeps: s"):
+        load_detector("other", storage=storage.root)
+    with pytest.raises(InputError, match="There is no store"):
+        load_detector("s", storage=storage.at("s").root)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="--device cuda needs a GPU"):
+        load_detector("s", storage=storage.root, device="cuda")
+    with pytest.raises(InputError, match="auto, cpu or cuda"):
+        load_detector("s", storage=storage.root, device="tpu")
+    damage(storage, STAGE)
+    with pytest.raises(StoreError, match="must be whole"):
+        load_detector("s", storage=storage.root)
