@@ -111,9 +111,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         print(
             f"{len(unknown)} of the species in {arguments.species} are not the model's, such as {unknown[0]}: they cannot be found."
         )
-    print(
-        f"Model {detector.model_id[:16]}: {len(detector.species)} species; {counted(len(audio.files), 'file')} of audio."
-    )
+    print(f"Model {detector.model_id[:16]}: {len(detector.species)} species; {counted(len(audio.files), 'file')} of audio.")
     task = Task(
         predictor=predictor,
         audio=audio,

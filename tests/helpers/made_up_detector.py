@@ -37,7 +37,9 @@ class Loudness:
 
 
 def loudness_detector(head: str = "sed", procedure: Procedure = DEFAULT, **spectrogram) -> DeployedDetector:
-    config = ModelConfig(head=head, spectrogram=SpectrogramConfig(**{"num_mels": 16, "hop_length": 1250, "deltas": False, **spectrogram}))
+    config = ModelConfig(
+        head=head, spectrogram=SpectrogramConfig(**{"num_mels": 16, "hop_length": 1250, "deltas": False, **spectrogram})
+    )
     member = Member(model_id="1" * 64, config=config, species=SPECIES, runtime=Loudness(head == "sed"))
     return DeployedDetector((member,), procedure, names={"alpha": "Alpha bird"})
 

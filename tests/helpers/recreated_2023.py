@@ -52,7 +52,10 @@ def sound(num_samples: int) -> np.ndarray:
     t = np.arange(num_samples) / RATE
     i = np.arange(num_samples, dtype=np.int64)
     noise = ((i * i * 7919 + i * 104729) % 65521) / 65521 - 0.5
-    tones = sum(np.sin(2 * np.pi * f * t) * (np.sin(2 * np.pi * t / period) > 0.3) for f, period in ((1200, 3.1), (4700, 7.3), (9100, 4.4)))
+    tones = sum(
+        np.sin(2 * np.pi * f * t) * (np.sin(2 * np.pi * t / period) > 0.3)
+        for f, period in ((1200, 3.1), (4700, 7.3), (9100, 4.4))
+    )
     return np.round((0.1 * tones + 0.05 * noise + 0.02) * 32768) / 32768
 
 

@@ -104,7 +104,9 @@ def test_a_detector_of_one_member_is_called_like_it_and_others_by_members_and_we
     other = replace(member, model_id="2" * 64)
     ids = {DeployedDetector((member, replace(other, weight=weight))).model_id for weight in (1.0, 2.0)}
     assert len(ids) == 2 and member.model_id not in ids
-    assert DeployedDetector((member, other)).model_id == DeployedDetector((with_weight(member, 2), with_weight(other, 2))).model_id
+    assert (
+        DeployedDetector((member, other)).model_id == DeployedDetector((with_weight(member, 2), with_weight(other, 2))).model_id
+    )
 
 
 def test_names_stand_for_codes_where_they_are_known():

@@ -44,7 +44,9 @@ def store(tmp_path):
 
 def detector(procedure: Procedure = DEFAULT, model_id: str = "1" * 64) -> DeployedDetector:
     member = loudness_detector().members[0]
-    return DeployedDetector((replace(member, model_id=model_id, species=SPECIES, runtime=Loudness(True, (1.0, -20.0))),), procedure)
+    return DeployedDetector(
+        (replace(member, model_id=model_id, species=SPECIES, runtime=Loudness(True, (1.0, -20.0))),), procedure
+    )
 
 
 def logits_of_file(path, procedure: Procedure) -> np.ndarray:

@@ -27,7 +27,12 @@ def test_a_cnn_sees_the_frames_of_the_2023_solution(name, crop):
 
 
 def test_what_a_model_hears_of_the_2023_solution():
-    assert (SOLUTION_2023.window, SOLUTION_2023.side, SOLUTION_2023.context, SOLUTION_2023.step) == (160_000, 80_000, 320_000, 160_000)
+    assert (SOLUTION_2023.window, SOLUTION_2023.side, SOLUTION_2023.context, SOLUTION_2023.step) == (
+        160_000,
+        80_000,
+        320_000,
+        160_000,
+    )
 
 
 def test_without_context_everything_is_the_window():

@@ -25,8 +25,15 @@ def storage(tmp_path):
     records = SweepRecords(storage.at("s"))
     records.save_sweep(sweep_record(SweepOptions(search="tiny", data=str(tmp_path / "data"))))
     trial = TrialRecord(
-        trial="t0000", recipe="tiny", params={}, stage_ids=[STAGE], stages=["train_bce"], kinds=["target bce"], score=0.5,
-        status="finished", stage_scores={"train_bce": 0.5},
+        trial="t0000",
+        recipe="tiny",
+        params={},
+        stage_ids=[STAGE],
+        stages=["train_bce"],
+        kinds=["target bce"],
+        score=0.5,
+        status="finished",
+        stage_scores={"train_bce": 0.5},
     )
     records.save_trial(trial)
     return storage

@@ -127,9 +127,7 @@ def test_tables_appear_only_when_they_are_complete(tmp_path):
 
 
 def test_names_with_tabs_and_line_breaks_stay_in_their_cell(tmp_path):
-    rows = pd.DataFrame(
-        {"file": "a", "start_s": [0.0], "end_s": [5.0], "species": "a\tb", "name": "Big\nbird", "score": 0.5}
-    )
+    rows = pd.DataFrame({"file": "a", "start_s": [0.0], "end_s": [5.0], "species": "a\tb", "name": "Big\nbird", "score": 0.5})
     for name in ("raven", "audacity"):
         writer = WRITERS[name](tmp_path, (0.0, 1.0))
         writer.begin(AudioFile(tmp_path / "a.wav", "a", tmp_path, PurePosixPath("a")))

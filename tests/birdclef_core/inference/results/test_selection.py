@@ -117,7 +117,9 @@ def test_small_scores_do_not_become_0_and_large_ones_keep_six_digits():
     assert table["score"].tolist() == [pytest.approx(9.35762e-14, rel=1e-12), 0.530825, 1.0]
 
 
-@pytest.mark.parametrize("changes", [{"threshold": 1.5}, {"thresholds": {"alpha": -1.0}}, {"top": 0}, {"threshold": float("nan")}])
+@pytest.mark.parametrize(
+    "changes", [{"threshold": 1.5}, {"thresholds": {"alpha": -1.0}}, {"top": 0}, {"threshold": float("nan")}]
+)
 def test_thresholds_out_of_range_are_refused(changes):
     with pytest.raises(InputError):
         Selection(**changes)

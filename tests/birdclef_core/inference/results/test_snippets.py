@@ -25,7 +25,10 @@ def logits(first_species, duration_s) -> FileLogits:
 
 @pytest.fixture
 def files(tmp_path):
-    paths = [write_sound(tmp_path / name, seconds, seed=number) for number, (name, seconds) in enumerate((("x/a.wav", 12), ("b.wav", 10)))]
+    paths = [
+        write_sound(tmp_path / name, seconds, seed=number)
+        for number, (name, seconds) in enumerate((("x/a.wav", 12), ("b.wav", 10)))
+    ]
     return [AudioFile(path, path.name, tmp_path, PurePosixPath(path.relative_to(tmp_path)).with_suffix("")) for path in paths]
 
 

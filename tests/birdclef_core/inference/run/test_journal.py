@@ -85,7 +85,10 @@ def test_another_run_is_refused_and_its_predictions_stay(tmp_path, changes, said
     journal = Journal(tmp_path / "out" / "journal")
     with journal.opened(RUN):
         journal.finish("k", part(0, 3), [])
-    with pytest.raises(InputError, match=rf"out holds the predictions of another run .*{said}"), journal.opened(replace(RUN, **changes)):
+    with (
+        pytest.raises(InputError, match=rf"out holds the predictions of another run .*{said}"),
+        journal.opened(replace(RUN, **changes)),
+    ):
         pass
     with journal.opened(RUN) as run:
         assert run == RUN and journal.read("k") is not None
