@@ -150,6 +150,6 @@ def _largest(
 
 @cache
 def inference_code() -> str:
-    """Return the hash of the code that computes logits: 64 hexadecimal digits."""
+    """Return a hash of the code that computes logits: 16 hexadecimal digits."""
     files = [Path(__file__).with_name(f"{name}.py") for name in _MODULES]
-    return fingerprint([code_version(), *(read_module(file.read_text(encoding="utf-8")).code for file in files)])
+    return fingerprint([code_version(), *(read_module(file.read_text(encoding="utf-8")).code for file in files)])[:16]

@@ -146,5 +146,5 @@ def test_a_time_is_the_exact_decimal_of_its_sample(sample, text):
 
 def test_formats_are_named_with_commas():
     assert parse_formats("raven, csv,raven") == ("raven", "csv")
-    with pytest.raises(InputError, match="csv, parquet, raven, audacity, kaleidoscope, .* but got 'xls'"):
+    with pytest.raises(InputError, match="--format takes csv, parquet, raven, audacity, kaleidoscope"):
         parse_formats("csv,xls")

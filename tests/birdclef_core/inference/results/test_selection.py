@@ -126,4 +126,4 @@ def test_thresholds_out_of_range_are_refused(changes):
 
 
 def test_the_detector_of_these_tests_knows_three_species():
-    assert SPECIES == loudness_detector().species
+    assert loudness_detector().species == SPECIES
