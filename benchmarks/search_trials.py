@@ -25,7 +25,7 @@ from sweeps.plan.simulate import MemoryRecords, Score, SimulatedStore, Simulated
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
-from sweeps.search.space import load_search
+from sweeps.search.search_files import load_search
 
 
 class EveryDrawCounts(Coordinator):
