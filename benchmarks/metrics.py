@@ -53,11 +53,12 @@ def controls(case: Case) -> dict[str, Work]:
     pad5, pad3 = padded(case, 5), padded(case, 3)
     seen = columns(case, case.truth.any(axis=0))
     both = columns(case, case.truth.any(axis=0) & ~case.truth.all(axis=0))
+    labelled = Case(case.truth[case.truth.any(axis=1)], case.scores[case.truth.any(axis=1)])
     return {
         "cmap_pad5": lambda: average_precision_score(pad5.truth, pad5.scores, average="macro"),
         "cmap_pad3": lambda: average_precision_score(pad3.truth, pad3.scores, average="macro"),
         "cmap": lambda: average_precision_score(seen.truth, seen.scores, average="macro"),
-        "lrap": lambda: label_ranking_average_precision_score(case.truth, case.scores),
+        "lrap": lambda: label_ranking_average_precision_score(labelled.truth, labelled.scores),
         "auroc": lambda: roc_auc_score(both.truth, both.scores, average="macro"),
     }
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -41,6 +42,7 @@ class Windows(ABC):
     def __init__(
         self,
         truth_RC: NDArray[np.uint8],
+        group_R: NDArray,
         row_W: NDArray[np.int64],
         start_W: NDArray[np.int64],
         clip_samples: int,
@@ -49,6 +51,8 @@ class Windows(ABC):
         """Take window W from sample `start_W` of row `row_W`."""
         self.truth_RC = truth_RC
         """0 or 1 for each row and species."""
+        self.group_R = group_R
+        """Equal for rows that are alike in more than their species, because they are by one author or of one soundscape."""
         self._row_W, self._start_W, self._clip_samples, self._batch_size = row_W, start_W, clip_samples, batch_size
         self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
         self._waves = WaveBuffers(self._prefetcher.in_use)
@@ -104,7 +108,7 @@ class EvaluationWindows(Windows):
         windows_R = np.maximum(1, -(-self._used_R // clip_samples))
         row_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
         start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * clip_samples
-        super().__init__(truth_RC, row_W, start_W, clip_samples, batch_size)
+        super().__init__(truth_RC, _authors(dataset.recordings.iloc[self.rows_R]), row_W, start_W, clip_samples, batch_size)
 
     def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
         used = int(self._used_R[row])
@@ -130,10 +134,16 @@ class SoundscapeWindows(Windows):
         self._cache, self._file_R = cache, windows["file"].to_numpy()
         start_R = np.rint((windows["end_s"].to_numpy() - WINDOW_S - context_s) * SAMPLE_RATE_HZ).astype(np.int64)
         clip_samples = round((WINDOW_S + 2 * context_s) * SAMPLE_RATE_HZ)
-        super().__init__(soundscapes.truth(label_space), np.arange(len(windows)), start_R, clip_samples, batch_size)
+        truth_RC = soundscapes.truth(label_space)
+        super().__init__(truth_RC, self._file_R, np.arange(len(windows)), start_R, clip_samples, batch_size)
 
     def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
         file = int(self._file_R[row])
         from_sample, to_sample = (min(max(0, place), self._cache.num_samples(file)) for place in (start, start + len(wave_T)))
         wave_T[:] = 0
         wave_T[from_sample - start :][: to_sample - from_sample] = self._cache.read(file, from_sample, to_sample - from_sample)
+
+
+def _authors(recordings: pd.DataFrame) -> NDArray[np.object_]:
+    """Return the author of each recording; where it is unknown, a name that only this recording has."""
+    return recordings["author"].where(recordings["author"] != "", "\0" + recordings["recording_id"]).to_numpy(dtype=object)

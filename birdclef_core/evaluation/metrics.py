@@ -65,10 +65,14 @@ def auroc(truth_RC: ArrayLike, score_RC: ArrayLike) -> float:
 def lrap(truth_RC: ArrayLike, score_RC: ArrayLike) -> float:
     """Return the label ranking average precision: the share of true species among those ranked at or above a true one.
 
-    A recording without labels scores 1, as in scikit-learn.
+    Recordings without labels are left out, as there is nothing to rank; scikit-learn counts each of them as 1. NaN if none has one.
     """
-    truth, score = _checked(truth_RC, score_RC)
-    return _lrap(truth, score)
+    return _mean(per_recording_precision(truth_RC, score_RC))
+
+
+def per_recording_precision(truth_RC: ArrayLike, score_RC: ArrayLike) -> NDArray[np.float64]:
+    """Return the average precision (R,) with which each recording ranks its species; NaN for a recording without labels."""
+    return _average_precision(_rank(*_checked(truth_RC, score_RC)))
 
 
 def chance_cmap(truth_RC: ArrayLike) -> float:
@@ -86,7 +90,7 @@ def chance_cmap(truth_RC: ArrayLike) -> float:
 
 
 def summarise(truth_RC: ArrayLike, score_RC: ArrayLike) -> dict[str, float]:
-    """Return all figures that are shown together, for probabilities. `cmap`, `cmap_chance` and `auroc` are NaN if undefined.
+    """Return all figures that are shown together, for probabilities. All but the padded ones are NaN if undefined.
 
     Raises InputError if shapes differ, there is no recording, a truth is not 0 or 1, or a score is not a number from 0 to 1.
     """
@@ -97,7 +101,7 @@ def summarise(truth_RC: ArrayLike, score_RC: ArrayLike) -> dict[str, float]:
         "cmap_pad3": float(_padded(ranks, truth, score, 3).mean()),
         "cmap": _mean(_average_precision(ranks)),
         "cmap_chance": chance_cmap(truth),
-        "lrap": _lrap(truth, score),
+        "lrap": _mean(_average_precision(_rank(truth, score))),
         "auroc": _mean(_auroc(ranks)),
         "num_recordings": float(len(truth)),
         "num_scored_species": float((ranks.support_G > 0).sum()),
@@ -202,10 +206,6 @@ def _auroc(ranks: _Ranks) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore", divide="ignore"):
         wrong_M = (false_above_M - 0.5 * false_tied_M) / false_G[ranks.group_M]
         return 1 - _group_mean(ranks, wrong_M)
-
-
-def _lrap(truth_RC: NDArray[np.bool_], score_RC: FloatArray) -> float:
-    return float(np.nan_to_num(_average_precision(_rank(truth_RC, score_RC)), nan=1.0).mean())
 
 
 def _group_mean(ranks: _Ranks, value_M: NDArray[np.float64]) -> NDArray[np.float64]:

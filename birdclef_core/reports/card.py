@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from birdclef_core.config import flatten
-from birdclef_core.evaluation.bootstrap import interval_95
+from birdclef_core.evaluation.jackknife import interval_95
 from birdclef_core.evaluation.metrics import per_class_ap
 from birdclef_core.evaluation.reliability import calibration_error, reliability
 from birdclef_core.html import page
@@ -36,9 +36,9 @@ def stage_card(outcome: StageOutcome) -> str:
         tiles=[
             (
                 _number(scores["cmap"]),
-                f"cmAP, ±\u00a0{_number(1.96 * scores['cmap_se'])}; chance: {_number(scores['cmap_chance'])}",
+                f"cmAP, ±\u00a0{_number(1.96 * _error(scores, 'cmap'))}; chance: {_number(scores['cmap_chance'])}",
             ),
-            (_number(scores["cmap_pad5"]), f"padded cmAP, ±\u00a0{_number(1.96 * scores['cmap_pad5_se'])}"),
+            (_number(scores["cmap_pad5"]), f"padded cmAP, ±\u00a0{_number(1.96 * _error(scores, 'cmap_pad5'))}"),
             (_number(scores["lrap"]), "LRAP"),
             (_number(scores["auroc"]), "AUROC"),
             *([(_number(scores[_ON_SOUNDSCAPES]), "AUROC on soundscapes")] if _ON_SOUNDSCAPES in scores else []),
@@ -58,11 +58,12 @@ def stage_card(outcome: StageOutcome) -> str:
 
 
 def _score(scores: Mapping[str, float]) -> Values:
-    padded, plain = (interval_95(scores[name], scores[f"{name}_se"]) for name in ("cmap_pad5", "cmap"))
+    padded, plain = (interval_95(scores[name], _error(scores, name)) for name in ("cmap_pad5", "cmap"))
     return {
         "padded": _number(scores["cmap_pad5"]),
+        "has_errors": not np.isnan(_error(scores, "cmap")),
         "padded_interval": [_number(end) for end in padded],
-        "lead": _number(2 * scores["cmap_se"]),
+        "lead": _number(2 * _error(scores, "cmap")),
         "plain": _number(scores["cmap"]),
         "plain_interval": [_number(end) for end in plain],
         "times_chance": f"{scores['cmap'] / scores['cmap_chance']:.1f}",
@@ -76,6 +77,11 @@ def _soundscapes(scores: Mapping[str, float]) -> Values | None:
         return None
     shown = {name: _number(scores[f"{SOUNDSCAPES}{name}"]) for name in ("auroc", "cmap", "cmap_chance")}
     return {**shown, "num_windows": int(scores[f"{SOUNDSCAPES}num_windows"])}
+
+
+def _error(scores: Mapping[str, float], name: str) -> float:
+    """Return the standard error of a score; NaN where it is not known."""
+    return scores.get(f"{name}_se", float("nan"))
 
 
 def _epochs(history: Sequence[Mapping[str, Any]]) -> Table:

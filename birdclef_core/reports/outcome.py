@@ -19,7 +19,7 @@ class StageOutcome:
     """Everything that the reports of a trained stage are made from."""
 
     record: StageRecord
-    """Its metrics include the standard errors `cmap_se` and `cmap_pad5_se`."""
+    """Its metrics include the standard errors `cmap_se` and `cmap_pad5_se` if these are known (see `standard_errors`)."""
     model: ModelConfig
     config: StageConfig
     recordings: pd.DataFrame

@@ -21,9 +21,9 @@ from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.feed import TrainFeed
 from birdclef_core.data.prefetch import READER_THREADS
-from birdclef_core.data.windows import EvaluationWindows, SoundscapeWindows
+from birdclef_core.data.windows import EvaluationWindows, SoundscapeWindows, Windows
 from birdclef_core.errors import StoreError
-from birdclef_core.evaluation.bootstrap import cmap_errors
+from birdclef_core.evaluation.jackknife import standard_errors
 from birdclef_core.evaluation.metrics import summarise
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.encoders import PretrainedWeights
@@ -44,7 +44,7 @@ from birdclef_core.stages.epochs import EpochMetrics, LossLog, StageCounters
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
-from birdclef_core.stages.schedule import cosine_learning_rate, initial_seed, step_seed
+from birdclef_core.stages.schedule import cosine_learning_rate, step_seed
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_step import TrainingStep, to_float
@@ -198,8 +198,7 @@ class _StageTraining:
             scores_RC = scorer.scores(f"epoch {counters.best_epoch} of stage {config.name}")
             scores = summarise(windows.truth_RC, scores_RC)
         if is_last:
-            errors = cmap_errors(windows.truth_RC, scores_RC, seed=initial_seed(config))
-            scores |= {f"{name}_se": error for name, error in errors.items()}
+            scores |= _errors(windows, scores_RC)
         if is_last or epoch + 1 in self.soundscapes_at:
             scores |= self._soundscape_scores()
         metrics = EpochMetrics(
@@ -278,7 +277,9 @@ class _StageTraining:
         """Scores of the weights that would be published now on labelled windows of soundscapes, as `soundscapes/...`; each window is
         scored alone.
 
-        Empty if there are no windows, none has a target species, or the stage learns another label space.
+        `num_windows_without_birds` counts those in which no species of the label space is heard: they are false for every species,
+        and are left out where species are ranked within a window (`lrap`). Empty if there are no windows, none has a target species,
+        or the stage learns another label space.
         """
         data, config = self.data, self.config
         if data.dataset.soundscapes is None or data.soundscape_cache is None or config.label_space != "target":
@@ -291,8 +292,9 @@ class _StageTraining:
         with self.candidate.in_model():
             scorer = Scorer(self.model, windows, self.arithmetic, self.device)
             scores_RC = scorer.scores(f"stage {config.name}, on soundscapes")
-        scores = summarise(windows.truth_RC, scores_RC)
+        scores = summarise(windows.truth_RC, scores_RC) | _errors(windows, scores_RC)
         scores["num_windows"] = scores.pop("num_recordings")
+        scores["num_windows_without_birds"] = float((~windows.truth_RC.any(axis=1)).sum())
         return {f"{SOUNDSCAPES}{name}": value for name, value in scores.items()}
 
     def _save_checkpoint(self) -> None:
@@ -352,6 +354,12 @@ class _StageTraining:
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             trained_by=self.trained_by,
         )
+
+
+def _errors(windows: Windows, scores_RC: np.ndarray) -> dict[str, float]:
+    """Standard errors of the scores, each under the score's name and `_se`, without those that nobody can know, as of one author."""
+    errors = standard_errors(windows.truth_RC, scores_RC, windows.group_R)
+    return {f"{name}_se": error for name, error in errors.items() if not np.isnan(error)}
 
 
 def environment(device: torch.device) -> dict[str, str]:

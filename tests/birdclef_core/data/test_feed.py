@@ -159,6 +159,15 @@ def test_threads_start_once_a_stage(dataset: Dataset, cache: WaveCache) -> None:
         assert feed.stats.batches == 30 and feed.stats.waited_s == feed.waited_s > 0
 
 
+def test_recordings_of_an_author_are_a_group_and_those_of_nobody_are_none(dataset: Dataset, cache: WaveCache) -> None:
+    dataset.recordings["author"] = ["ann", "", "", "bob", "ann"] * 5
+    dataset.recordings["is_validation"] = True
+    windows = EvaluationWindows(dataset, cache, dataset.target_species, 0.5, batch_size=3)
+    alike = windows.group_R[:, None] == windows.group_R
+    assert len(windows.group_R) == len(windows.truth_RC) == 25
+    assert alike.sum(axis=1).tolist() == [10, 1, 1, 5, 10] * 5 and alike[0, 4] and alike[3, 8]
+
+
 def windows_of(dataset: Dataset, cache: WaveCache, clip_s: float, max_s: float = 60.0) -> dict[int, list[np.ndarray]]:
     windows = EvaluationWindows(dataset, cache, dataset.target_species, clip_s, max_s=max_s, batch_size=3)
     found: dict[int, list[np.ndarray]] = {}

@@ -60,6 +60,7 @@ def test_each_window_is_its_five_seconds(soundscapes: Soundscapes, tmp_path: Pat
     windows = SoundscapeWindows(soundscapes, cache, SPACE, context_s=context_s, batch_size=2)
     batches = list(windows)
     assert len(batches) == len(windows) == 3 and windows.num_windows == 5
+    assert windows.group_R.tolist() == [0, 0, 1, 1, 0], "the windows of a file are alike"
     assert [batch.recording_B.tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
     padding = np.zeros(round(2.5 * 32_000), dtype=np.int16)
     for row, wave_T in enumerate(np.concatenate([batch.wave_BT.numpy() for batch in batches])):

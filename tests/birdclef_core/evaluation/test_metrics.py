@@ -73,8 +73,9 @@ def test_equals_scikit_learn(case: str, dtype: type) -> None:
     areas = [roc_auc_score(truth[:, c], scores[:, c]) for c in np.flatnonzero(both)]
     assert auroc(truth, scores) == summary["auroc"] or not areas
     assert summary["auroc"] == pytest.approx(np.mean(areas) if areas else math.nan, abs=1e-12, nan_ok=True)
-    if truth.shape[1] > 1:  # scikit-learn takes one column for a plain classification
-        assert summary["lrap"] == pytest.approx(label_ranking_average_precision_score(truth, scores), abs=1e-12)
+    with_labels = truth[truth.any(1)], scores[truth.any(1)]  # scikit-learn counts recordings without labels as 1
+    if truth.shape[1] > 1 and truth.any():  # and takes one column for a plain classification
+        assert summary["lrap"] == pytest.approx(label_ranking_average_precision_score(*with_labels), abs=1e-12)
     assert summary["num_recordings"] == len(truth)
     assert summary["num_scored_species"] == truth.any(0).sum()
 
@@ -83,7 +84,17 @@ def test_agrees_with_golden() -> None:
     truth, scores = GOLDEN["y_true"], GOLDEN["y_score"]
     assert padded_cmap(truth, scores, 5) == pytest.approx(float(GOLDEN["cmap_pad5"]), abs=1e-6)
     assert padded_cmap(truth, scores, 3) == pytest.approx(float(GOLDEN["cmap_pad3"]), abs=1e-6)
-    assert lrap(truth, scores) == pytest.approx(float(GOLDEN["lrap"]), abs=1e-6)
+    labelled = truth.any(axis=1).mean()
+    assert labelled < 1
+    assert lrap(truth, scores) * labelled + (1 - labelled) == pytest.approx(float(GOLDEN["lrap"]), abs=1e-6), "1 without labels"
+
+
+def test_recordings_without_labels_do_not_lift_a_random_ranking() -> None:
+    truth, scores = random_case(8, 4000, 20, 0.1, None)
+    with_birds = truth.any(axis=1)
+    few = truth & (np.arange(4000) % 10 == 0)[:, None]
+    assert lrap(few, scores) == pytest.approx(lrap(truth[with_birds], scores[with_birds]), abs=0.05)
+    assert math.isnan(lrap(np.zeros_like(truth), scores))
 
 
 def test_logits_rank_as_probabilities_do_but_are_refused_where_ones_are_appended() -> None:

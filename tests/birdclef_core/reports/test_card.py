@@ -50,6 +50,17 @@ def test_scores_on_soundscapes_are_told_where_there_are_some(outcome):
     assert "is .875 and cmAP .250; chance: .500 and .125" in text
 
 
+def test_it_gives_no_interval_where_nobody_knows_one(outcome):
+    scores = {name: value for name, value in outcome.record.metrics.items() if not name.endswith("_se")}
+    text = text_of(stage_card(replace(outcome, record=replace(outcome.record, metrics=scores))))
+    assert "is not known, because there are too few authors" in text
+    assert (
+        "± -; chance" in text
+        and "95%" not in text
+        and f"BirdCLEF 2023, is {scores['cmap_pad5']:.3f}. ".replace(" 0.", " .") in text
+    )
+
+
 def test_it_shows_each_part_and_where_the_stage_comes_from(outcome):
     text = text_of(stage_card(outcome))
     for part in ("All is well.", "Found worst", "1 species without a validation recording", "a1" * 32, "1 h 02 min on a GPU"):

@@ -44,7 +44,7 @@ def test_a_chain_of_stages_learns_and_publishes_what_it_did(tiny_recipe, tone_da
     assert entry.record.species == ["low", "top"]
     assert entry.record.cost_s > 0
     assert entry.record.environment["micro_batch_size"] == "4"
-    assert 0 < entry.record.metrics["cmap_pad5_se"] < 0.5
+    assert {"cmap_pad5_se", "cmap_pad3_se", "cmap_se", "lrap_se"} <= set(entry.record.metrics)
     assert len(entry.record.history) == 3
     files = {path.name for path in entry.folder.iterdir()}
     assert {"predictions.parquet", "species.csv", "curves.png", "predictions.png", "card.html"} <= files
@@ -75,8 +75,9 @@ def test_a_stage_that_goes_on_ends_with_the_same_bits(tiny_recipe, tone_data, st
 @pytest.mark.slow
 def test_labelled_soundscapes_are_scored_by_what_is_published(tiny_recipe, tone_data, store, tmp_path):
     (tmp_path / "test_soundscapes").mkdir()
-    soundfile.write(tmp_path / "test_soundscapes" / "S.wav", np.random.default_rng(0).normal(0, 0.1, 320_000), 32_000)
-    (tmp_path / "test_soundscapes_labels.csv").write_text("row_id,labels\nS_5,low\nS_10,top mid\n")
+    for name in ("S", "T"):
+        soundfile.write(tmp_path / "test_soundscapes" / f"{name}.wav", np.random.default_rng(0).normal(0, 0.1, 640_000), 32_000)
+    (tmp_path / "test_soundscapes_labels.csv").write_text("row_id,labels\nS_5,low\nS_10,top mid\nS_15,\nS_20,mid\nT_5,top\n")
     soundscapes = load_soundscapes(tmp_path)
     dataset, cache = replace(tone_data.dataset, soundscapes=soundscapes), build_soundscape_cache(soundscapes, tmp_path / "cache")
     data = replace(tone_data, dataset=dataset, soundscape_cache=cache)
@@ -84,7 +85,9 @@ def test_labelled_soundscapes_are_scored_by_what_is_published(tiny_recipe, tone_
     assert not any(name.startswith("soundscapes/") for name in first.scores)
     entry = store.open(tiny_recipe.stages[1].name)
     assert 0 < entry.record.metrics["soundscapes/cmap_pad5"] == second.scores["soundscapes/cmap_pad5"] <= 1
-    assert entry.record.metrics["soundscapes/num_windows"] == 2
+    assert entry.record.metrics["soundscapes/num_windows"] == 5
+    assert entry.record.metrics["soundscapes/num_windows_without_birds"] == 2, "none, and one of no target species"
+    assert "soundscapes/cmap_pad5_se" in entry.record.metrics, "two files are enough for one"
     assert "labelled windows of soundscapes" in (entry.folder / "card.html").read_text()
     with_all = list(train_stage(task(tiny_recipe, 0, epochs=1), data, store, CPU, soundscapes_at=[1]))
     assert not any(name.startswith("soundscapes/") for name in with_all[0].scores)
@@ -92,7 +95,7 @@ def test_labelled_soundscapes_are_scored_by_what_is_published(tiny_recipe, tone_
     before = entry.weights()
     store.storage.delete(f"stages/{tiny_recipe.stages[1].name}")
     first, again = train_stage(task(tiny_recipe, 1, epochs=2), data, store, CPU, soundscapes_at=[1])
-    assert first.scores["soundscapes/num_windows"] == 2, "where they are asked for, too"
+    assert first.scores["soundscapes/num_windows"] == 5, "where they are asked for, too"
     assert again.scores == second.scores, "which changes nothing else"
     weights = store.open(tiny_recipe.stages[1].name).weights()
     assert all(torch.equal(weights[name], tensor) for name, tensor in before.items())
