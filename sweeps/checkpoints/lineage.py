@@ -21,7 +21,11 @@ from sweeps.wording import format_duration
 NODE_WIDTH, NODE_HEIGHT, ARROW = 196.0, 100.0, 26.0
 _SHOWN = ("epochs", "learning_rate", "clip_s", "batch_size", "loss", "label_space", "seed", "precision")
 _SCORES = (*METRICS, "cmap_chance", *(f"{SOUNDSCAPES}{name}" for name in METRICS))
-_SUPPORT = (("num_recordings", "recordings"), ("num_scored_species", "species with any"))
+_SUPPORT = (
+    ("num_recordings", "recordings"),
+    ("num_scored_species", "species with any"),
+    (f"{SOUNDSCAPES}num_windows", "windows of soundscapes"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)

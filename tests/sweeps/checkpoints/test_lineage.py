@@ -32,6 +32,17 @@ def test_every_stage_is_told_from_the_first_weights_on(storage):
     assert text.endswith("in all 6.0 s of device time")
 
 
+def test_scores_on_soundscapes_and_standard_errors_are_told_too(storage):
+    scores = {"soundscapes/auroc": 0.75, "soundscapes/auroc_se": 0.05, "soundscapes/num_windows": 36.0, "num_recordings": 24.0}
+    publish(storage, C, "finetune", metrics={"cmap": 0.5, **scores})
+    found = lineage(store(storage), C, verify=False)
+    line = next(line for line in lineage_lines(found)[::-1] if "scores" in line)
+    assert line.strip() == "scores  cmap 0.5000, soundscapes/auroc 0.7500 ± 0.0500 (24 recordings, 36 windows of soundscapes)"
+    page = Page(lineage_page(found, "Lineage", Objective.of("val_soundscapes/auroc"))).check()
+    assert "score 0.750 ± 0.050" in page.text
+    assert "The score of a box is val_soundscapes/auroc, of a stage on all species val_all/auroc." in page.text
+
+
 def test_damage_is_found_where_it_is_looked_for(storage):
     damage(storage, A)
     assert is_sound(lineage(store(storage), C, verify=False))
