@@ -1,5 +1,6 @@
 """Search files: a search by its name, or a file of the user's own, and settings that the user has given by `--set`."""
 
+import ast
 import importlib.util
 import traceback
 from collections.abc import Mapping
@@ -44,9 +45,18 @@ def load_search(name: str) -> Search:
 
 
 def _line_of(error: BaseException, path: Path, text: str) -> str:
-    """The line of a search file in which an error was raised, put into a text; empty when it was raised elsewhere."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return text.format(lines[-1]) if lines else ""
+    """The line of a search file in which an error was raised, put into a text, and the key of the parameter that it made there.
+
+    Empty when the error was raised elsewhere.
+    """
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    if not frames:
+        return ""
+    place = (frames[-1].lineno, frames[-1].colno)
+    dicts = (node for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Dict))
+    items = [item for node in dicts for item in zip(node.keys, node.values, strict=True)]
+    keys = [ast.unparse(key) for key, value in items if key is not None and (value.lineno, value.col_offset) == place]
+    return text.format(place[0]) + (f", {keys[0]}" if keys else "")
 
 
 def override(search: Search, settings: Mapping[str, Any]) -> Search:

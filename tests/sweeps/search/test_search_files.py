@@ -70,6 +70,15 @@ def test_an_error_in_a_file_of_ones_own_names_its_line(tmp_path):
         load_search(str(path))
 
 
+def test_an_error_of_a_parameter_names_its_key(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from sweeps.search import Choice, Range\n\nSPACE = {\n    'train.clip_s': Range(1, 2),\n    'train.loss':\n        Choice('bce'),\n}\n"
+    )
+    with pytest.raises(InputError, match=r"own\.py, line 6, 'train\.loss': A Choice takes its values as a tuple"):
+        load_search(str(path))
+
+
 def test_settings_by_hand_reach_model_stages_and_groups_and_are_no_longer_sampled():
     search = override(make(), {"spectrogram.num_mels": 64, "train_ce.learning_rate": 5e-4, "epochs": 2})
     recipe = search.recipe("sed_v2s")
