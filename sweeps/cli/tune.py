@@ -36,6 +36,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give --search for a new sweep, --resume NAME to continue one, or --extend NAME to add trials to one")
     if parsed.resume and parsed.search:
         parser.error("--resume continues with the sweep's own search; give --search for a new sweep or together with --extend")
+    if parsed.drop_extension and not parsed.resume:
+        parser.error("--drop-extension takes back an extension of the sweep that is resumed; give it with --resume NAME")
     return parsed
 
 
@@ -65,6 +67,12 @@ def _tune_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="add --samples N trials to a sweep that has ended; it keeps its options except for the flags that you give, such as "
         "--search for other backbones, ranges or stages; only new stages are trained",
+    )
+    known.add_argument(
+        "--drop-extension",
+        action="store_true",
+        help="with --resume: draw no more trials of the sweep's last extension, for example because its search was a mistake; the trials "
+        "that it has are finished",
     )
     known.add_argument(
         "--from-stage",
@@ -218,7 +226,7 @@ def _tune(arguments: argparse.Namespace) -> int:
             runner.plan_sweep(options, console, arguments.price_per_hour)
         return 0
     if arguments.resume:
-        result = runner.resume_sweep(arguments.resume, storage, given, console)
+        result = runner.resume_sweep(arguments.resume, storage, given, console, drop_extension=arguments.drop_extension)
     elif options is None:
         result = runner.extend_sweep(arguments.extend, storage, given, console)
     else:
@@ -228,7 +236,7 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that were given on the command line, by their names in SweepOptions."""
-    own = ("resume", "extend", "set", "plan", "price_per_hour")
+    own = ("resume", "extend", "drop_extension", "set", "plan", "price_per_hour")
     given = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
     return given | ({"settings": parse_settings(arguments.set)} if arguments.set else {})
 

@@ -36,6 +36,12 @@ def extension_line(name: str, *, samples: int, known: int) -> str:
     return f"Extension of {name} by {counted(samples - known, 'trial')} after {known}."
 
 
+def dropped_line(name: str, trials: int) -> str:
+    """What becomes of an extension that is dropped. `trials`: how many it has."""
+    kept = f"Its {counted(trials, 'trial')} stay and are finished." if trials else "It had no trials."
+    return f"The last extension of {name} is dropped: no more trials of it are drawn. {kept}"
+
+
 def incomparable_line(incomparable: int, known: int) -> str:
     """How many earlier trials do not count in this search."""
     return (

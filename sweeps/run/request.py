@@ -49,6 +49,8 @@ class SweepRequest:
     """The settings given with an extension that draws from the sweep's own search."""
     reads_search: bool = True
     """Whether the search is the one that the options name; otherwise it is the one of the sweep's last part."""
+    dropped: SweepPart | None = None
+    """The extension that a resumed sweep draws no more trials of. If it has trials, it is still the last of the sweep's parts."""
 
     @property
     def parts(self) -> tuple[SweepPart, ...]:
@@ -107,7 +109,20 @@ class SweepRequest:
             search = start_after(search, start) if start else search
         if self.reads_search or self.settings:
             check_search(search)
+        elif self.samples(budget) > len(self.known):
+            self._check_kept(search)
         return search
+
+    def _check_kept(self, search: Search) -> None:
+        """Raise InputError, with the way out, for a search of the sweep's record that no more trials can be drawn from."""
+        try:
+            check_search(search)
+        except InputError as error:
+            extended = f"Drop the extension that brought it: --resume {self.name} --drop-extension"
+            way_out = extended if len(self.parts) > 1 else "Start a new sweep: it reuses every stage that is trained"
+            raise InputError(
+                f"{self.name} cannot draw from its own search, which an older version of the code let in. {error} {way_out}."
+            ) from None
 
     def _with_objective(self, search: Search) -> Search:
         """Return the search with the objective that the options or an earlier part say, or else its own.
@@ -164,6 +179,9 @@ class SweepRequest:
         from_stage = start.stage_id if start else None
         options = replace(self.options, budget=budget, samples=samples, name=self.name, from_stage=from_stage)
         parts = self.parts
+        if self.dropped is not None and self.dropped not in parts:
+            # Another extension may take its number.
+            self.records.storage.delete(f"plan-{len(parts)}.json")
         if self.kind != "resume":
             part = SweepPart(
                 started_at=now,
@@ -232,16 +250,42 @@ def plan_request(options: SweepOptions) -> SweepRequest:
     return SweepRequest(kind="start", name=name, options=options.with_absolute_paths(), records=records)
 
 
-def resume_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRequest:
+def resume_request(name: str, storage: str, given: Mapping[str, Any], *, drop_extension: bool = False) -> SweepRequest:
     """Return the request to go on with a sweep where it stopped. `given` holds options of PLACEMENT that replace the sweep's.
 
-    Raises InputError when there is no such sweep or one of its records cannot be read.
+    With `drop_extension`, no more trials of its last extension are drawn: those that it has are finished, and one without trials
+    is taken out of the record. Raises InputError when there is no such sweep, one of its records cannot be read, or the extension
+    to drop does not exist.
     """
     records, record, known = _load(name, storage)
+    dropped = record.parts[-1] if drop_extension else None
+    if dropped is not None:
+        record = _without_extension(record, len(known))
     options = replace(record.options, **{**given, "storage": storage}).with_absolute_paths()
     return SweepRequest(
-        kind="resume", name=name, options=options, records=records, record=record, known=known, reads_search=False
+        kind="resume",
+        name=name,
+        options=options,
+        records=records,
+        record=record,
+        known=known,
+        reads_search=False,
+        dropped=dropped,
     )
+
+
+def _without_extension(record: SweepRecord, num_trials: int) -> SweepRecord:
+    """The record of a sweep that draws no more trials of its last extension. `num_trials`: number of trials that it has."""
+    *before, last = record.parts
+    if not before:
+        raise InputError(
+            f"--drop-extension takes back an extension, but {record.name} has none: it would have nothing to draw from. Start a new sweep "
+            "instead: it reuses every stage that is trained."
+        )
+    if num_trials > last.first_trial:
+        last = replace(last, samples=num_trials - last.first_trial)
+        return replace(record, parts=(*before, last), options=replace(record.options, samples=num_trials))
+    return replace(record, parts=tuple(before), options=replace(before[-1].options, samples=num_trials))
 
 
 def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRequest:
@@ -255,9 +299,12 @@ def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRe
     if record.state not in ENDED:
         was = "is running, or was killed" if record.state == "running" else f"was {record.state}"
         num_open, begun = sum(not trial.ended for trial in known), len(known)
+        drop = (
+            " (with --drop-extension, without those of its last extension that have not begun)" if len(record.parts) > 1 else ""
+        )
         raise InputError(
             f"A sweep must have ended before it is extended, but {name} {was}: {num_open} of its {begun} trials have not ended, and "
-            f"{(before.samples or begun) - begun} have not begun. Finish it first: --resume {name}"
+            f"{(before.samples or begun) - begun} have not begun. Finish it first: --resume {name}{drop}"
         )
     more = given.get("samples")
     if more is None or more < 1:

@@ -63,9 +63,14 @@ def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
     return _Driver(new_request(options), console).run()
 
 
-def resume_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
-    """Continue a sweep where it stopped: ended trials stay as they are, the others continue from their last epoch."""
-    return _Driver(resume_request(name, storage, given), console).run()
+def resume_sweep(
+    name: str, storage: str, given: Mapping[str, Any], console: Console, *, drop_extension: bool = False
+) -> SweepResult:
+    """Continue a sweep where it stopped: ended trials stay as they are, the others continue from their last epoch.
+
+    `drop_extension`: see `resume_request`.
+    """
+    return _Driver(resume_request(name, storage, given, drop_extension=drop_extension), console).run()
 
 
 def extend_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
@@ -236,6 +241,8 @@ class _Driver:
             self._say(messages.SMALL_BUDGET)
         elif not self.options.budget and not inputs.slots.gpus_per_trial:
             self._say(messages.OWN_RECIPES)
+        if request.dropped is not None:
+            self._say(messages.dropped_line(self.name, known - request.dropped.first_trial))
         extends = request.kind == "extend"
         self._say(messages.sweep_line(self.name, chains, inputs.slots, samples=inputs.samples, known=known, extends=extends))
         if request.record and request.record.code_version != chains.code_version:

@@ -37,7 +37,13 @@ def test_settings_are_python_literals_or_text():
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--search", "sed", "--resume", "x"], ["--resume", "x", "--extend", "x"], ["--search", "sed", "--budget", "huge"]],
+    [
+        [],
+        ["--search", "sed", "--resume", "x"],
+        ["--resume", "x", "--extend", "x"],
+        ["--search", "sed", "--budget", "huge"],
+        ["--extend", "x", "--drop-extension"],
+    ],
 )
 def test_contradictions_are_refused_by_the_parser(arguments, capsys):
     with pytest.raises(SystemExit) as exit_info:

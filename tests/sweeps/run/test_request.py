@@ -39,8 +39,8 @@ class Place:
     def extend(self, **given) -> SweepRequest:
         return extend_request("s", self.storage, given)
 
-    def resume(self, **given) -> SweepRequest:
-        return resume_request("s", self.storage, given)
+    def resume(self, *, drop_extension: bool = False, **given) -> SweepRequest:
+        return resume_request("s", self.storage, given, drop_extension=drop_extension)
 
     def run(self, request: SweepRequest, steps: int = 10_000, data: str = "data") -> MadeUpWorkers:
         """As the runner does: so many updates, then the end if it has come."""
@@ -212,6 +212,69 @@ def test_the_storage_by_which_a_sweep_was_found_is_the_one_that_it_goes_on_with(
     assert place.resume().options.storage == place.extend(samples=1).options.storage == place.storage
 
 
+def spoil(place: Place) -> None:
+    """Make the search of the sweep's last part one that an older version let in: a learning rate below 0."""
+    record = place.record()
+    record["parts"][-1]["search"]["space"]["train_ce.learning_rate"]["low"] = -1.0
+    (Path(place.storage) / "s" / "sweep.json").write_text(json.dumps(record))
+
+
+def test_a_sweep_whose_own_search_is_wrong_says_so_before_it_goes_on_and_how_to(place):
+    place.run(place.start(samples=40), steps=3)
+    spoil(place)
+    with pytest.raises(
+        InputError, match=r"s cannot draw from its own search, .*'train_ce\.learning_rate'.*-1\.0.*Start a new sweep"
+    ):
+        place.resume().check_search()
+    with pytest.raises(InputError, match=r"--drop-extension takes back an extension, but s has none"):
+        place.resume(drop_extension=True)
+
+
+def test_an_extension_that_cannot_begin_is_dropped_and_leaves_nothing(place):
+    place.run(place.start(max_concurrent=3))
+    request = place.extend(samples=3, settings={"train_bce.epochs": 1})
+    request.begin(request.search("small"), budget="small", data_fingerprint="data", pretrained={"e": "random"})
+    plan = Path(place.storage) / "s" / request.plan_file
+    plan.write_text("{}")
+    spoil(place)
+    with pytest.raises(
+        InputError, match=r"'train_ce\.learning_rate'.*Drop the extension that brought it: --resume s --drop-extension\."
+    ):
+        place.resume().check_search()
+    with pytest.raises(InputError, match=r"must have ended before it is extended.*--resume s \(with --drop-extension"):
+        place.extend(samples=1)
+    assert plan.exists() and len(place.record()["parts"]) == 2, "nothing was changed"
+    request = place.resume(drop_extension=True, max_concurrent=5)
+    assert request.check_search() == place.resume(drop_extension=True).search("small")
+    assert (request.part, request.samples("small"), request.options.max_concurrent) == (0, 4, 5)
+    assert request.options.settings == {}
+    place.run(request)
+    assert not plan.exists()
+    record = place.record()
+    assert (record["state"], record["trials"], len(record["parts"]), record["parts"][0]["samples"]) == ("finished", 4, 1, 4)
+    extended = place.run(place.extend(samples=2))
+    assert len(extended.coordinator.trials) == 6 and len(place.record()["parts"]) == 2
+
+
+def test_the_trials_of_an_extension_that_is_dropped_are_finished_and_no_others_are_drawn(place):
+    place.run(place.start())
+    place.run(place.extend(samples=20), steps=3)
+    spoil(place)
+    drawn = len(place.resume(drop_extension=True).known)
+    assert 4 < drawn < 24
+    workers = place.run(place.resume(drop_extension=True))
+    records = workers.coordinator.trials.values()
+    assert len(records) == drawn and all(record.ended for record in records)
+    record = place.record()
+    assert (record["state"], record["trials"], [part["samples"] for part in record["parts"]]) == (
+        "finished",
+        drawn,
+        [4, drawn - 4],
+    )
+    other = place.write("other.py", high=2e-3)
+    assert len(place.run(place.extend(samples=2, search=other)).coordinator.trials) == drawn + 2
+
+
 def test_a_wrong_setting_is_said_before_anything_is_made(place):
     with pytest.raises(InputError, match=r"--set epoch=1: .*Perhaps 'every\.epochs' is meant"):
         place.start(settings={"epoch": 1}).check_search()
@@ -233,7 +296,8 @@ def test_a_choice_of_a_value_that_a_record_cannot_hold_is_refused_before_anythin
     text = text.replace("import Range, Search", "import Choice, Search\nfrom birdclef_core.config import NoiseGroup")
     (place.folder / "own.py").write_text(text)
     with pytest.raises(
-        InputError, match=r"own\.py, line \d+: The values of a Choice must be text, finite numbers, true, false or None"
+        InputError,
+        match=r"own\.py, line \d+, 'train_ce\.learning_rate': The values of a Choice must be text, finite numbers, true, false or None",
     ):
         place.start().check_search()
     assert not Path(place.storage).exists()
