@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from birdclef_core.store.leakage import Leak
-from sweeps.objective import Objective, Score
+from sweeps.objective import STANDARD_ERROR, Objective, Score
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import format_duration
 
@@ -37,7 +37,8 @@ def ranked_rows(trials: list[TrialRecord], objective: Objective, leaks: Leaks) -
     for record in ranking(trials):
         mark = stars[leaks[record.trial]] if record.trial in leaks else ""
         finished = record.metrics if record.score is not None else {}
-        scores = [score_of(record, objective), *(Score(finished.get(name, math.nan)) for name in beside)]
+        errors = {name: finished.get(f"{name}{STANDARD_ERROR}") for name in objective.names}
+        scores = [score_of(record, objective), *(Score(finished.get(name, math.nan), errors.get(name)) for name in beside)]
         cells = ["" if math.isnan(score.value) else f"{score}{mark}" for score in scores]
         costs = [format_duration(record.cost_s), format_duration(record.saved_s)]
         rows.append([record.trial, record.recipe, record.status, *cells, *costs])

@@ -55,8 +55,11 @@ def test_what_trials_are_compared_by_is_said_and_padded_and_unpadded_scores_stan
 
 def test_a_sum_has_its_parts_beside_it():
     objective = Objective.of("0.5*val_soundscapes/auroc + 0.5*val/cmap_pad5")
-    columns = ranked_markdown([record("t0000", 0.8)], objective).splitlines()[0]
+    columns, _, row = ranked_markdown([record("t0000", 0.8)], objective).splitlines()[:3]
     assert "| objective | val_soundscapes/auroc | cmap_pad5 | cmap | spent |" in columns
+    assert "| 0.800 |  | 0.900 | 0.800 |" in row
+    own = ranked_markdown([record("t0000", 0.8)], Objective.of("val/cmap + val/lrap")).splitlines()[2]
+    assert "| 0.800 | 0.800 ± 0.010 |  | 0.900 |" in own, "the error of a part of the sum, and that of the sum is not known"
     of_pretraining = ranked_markdown([record("t0000", 0.8)], Objective.of("val_all/lrap")).splitlines()[0]
     assert "| objective | val_all/cmap | val_all/cmap_pad5 | spent |" in of_pretraining
 
