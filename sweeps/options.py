@@ -15,7 +15,7 @@ FOLD_HELP = "which fifth of the authors is used for validation, 0 to 4 (default 
 TARGET_SPECIES_HELP = "codes of the species to detect, one per line (default: target_species.txt of the data folder, else all)"
 DEFAULT_STORAGE = "sweeps-output"
 DEFAULT_CACHE = "~/.cache/birdclef-sweeps"
-PruningName = Literal["halving", "off"]
+PruningName = Literal["worth", "halving", "off"]
 PLACEMENT = (
     "address",
     "gpus_per_trial",
@@ -48,8 +48,9 @@ class SweepOptions:
     """Number of trials; of an extension, number of further trials."""
     budget: str | None = None
     """`small` or `full`."""
-    pruning: PruningName = "halving"
-    """`halving`: stages whose scores are low among those of their kind stop; `off`: every trial is trained to its end."""
+    pruning: PruningName | None = None
+    """`worth`: at the end of a stage a trial stops if another one is worth more for what it costs; `halving`: stages whose scores are low
+    among those of their kind stop; `off`: every trial is trained to its end. None: `worth` with the sampler `stage`, else `halving`."""
     seed: int = 0
     """Random seed of the sampler."""
     objective: str | None = None
@@ -84,7 +85,7 @@ class SweepOptions:
         rules = (
             ("--allow-leaked-scores only with --from-stage", self.from_stage, self.from_stage or not self.allow_leaked_scores),
             ("--samples >= 1", self.samples, self.samples is None or self.samples >= 1),
-            (f"--pruning {' or '.join(get_args(PruningName))}", self.pruning, self.pruning in get_args(PruningName)),
+            (f"--pruning {' or '.join(get_args(PruningName))}", self.pruning, self.pruning in (None, *get_args(PruningName))),
             ("--seed >= 0", self.seed, self.seed >= 0),
             ("--gpus-per-trial >= 0", self.gpus_per_trial, self.gpus_per_trial is None or self.gpus_per_trial >= 0),
             ("--cpus-per-trial >= 1", self.cpus_per_trial, self.cpus_per_trial is None or self.cpus_per_trial >= 1),

@@ -151,7 +151,8 @@ def _tune_parser() -> argparse.ArgumentParser:
     size.add_argument(
         "--pruning",
         choices=get_args(PruningName),
-        help="halving: stop stages whose scores are low among those of their kind (the default); off: train every trial to its end",
+        help="worth: at the end of a stage, stop a trial if another one is worth more for what it costs (the default with the sampler "
+        "stage); halving: stop stages whose scores are low among those of their kind; off: train every trial to its end",
     )
     size.add_argument("--seed", type=int, help="random seed of the sampler (default 0)")
     size.add_argument(

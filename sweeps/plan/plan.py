@@ -191,7 +191,14 @@ def _run(
     # Without their scores, which cannot be compared with made-up ones.
     before = {item.trial: replace(item, stage_scores={}, middle_scores={}, stopped=None, told=list(item.told)) for item in known}
     book = TrialBook(MemoryRecords(before), view)
-    coordinator = Coordinator(chains, book, samples=samples, max_running=workers, pruning=make_pruning(pruning))
+    coordinator = Coordinator(
+        chains,
+        book,
+        samples=samples,
+        max_running=workers,
+        pruning=make_pruning(pruning),
+        stops_by_worth=pruning == "worth",
+    )
     result = simulate([SimulatedSweep(name="plan", coordinator=coordinator)], store, workers, epoch_s)
     records = list(coordinator.trials.values())[len(known) :]
     return _Run(records=records, epochs=result.epochs, worker_s=result.worker_s, elapsed_s=result.elapsed_s)

@@ -42,7 +42,7 @@ from sweeps.run.request import SweepRequest, extend_request, new_request, plan_r
 from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator, Observer
-from sweeps.schedule.pruning import make_pruning
+from sweeps.schedule.pruning import chosen_pruning, make_pruning
 from sweeps.schedule.records import State, SweepRecord
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
@@ -216,7 +216,7 @@ class _Driver:
             dataset=inputs.dataset,
             store=self.store,
             slots=inputs.slots,
-            pruning=self.options.pruning,
+            pruning=chosen_pruning(self.options.pruning, inputs.chains.search.sampler),
             known=self.request.known,
         )
 
@@ -273,6 +273,7 @@ class _Driver:
         tracking = TrackingObserver(
             tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags, objective=objective
         )
+        pruning = chosen_pruning(self.options.pruning, chains.search.sampler)
         with SweepConsole(self.console, book, samples, objective) as terminal:
             observers: list[Observer] = [tracking, terminal, *([store_budget] if store_budget else [])]
             coordinator = Coordinator(
@@ -281,7 +282,8 @@ class _Driver:
                 samples=samples,
                 max_running=slots.max_concurrent,
                 observers=observers,
-                pruning=make_pruning(self.options.pruning),
+                pruning=make_pruning(pruning),
+                stops_by_worth=pruning == "worth",
             )
             if store_budget:
                 store_budget.begin()

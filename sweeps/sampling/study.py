@@ -55,6 +55,11 @@ class Study:
         baselines = [(recipe.name, search.baseline(recipe)) for recipe in search.recipes]
         self._first = deque(item for item in baselines if item not in known)
 
+    @property
+    def drawn(self) -> int:
+        """Number of draws so far, those of earlier drivers included."""
+        return self._drawn
+
     def ask(self) -> Draw:
         """Draw the next point to try."""
         if self._first:
@@ -89,6 +94,8 @@ class Study:
 
         `waiting`: how many trials are drawn and do not run. TPE's first draws are random, as are all draws of a random search.
         """
+        if self._search.sampler == "stage":
+            return 0
         if self._search.sampler == "random":
             return RANDOM_LOOKAHEAD * max_running - waiting
         return STARTUP_TRIALS - self._drawn
@@ -156,7 +163,7 @@ class Study:
 
 
 def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    if name == "random":
+    if name in ("random", "stage"):  # the stage-aware sampler gives every point
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sweeps.objective import Objective
-from sweeps.schedule.pruning import RungScore, StageHalving, StageVerdicts, rung_at
+from sweeps.schedule.pruning import RungScore, StageHalving, StageVerdicts, Stopped, rung_at
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trial_source import TrialSource
 from sweeps.schedule.trials import Ending, Failed, Finished, Interrupted, Pruned, Trial, TrialBook
@@ -51,15 +51,18 @@ class Coordinator:
         max_running: int,
         observers: Sequence[Observer] = (),
         pruning: StageHalving | None = None,
+        stops_by_worth: bool = False,
     ) -> None:
         """Continues with the trials that are in the book.
 
         `samples`: how many trials are to have had a worker in all. `max_running`: how many may run at the same time.
+        `stops_by_worth`: whether a trial stops at the end of a stage when another one is worth more; the sampler must know stages.
         """
         self.book, self.samples = book, samples
         self.objective = Objective.of(chains.search.objective)
         self._max_running, self._observers = max_running, tuple(observers)
         self._verdicts = StageVerdicts(pruning)
+        self._stops_by_worth = stops_by_worth
         self._source = TrialSource(chains, book, self._verdicts)
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
         """Pruned trials by the id of the stage that was stopped."""
@@ -115,7 +118,9 @@ class Coordinator:
     def _draw(self) -> bool:
         """Draw a new trial, which waits; False when there is none."""
         trial = self._source.draw() if self._may_draw else None
-        if trial is not None:
+        if trial is not None and trial.record.trial in self.book.records:
+            self.book.reopen(trial)
+        elif trial is not None:
             self.book.add(trial)
         return trial is not None
 
@@ -195,6 +200,10 @@ class Coordinator:
         if update.done:
             usable = math.isfinite(update.score)
             return Finished(update.score) if usable else Failed(f"{self.objective} is {update.score}")
+        if self._stops_by_worth and stopped is None and was_trained and update.stage_done and rung is not None and self._may_draw:
+            reason = self._source.why_stop(trial)
+            if reason:
+                stopped = Stopped(stage_id=update.stage_id, rung=rung, score=update.score, reason=reason, by="worth")
         return Pruned(stopped) if stopped else None
 
     def worker_lost(self, name: str, reason: str) -> None:
@@ -254,7 +263,7 @@ class Coordinator:
     # Ending trials, and what earlier drivers decided.
 
     def _end(self, trial: Trial, ending: Ending) -> None:
-        if isinstance(ending, Pruned):
+        if isinstance(ending, Pruned) and ending.stopped.by == "rank":
             self._pruned_at[ending.stopped.stage_id].append(trial.record)
         self.book.end(trial, ending)
         # Observers come before anything is marked for saving: of a trial that is recorded as ended no later driver speaks again.
@@ -270,6 +279,6 @@ class Coordinator:
             for score in record.rung_scores():
                 self._verdicts.pruning.add(score)
         for record in ended:
-            if record.stopped is not None:
+            if record.stopped is not None and not record.paused:
                 self._verdicts.pruning.recall(record.stopped)
                 self._pruned_at[record.stopped.stage_id].append(record)

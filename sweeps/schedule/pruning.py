@@ -11,8 +11,10 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from birdclef_core.config import StageConfig
+from birdclef_core.errors import InputError
 from sweeps.options import PruningName
 
 MIN_EPOCHS_FOR_A_MIDDLE = 10
@@ -103,7 +105,7 @@ class _Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
-    """A stage that pruning has stopped. It may go on later."""
+    """A stage that does not go on for now: halving has stopped it, or something else is worth more to one trial's worker."""
 
     stage_id: str
     rung: Rung
@@ -113,6 +115,8 @@ class Stopped:
     reason: str
     error: float = 0.0
     """Standard error of the score; 0 where it is not known."""
+    by: Literal["rank", "worth"] = "rank"
+    """`rank`: no trial goes on with the stage until it rises; `worth`: one trial is paused, and any trial may depart from the stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +229,18 @@ class StageHalving:
         return stopped
 
 
+def chosen_pruning(name: PruningName | None, sampler: str) -> PruningName:
+    """Return the value of `--pruning`, by default `worth` with the sampler that can tell it, else `halving`.
+
+    Raises InputError for `worth` with another sampler.
+    """
+    if name == "worth" and sampler != "stage":
+        raise InputError(f"--pruning worth needs the sampler 'stage', but the search has {sampler!r}. Give halving or off.")
+    return name or ("worth" if sampler == "stage" else "halving")
+
+
 def make_pruning(name: PruningName) -> StageHalving:
-    """Return what stops stages under the option `--pruning`."""
+    """Return what stops stages by rank under the option `--pruning`."""
     return StageHalving() if name == "halving" else StageHalving(grace=math.inf)
 
 

@@ -71,6 +71,10 @@ class TrialQueue:
             return trial
         return None
 
+    def is_published(self, stage_id: str) -> bool:
+        """Whether the stage is in the store."""
+        return self._view.is_published(stage_id)
+
     def claim(self, trial: str, stage_ids: Sequence[str]) -> None:
         """The trial has started and will train the stages of its chain that are not in the store."""
         missing = self._missing(stage_ids)

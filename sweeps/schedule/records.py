@@ -135,6 +135,8 @@ class TrialRecord:
     """Why it was pruned, failed or interrupted."""
     stopped: Stopped | None = None
     """For a pruned trial, the stage that was stopped and its score."""
+    foretold: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Mean and standard deviation of the objective, as each model of the stage-aware sampler foretold them when the trial was drawn."""
     told: list[ToldDraw] = field(default_factory=list)
     """All draws of this configuration whose outcomes were reported to the sampler; they are reported to a later driver's too."""
 
@@ -151,6 +153,11 @@ class TrialRecord:
     @property
     def ended(self) -> bool:
         return self.status in ("finished", "pruned", "failed")
+
+    @property
+    def paused(self) -> bool:
+        """Whether it stopped because another trial was worth more: it may go on at any time."""
+        return self.status == "pruned" and self.stopped is not None and self.stopped.by == "worth"
 
     def begin_again(self, stage_ids: list[str]) -> None:
         """Forget the results that updates bring again when it starts from the store once more. What it has cost stays."""

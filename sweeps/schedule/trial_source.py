@@ -1,6 +1,7 @@
 """Where the trials of a sweep come from (new draws, and trials that go on), and how the sampler learns what became of them."""
 
 import itertools
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,8 @@ from typing import Any
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
 from sweeps.sampling.draws import Draw, Outcome, Told
+from sweeps.sampling.facts import Foretold, SweepFacts, TrialFacts
+from sweeps.sampling.stage_sampler import StageSampler
 from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
 from sweeps.schedule.records import ToldDraw, TrialRecord
@@ -47,6 +50,7 @@ class TrialSource:
             history=[told for _, told in sorted(history, key=lambda item: item[0])],
             first_ticket=max(draws, default=-1) + 1,
         )
+        self._stage_sampler = StageSampler(chains.search, chains.seed) if chains.search.sampler == "stage" else None
         self._by_last_stage = {record.stage_ids[-1]: record for record in known}
         self._duplicates: defaultdict[str, list[Draw]] = defaultdict(list)
         """Draws with the configuration of an open trial, by the id of its last stage."""
@@ -74,18 +78,31 @@ class TrialSource:
 
         A draw becomes none if it is a trial already, or if it needs a stage that failed or was stopped.
         """
-        for draw in self._draws():
+        for draw, foretold in self._draws():
             chain = self._chains.chain(draw.recipe, draw.params)
             twin = self._by_last_stage.get(chain[-1].stage_id)
+            if twin is not None and twin.paused:
+                return self._go_on(twin, draw)
             if twin is not None:
                 self._tell_as(draw, twin)
             elif not self._is_open(chain):
                 self.left_out += 1
                 self._study.tell(draw.ticket, FAILED)
             else:
-                return self._new_trial(draw, chain)
+                return self._new_trial(draw, chain, foretold)
         self.exhausted = True
         return None
+
+    def why_stop(self, trial: Trial) -> str:
+        """Why a trial stops at the end of a stage that is not its last; an empty text when it goes on."""
+        if self._stage_sampler is None:
+            return ""
+        facts = self._facts()
+        own = next(item for item in facts.trials if item.trial == trial.record.trial)
+        worth = self._stage_sampler.worth(facts, own, self._study.drawn)
+        if worth is None or not worth.stops:
+            return ""
+        return f"another trial may gain {math.exp(worth.best_other - worth.going_on):.3g} times as much in the same time"
 
     def drop(self, trial: Trial) -> None:
         """Report a trial that cannot begin, and its duplicates, to the sampler as failed. It may be drawn again."""
@@ -106,28 +123,44 @@ class TrialSource:
         """A trial that was open before, or was pruned, from its first stage on. What is in the store is reused."""
         point = self._points.get(record.trial)
         params = record.params if point is None else point
-        chain = self._chains.chain(record.recipe, params)
+        return self._go_on(record, self._study.take(record.recipe, params))
+
+    def _go_on(self, record: TrialRecord, draw: Draw) -> Trial:
+        chain = self._chains.chain(record.recipe, draw.params)
         self._by_last_stage.pop(record.stage_ids[-1], None)
         record.begin_again([task.stage_id for task in chain])
         record.config_id = config_fingerprint(chain)
         self._by_last_stage[record.stage_ids[-1]] = record
-        return Trial(record=record, chain=chain, draw=self._study.take(record.recipe, params))
+        return Trial(record=record, chain=chain, draw=draw)
 
     def tell(self, trial: Trial) -> None:
         """Report the outcome of a trial that has ended, also for its duplicates."""
         for draw in (trial.draw, *self._duplicates.pop(trial.record.stage_ids[-1], ())):
             self._tell(draw, trial.record)
 
-    def _draws(self) -> Iterator[Draw]:
+    def _draws(self) -> Iterator[tuple[Draw, Foretold]]:
         """The sampler's draws; if these become no trials, new points of the space itself.
 
         A sampler that learns may draw the same again and again where most prefixes are stopped, although the space has more.
         """
         for _ in range(SAMPLER_DRAWS):
-            yield self._study.ask()
+            if self._stage_sampler is None:
+                yield self._study.ask(), {}
+            elif (proposal := self._stage_sampler.propose(self._facts(), self._study.drawn)) is not None:
+                yield self._study.take(proposal.recipe, proposal.params), proposal.foretold
         for recipe, params in itertools.chain(self._random_points(), self._grid_points()):
             if self._is_new(recipe, params):
-                yield self._study.take(recipe, params)
+                yield self._study.take(recipe, params), {}
+
+    def _facts(self) -> SweepFacts:
+        """What the stage-aware sampler is told: the trials that mean the same in this search."""
+        trials = [
+            _facts_of(record, point)
+            for record in self._book.records.values()
+            if (point := self._points.get(record.trial, record.params)) is not None
+        ]
+        drawn = [_facts_of(trial.record, trial.record.params) for trial in self._book.drawn_trials()]
+        return SweepFacts(trials=[*trials, *drawn], is_published=self._book.is_published)
 
     def _random_points(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """RANDOM_POINTS points of the space, unless it is that small itself."""
@@ -188,7 +221,7 @@ class TrialSource:
             return self._points[record.trial]
         return _point_in(self._chains, record, draw.recipe, draw.params)
 
-    def _new_trial(self, draw: Draw, chain: Chain) -> Trial:
+    def _new_trial(self, draw: Draw, chain: Chain, foretold: Foretold) -> Trial:
         record = TrialRecord(
             trial=f"draw {draw.ticket}",
             recipe=draw.recipe,
@@ -197,6 +230,7 @@ class TrialSource:
             stage_ids=[task.stage_id for task in chain],
             kinds=[kind_of(task.config) for task in chain],
             config_id=config_fingerprint(chain),
+            foretold=dict(foretold),
         )
         self._by_last_stage[record.stage_ids[-1]] = record
         return Trial(record=record, chain=chain, draw=draw)
@@ -207,6 +241,27 @@ def _point_in(chains: ChainBuilder, record: TrialRecord, recipe: str, params: Ma
     point = chains.search.point_of(recipe, params)
     same = point is not None and config_fingerprint(chains.chain(recipe, point)) == record.config_id
     return point if same else None
+
+
+def _facts_of(record: TrialRecord, point: Mapping[str, Any]) -> TrialFacts:
+    scores = []
+    for stage in record.stages:
+        score = record.stage_scores.get(stage)
+        if score is None or not math.isfinite(score):
+            break
+        scores.append(score)
+    return TrialFacts(
+        trial=record.trial,
+        recipe=record.recipe,
+        params=point,
+        stage_ids=record.stage_ids,
+        scores=scores,
+        final=record.score if record.status == "finished" else None,
+        state="paused" if record.paused else "ended" if record.ended else "open",
+        spent_s=[record.spent_s.get(stage, 0.0) for stage in record.stages],
+        reused_s=[record.reused_s.get(stage, 0.0) for stage in record.stages],
+        foretold=record.foretold,
+    )
 
 
 def _outcome(record: TrialRecord) -> Outcome:

@@ -116,12 +116,20 @@ class TrialBook:
         """The running trials, then the waiting ones, then what was drawn and has not begun."""
         return [*self._open["running"].values(), *self._open["waiting"].values(), *self._drawn.values()]
 
+    def drawn_trials(self) -> list[Trial]:
+        """What was drawn and has not begun."""
+        return list(self._drawn.values())
+
     def running(self, trial: str) -> Trial | None:
         """The trial of that name if it is running."""
         return self._open["running"].get(trial)
 
     def running_trials(self) -> list[Trial]:
         return list(self._open["running"].values())
+
+    def is_published(self, stage_id: str) -> bool:
+        """Whether the stage is in the store."""
+        return self._queue.is_published(stage_id)
 
     # What changes a trial's state.
 

@@ -14,7 +14,7 @@ from sweeps.search.names import GROUPS, find_field
 from sweeps.search.parameters import Choice, Parameter, Range
 from sweeps.search.recipe_space import RecipeSpace
 
-SamplerName = Literal["tpe", "random"]
+SamplerName = Literal["stage", "tpe", "random"]
 ENCODER = "model.encoder"
 
 

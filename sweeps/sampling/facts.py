@@ -1,0 +1,54 @@
+"""What a sampler that knows stages is told of the trials of a sweep."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Foretold = Mapping[str, tuple[float, float]]
+"""Mean and standard deviation of the objective, by the model that foretold them."""
+TrialState = Literal["open", "paused", "ended"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialFacts:
+    """What is known of one trial."""
+
+    trial: str
+    """Name of the trial."""
+    recipe: str
+    params: Mapping[str, Any]
+    stage_ids: Sequence[str]
+    """Ids of the stages of its chain."""
+    scores: Sequence[float]
+    """Scores at the ends of its first stages, as far as it came. NaN and infinite ones do not occur."""
+    final: float | None
+    """The objective of a finished trial."""
+    state: TrialState
+    """`open`: waits or runs; `paused`: stopped, and may go on from the store; `ended`: finished or failed."""
+    spent_s: Sequence[float]
+    """Device seconds that it spent on each stage of its chain."""
+    reused_s: Sequence[float]
+    """Device seconds that each stage would have cost if it had not been reused."""
+    foretold: Foretold
+    """What the models foretold when the trial was drawn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFacts:
+    """What is known of a sweep when a trial is to be drawn or judged."""
+
+    trials: Sequence[TrialFacts]
+    """In the order in which they were drawn."""
+    is_published: Callable[[str], bool]
+    """Whether a stage is in the store, by its id."""
+    remaining_s: float | None = None
+    """Device seconds that are left and that no open trial will need; None without a limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A point that is worth trying."""
+
+    recipe: str
+    params: Mapping[str, Any]
+    foretold: Foretold

@@ -1,0 +1,238 @@
+"""Foretells the final score of a trial from its parameters and from the scores of the stages that it shares.
+
+Two models, mixed by how well each has foretold scores that it had not seen:
+
+- by stages: for each stage a Gaussian process of the score at its end, from the parameters that matter so far and, linearly, from the score
+  at the end of the stage before. From any stage of the tree the processes are chained to a mean and a variance of the final score.
+- direct: one process of the final score on all parameters.
+
+Shapes: C candidates, D columns of the encoding.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_ndtr, ndtr
+
+from sweeps.sampling.encoding import Encoding
+from sweeps.sampling.facts import TrialFacts
+from sweeps.sampling.gaussian_process import GaussianProcess
+
+Array = NDArray[np.float64]
+
+BY_STAGES, DIRECT = "by stages", "direct"
+MODELS = (BY_STAGES, DIRECT)
+MIN_FINALS = 4
+"""Without this many different final scores nothing is foretold."""
+_MAX_POINTS = 240
+"""A process sees at most this many observations: the best, the newest and some others."""
+_MAX_PENDING = 64
+_LENGTH, _LONGER, _LONGEST = 0.7, 0.4, 1.2
+"""Prior median of a length scale in the stage where its parameter first matters; growth of its logarithm a stage later, and limit of that."""
+_FORGETTING, _CLIP = 0.97, 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Observation:
+    """The score at the end of one stage of the tree."""
+
+    stage_id: str
+    x_D: Array
+    score: float
+    before: float = math.nan
+    """Score at the end of the stage before; NaN for the first stage of a chain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foretold:
+    """Means and standard deviations of the final scores of C candidates by each model."""
+
+    mean: Mapping[str, Array]
+    deviation: Mapping[str, Array]
+    noise: float
+    """Standard deviation of the noise of a final score, which a score that is measured has on top."""
+
+
+class FittedProcesses:
+    """The processes that were fitted last. A stage without new scores keeps its process."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[str, ...], GaussianProcess]] = {}
+
+    def get(self, name: str, ids: tuple[str, ...], fit: Callable[[], GaussianProcess]) -> GaussianProcess:
+        """Return the process of a name; fit it if its observations are others than before."""
+        known = self._known.get(name)
+        if known is None or known[0] != ids:
+            self._known[name] = known = (ids, fit())
+        return known[1]
+
+
+class StageModel:
+    """Both models, fitted to what is known of the trials of a sweep. The same trials give the same model."""
+
+    def __init__(
+        self,
+        stages: Mapping[str, Sequence[str]],
+        encoding: Encoding,
+        trials: Sequence[TrialFacts],
+        x_by_trial: Mapping[str, Array],
+        fitted: FittedProcesses,
+    ) -> None:
+        """`stages`: names of the stages of each recipe. `x_by_trial`: the vector of every trial."""
+        self._encoding, self._stages, self._x = encoding, stages, x_by_trial
+        finals = [trial for trial in trials if trial.final is not None]
+        self._processes = {stage: self._process(stage, items, fitted) for stage, items in self._observations(trials).items()}
+        self._direct = self._direct_process(finals, fitted)
+        self.best = float(np.max(self._direct.smoothed_N))
+        """The best final score so far, without its noise."""
+        self.stage_share = _share_of_stages(finals)
+        """Weight of the model by stages in the mixture, 0 to 1."""
+        self._await([trial for trial in trials if trial.state == "open"][-_MAX_PENDING:])
+
+    def foretell(self, recipe: str, x_CD: Array, depth_C: NDArray[np.int_], score_C: Array) -> Foretold:
+        """Foretell the final scores of candidates of one recipe.
+
+        `depth_C`: the number of stages that each candidate shares with the tree; `score_C`: the score at the end of the last of them
+        (any number where it shares none).
+        """
+        mean_C = np.where(depth_C > 0, score_C, math.nan)
+        variance_C = np.zeros(len(x_CD))
+        for index, stage in enumerate(self._stages[recipe]):
+            trained = np.flatnonzero(depth_C <= index)
+            process = self._processes.get(stage)
+            if not len(trained):
+                continue
+            if process is None:  # nothing is known of the stage: it may end anywhere between the known final scores
+                mean_C[trained], variance_C[trained] = self._direct.centre, self._direct.scale**2
+                continue
+            terms = process.terms(self._encoding.until(recipe, index, x_CD[trained]))
+            mean, variance = terms.chained(
+                process.standardise(mean_C[trained]), process.standardise_variance(variance_C[trained])
+            )
+            if index < len(self._stages[recipe]) - 1:
+                variance = variance + process.noise2
+            mean_C[trained], variance_C[trained] = process.centre + process.scale * mean, process.scale**2 * variance
+        terms = self._direct.terms(x_CD)
+        direct_mean = self._direct.centre + self._direct.scale * terms.mean_C
+        deviations = {BY_STAGES: np.sqrt(variance_C), DIRECT: self._direct.scale * np.sqrt(terms.variance_C)}
+        noise = self._direct.scale * math.sqrt(self._direct.noise2)
+        return Foretold(mean={BY_STAGES: mean_C, DIRECT: direct_mean}, deviation=deviations, noise=noise)
+
+    def log_improvement(self, foretold: Foretold) -> Array:
+        """Return the logarithm of the expected improvement over the best final score (C,)."""
+        logs = [
+            log_expected_improvement((foretold.mean[name] - self.best) / foretold.deviation[name])
+            + np.log(foretold.deviation[name])
+            + math.log(max(share, 1e-12))
+            for name, share in ((BY_STAGES, self.stage_share), (DIRECT, 1 - self.stage_share))
+        ]
+        return np.logaddexp(*logs)
+
+    def _observations(self, trials: Iterable[TrialFacts]) -> dict[str, list[_Observation]]:
+        """The scores at the ends of stages, by the stage's name; those of a stage that several trials share once."""
+        found: dict[str, list[_Observation]] = {}
+        seen: set[str] = set()
+        for trial in trials:
+            before = math.nan
+            for index, (stage_id, score) in enumerate(zip(trial.stage_ids, trial.scores, strict=False)):
+                if stage_id not in seen:
+                    seen.add(stage_id)
+                    observation = _Observation(stage_id=stage_id, x_D=self._x[trial.trial], score=score, before=before)
+                    found.setdefault(self._stages[trial.recipe][index], []).append(
+                        replace(observation, x_D=self._encoding.until(trial.recipe, index, observation.x_D))
+                    )
+                before = score
+        return found
+
+    def _process(self, stage: str, observations: list[_Observation], fitted: FittedProcesses) -> GaussianProcess:
+        places = {recipe: stages.index(stage) for recipe, stages in self._stages.items() if stage in stages}
+        return self._fitted(stage, _capped(observations), places, fitted)
+
+    def _direct_process(self, finals: Iterable[TrialFacts], fitted: FittedProcesses) -> GaussianProcess:
+        items = [
+            _Observation(stage_id=trial.stage_ids[-1], x_D=self._x[trial.trial], score=trial.final)
+            for trial in finals
+            if trial.final is not None
+        ]
+        return self._fitted(DIRECT, _capped(items), {recipe: len(stages) - 1 for recipe, stages in self._stages.items()}, fitted)
+
+    def _fitted(
+        self, name: str, items: Sequence[_Observation], places: Mapping[str, int], fitted: FittedProcesses
+    ) -> GaussianProcess:
+        """`places`: index of the stage in each recipe that has it."""
+
+        def fit() -> GaussianProcess:
+            chained = name != DIRECT and any(places.values())
+            lengths = [_LENGTH * math.exp(min(_LONGER * lag, _LONGEST)) for lag in self._encoding.lags(places)]
+            return GaussianProcess(
+                np.array([item.x_D for item in items]),
+                np.array([item.score for item in items]),
+                np.array([item.before for item in items]) if chained else None,
+                self._encoding.groups_D,
+                lengths,
+            )
+
+        return fitted.get(name, tuple(item.stage_id for item in items), fit)
+
+    def _await(self, pending: Sequence[TrialFacts]) -> None:
+        """Let open trials narrow the variances of the stages that they are going to train."""
+        by_stage: dict[str, list[tuple[Array, float]]] = {}
+        for trial in pending:
+            stages = self._stages[trial.recipe]
+            for index in range(len(trial.scores), len(stages)):
+                before = trial.scores[index - 1] if 0 < index == len(trial.scores) else math.nan
+                x_D = self._encoding.until(trial.recipe, index, self._x[trial.trial])
+                by_stage.setdefault(stages[index], []).append((x_D, before))
+        for stage, points in by_stage.items():
+            if stage in self._processes:
+                x_PD, before_P = np.array([x_D for x_D, _ in points]), np.array([before for _, before in points])
+                self._processes[stage] = self._processes[stage].awaiting(x_PD, before_P)
+        if pending:
+            x_PD = np.array([self._x[trial.trial] for trial in pending])
+            self._direct = self._direct.awaiting(x_PD, np.zeros(len(pending)))
+
+
+def log_expected_improvement(z_C: Array) -> Array:
+    """Return log(phi(z) + z Phi(z)), also far below zero, where the plain formula is 0.
+
+    Source: Ament et al., Unexpected improvements to expected improvement for Bayesian optimization, NeurIPS 2023.
+    """
+    log_phi = -0.5 * z_C**2 - 0.5 * math.log(2 * math.pi)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        plain = np.log(np.exp(log_phi) + z_C * ndtr(z_C))
+        ratio = np.exp(log_ndtr(z_C) - log_phi)  # Phi / phi, without underflow
+        far = log_phi + np.log1p(np.maximum(z_C * ratio, -1 + 1e-15))
+    # Below -50, phi / z^2 is exact to a thousandth.
+    return np.where(z_C > -1, plain, np.where(z_C > -50, far, log_phi - 2 * np.log(np.maximum(-z_C, 1))))
+
+
+def _capped(items: list[_Observation]) -> list[_Observation]:
+    """At most 240 observations in their order: the best third, the newest third, and every n-th of the others."""
+    if len(items) <= _MAX_POINTS:
+        return items
+    third = _MAX_POINTS // 3
+    best = sorted(range(len(items)), key=lambda index: (-items[index].score, index))[:third]
+    chosen = set(best)
+    newest = [index for index in reversed(range(len(items))) if index not in chosen][:third]
+    chosen.update(newest)
+    others = [index for index in range(len(items)) if index not in chosen]
+    step = len(others) / (_MAX_POINTS - len(chosen))
+    chosen.update(others[int(number * step)] for number in range(_MAX_POINTS - len(chosen)))
+    return [items[index] for index in sorted(chosen)]
+
+
+def _share_of_stages(finals: Iterable[TrialFacts]) -> float:
+    """The weight of the model by stages, from how likely each model had held the final scores."""
+    evidence = 0.0
+    for trial in finals:
+        if trial.final is not None and BY_STAGES in trial.foretold and DIRECT in trial.foretold:
+            likely = {name: _log_density(trial.final, *trial.foretold[name]) for name in (BY_STAGES, DIRECT)}
+            evidence = _FORGETTING * evidence + float(np.clip(likely[BY_STAGES] - likely[DIRECT], -_CLIP, _CLIP))
+    return 1 / (1 + math.exp(-evidence))
+
+
+def _log_density(value: float, mean: float, deviation: float) -> float:
+    return -0.5 * ((value - mean) / deviation) ** 2 - math.log(deviation)
