@@ -15,7 +15,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -95,8 +95,8 @@ class Surface:
             recipe.name: {key: search.first_stage(recipe, key) for key in self._spaces[recipe.name]} for recipe in search.recipes
         }
 
-    def qualities(self, recipe: str, params: Mapping[str, object], noise: Callable[[int], float]) -> list[float]:
-        """Return the true quality at the end of each stage. `noise`: a standard normal number for each stage, that it keeps."""
+    def qualities(self, recipe: str, params: Mapping[str, object], noise: Sequence[float]) -> list[float]:
+        """Return the true quality at the end of each stage. `noise`: a standard normal number for each stage."""
         family = self._family
         space, first = self._spaces[recipe], self._first[recipe]
         place = {key: _place(space[key], params[key]) for key in space}
@@ -106,7 +106,7 @@ class Surface:
             importance = family.importance[STAGE_NAMES.index(stage.name)]
             own = family.recipes * self._recipe[recipe][stage.name] * math.sqrt(1 / len(stages))
             for key in space:
-                if first[key] <= index and first[key] == index:
+                if first[key] == index:
                     away = place[key] - self._best[key]
                     wave = family.waves * math.sin(12 * math.pi * place[key] / 2 + self._phase[key])
                     own += importance * self._weight[key] * (wave - 2.5 * away**2)
@@ -115,7 +115,7 @@ class Surface:
                 if all(key in place for key in keys) and max(first[key] for key in keys) == index:
                     product = (place[keys[0]] - 0.5) * (place[keys[1]] - 0.5)
                     own += family.interactions * strength * 2 * product
-            quality = family.carried * quality + own + family.inherited_noise * noise(index)
+            quality = family.carried * quality + own + family.inherited_noise * noise[index]
             found.append(quality)
         return found
 
@@ -204,7 +204,6 @@ def run(search: Search, family: Family, seed: int, workers: int, method: Mapping
         chains, TrialBook(MemoryRecords(), SimulatedView(store, "one")), samples=10**6, max_running=workers, observers=(finals,),
         pruning=StageHalving(grace=math.inf), stops_by_worth=search.sampler == "stage",
     )  # fmt: skip
-    points: dict[str, tuple[str, Mapping[str, object]]] = {}
 
     def score(task: StageTask, epoch: int) -> float:
         index, truth = true_of(task)
@@ -218,9 +217,8 @@ def run(search: Search, family: Family, seed: int, workers: int, method: Mapping
             for trial in coordinator.book.open_trials:
                 ids = trial.record.stage_ids
                 if task.stage_id in ids:
-                    truth = surface.qualities(
-                        trial.record.recipe, trial.record.params, lambda index: _normal(f"{seed} own {ids[index]}")
-                    )
+                    noise = [_normal(f"{seed} own {stage_id}") for stage_id in ids]
+                    truth = surface.qualities(trial.record.recipe, trial.record.params, noise)
                     by_stage.update({stage_id: (index, truth[index]) for index, stage_id in enumerate(ids)})
                     break
         return by_stage[task.stage_id]
@@ -261,7 +259,7 @@ def spread(name: str, seed: int) -> float:
     for number in range(400):
         recipe = recipes[number % len(recipes)]
         params = maker.at(recipe, None, 0, generator.random(20))
-        true.append(surface.qualities(recipe, params, lambda index: float(generator.standard_normal()))[-1])
+        true.append(surface.qualities(recipe, params, list(generator.standard_normal(5)))[-1])
     return statistics.stdev(true)
 
 
