@@ -58,7 +58,9 @@ class SpectrogramConfig:
     hop_length: int = 627
     """Samples from one frame to the next."""
     f_min_hz: float = 0.0
+    """Frequency in Hz at which the lowest mel bin begins."""
     f_max_hz: float = 16_000.0
+    """Frequency in Hz at which the highest mel bin ends, at most 16,000."""
     db_scale: DbScale = "unit"
     """Scaling of decibels; `unit`: (dB + 80) / 80, `over_255`: dB / 255."""
     deltas: bool = True
@@ -85,6 +87,7 @@ class ModelConfig:
     """Settings of a model: spectrogram, encoder and head."""
 
     head: HeadName = "sed"
+    """What turns features into scores: `sed`: scores over time, with attention; `cnn`: one score for a clip, read in pieces of 5 s."""
     encoder: str = "seresnext26t_32x4d.bt_in1k"
     """Name of a timm model."""
     spectrogram: SpectrogramConfig = SpectrogramConfig()
@@ -93,6 +96,7 @@ class ModelConfig:
     drop_path_rate: float = 0.2
     """`drop_path_rate` of timm, its stochastic depth."""
     head_dropout: float = 0.5
+    """Dropout before the linear layers of the head."""
 
     def __post_init__(self) -> None:
         _require_choice("head", self.head, get_args(HeadName))
@@ -175,14 +179,19 @@ class StageConfig:
     """Settings of a stage: what is learnt, from which clips, for how long."""
 
     name: StageName
+    """Which of the five stages it is."""
     label_space: LabelSpaceName
     """`all`: all species of the metadata; `target`: the species to detect."""
     loss: LossName
+    """`ce`: cross-entropy, for one species a clip; `bce`: binary cross-entropy, for any number of them."""
     epochs: int
+    """Number of epochs."""
     learning_rate: float
+    """Learning rate of Adam at the beginning of the cosine schedule."""
     clip_s: float
     """Length of a training clip and of an evaluation window, in seconds."""
     batch_size: int
+    """Number of clips of a training step."""
     seed: int
     """Random seed: any integer >= 0, also over 2**32."""
     clips_per_epoch: int | None = None
@@ -196,6 +205,7 @@ class StageConfig:
     secondary_target: float = 0.9
     """Target of species in the background, which are secondary labels."""
     weight_decay: float = 1e-3
+    """Weight decay of Adam."""
     min_learning_rate: float = 1e-6
     """Learning rate at the end of the cosine schedule."""
     precision: Precision = "float32"

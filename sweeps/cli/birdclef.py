@@ -37,6 +37,10 @@ def _parser() -> argparse.ArgumentParser:
     sync.set_defaults(run=_sync)
 
     add_predict_command(commands)
+    table = commands.add_parser("fields", help="list every setting of models and stages that searches and --set can name")
+    table.add_argument("word", nargs="?", default="", help="only fields whose names contain this, such as noise or learning_rate")
+    table.set_defaults(run=_fields)
+
     add_stage_commands(commands)
     add_data_commands(
         commands.add_parser("data", help="collect, check and describe recordings").add_subparsers(
@@ -52,6 +56,13 @@ def _ui(arguments: argparse.Namespace) -> int:
     with open_ui(arguments.tracking_uri, sweep=arguments.sweep) as url:
         print(f"Open {url}\nPress Ctrl-C to end.", flush=True)
         signal.pause()
+    return 0
+
+
+def _fields(arguments: argparse.Namespace) -> int:
+    from sweeps.search.field_table import fields_page
+
+    print(fields_page(arguments.word))
     return 0
 
 
