@@ -40,7 +40,7 @@ def s3_uri(s3_endpoint):
 
 @pytest.fixture(scope="session")
 def tone_data(tmp_path_factory):
-    """Three species of different pitch, 6 recordings each by three authors, as training data; two of them are targets."""
+    """Three species of different pitch, a recording each by six authors, as training data; two of them are targets."""
     import numpy as np
     import pandas as pd
     import soundfile
@@ -60,7 +60,7 @@ def tone_data(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, wave_T.astype(np.float32), 32_000)
             secondary = "['low']" if species == "mid" and number == 0 else "[]"
-            rows.append((species, secondary, f"{species}/{path.name}", f"{species}-{number // 2}", 4.0))
+            rows.append((species, secondary, f"{species}/{path.name}", f"Author {number}", 4.0))
     table = pd.DataFrame(rows, columns=["primary_label", "secondary_labels", "filename", "author", "rating"])
     table.to_csv(root / "train.csv", index=False)
     (root / "target_species.txt").write_text("low\ntop\n")

@@ -1,17 +1,19 @@
 """A data folder as the rest of the project sees it: checked, split, with its label spaces and its identity."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE, read_split
+from birdclef_core.data.groups import equal_contents
+from birdclef_core.data.kept_split import read_split
 from birdclef_core.data.labels import NOT_SPECIES, clean_text, spell_as
 from birdclef_core.data.listing import Listing, list_folder, with_headers
+from birdclef_core.data.recording_folds import divide, is_validation, require_validation, split_findings
 from birdclef_core.data.recording_names import unique_ids
 from birdclef_core.data.soundscapes import Soundscapes, load_soundscapes
-from birdclef_core.data.splits import author_grouped_split
 from birdclef_core.data.tables import is_there, read_text
 from birdclef_core.errors import DataError
 from birdclef_core.findings import Finding, settle_unusable
@@ -24,7 +26,7 @@ _COMMENT = re.compile(r"(^|\s)#.*")
 
 _COLUMNS = (
     *("recording_id", "path", "primary_label", "secondary_labels", "author", "rating", "duration_s", "size_bytes"),
-    *("latitude", "longitude", "year", "source"),
+    *("latitude", "longitude", "year", "date", "source"),
 )
 _IDENTITY_COLUMNS = ("recording_id", "primary_label", "secondary_labels", "rating", "duration_s", "size_bytes", "is_validation")
 
@@ -37,8 +39,9 @@ class Dataset:
     """The data folder."""
     recordings: pd.DataFrame
     """One row a recording, in metadata order: recording_id, path (relative to root; absolute where a manifest says so),
-    primary_label, secondary_labels (tuples), author, rating (0..5), duration_s, size_bytes, is_validation; latitude, longitude,
-    year (of recording) and source (the collection it came in) where the metadata have them."""
+    primary_label, secondary_labels (tuples), author ("" when unknown), rating (0..5, NaN when not rated), duration_s, size_bytes; group,
+    known_by, fold and always_trains (see `divide`), and is_validation; latitude, longitude, year and date (of recording) and source
+    (the collection it came in) where the metadata have them."""
     noise: pd.DataFrame
     """One row a noise file: path (as above), group (first folder under `background_noise`, or ""), duration_s, size_bytes."""
     all_species: LabelSpace
@@ -68,10 +71,10 @@ def load_dataset(
     `read_metadata`). Audio: what the manifest names, else `train_audio`, `train_audios` or `train_short_audio`, with or without
     species folders. Noise: `background_noise`, if any, or the manifest's. The target list has one code a line; without
     `target_species`, `target_species.txt` in the folder counts, else all species are targets. `fold`, 0 to 4, validates;
-    recordings of a split that was kept (see `keep_split`) stay on their side. Labelled soundscapes are read as `load_soundscapes`
+    recordings of a split that was kept (see `keep_split`) stay in their fold. Labelled soundscapes are read as `load_soundscapes`
     says. What is left out is counted in `findings`.
 
-    Raises DataError for a folder, file, column or audio that is missing or cannot be read, more than `max_bad_share` unusable
+    Raises InputError for a fold that does not exist, and DataError for a folder, file, column or audio that is missing or cannot be read, more than `max_bad_share` unusable
     recordings (all are named in `bad_files_csv`), an unknown code in the target list, a target species without recordings, or
     nothing to validate on.
     """
@@ -79,27 +82,14 @@ def load_dataset(
     table, findings = _with_audio(root, listing, max_bad_share, bad_files_csv)
     all_species = LabelSpace.of("all", set(table["primary_label"]) - NOT_SPECIES)
     target = _target_space(root, target_species, table, all_species)
-    split = author_grouped_split(
-        table["primary_label"],
-        table["author"],
-        share=VALIDATION_SHARE,
-        seed=SPLIT_SEED,
-        recording_ids=table["recording_id"],
-        fold=fold,
-        previous=read_split(root, table["recording_id"], fold=fold),
-    )
-    if not split.is_validation.any():
-        raise DataError(
-            f"Some species must have recordings of two authors, so that one is put aside for validation, but none in {root} has. "
-            "Add recordings, or fill the author column of the metadata."
-        )
-    table["is_validation"] = split.is_validation
+    is_collected = "recording_id" in listing.recordings  # Then files with equal content are one recording already.
+    content = [""] * len(table) if is_collected else equal_contents(root, table)
+    table = table.join(divide(table, content, read_split(root, table["recording_id"])))
+    require_validation(root, table, fold)
+    table["is_validation"] = is_validation(table, fold)
     noise, noise_findings = _noise(root, listing, max_bad_share)
     findings = listing.findings + findings + noise_findings + _label_findings(table, all_species)
-    if unscored := [code for code in split.unscored_species if code in all_species.index]:
-        fault = "species [has|have] no validation recording"
-        meaning = "trained and not scored, because of too few recordings or authors."
-        findings += (Finding.of("unscored_species", fault, unscored, meaning, level="note"),)
+    findings += split_findings(table, all_species.species, fold)
     soundscapes = load_soundscapes(root)
     if soundscapes is not None:
         soundscapes = soundscapes.spelled_as(all_species)
@@ -196,6 +186,7 @@ def _label_findings(table: pd.DataFrame, all_species: LabelSpace) -> tuple[Findi
 
 def _fingerprint(recordings: pd.DataFrame, noise: pd.DataFrame, soundscapes: Soundscapes | None) -> str:
     content = {name: recordings[name].tolist() for name in _IDENTITY_COLUMNS}
+    content["rating"] = [None if math.isnan(rating) else rating for rating in content["rating"]]
     names = noise["path"].astype(str).str.rsplit("/", n=1).str[-1]
     noise_content = {"name": names.tolist(), **{name: noise[name].tolist() for name in ("group", "duration_s", "size_bytes")}}
     scored = {} if soundscapes is None else {"soundscapes": soundscapes.identity()}

@@ -17,7 +17,7 @@ from birdclef_core.data.folder_walk import (
     walk_audio,
 )
 from birdclef_core.data.manifest import MANIFEST_NAME, read_manifest
-from birdclef_core.data.metadata import METADATA_NAMES, UNKNOWN_RATING, metadata_path, read_metadata
+from birdclef_core.data.metadata import METADATA_NAMES, metadata_path, read_metadata
 from birdclef_core.data.row_audio import locate, why_missing
 from birdclef_core.data.tables import is_there
 from birdclef_core.errors import DataError
@@ -148,9 +148,9 @@ def _list_manifest(path: Path) -> Listing:
         raise DataError(f"{path} must name at least one recording, but has none.")
     recordings["filename"] = recordings["path"].where(recordings["path"].notna(), recordings["recording_id"])
     recordings["absence"] = recordings["path"].isna().map({True: "missing", False: ""})
-    recordings["rating"] = recordings["rating"].fillna(UNKNOWN_RATING)
     recordings["source"] = recordings["sources"].str[0]
     unknown = [name for name in ("latitude", "longitude", "year") if recordings[name].isna().all()]
+    unknown += ["date"] if (recordings["date"] == "").all() else []
     recordings = recordings.drop(columns=["kind", "group", "sources", *unknown])
     noise = rows.loc[rows["kind"] == "noise", ["path", "group", *_FACTS]].reset_index(drop=True)
     return Listing(recordings, noise, (), path)

@@ -11,7 +11,7 @@ from birdclef_core.errors import DataError
 
 MANIFEST_NAME = "manifest.parquet"
 
-_VERSION = "1"
+_VERSION = "2"
 _SCHEMA = pa.schema(
     [
         ("kind", pa.string()),  # recording or noise
@@ -21,10 +21,11 @@ _SCHEMA = pa.schema(
         ("primary_label", pa.string()),
         ("secondary_labels", pa.list_(pa.string())),
         ("author", pa.string()),
-        ("rating", pa.float64()),
+        ("rating", pa.float64()),  # NaN when not rated
         ("latitude", pa.float64()),
         ("longitude", pa.float64()),
         ("year", pa.float64()),  # of recording, NaN when unknown
+        ("date", pa.string()),  # of recording, as 2023-05-24; empty when unknown
         ("scientific_name", pa.string()),
         ("common_name", pa.string()),
         ("sources", pa.list_(pa.string())),  # which collections it came in, that of its audio first

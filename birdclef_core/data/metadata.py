@@ -1,11 +1,13 @@
 """Reads the metadata of recordings, in the columns of any BirdCLEF year or of Xeno-canto, into one table."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from birdclef_core.data.authors import without_nobody
 from birdclef_core.data.folder_walk import names_in
 from birdclef_core.data.labels import clean_text, parse_labels, replace_labels, unify_spelling
 from birdclef_core.data.tables import Table, column_names, is_there, numbers, read_table
@@ -13,9 +15,6 @@ from birdclef_core.errors import DataError
 from birdclef_core.findings import Finding, inflect
 
 METADATA_NAMES = ("train.csv", "train_metadata.csv")
-
-UNKNOWN_RATING = 3.0
-"""The middle of the scale, for a recording without a rating."""
 
 _Q_RATING = {"A": 5.0, "B": 4.0, "C": 3.0, "D": 2.0, "E": 1.0, "no score": 0.0}
 _COLUMN_NAMES = {
@@ -35,6 +34,10 @@ _COLUMN_NAMES = {
 _XENO_CANTO = {"gen", "sp", "id"}
 """Columns that tell a table of Xeno-canto's own: it has no codes, so species have their scientific names as labels."""
 _XENO_CANTO_COLUMNS = {"secondary_labels": ("also",), "filename": ("file-name", "file_name")}
+_COLLECTION_COLUMNS = ("collection", "inat_taxon_id", "class_name")
+_UNRATED_COLLECTIONS = re.compile(r"(?:^|/)(?:iNat|CSA)\d")
+"""Names of files of iNaturalist and of the CSA, which have no ratings."""
+_DAY = re.compile(r"^\s*((?:19|20)\d\d)[-/.](0[1-9]|1[0-2])[-/.](0[1-9]|[12]\d|3[01])(?!\d)")
 _TEXT_COLUMNS = (
     *("primary_label", "primary_label_2023", "ebird_code", "filename", "id", "xc_id", "q", "date", "gen", "sp"),
     *("also", "file-name", "file_name"),
@@ -47,8 +50,8 @@ class Metadata:
 
     table: pd.DataFrame
     """One row a recording, in the order of the file: primary_label, secondary_labels (tuples), filename, author ("" when unknown)
-    and rating. Where the file has them: latitude, longitude, year (of recording, NaN when unknown), scientific_name, common_name
-    ("" when unknown)."""
+    and rating (0 to 5, NaN when not rated). Where the file has them: latitude, longitude, year (of recording, NaN when unknown),
+    date (of recording, as 2023-05-24), scientific_name, common_name (texts "" when unknown)."""
     findings: tuple[Finding, ...]
     """Values that could not be used."""
 
@@ -71,11 +74,17 @@ def describes_recordings(path: Path) -> bool:
     return not _missing(_columns(column_names(path)))
 
 
-def read_metadata(path: Path, *, unknown_rating: float = UNKNOWN_RATING) -> Metadata:
+def read_metadata(path: Path) -> Metadata:
     """Return the recordings that a metadata table describes.
 
-    `filename` is what the table says, else `XC<id>` without an extension. A rating that is missing falls back to `q` (A..E = 5..1,
-    no score = 0), then to `unknown_rating`. In tables with `ebird_code` (2020), labels written as `Scientific name_Common name` are
+    `filename` is what the table says, else `XC<id>` without an extension. Authors such as "Unknown" or "n/a" are
+    nobody: "". A rating that is missing falls back to `q` (A..E = 5..1, no score = 0).
+
+    A rating of 0 has two meanings. In tables of 2025 and later it means "not rated", because iNaturalist and the CSA have no ratings;
+    these tables have a column `collection`, `inat_taxon_id` or `class_name`, or names of files such as `iNat123.ogg` or `CSA123.ogg`.
+    In all other tables it is the lowest rating, as "no score" was in the 2023 solution.
+
+    In tables with `ebird_code` (2020), labels written as `Scientific name_Common name` are
     turned into codes. In tables of Xeno-canto's own (id, gen, sp, en, rec, q, also, ...), species are called by their scientific
     names. Raises DataError for a file that is no table (see `read_table`), a column or label that is missing, a list of labels that
     is not complete, or a rating outside 0 to 5.
@@ -91,12 +100,14 @@ def read_metadata(path: Path, *, unknown_rating: float = UNKNOWN_RATING) -> Meta
         table["filename"] = _required_text(source, columns["filename"])
     else:
         table["filename"] = "XC" + _required_text(source, columns["id"]).str.removeprefix("XC")
-    table["author"] = _text(raw, columns["author"])
-    table["rating"] = _ratings(source, columns["rating"], columns["q"], unknown_rating)
+    table["author"] = without_nobody(_text(raw, columns["author"]))
+    table["rating"] = _ratings(source, columns["rating"], columns["q"], zero_is_unrated=_has_unrated(raw, table["filename"]))
     for name in ("latitude", "longitude"):
         if column := columns[name]:
             table[name] = numbers(source, column)
     if columns["date"]:
+        day = raw[columns["date"]].str.extract(_DAY)
+        table["date"] = (day[0] + "-" + day[1] + "-" + day[2]).fillna("")
         table["year"] = pd.to_numeric(raw[columns["date"]].str.extract(r"^\s*((?:19|20)\d\d)\b")[0], errors="coerce")
     table = replace_labels(table.assign(**_names(raw, columns)), unify_spelling(_all_labels(table)))
     return Metadata(table, tuple(_not_numbers(source, columns)))
@@ -178,7 +189,12 @@ def _all_labels(table: pd.DataFrame) -> set[str]:
     return set(table["primary_label"].unique()) | secondary
 
 
-def _ratings(source: Table, rating: str | None, q: str | None, unknown_rating: float) -> pd.Series:
+def _has_unrated(raw: pd.DataFrame, filenames: pd.Series) -> bool:
+    """Return whether the table has recordings of collections without ratings, so that a rating of 0 means none."""
+    return bool(set(_COLLECTION_COLUMNS) & set(raw.columns)) or bool(filenames.str.contains(_UNRATED_COLLECTIONS).any())
+
+
+def _ratings(source: Table, rating: str | None, q: str | None, *, zero_is_unrated: bool) -> pd.Series:
     values = numbers(source, rating) if rating else pd.Series(float("nan"), index=source.rows.index)
     outside = values.notna() & ~values.between(0, 5)
     if outside.any():
@@ -187,15 +203,17 @@ def _ratings(source: Table, rating: str | None, q: str | None, unknown_rating: f
             f"0 <= rating <= 5 must hold, but line {source.line(row)} of {source.path} has {values[row]:g}. Such rows in all: "
             f"{int(outside.sum()):,}. Correct them, or leave them empty."
         )
+    if zero_is_unrated:
+        values = values.where(values != 0)
     if q:
         values = values.fillna(source.rows[q].map(_Q_RATING))
-    return values.fillna(unknown_rating).astype(float)
+    return values.astype(float)
 
 
 def _not_numbers(source: Table, columns: dict[str, str | None]) -> list[Finding]:
     """Return values that should be numbers and are words."""
     meanings = {
-        "rating": f"counted as not rated ({UNKNOWN_RATING:g} of 5, unless the column q has a quality). Write a number from 0 to 5.",
+        "rating": "counted as not rated, which is full weight (unless the column q has a quality). Write a number from 0 to 5.",
         "latitude": "the place is not known.",
         "longitude": "the place is not known.",
     }

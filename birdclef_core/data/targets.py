@@ -34,7 +34,8 @@ class TrainingTable:
     target_RC: csr_array
     """float32, sparse: 1 for the primary species, `secondary_target` for each other secondary one, however often a row names it."""
     weight_R: NDArray[np.float32]
-    """Weight in the loss: the rating over the best rating, .1 to 1; times .8 where the species is only in the background."""
+    """Weight in the loss: the rating over the best rating, .1 to 1, and 1 where there is no rating; times .8 where the species is only
+    in the background."""
     sampling_weight_R: NDArray[np.float64]
     """Clips are drawn in proportion to this: rare species more often."""
     is_mixture_R: NDArray[np.bool_]
@@ -107,7 +108,7 @@ def _targets(primary_R: NDArray, rows: NDArray, codes: NDArray, num_species: int
 
 def _weights(rating: pd.Series, rows_R: NDArray, background_R: NDArray) -> NDArray[np.float32]:
     best = rating.max() or 1.0
-    weight_R = np.clip(rating.to_numpy()[rows_R] / best, _MIN_WEIGHT, 1.0)
+    weight_R = np.clip((rating / best).fillna(1.0).to_numpy()[rows_R], _MIN_WEIGHT, 1.0)
     return np.where(background_R, weight_R * _BACKGROUND_WEIGHT, weight_R).astype(np.float32)
 
 

@@ -30,7 +30,7 @@ _NOTHING_SEEN = dict.fromkeys(("header_s", "duration_s", "peak", "mean", "rms", 
     **dict.fromkeys(("format", "content", "error", "cut", "gap", "length"), ""),
 }
 _MEASURES = "measures-2"  # The number is raised when what is measured changes.
-_SAID_BY_CHECK = frozenset({"unusable", "unusable_noise", "named_twice", "unlearnt_label", "unscored_species"})
+_SAID_BY_CHECK = frozenset({"unusable", "unusable_noise", "named_twice", "unlearnt_label"})
 """Kinds of findings of `load_dataset` that the check's own rules say in more detail."""
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with labels and with the split: codes that are not known, species that are not scored, authors on both sides."""
+"""What can be wrong with labels and with the split: codes that are not known, recordings on both sides."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -76,8 +76,6 @@ def split_problems(dataset: Dataset, files: pd.DataFrame) -> list[Problem]:
     """Return problems of the split that is trained on. `files` is the table of a `CheckReport`."""
     recordings = dataset.recordings
     inside = recordings["is_validation"]
-    scored = set(recordings["primary_label"][inside])
-    unscored = [code for code in dataset.all_species.species if code not in scored]
     side = dict(zip(recordings["path"], inside, strict=True))
     leaks = []
     for group in same_recordings(files):
@@ -86,24 +84,10 @@ def split_problems(dataset: Dataset, files: pd.DataFrame) -> list[Problem]:
             leaks.append(in_words(group["path"]))
     return [
         _problem(
-            "author_on_both_sides",
-            "[author is|authors are] on both sides of the split",
-            _on_both_sides(recordings["author"], inside),
-            "the same birds, place and microphone are trained on and scored on: scores look better than they are. "
-            "Write an author's name in one way.",
-        ),
-        _problem(
             "duplicate_across_split",
             "[recording is|recordings are] on both sides of the split",
             leaks,
             "the model has heard what it is scored on: scores look better than they are.",
-        ),
-        _problem(
-            "unscored_species",
-            "species [has|have] no validation recording",
-            unscored,
-            "trained and not scored, because of too few recordings or authors.",
-            level="note",
         ),
     ]
 
@@ -118,16 +102,6 @@ def _taxonomies(paths: Sequence[Path]) -> tuple[pd.DataFrame, list[str]]:
         except DataError as error:
             unreadable.append(str(error))
     return read_taxonomies(usable), unreadable
-
-
-def _on_both_sides(authors: pd.Series, is_validation: pd.Series) -> list[str]:
-    """Return authors on both sides, also where only letters' case, blanks and punctuation tell the names apart."""
-    named = pd.DataFrame({"author": authors, "inside": is_validation})[authors != ""]
-    plain = named["author"].str.casefold().str.replace(r"[\W_]+", "", regex=True)
-    named = named.assign(plain=plain)[plain != ""]
-    sides = named.groupby("plain")["inside"].nunique()
-    both = named[named["plain"].isin(sides.index[sides > 1])]
-    return [" = ".join(sorted(names)) for names in both.groupby("plain")["author"].unique()]
 
 
 def _problem(kind: str, fault: str, cases: Iterable[str], meaning: str, *, level: Level = "loses") -> Problem:

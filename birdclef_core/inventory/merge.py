@@ -18,7 +18,8 @@ from birdclef_core.data.recording_names import unique_ids, xeno_canto_ids
 
 CONFLICT_COLUMNS = ("recording_id", "primary_label", "decided_by", "claims")
 
-_FIRST_KNOWN = ("author", "rating", "latitude", "longitude", "year", "absence")
+_FIRST_KNOWN = ("author", "rating", "latitude", "longitude", "year", "date", "absence")
+_TEXTS = ("author", "date")  # Empty when unknown.
 _AUDIO = ("path", "duration_s", "sample_rate_hz", "channels", "format", "size_bytes", "error")
 
 
@@ -44,7 +45,7 @@ def merge_claims(claims: pd.DataFrame) -> Merged:
     and the facts of its file; path and error are None where there is no audio, primary_label is "" where there is only audio.
 
     Of a recording's files the longest that can be opened counts (whole seconds, then the order of the sources). Secondary labels
-    are those of all claims together, without the primary one. Author, rating, place and year are the first that are known.
+    are those of all claims together, without the primary one. Author, rating, place and date are the first that are known.
     """
     claims = claims.assign(recording=_components(claims), labelled=claims["primary_label"] != "").reset_index(drop=True)
     by_recording = claims.groupby("recording")
@@ -105,9 +106,9 @@ def _table(ranked: pd.DataFrame) -> pd.DataFrame:
     winners = ranked.drop_duplicates("recording").set_index("recording").sort_index()
     table = winners[["primary_label"]].copy()
     table["recording_id"] = _recording_ids(ranked, winners)
-    known = ranked[["recording", *_FIRST_KNOWN]].assign(author=ranked["author"].where(ranked["author"] != ""))
+    known = ranked[["recording", *_FIRST_KNOWN]].assign(**{name: ranked[name].where(ranked[name] != "") for name in _TEXTS})
     table[list(_FIRST_KNOWN)] = known.groupby("recording").first()
-    table["author"] = table["author"].fillna("")
+    table[list(_TEXTS)] = table[list(_TEXTS)].fillna("")
     table["secondary_labels"] = _secondary_labels(ranked, table["primary_label"])
     audio = _best_audio(ranked)
     table[list(_AUDIO)] = audio[list(_AUDIO)]

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from birdclef_core.config import SAMPLE_RATE_HZ, SpectrogramConfig
 from birdclef_core.data.dataset import Dataset, load_dataset
-from birdclef_core.data.kept_split import VALIDATION_SHARE
 from birdclef_core.data.listing import list_folder
+from birdclef_core.data.recording_folds import how_grouped, is_validation
+from birdclef_core.data.splits import NUM_FOLDS
 from birdclef_core.findings import inflect
 from birdclef_core.html import page
 from birdclef_core.html.charts import FEW_ROWS
@@ -62,7 +63,7 @@ def report(
         named_codes(listing.recordings),
         sound_formats(root, dataset.recordings["path"], listing.recordings),
         read_last_check(root),
-        share=VALIDATION_SHARE,
+        fold=fold,
         num_examples=num_examples,
     )
     out_html.parent.mkdir(parents=True, exist_ok=True)
@@ -76,13 +77,13 @@ def render(
     formats: pd.DataFrame,
     last_check: LastCheck | None,
     *,
-    share: float,
+    fold: int,
     num_examples: int,
 ) -> str:
     """Return the page.
 
-    `names` has code, scientific_name and common_name; `formats` is the table of `sound_formats`; `share` is the share that should
-    be validation.
+    `names` has code, scientific_name and common_name; `formats` is the table of `sound_formats`; `fold` is the one
+    that validates.
     """
     recordings = dataset.recordings
     species = species_table(dataset, names)
@@ -110,7 +111,7 @@ def render(
         together=_together(recordings),
         places=_places(recordings),
         rarest=_species_rows("the rarest species", species.iloc[::-1].head(_RAREST)) if len(species) > _RAREST else None,
-        split=_split(recordings, species, share),
+        split=_split(recordings, species, fold),
         examples=_examples(dataset, common_names, num_examples),
     )
 
@@ -198,7 +199,8 @@ def _lengths(recordings: pd.DataFrame) -> Values:
         "median_s": float(np.median(duration_s)),
         "scored": float(np.minimum(duration_s, _SCORED_S).sum() / max(duration_s.sum(), 1e-9)),
         "chart": charts.duration_chart(duration_s),
-        "ratings": charts.rating_chart(recordings["rating"].to_numpy()),
+        "ratings": charts.rating_chart(recordings["rating"].dropna().to_numpy()),
+        "num_unrated": int(recordings["rating"].isna().sum()),
         "table": _length_rows(duration_s),
     }
 
@@ -309,7 +311,7 @@ def _places(recordings: pd.DataFrame) -> Values | None:
     }
 
 
-def _split(recordings: pd.DataFrame, species: pd.DataFrame, share: float) -> Values:
+def _split(recordings: pd.DataFrame, species: pd.DataFrame, fold: int) -> Values:
     sides = [recordings[~recordings["is_validation"]], recordings[recordings["is_validation"]]]
     columns = [
         Column("side", ["training", "validation"]),
@@ -318,12 +320,32 @@ def _split(recordings: pd.DataFrame, species: pd.DataFrame, share: float) -> Val
         Column("species", [side["primary_label"].nunique() for side in sides], is_number=True),
         Column("authors", [side.loc[side["author"] != "", "author"].nunique() for side in sides], is_number=True),
     ]
+    share = 1 / NUM_FOLDS
+    scored = set(recordings["primary_label"][~recordings["always_trains"]])
+    unscored = set(species["code"][species["validation"] == 0])
     return {
         "share": share,
+        "how_grouped": how_grouped(recordings),
+        "fold": fold,
         "table": Table("training and validation", columns),
+        "folds": _folds(recordings),
         "charts": [charts.sides_chart(species, share), charts.shares_chart(species, share)],
-        "unscored": sorted(species["code"][species["validation"] == 0]),
+        "unscored": sorted(unscored & scored),
+        "unscorable": sorted(unscored - scored),
+        "num_always": int(recordings["always_trains"].sum()),
     }
+
+
+def _folds(recordings: pd.DataFrame) -> Table:
+    """Return what each fold has: recordings that validate in it, their species and groups."""
+    parts = [recordings[is_validation(recordings, fold)] for fold in range(NUM_FOLDS)]
+    columns = [
+        Column("fold", list(range(NUM_FOLDS))),
+        Column("validation recordings", [len(part) for part in parts], is_number=True, has_bars=True),
+        Column("species", [part["primary_label"].nunique() for part in parts], is_number=True),
+        Column("authors or other groups", [part["group"].nunique() for part in parts], is_number=True),
+    ]
+    return Table("the folds", columns)
 
 
 def _examples(dataset: Dataset, common_names: Mapping[str, str], count: int) -> Values | None:

@@ -128,7 +128,7 @@ def duration_chart(durations_s: NDArray[np.float64]) -> Markup:
 
 
 def rating_chart(ratings: NDArray[np.float64]) -> Markup:
-    """Return recordings by rating, in halves from 0 to 5."""
+    """Return rated recordings by rating, in halves from 0 to 5."""
     halves = np.round(2 * ratings).astype(int)
     with inline_svg(HALF, 2.7, "recordings by rating") as canvas:
         axes = canvas.figure.subplots()

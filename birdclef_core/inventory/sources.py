@@ -37,7 +37,7 @@ from birdclef_core.findings import Finding
 from birdclef_core.inventory.source_tables import SourceTables, find_tables, has_table
 
 CLAIM_COLUMNS = (
-    *("primary_label", "secondary_labels", "filename", "author", "rating", "latitude", "longitude", "year"),
+    *("primary_label", "secondary_labels", "filename", "author", "rating", "latitude", "longitude", "year", "date"),
     *("scientific_name", "common_name", "path", "absence", "by_table"),
 )
 
@@ -245,7 +245,7 @@ def _is_noise(name: str) -> bool:
 def _claims_by_table(
     path: Path, table: Path, paths: Sequence[str], others: Sequence[str]
 ) -> tuple[pd.DataFrame, tuple[Finding, ...]]:
-    metadata = read_metadata(table, unknown_rating=float("nan"))
+    metadata = read_metadata(table)
     claims = metadata.table
     located = locate(claims["filename"], claims["primary_label"], paths)
     claims["path"] = pd.Series([name and _absolute(path, name) for name in located], index=claims.index, dtype=object)
@@ -282,7 +282,7 @@ def _completed(claims: pd.DataFrame) -> pd.DataFrame:
     for name in ("latitude", "longitude", "year"):
         if name not in claims:
             claims[name] = float("nan")
-    for name in ("scientific_name", "common_name"):
+    for name in ("date", "scientific_name", "common_name"):
         if name not in claims:
             claims[name] = ""
     return claims[list(CLAIM_COLUMNS)]

@@ -12,9 +12,9 @@ from birdclef_core.store.recordings_table import read_recordings
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import IMPORTED
 
-UNKNOWN_AUTHORS = frozenset({"", "unknown"})
-"""Names, in lower case, that stand for nobody in particular."""
 NO_TABLE = "the store has no table of its recordings, because an older version of the code trained it or the file was removed"
+
+AUTHOR_OR_PLACE = "an author (or place and day, where it is unknown)"
 
 _COLLECTION_NUMBER = re.compile(r"(XC|iNat|CSA|ML)\d+")
 """Recording ids that Xeno-canto, iNaturalist, the CSA and the Macaulay Library give out: the same recording whatever its bytes."""
@@ -29,7 +29,7 @@ class Leak:
     num_trained: int
     """Number of these that trained one of the stages."""
     num_by_author: int
-    """Number of others whose authors have recordings that trained one of the stages."""
+    """Number of others whose authors (where these are unknown: their place and day) have recordings that trained one of the stages."""
     unknown: tuple[str, ...] = ()
     """The stages of which it is not known what trained them, each with the reason; the two numbers are minima then."""
 
@@ -52,14 +52,18 @@ class Leak:
         """The leak as a sentence without its full stop; empty when there is none."""
         least = "at least " if self.unknown else ""
         if self.num_trained:
-            more = f", and {self.num_by_author} more are by authors of recordings that did" if self.num_by_author else ""
+            more = (
+                f", and {self.num_by_author} more have {AUTHOR_OR_PLACE} in common with recordings that did"
+                if self.num_by_author
+                else ""
+            )
             return (
                 f"leaked: {least}{self.num_trained} of {self.num_validation} validation recordings trained the start stage{more}"
             )
         if self.num_by_author:
             return (
-                f"leaked: {least}{self.num_by_author} of {self.num_validation} validation recordings are by authors whose other "
-                "recordings trained the start stage"
+                f"leaked: {least}{self.num_by_author} of {self.num_validation} validation recordings have "
+                f"{AUTHOR_OR_PLACE} in common with recordings that trained the start stage"
             )
         return "leaked: unknown, because it is not known which recordings trained the start stage" if self.unknown else ""
 
@@ -153,16 +157,17 @@ class RecordingsReader:
 def find_leak(recordings: pd.DataFrame, trained: Trained) -> Leak:
     """Return the leak from the training recordings in `trained` into the validation recordings of a dataset, given as its table.
 
-    A validation recording has leaked if the same recording trained, and its author has if another recording of the author did. What
-    the split of `recordings` itself has on both sides (copies of a recording, parts of an author) does not count: training on
-    them without any start stage would be no better.
+    A validation recording has leaked if the same recording trained, and its author has if another recording of the author, or of the
+    same group, did. What the split of `recordings` itself has on both sides does not count, as training on it without any start
+    stage would be no better: copies of a recording, parts of a group, and recordings that always train.
     """
     is_validation = recordings["is_validation"].to_numpy(dtype=bool)
     validation, rest = recordings[is_validation], recordings[~is_validation]
     earlier = pd.concat([rest[:0], *(table[~table["is_validation"].to_numpy(dtype=bool)] for table in trained.tables)])
-    known = _is_author_known(validation["author"])
     is_trained = _is_among(validation, earlier) & ~_is_among(validation, rest)
-    by_author = known & validation["author"].isin(earlier["author"]) & ~validation["author"].isin(rest["author"]) & ~is_trained
+    always_trains = rest["always_trains"].to_numpy(dtype=bool)
+    others = earlier[~_is_among(earlier, rest[always_trains])]
+    by_author = _is_alike(validation, others) & ~_is_alike(validation, rest[~always_trains]) & ~is_trained
     return Leak(
         num_validation=len(validation),
         num_trained=int(is_trained.sum()),
@@ -183,5 +188,7 @@ def _is_among(recordings: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
     return same_content | same_id | ids.isin(others["recording_id"][others["content"] == ""])
 
 
-def _is_author_known(authors: pd.Series) -> pd.Series:
-    return ~authors.str.strip().str.lower().isin(UNKNOWN_AUTHORS)
+def _is_alike(recordings: pd.DataFrame, others: pd.DataFrame) -> pd.Series:
+    """Return for each recording whether another one has its author or is in its group."""
+    same = [(recordings[name] != "") & recordings[name].isin(others[name]) for name in ("author", "group")]
+    return same[0] | same[1]

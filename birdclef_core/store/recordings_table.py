@@ -1,7 +1,8 @@
 """Tables of the recordings that stages were trained and scored on, one for each data fingerprint that a stage's record may name.
 
 Layout under the storage's root:
-    recordings/<data fingerprint>.parquet     one row a recording: recording_id, author, content, is_validation
+    recordings/<data fingerprint>.parquet     one row a recording: recording_id, author, group, content, is_validation,
+                                              always_trains
 """
 
 import hashlib
@@ -22,13 +23,15 @@ FOLDER = "recordings"
 BLOCK_BYTES = 2**16
 """Size of each of the three parts of a file that its content hash covers."""
 
-_VERSION = "1"
+_VERSION = "2"
 _SCHEMA = pa.schema(
     [
         pa.field("recording_id", pa.string(), nullable=False),
-        pa.field("author", pa.string(), nullable=False),  # empty when unknown
+        pa.field("author", pa.string(), nullable=False),  # the name as it is compared; empty when unknown
+        pa.field("group", pa.string(), nullable=False),  # what is on one side of a split; empty when it means nothing elsewhere
         pa.field("content", pa.string(), nullable=False),  # see `content_hashes`; empty when the file could not be read
         pa.field("is_validation", pa.bool_(), nullable=False),
+        pa.field("always_trains", pa.bool_(), nullable=False),  # in every fold, also beside others of the group that validate
     ],
     metadata={"birdclef_recordings": _VERSION},
 )

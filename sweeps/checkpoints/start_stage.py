@@ -7,7 +7,7 @@ from typing import Any
 from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, evolve, flatten
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
-from birdclef_core.store.leakage import RecordingsReader, find_leak
+from birdclef_core.store.leakage import AUTHOR_OR_PLACE, RecordingsReader, find_leak
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.explain import differences
@@ -101,7 +101,11 @@ class StartLeak:
         validation = f"of the {leak.num_validation} validation recordings of fold {fold}"
         source = f"{self._title} or a stage that it was trained from"
         if leak.num_trained:
-            more = f", and {leak.num_by_author} more are by authors of recordings that did" if leak.num_by_author else ""
+            more = (
+                f", and {leak.num_by_author} more have {AUTHOR_OR_PLACE} in common with recordings that did"
+                if leak.num_by_author
+                else ""
+            )
             fault = (
                 "A start stage must not have been trained on recordings that score the stages after it, but "
                 f"{least}{leak.num_trained} {validation} trained {source}{more}. A model does better on what it was trained on"
@@ -109,8 +113,8 @@ class StartLeak:
         else:
             fault = (
                 "A start stage must not have been trained on authors whose recordings score the stages after it, but "
-                f"{least}{leak.num_by_author} {validation} are by authors whose other recordings trained {source}. Recordings of one author "
-                "are alike (places, birds, microphone)"
+                f"{least}{leak.num_by_author} {validation} have {AUTHOR_OR_PLACE} in common with recordings that trained {source}. "
+                "Such recordings are alike (birds, microphone)"
             )
         ways = ["another start stage", "or --allow-leaked-scores (marks every score as leaked)"]
         if may_change_fold and (free := list(self._free_folds())):
@@ -123,7 +127,7 @@ class StartLeak:
         """The folds of the recordings into which there is no leak."""
         trained = self._reader.trained(self._stages)
         for fold, table in self._recordings.folds():
-            if not find_leak(table, trained).is_found:
+            if table["is_validation"].any() and not find_leak(table, trained).is_found:
                 yield fold
 
 

@@ -5,14 +5,14 @@ from functools import cached_property
 
 import pandas as pd
 
+from birdclef_core.data.authors import plain_names
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.data.kept_split import SPLIT_SEED, VALIDATION_SHARE, read_split
-from birdclef_core.data.splits import author_grouped_split
+from birdclef_core.data.groups import UNNAMED
+from birdclef_core.data.recording_folds import is_validation
+from birdclef_core.data.splits import NUM_FOLDS
 from birdclef_core.errors import StoreError
 from birdclef_core.store.recordings_table import content_hashes, read_recordings, write_recordings
 from birdclef_core.store.storage import Storage
-
-NUM_FOLDS = round(1 / VALIDATION_SHARE)
 
 
 class RecordingsList:
@@ -27,7 +27,10 @@ class RecordingsList:
     def table(self) -> pd.DataFrame:
         """The table. Content hashes are those that the store has; otherwise parts of every file are read, about 2,000 files a second."""
         recordings = self._dataset.recordings
-        table = recordings[["recording_id", "author", "is_validation"]].fillna({"author": ""})
+        table = recordings[["recording_id", "is_validation", "always_trains"]].assign(
+            author=plain_names(recordings["author"]),
+            group=recordings["group"].mask(recordings["group"].str.startswith(UNNAMED), ""),
+        )
         if self._kept is not None:
             table["content"] = table["recording_id"].map(self._kept.set_index("recording_id")["content"]).fillna("")
         else:
@@ -49,15 +52,5 @@ class RecordingsList:
 
     def folds(self) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield the number of every fold of the recordings, and the table as it would be with that fold."""
-        recordings = self._dataset.recordings
         for fold in range(NUM_FOLDS):
-            split = author_grouped_split(
-                recordings["primary_label"],
-                recordings["author"],
-                share=VALIDATION_SHARE,
-                seed=SPLIT_SEED,
-                recording_ids=recordings["recording_id"],
-                fold=fold,
-                previous=read_split(self._dataset.root, recordings["recording_id"], fold=fold),
-            )
-            yield fold, self.table.assign(is_validation=split.is_validation)
+            yield fold, self.table.assign(is_validation=is_validation(self._dataset.recordings, fold))

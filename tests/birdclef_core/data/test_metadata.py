@@ -26,9 +26,45 @@ def test_complete_metadata_columns(tmp_path: Path) -> None:
     assert list(table["filename"]) == ["XC123", "XC124", "XC125", "XC126"]
     assert list(table["primary_label"]) == ["new"] * 4
     assert list(table["secondary_labels"]) == [("y",), (), (), ()]
-    assert list(table["rating"]) == [5.0, 3.5, 0.0, 3.0]
+    assert table["rating"].fillna(-1).tolist() == [5.0, 3.5, 0.0, -1]
     assert list(table["author"]) == ["ann", "bob", "", ""]
     assert table["latitude"][0] == 1.5 and table["longitude"][0] == -2
+
+
+@pytest.mark.parametrize(
+    ("header", "first", "rating"),
+    [
+        ("primary_label,rating,filename,collection", "a,0.0,a/XC1.ogg,XC", -1),
+        ("primary_label,rating,filename,class_name", "a,0.0,a/XC1.ogg,Aves", -1),
+        ("primary_label,rating,filename,inat_taxon_id", "a,0.0,a/XC1.ogg,9083", -1),
+        ("primary_label,rating,filename,license", "a,0.0,a/iNat1.ogg,x", -1),
+        ("primary_label,rating,filename,license", "a,0.0,CSA1.ogg,x", -1),
+        ("primary_label,rating,filename,license", "a,0.0,a/XC1.ogg,x", 0),
+        ("primary_label,rating,filename,license", "a,0.0,a/iNative.ogg,x", 0),
+    ],
+    ids=["collection", "class", "taxon", "a file of iNaturalist", "a file of the CSA", "2023", "a name like it"],
+)
+def test_a_rating_of_zero_is_none_where_collections_without_ratings_are(
+    tmp_path: Path, header: str, first: str, rating: float
+) -> None:
+    """Since 2025; in 2023 it was the lowest."""
+    second = first.replace("0.0", "4.5").replace("iNat1", "XC2").replace("CSA1", "XC2")
+    table = read_metadata(write(tmp_path, f"{header}\n{first}\n{second}\n")).table
+    assert table["rating"].fillna(-1).tolist() == [rating, 4.5]
+
+
+def test_a_quality_counts_where_zero_is_no_rating(tmp_path: Path) -> None:
+    text = "primary_label,rating,q,filename,collection\na,0,B,1.ogg,XC\na,0,no score,2.ogg,XC\na,0,,3.ogg,iNat\n"
+    assert read_metadata(write(tmp_path, text)).table["rating"].fillna(-1).tolist() == [4.0, 0.0, -1]
+
+
+def test_nobody_is_no_author_and_days_are_read(tmp_path: Path) -> None:
+    rows = ["Ann,2020-05-01", "Unknown,2020/05/02 06:30", "n/a,1950-00-00", "?,2020-13-01", ",", "Bob,May 2020"]
+    text = "primary_label,filename,author,date\n" + "".join(f"a,{row}.ogg,{values}\n" for row, values in enumerate(rows))
+    table = read_metadata(write(tmp_path, text)).table
+    assert table["author"].tolist() == ["Ann", "", "", "", "", "Bob"]
+    assert table["date"].tolist() == ["2020-05-01", "2020-05-02", "", "", "", ""]
+    assert table["year"].fillna(0).tolist() == [2020, 2020, 1950, 2020, 0, 0]
 
 
 def test_numeric_species_codes_stay_text(tmp_path: Path) -> None:
@@ -76,7 +112,7 @@ def test_xeno_cantos_own_columns(tmp_path: Path) -> None:
 def test_words_in_place_of_numbers_are_counted(tmp_path: Path) -> None:
     text = "primary_label,filename,rating,q,latitude\na,1,good,B,north\na,2,poor,,1.5\na,3,4.5,,\na,4,,,\n"
     metadata = read_metadata(write(tmp_path, text))
-    assert list(metadata.table["rating"]) == [4.0, 3.0, 4.5, 3.0]
+    assert metadata.table["rating"].fillna(-1).tolist() == [4.0, -1, 4.5, -1]
     assert [(finding.kind, finding.count, finding.level) for finding in metadata.findings] == [
         ("rating_not_number", 2, "loses"),
         ("latitude_not_number", 1, "note"),

@@ -47,6 +47,14 @@ def seed_table(dataset: Dataset, space: LabelSpace) -> tuple[list[int], np.ndarr
     return rows, np.array(targets), np.array(weights), np.array(sampling)
 
 
+def test_a_recording_that_was_not_rated_has_full_weight() -> None:
+    rows = [("a", (), rating, 5.0, False) for rating in (4.0, 2.0, 0.0, float("nan"))]
+    background = [("x", ("a",), float("nan"), 5.0, False)]
+    assert training_table(dataset_of(*rows, *background), SPACE).weight_R.tolist() == pytest.approx([1, 0.5, 0.1, 1, 0.8])
+    unrated = [("a", (), float("nan"), 5.0, False)] * 2
+    assert training_table(dataset_of(*unrated), SPACE).weight_R.tolist() == [1, 1]
+
+
 def random_dataset(seed: int) -> Dataset:
     rng = np.random.default_rng(seed)
     codes = ["a", "b", "c", "x", "y"]

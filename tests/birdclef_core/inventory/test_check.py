@@ -111,15 +111,29 @@ def report_side(folder: Path, path: str) -> bool:
     return bool(recordings.loc[path, "is_validation"])
 
 
-def test_authors_whose_names_differ_in_spelling(folder: Path) -> None:
-    """Sixty spellings of one name fall on both sides; who has no name is nobody's double."""
+def test_authors_whose_names_differ_in_spelling_are_one(folder: Path) -> None:
+    """Sixty spellings of one name leave nothing to validate on; two authors do."""
     table = pd.read_csv(folder / "train_metadata.csv")
     spellings = [f"{'ann-lee' if row % 2 else 'Ann LEE'}{'.' * (row // 2)}" for row in range(len(table))]
     table.assign(author=spellings).to_csv(folder / "train_metadata.csv", index=False)
     report = check(folder)
-    assert kinds(report)["author_on_both_sides"] == 1 and report.exit_code == 1
-    table.assign(author="").to_csv(folder / "train_metadata.csv", index=False)
-    assert "author_on_both_sides" not in kinds(check(folder))
+    assert report.exit_code == 2 and "must have recordings of two authors" in report.refusal
+    other = [name if row % 3 else f"Bob{'.' * row}" for row, name in enumerate(spellings)]
+    table.assign(author=other).to_csv(folder / "train_metadata.csv", index=False)
+    assert check(folder).refusal == ""
+    assert load_dataset(folder).recordings["group"].unique().tolist() == ["author bob", "author annlee"]
+
+
+def test_recordings_without_an_author_are_said_with_what_was_used_instead(folder: Path) -> None:
+    table = pd.read_csv(folder / "train_metadata.csv").assign(author="Unknown")
+    table.to_csv(folder / "train_metadata.csv", index=False)
+    finding = problem(check(folder), "unknown_author").finding
+    assert (finding.count, finding.level) == (60, "note")
+    assert "neither author nor place are known" in finding.meaning and "may be on both sides" in finding.meaning
+    table.assign(latitude=table.index % 6, longitude=9.0).to_csv(folder / "train_metadata.csv", index=False)
+    meaning = problem(check(folder), "unknown_author").finding.meaning
+    assert "60 recordings without an author are kept together by place, in 6 groups." in meaning
+    assert "both sides" not in meaning and "All recordings of an author" not in meaning
 
 
 def test_labels_and_codes(folder: Path, collections: Any) -> None:
@@ -130,7 +144,7 @@ def test_labels_and_codes(folder: Path, collections: Any) -> None:
     table.loc[59, "filename"] = "b/XC129.ogg"
     table.to_csv(folder / "train_metadata.csv", index=False)
     found = kinds(check(folder))
-    assert found["unlearnt_label"] == 1 and found["several_codes"] == 1 and found["unscored_species"] == 1
+    assert found["unlearnt_label"] == 1 and found["several_codes"] == 1 and found["unscorable_species"] == 1
     assert "unknown_species" not in found
     collections.table(
         "d/taxonomy.csv", [{"primary_label": "gretit1", "scientific_name": "Parus major", "common_name": "Great Tit"}]

@@ -10,6 +10,7 @@ import pytest
 from pages import HOSTILE, MATHEMATICS, Page
 
 from birdclef_core.data.dataset import Dataset, load_dataset
+from birdclef_core.data.recording_folds import divide, is_validation
 from birdclef_core.errors import DataError
 from birdclef_core.html.theme import PALETTE
 from birdclef_core.inventory.check import check, write_check
@@ -147,20 +148,23 @@ def test_many_species(tmp_path: Path) -> None:
             "latitude": rng.uniform(-60, 60, len(labels)),
             "longitude": rng.uniform(-170, 170, len(labels)),
             "year": rng.choice([np.nan, *range(1960, 2024)], len(labels)),
-            "is_validation": rng.random(len(labels)) < 0.2,
         }
     )
-    recordings.loc[recordings["primary_label"] == "species000", "is_validation"] = False
+    recordings = recordings.join(divide(recordings.assign(date=""), [""] * len(labels), None))
+    recordings["is_validation"] = is_validation(recordings, 2)
     noise = pd.DataFrame({"path": [], "group": [], "duration_s": [], "size_bytes": []})
     space = LabelSpace.of("all", codes)
     dataset = Dataset(tmp_path, recordings, noise, space, LabelSpace.of("target", codes[:50]), "0" * 64, ())
     names = pd.DataFrame({"code": [], "scientific_name": [], "common_name": []})
     formats = pd.DataFrame({"sample_rate_hz": 32_000, "channels": 2, "format": "OGG"}, index=range(len(labels)))
-    text = render(dataset, names, formats, None, share=0.2, num_examples=2)
+    text = render(dataset, names, formats, None, fold=2, num_examples=2)
     page = Page(text).check()
     assert "rarest" in page.sections and "findings" not in page.sections
     assert "All 200 species as a table" in text and "species, 50 of them targets" in text
     num_unscored = 200 - recordings.loc[recordings["is_validation"], "primary_label"].nunique()
-    assert "to 1998" in text and f"{num_unscored} species are trained and not scored" in text
+    num_never = int((recordings.groupby("primary_label")["author"].nunique() == 1).sum())
+    assert "to 1998" in text and num_never > 0
+    assert f"{num_unscored - num_never} species are trained here and scored in other folds only" in text
+    assert f"{num_never} species are trained in every fold and scored in none" in text
     assert "No recording could be decoded" in text and text.count("<image") >= 2
     assert len(text) < 3_000_000

@@ -16,8 +16,10 @@ RECORDINGS = pd.DataFrame(
     {
         "recording_id": ["XC1", "b", "c"],
         "author": ["Ann", "", "Zoë"],
+        "group": ["author ann", "", "place 1.00 2.00"],
         "content": ["00ff", "", "11"],
         "is_validation": [True, False, False],
+        "always_trains": [False, False, True],
     }
 )
 
@@ -58,8 +60,8 @@ def as_version(content: bytes, version: str) -> pa.Table:
         (lambda content: content[: len(content) // 2], "cannot be read"),
         (lambda content: b"", "cannot be read"),
         (lambda content: content[:60] + bytes([content[60] ^ 1]) + content[61:], "cannot be read"),
-        (lambda content: parquet(pa.Table.from_pandas(RECORDINGS)), "not a table of recordings of version 1"),
-        (lambda content: parquet(as_version(content, "2")), "not a table of recordings of version 1"),
+        (lambda content: parquet(pa.Table.from_pandas(RECORDINGS)), "not a table of recordings of version 2"),
+        (lambda content: parquet(as_version(content, "1")), "not a table of recordings of version 2"),
     ],
     ids=["cut", "empty", "one bit", "another table", "another version"],
 )

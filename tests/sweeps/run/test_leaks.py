@@ -270,8 +270,8 @@ def test_authors_alone_are_refused_in_words_of_their_own(place, capsys):
     _, validation = sides(place, 1)
     assert place.tune("aaaa", 1) == 2
     said = capsys.readouterr().err
-    assert "validation recordings of fold 1 are by authors whose other recordings trained sed_v2s" in said
-    assert f"of the {len(validation)} " in said and "Recordings of one author are alike" in said
+    assert "validation recordings of fold 1 have an author (or place and day, where it is unknown) in common with" in said
+    assert f"of the {len(validation)} " in said and "Such recordings are alike" in said
 
 
 def test_recordings_without_an_author_are_not_by_the_same_author(place, tracker):
