@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from birdclef_core.errors import InputError
 from sweeps.objective import Objective
 
-FOLD_HELP = "which fifth of the authors is used for validation, 0 to 4 (default 0)"
+FOLD_HELP = "which of the five folds of authors is used for validation, 0 to 4 (default 0)"
 TARGET_SPECIES_HELP = "codes of the species to detect, one per line (default: target_species.txt of the data folder, else all)"
 DEFAULT_STORAGE = "sweeps-output"
 DEFAULT_CACHE = "~/.cache/birdclef-sweeps"

@@ -45,8 +45,8 @@ def collect(
     threads: int = 16,
     progress: Progress | None = None,
 ) -> CollectReport:
-    """Write `out`/manifest.parquet, which `load_dataset(out)` reads, and beside it the split (recordings of an earlier one stay on
-    their side), the lists of `write_lists` and the first source's labelled soundscapes.
+    """Write `out`/manifest.parquet, which `load_dataset(out)` reads, and beside it the split (recordings of an earlier one stay in
+    their fold), the lists of `write_lists` and the first source's labelled soundscapes.
 
     `sources` are folders or metadata tables in any of the layouts of `open_source`; `noise` are folders of noise whose names do
     not say so. Recordings are merged by the rules of `merge_claims`: on labels, a table's word counts before that of a folder's name,

@@ -46,7 +46,10 @@ def test_two_authors_who_each_have_a_species_of_their_own(maker: Any) -> None:
     root = maker.make([*rows, maker.row("c", "c", author="x"), maker.row("d", "d", author="y")])
     for fold in (0, 1):
         recordings = load_dataset(root, fold=fold).recordings
-        assert recordings["is_validation"].sum() == 2 and set(recordings["primary_label"][recordings["is_validation"]]) == {"a", "b"}
+        assert recordings["is_validation"].sum() == 2 and set(recordings["primary_label"][recordings["is_validation"]]) == {
+            "a",
+            "b",
+        }
         assert set(recordings["primary_label"][~recordings["is_validation"]]) == set("abcd"), "all are trained"
     finding = next(item for item in load_dataset(root).findings if item.kind == "unscorable_species")
     assert finding.examples == ("c", "d")
