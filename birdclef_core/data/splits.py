@@ -36,9 +36,7 @@ _AWAY = 200
 _ABSENT = 8_000  # A species is in one fold fewer than it has groups.
 _APART = 1_000_000  # A species of several groups is in one fold only, so it has no training recordings where it is scored.
 _UNEVEN = 4_000  # All recordings of a species are too many or too few in a fold; a part of them costs in proportion.
-_SIZE = (
-    20_000  # All recordings are too many or too few in a fold, times the number of species; a part of them costs in proportion.
-)
+_SIZE = 20_000  # All recordings are too many or too few in a fold, for each species there is; a part costs in proportion.
 
 
 @dataclass(frozen=True)

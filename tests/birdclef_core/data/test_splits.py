@@ -129,6 +129,21 @@ def test_two_authors_who_each_have_a_species_of_their_own() -> None:
         assert sorted(set(found.fold_R)) == [0, 1] and found.fold_R[0] != found.fold_R[1]
 
 
+def test_the_first_folds_have_what_can_be_scored() -> None:
+    """The most diligent author has a species alone, and would fill fold 0."""
+    table = table_of(["own"] * 9 + ["a", "a"], ["C"] * 9 + ["A", "B"])
+    for seed in range(10):
+        found = split(table, seed=seed)
+        assert sorted(found.fold_R[-2:]) == [0, 1] and found.fold_R[0] > 1
+
+
+def test_the_first_folds_stay_as_they_were_kept() -> None:
+    table = table_of(["own"] * 9 + ["a", "a"], ["C"] * 9 + ["A", "B"])
+    previous = pd.Series([0] * 9 + [3, None], dtype="Int64")
+    found = split(table, previous=previous)
+    assert found.fold_R[:-1].tolist() == [0] * 9 + [3] and found.fold_R[-1] not in (0, 3)
+
+
 def test_species_of_few_authors_are_in_as_many_folds() -> None:
     """2 to 4 authors a species, each of whom has a species that nobody else has."""
     rows = [(f"s{code}", f"a{code}-{number}") for code, count in enumerate([2, 3, 4, 2, 3, 4, 2]) for number in range(count)]

@@ -155,6 +155,15 @@ def test_another_fold_is_refused_with_the_numbers_and_the_ways_out(place, capsys
     assert place.tune("aaaa", 1, "--plan") == 2
 
 
+def test_a_fold_without_validation_recordings_is_no_way_out(place, capsys):
+    """Two authors fill two of the five folds."""
+    place.data = place.folder / "few"
+    add_recordings(place.data, range(16), lambda number: f"author{number // SPECIES % 2}")
+    place.trained(fold=0)
+    assert place.tune("aaaa", 1) == 2
+    assert "Ways out: --fold 0 (no leak), another" in capsys.readouterr().err
+
+
 def test_the_same_fold_passes_without_a_word(place, tracker, capsys):
     place.trained(fold=1)
     assert place.tune("aaaa", 1) == 0
