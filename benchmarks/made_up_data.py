@@ -31,6 +31,7 @@ def made_up_table(num_recordings: int, num_species: int, seed: int = 0) -> pd.Da
             "primary_label": primary,
             "secondary_labels": [tuple(rng.choice(species, count)) for count in counts],
             "author": [f"author {number % 3500}" for number in rng.zipf(1.3, num_recordings)],
+            "group": [f"group {row}" for row in range(num_recordings)],
             "rating": rng.integers(0, 11, num_recordings) / 2,
             "duration_s": rng.gamma(1.5, 25, num_recordings) + 1,
             "size_bytes": 1,

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -52,7 +51,7 @@ class Windows(ABC):
         self.truth_RC = truth_RC
         """0 or 1 for each row and species."""
         self.group_R = group_R
-        """Equal for rows that are alike in more than their species, because they are by one author or of one soundscape."""
+        """Equal for rows that are alike in more than their species, because they are of one group of the split or of one soundscape."""
         self._row_W, self._start_W, self._clip_samples, self._batch_size = row_W, start_W, clip_samples, batch_size
         self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
         self._waves = WaveBuffers(self._prefetcher.in_use)
@@ -108,7 +107,8 @@ class EvaluationWindows(Windows):
         windows_R = np.maximum(1, -(-self._used_R // clip_samples))
         row_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
         start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * clip_samples
-        super().__init__(truth_RC, _authors(dataset.recordings.iloc[self.rows_R]), row_W, start_W, clip_samples, batch_size)
+        group_R = dataset.recordings["group"].to_numpy(dtype=object)[self.rows_R]
+        super().__init__(truth_RC, group_R, row_W, start_W, clip_samples, batch_size)
 
     def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
         used = int(self._used_R[row])
@@ -142,8 +142,3 @@ class SoundscapeWindows(Windows):
         from_sample, to_sample = (min(max(0, place), self._cache.num_samples(file)) for place in (start, start + len(wave_T)))
         wave_T[:] = 0
         wave_T[from_sample - start :][: to_sample - from_sample] = self._cache.read(file, from_sample, to_sample - from_sample)
-
-
-def _authors(recordings: pd.DataFrame) -> NDArray[np.object_]:
-    """Return the author of each recording; where it is unknown, a name that only this recording has."""
-    return recordings["author"].where(recordings["author"] != "", "\0" + recordings["recording_id"]).to_numpy(dtype=object)

@@ -159,8 +159,8 @@ def test_threads_start_once_a_stage(dataset: Dataset, cache: WaveCache) -> None:
         assert feed.stats.batches == 30 and feed.stats.waited_s == feed.waited_s > 0
 
 
-def test_recordings_of_an_author_are_a_group_and_those_of_nobody_are_none(dataset: Dataset, cache: WaveCache) -> None:
-    dataset.recordings["author"] = ["ann", "", "", "bob", "ann"] * 5
+def test_recordings_of_a_group_of_the_split_are_drawn_together(dataset: Dataset, cache: WaveCache) -> None:
+    dataset.recordings["group"] = [name or f"unknown {row}" for row, name in enumerate(["ann", "", "", "bob", "ann"] * 5)]
     dataset.recordings["is_validation"] = True
     windows = EvaluationWindows(dataset, cache, dataset.target_species, 0.5, batch_size=3)
     alike = windows.group_R[:, None] == windows.group_R
