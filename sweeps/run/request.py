@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from birdclef_core.code_version import code_version
 from birdclef_core.errors import InputError
-from birdclef_core.json_files import from_json, to_json
 from birdclef_core.recipes import small_budget
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.stage_store import StageRecord
@@ -84,7 +83,6 @@ class SweepRequest:
             if self.budget(has_gpus=True) == self.budget(has_gpus=False):
                 raise
             search = self.search(self.budget(has_gpus=False))
-        _check_kept_whole(search)
         return search
 
     def budget(self, *, has_gpus: bool) -> str:
@@ -215,19 +213,6 @@ class SweepRequest:
     def end(self, record: SweepRecord, state: State, trials: int) -> None:
         """Write in the sweep's record how this run of its driver ended, and the number of trials that there are now."""
         self.records.save_sweep(replace(record, state=state, state_since=_now(), trials=trials))
-
-
-def _check_kept_whole(search: Search) -> None:
-    """Raise InputError for a search that would not come back from the sweep's record as it is."""
-    try:
-        again = from_json(Search, to_json(search), file=f"The search {search.name!r}")
-    except TypeError:
-        again = None
-    if again != search:
-        raise InputError(
-            f"Search {search.name!r} must come back from the sweep's record as it is, because a sweep is resumed from it, but does not: "
-            "the values in its recipes must be text, numbers, true, false or None."
-        )
 
 
 def new_request(options: SweepOptions) -> SweepRequest:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from birdclef_core.config import ModelConfig, Recipe
+from birdclef_core.config import ModelConfig, Recipe, flatten
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
+from birdclef_core.json_files import from_json, to_json
 from birdclef_core.models.encoders import RANDOM, build_encoder, check_name
 from sweeps.objective import Objective
 from sweeps.search.expressions import parse
@@ -20,6 +21,8 @@ from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.recipe_space import RecipeSpace
 from sweeps.search.space import ENCODER, Search
 
+INSIDE = 0.382
+"""Place of the number between the ends of a range that is checked too: no simple share of the range."""
 MAX_COMBINATIONS = 300
 """How many combinations with other parameters are tried before a value counts as wrong."""
 
@@ -50,7 +53,9 @@ def check_search(search: Search) -> None:
 
 
 def check_file(search: Search) -> None:
-    """Raise InputError for what can only be a mistake in a search file: a part of it that is for no recipe at all."""
+    """Raise InputError for what can only be a mistake in a search file: a part of it that is for no recipe at all, or recipes that
+    would not come back from the sweep's record as they are."""
+    _check_kept_whole(search)
     spaces = [search.of_recipe(recipe) for recipe in search.recipes]
     for group, size in search.pools.items():
         if size > 1 and not any(space.pool_of(key) == group for space in spaces for key in space.parameters):
@@ -71,6 +76,18 @@ def check_file(search: Search) -> None:
     for text in search.constraints:
         for name in parse(text).names:
             _check_has(search, f"Constraint {text!r}", name)
+
+
+def _check_kept_whole(search: Search) -> None:
+    for index, recipe in enumerate(search.recipes):
+        for name, value in flatten(recipe, f"recipes.{index}"):
+            if not (value is None or type(value) in (str, int, float, bool) or (type(value) is tuple and not value)):
+                raise InputError(
+                    f"The values in the recipes of search {search.name!r} must be text, numbers, true, false or None, because a sweep is resumed "
+                    f"from its record, but {name} is {value!r}."
+                )
+    if from_json(Search, to_json(search), file=f"Search {search.name!r}") != search:
+        raise InputError(f"Search {search.name!r} must come back from the sweep's record as it is, but does not.")
 
 
 def _check_has(search: Search, what: str, name: str) -> None:
@@ -189,4 +206,7 @@ def _combinations(space: RecipeSpace, key: str, value: Any) -> Iterator[dict[str
 
 
 def _corners(parameter: Parameter) -> tuple[Any, ...]:
-    return parameter.values if isinstance(parameter, Choice) else (parameter.low, parameter.high)
+    """The values of a parameter that are checked: every choice; both ends of a range, and one number between them."""
+    if isinstance(parameter, Choice):
+        return parameter.values
+    return tuple(dict.fromkeys((parameter.low, parameter.high, parameter.from_unit(INSIDE))))

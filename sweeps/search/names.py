@@ -90,7 +90,9 @@ def find_field(name: str) -> FieldName:
         known = {item.name: item for item in fields(within)} if is_dataclass(within) else {}
         if part not in known or (within is NoiseGroup and not noise):
             problem = f"{seen} has no field {part!r}" if known else f"{seen} is a single value"
-            raise InputError(f"{name!r} names no field: {problem}{suggestion(name)}")
+            meant = suggestion(name)
+            known_ones = f" It has: {', '.join(known)}." if known and meant == "." else ""
+            raise InputError(f"{name!r} names no field: {problem}{meant}{known_ones}")
         hint, is_runtime, seen = known[part].type, bool(known[part].metadata.get("runtime")), f"{seen}.{part}"
     if is_dataclass(hint) or (get_origin(hint) is tuple and path == NOISE):
         inside = [full for full in all_names(group) if full.startswith(f"{name}.")]

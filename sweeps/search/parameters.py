@@ -9,8 +9,12 @@ from typing import Any
 from birdclef_core.errors import InputError
 from sweeps.search.expressions import parse
 
+MAX_STEPS = 10**15
+"""Most steps of a range: with more, numbers of floating point cannot tell its values apart."""
 STEP_TOLERANCE = 1e-9
 """How far the number of steps of a range may be from a whole number, because 0.1 has no exact binary form."""
+MAX_FINITE = 10_000
+"""With more values than this, a range with a step is as good as infinite: nobody tries them all."""
 STEP_DIGITS = 12
 """Digits to which the values of a range with a step are rounded, so that 0.1 + 2 * 0.1 is 0.3."""
 
@@ -86,7 +90,7 @@ class Range:
         if not isinstance(self.log, bool):
             raise InputError(f"log of a Range must be True or False, but got {self.log!r}.")
         _check_condition(self.when)
-        if not all(math.isfinite(number) for number in (self.low, self.high, self.step or 0)):
+        if not all(_is_finite(number) for number in (self.low, self.high, self.step or 0)):
             raise InputError(f"The bounds of a Range must be finite, but got {self._shown()}.")
         if not self.low <= self.high or (self.log and self.low <= 0):
             raise InputError(f"low <= high (and low > 0 on a log scale) must hold, but got {self._shown()}.")
@@ -101,6 +105,8 @@ class Range:
                 f"A Range on a log scale takes no step but 1, between whole numbers, but got {self._shown()}. Give the values as a Choice."
             )
         steps = (self.high - self.low) / step
+        if not isinstance(step, int) and steps > MAX_STEPS:
+            raise InputError(f"A Range has at most {MAX_STEPS:,} steps, but got {self._shown()}.")
         if abs(steps - round(steps)) > STEP_TOLERANCE * max(1.0, steps):
             last = self._at(math.floor(steps))
             raise InputError(
@@ -121,13 +127,19 @@ class Range:
         if not _is_number(value) or math.isnan(value):
             return self.low
         inside = min(max(value, self.low), self.high)
-        return inside if self.step is None else self._at(round((inside - self.low) / self.step))
+        if self.step is None:
+            return inside
+        distance = inside - self.low
+        if isinstance(distance, int) and isinstance(self.step, int):  # exact, for seeds of any size
+            return self._at((2 * distance + self.step) // (2 * self.step))
+        return self._at(round(distance / self.step))
 
     def finite(self) -> tuple[int | float, ...] | None:
-        """Return all values; None when there are infinitely many."""
-        if self.step is not None:
-            return tuple(self._at(index) for index in range(round((self.high - self.low) / self.step) + 1))
-        return (self.low,) if self.low == self.high else None
+        """Return all values; None when there are infinitely many, or more than MAX_FINITE."""
+        if self.step is None:
+            return (self.low,) if self.low == self.high else None
+        steps = (self.high - self.low) / self.step
+        return tuple(self._at(index) for index in range(round(steps) + 1)) if steps < MAX_FINITE else None
 
     def to_unit(self, value: float) -> float:
         """Return the place of a value on the range's scale, from 0 to 1. With a step, each value has an equal share on the linear
@@ -190,7 +202,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return _is_number(value) and math.isfinite(value)
+    try:
+        return _is_number(value) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 def _check_condition(when: str | None) -> None:

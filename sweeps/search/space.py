@@ -1,5 +1,6 @@
 """What a search is: recipes, the space of parameters around them, and how many variants of the early stages may exist."""
 
+import difflib
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from sweeps.search.recipe_space import RecipeSpace
 
 SamplerName = Literal["stage", "tpe", "random"]
 ENCODER = "model.encoder"
+MAX_VARIANTS = 1000
+"""Most variants of a pool."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ class Search:
     """What trials are compared by, see `Objective.of`; None: what the data allow. The search of a sweep always says it."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"The name of a search must be text, such as name='late_stages', but is {self.name!r}.")
         if self.sampler not in get_args(SamplerName):
             raise InputError(f"sampler must be one of {', '.join(get_args(SamplerName))}, but got {self.sampler!r}.")
         if self.objective is not None:
@@ -57,10 +62,12 @@ class Search:
             space = {key: self._of_field(key, parameter) for key, parameter in getattr(self, name).items()}
             object.__setattr__(self, name, space)
         for group, size in self.pools.items():
-            if group not in GROUPS or type(size) is not int or size < 1:
+            if group not in GROUPS or type(size) is not int or not 1 <= size <= MAX_VARIANTS:
+                near = difflib.get_close_matches(str(group), GROUPS, n=1) if group not in GROUPS else []
+                meant = f" Perhaps {near[0]!r} is meant." if near else ""
                 raise InputError(
-                    f"A pool of search {self.name!r} must be a group of stages and a whole number of variants, at least 1, but got "
-                    f"{group!r}: {size!r}; groups: {', '.join(GROUPS)}."
+                    f"A pool of search {self.name!r} must be a group of stages and a whole number of variants, at least 1 and at most "
+                    f"{MAX_VARIANTS}, but got {group!r}: {size!r}; groups: {', '.join(GROUPS)}.{meant}"
                 )
         self._check_constraints()
 

@@ -305,7 +305,9 @@ def test_a_choice_of_a_value_that_a_record_cannot_hold_is_refused_before_anythin
 
 def test_a_search_that_would_not_come_back_from_the_record_is_refused_before_anything_is_written(place):
     place.write("own.py", recipes="replace(sed_v2s(), ensemble_weight=Ellipsis)")
-    with pytest.raises(InputError, match="Search 'own' must come back from the sweep's record as it is"):
+    with pytest.raises(
+        InputError, match=r"recipes of search 'own' must be text, numbers, .*recipes\.0\.ensemble_weight is Ellipsis"
+    ):
         place.start().check_search()
     assert not Path(place.storage).exists()
 
@@ -313,7 +315,7 @@ def test_a_search_that_would_not_come_back_from_the_record_is_refused_before_any
 def test_a_recipe_with_a_value_of_a_wrong_type_is_refused_with_its_place(place):
     place.write("own.py", recipes="replace(sed_v2s(), ensemble_weight='high')")
     with pytest.raises(
-        InputError, match=r"search 'own' cannot be read: recipes\.0\.ensemble_weight must be a number, but is 'high'"
+        InputError, match=r"Search 'own' cannot be read: recipes\.0\.ensemble_weight must be a number, but is 'high'"
     ):
         place.start().check_search()
 

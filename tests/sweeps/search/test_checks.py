@@ -385,6 +385,45 @@ MALFORMED = {
         "Search(name='x', recipes=(R,), space={None: Choice((1,))})",
         r"Parameter None .* names no field",
     ),
+    "a name that is no text": ("Search(name=3, recipes=(R,), space={})", r"name of a search must be text, .*but is 3"),
+    "no name": ("Search(name='', recipes=(R,), space={})", r"name of a search must be text, .*but is ''"),
+    "a recipe without a model": (
+        "Search(name='x', recipes=(replace(R, model=None),), space={})",
+        r"recipes\.0\.model must be an object, but is null",
+    ),
+    "a recipe without noise groups": (
+        "Search(name='x', recipes=(replace(R, stages=tuple(replace(s, mixing=None) for s in R.stages)),), "
+        "space={'train.mixing.wave_prob': Range(0, 1)})",
+        r"stages\.0\.mixing must be an object",
+    ),
+    "a recipe with a number of numpy": (
+        "Search(name='x', recipes=(replace(R, stages=tuple(replace(s, epochs=__import__('numpy').int64(2)) for s in R.stages)),), space={})",
+        r"recipes\.0\.stages\.0\.epochs is .*2",
+    ),
+    "a field that is like no other": (
+        "Search(name='x', recipes=(R,), space={'train.lr': Range(1e-4, 1e-3)})",
+        r"train has no field 'lr'\. It has: name, .*learning_rate",
+    ),
+    "a mistyped pool": (
+        "Search(name='x', recipes=(R,), space={'pretrain.clip_s': Range(5, 6)}, pools={'pretrein': 2})",
+        r"'pretrein': 2.*Perhaps 'pretrain' is meant",
+    ),
+    "a pool of millions": (
+        "Search(name='x', recipes=(R,), space={'pretrain.clip_s': Range(5, 6)}, pools={'pretrain': 10**7})",
+        r"at most 1000, but got 'pretrain': 10000000",
+    ),
+    "a range of clips that only has ends": (
+        "Search(name='x', recipes=(C,), space={'train.clip_s': Range(5.0, 15.0)})",
+        r"'train\.clip_s' .*can take the value 8\.82, .*stage train_ce: clip_s % 5 == 0",
+    ),
+    "an end that no float can hold": (
+        "Search(name='x', recipes=(R,), space={'train.seed': Range(0, 10**400)})",
+        r"'train\.seed': The bounds of a Range must be finite",
+    ),
+    "steps that cannot be told apart": (
+        "Search(name='x', recipes=(R,), space={'train.clip_s': Range(3.0, 4.0, step=1e-300)})",
+        r"at most 1,000,000,000,000,000 steps",
+    ),
     "no search": ("3", "must define SEARCH"),
     "a missing name": ("Search(recipes=(R,), space={})", "TypeError"),
     "an error": ("1 / 0", "ZeroDivisionError"),

@@ -66,6 +66,15 @@ def test_steps_give_the_numbers_that_a_person_would_write():
     assert Choice([1, 2]).finite() == (1, 2)
 
 
+def test_a_range_of_very_many_values_is_as_good_as_infinite():
+    assert Range(0, 9_999, step=1).finite() == tuple(range(10_000))
+    assert Range(0, 10_000, step=1).finite() is None
+    seeds = Range(0, 2**63, step=1)
+    assert seeds.finite() is None
+    assert seeds.has(2**63 - 1) and seeds.nearest(2**63 - 1) == 2**63 - 1 and not seeds.has(2**63 + 1)
+    assert seeds.has(seeds.draw(random.Random(0)))
+
+
 def test_the_nearest_value():
     assert RANGES["whole with a step"].nearest(7.9) == 6 and type(RANGES["whole with a step"].nearest(7.9)) is int
     assert RANGES["linear"].nearest(7.9) == 6.0
