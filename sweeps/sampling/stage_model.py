@@ -201,7 +201,7 @@ def log_expected_improvement(z_C: Array) -> Array:
     Source: Ament et al., Unexpected improvements to expected improvement for Bayesian optimization, NeurIPS 2023.
     """
     log_phi = -0.5 * z_C**2 - 0.5 * math.log(2 * math.pi)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         plain = np.log(np.exp(log_phi) + z_C * ndtr(z_C))
         ratio = np.exp(log_ndtr(z_C) - log_phi)  # Phi / phi, without underflow
         far = log_phi + np.log1p(np.maximum(z_C * ratio, -1 + 1e-15))

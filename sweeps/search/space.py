@@ -42,8 +42,9 @@ class Search:
     constraints: tuple[str, ...] = ()
     """Conditions that every trial must meet, such as "train.clip_s <= 2 * pretrain.clip_s". A draw that breaks one is drawn again and
     does not count. One that reads a setting which a recipe lacks says nothing about that recipe."""
-    sampler: SamplerName = "tpe"
-    """`tpe`: Optuna's TPE, which learns from the scores; `random`: independent draws, which cover the space evenly."""
+    sampler: SamplerName = "stage"
+    """`stage`: draws what may gain most for what it still costs, so it knows what a shared stage is worth; `tpe`: Optuna's TPE, which
+    learns from the final scores; `random`: independent draws, which cover the space evenly."""
     objective: str | None = None
     """What trials are compared by, see `Objective.of`; None: what the data allow. The search of a sweep always says it."""
 

@@ -15,5 +15,4 @@ SEARCH = Search(
         "train.mixing.spectrogram_prob": Range(0.0, 1.0),
         "finetune.learning_rate": Range(1e-4, 2e-3, log=True),
     },
-    pools={"pretrain": 2},
 )

@@ -1,11 +1,11 @@
-"""Search the four CNN recipes, each with the stages that it has. A clip of a CNN is a multiple of five seconds."""
+"""Search the four CNN recipes; the smallest, which had one stage in the 2023 solution, with all five. A clip of a CNN is a multiple of five seconds."""
 
-from birdclef_core.recipes import cnn_b0ns, cnn_b3ns, cnn_resnet34d, cnn_v2s
+from birdclef_core.recipes import cnn_b0ns, cnn_b3ns, cnn_resnet34d, cnn_v2s, with_all_stages
 from sweeps.search import Choice, Range, Search
 
 SEARCH = Search(
     name="cnn",
-    recipes=(cnn_resnet34d(), cnn_v2s(), cnn_b3ns(), cnn_b0ns()),
+    recipes=(cnn_resnet34d(), cnn_v2s(), cnn_b3ns(), with_all_stages(cnn_b0ns())),
     space={
         "pretrain.clip_s": Choice((10.0, 15.0)),
         "pretrain_ce.learning_rate": Range(1e-4, 1e-3, log=True),
@@ -28,5 +28,4 @@ SEARCH = Search(
         "train.mixing.spectrogram_prob": Range(0.0, 0.4),
         "finetune.learning_rate": Range(1e-4, 1e-3, log=True),
     },
-    pools={"pretrain": 2},
 )

@@ -28,5 +28,4 @@ SEARCH = Search(
         "train.mixing.spectrogram_prob": Range(0.0, 0.4),
         "finetune.learning_rate": Range(1e-4, 1e-3, log=True),
     },
-    pools={"pretrain": 2},
 )

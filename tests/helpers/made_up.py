@@ -31,6 +31,7 @@ def make_search(pools=None) -> Search:
             "train.clip_s": Choice((3.0, 5.0)),
         },
         pools={"pretrain": 2} if pools is None else pools,
+        sampler="tpe",
     )
 
 

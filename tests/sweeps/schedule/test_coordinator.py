@@ -110,7 +110,7 @@ def test_a_finite_space_is_tried_to_its_last_point_that_needs_no_stopped_stage(t
 
 
 def test_a_duplicate_of_a_running_trial_is_told_its_score_when_it_ends(tmp_path):
-    search = Search(name="few", recipes=make_search().recipes[:1], space={"train.clip_s": Choice((3.0, 5.0))})
+    search = Search(name="few", recipes=make_search().recipes[:1], space={"train.clip_s": Choice((3.0, 5.0))}, sampler="tpe")
     coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=50, max_running=1)
     source = coordinator._source
     told = []
@@ -183,7 +183,9 @@ def test_every_trial_trains_something_and_none_is_drawn_from_a_stopped_prefix(tm
 
 
 def test_what_waits_for_a_prefix_is_forgotten_when_the_prefix_is_stopped_and_is_drawn_again_when_it_rises(tmp_path):
-    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3, 3e-3))})
+    search = Search(
+        name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3, 3e-3))}, sampler="tpe"
+    )
     coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=3, max_running=1)
     pruning = coordinator._verdicts.pruning
     trial = coordinator.next_trial()

@@ -13,7 +13,7 @@ from sweeps.schedule.trial_source import _outcome
 from sweeps.search import Choice, Range, Search
 from sweeps.search.search_files import override
 
-FEW = Search(name="few", recipes=make_search().recipes, space={"train_ce.clip_s": Choice((3.0, 4.0, 5.0, 6.0))})
+FEW = Search(name="few", recipes=make_search().recipes, space={"train_ce.clip_s": Choice((3.0, 4.0, 5.0, 6.0))}, sampler="tpe")
 
 
 def run(folder, **options) -> MadeUpWorkers:
