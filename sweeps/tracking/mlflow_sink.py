@@ -40,6 +40,7 @@ _TRIAL_STATUS = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 _NOTE = "mlflow.note.content"
 _TAG_CHARACTERS = 8000
 _PARAM_CHARACTERS = 6000
+_NOT_IN_PARAM_NAMES = re.compile(r"[^\w.\- :/]")
 
 _log = logging.getLogger(__name__)
 
@@ -251,7 +252,7 @@ class MlflowSink:
                 entries.metrics.append(Metric(name, value, time_ms, step, model_id=model_id))
             else:
                 entries.tags.append(RunTag(f"birdclef.not_finite.{name}", f"{value} at step {step}"))
-        entries.params += [Param(name, str(value)[:_PARAM_CHARACTERS]) for name, value in (params or {}).items()]
+        entries.params += [Param(_param_name(name), str(value)[:_PARAM_CHARACTERS]) for name, value in (params or {}).items()]
         entries.tags += [RunTag(name, str(value)[:_TAG_CHARACTERS]) for name, value in (tags or {}).items()]
 
     def _enter_last_metrics(self, trial: str, metrics: Mapping[str, float], time_ms: int) -> None:
@@ -386,6 +387,11 @@ class MlflowSink:
 
     def _last(self, key: str, default: str) -> str:
         return self._once_written.get(key) or self._memory.get(key, default)
+
+
+def _param_name(name: str) -> str:
+    """The name of a parameter as MLflow takes it: `train.noise.*.prob` is `train.noise.all.prob` there."""
+    return _NOT_IN_PARAM_NAMES.sub("_", name.replace("*", "all"))
 
 
 def _reason(error: MlflowException) -> str:

@@ -118,7 +118,7 @@ def saved_views(sweep: str, objective: Objective, trials: Sequence[Trial], time_
     compared = [trial for trial in trials if OBJECTIVE in trial[1]]
     scores = _scores(objective, _known_metrics(trials))
     columns = [f"metrics.`{name}`" for name in (OBJECTIVE, OBJECTIVE_ERROR, *scores[:_SCORE_COLUMNS], *_COST_METRICS)]
-    columns += [f"params.`{name}`" for name in _searched_params(trials)] + ["tags.`birdclef.status`"]
+    columns += [f"params.`{name}`" for name in _searched_params(trials, of_every_trial=False)] + ["tags.`birdclef.status`"]
     table: dict[str, Any] = {"selectedColumns": columns, "runsHiddenMode": "FIRST_20_RUNS"}
     comparison = {
         **table,
@@ -126,7 +126,7 @@ def saved_views(sweep: str, objective: Objective, trials: Sequence[Trial], time_
         "orderByKey": f"metrics.`{OBJECTIVE}`",
         "orderByAsc": False,
         "compareRunSections": [_section(_SEARCHED, columns=1, height_px=380), _section(_SCORES, columns=2, height_px=360)],
-        "compareRunCharts": _charts(_searched_params(compared), scores),
+        "compareRunCharts": _charts(_searched_params(compared, of_every_trial=True), scores),
         "isAccordionReordered": True,
     }
     stages = {**table, "searchFilter": sweep_filter(sweep), "orderByKey": "attributes.start_time", "orderByAsc": False}
@@ -145,15 +145,17 @@ def _with_stages(sweep: str) -> str:
     return f"{sweep}.stages"
 
 
-def _searched_params(trials: Sequence[Trial]) -> list[str]:
-    """Return the parameters that every trial has and that differ between trials.
+def _searched_params(trials: Sequence[Trial], *, of_every_trial: bool) -> list[str]:
+    """Return the parameters that differ between trials; if asked for, only those that every trial has.
 
-    Of several that divide the trials in the same way, only the first by name is returned.
+    Parallel coordinates leave out a trial that lacks one: a recipe without a stage, or a parameter whose condition does not hold. Of several
+    that divide the trials in the same way, only the first by name is returned.
     """
-    common = set.intersection(*(set(params) for params, _ in trials)) if trials else set()
+    sets = [set(params) for params, _ in trials]
+    names = (set.intersection(*sets) if of_every_trial else set.union(*sets)) if sets else set()
     by_signature: dict[tuple[object, ...], str] = {}
-    for name in sorted(common, key=lambda name: (name != "recipe", name)):
-        values = [params[name] for params, _ in trials]
+    for name in sorted(names, key=lambda name: (name != "recipe", name)):
+        values = [params.get(name, "") for params, _ in trials]
         if len(set(values)) > 1:
             by_signature.setdefault(_signature(values), name)
     return list(by_signature.values())

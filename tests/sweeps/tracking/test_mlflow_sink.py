@@ -119,6 +119,11 @@ def test_a_trial_is_a_top_level_run_and_its_stages_are_below_it(driver):
     assert (trial.info.status, execution.info.status) == ("FINISHED", "FINISHED")
 
 
+def test_names_of_parameters_that_mlflow_does_not_take_are_changed(driver):
+    driver.apply(TrialStarted(trial="t", params={"train.noise.*.prob": 0.5, "train.noise.rain+wind.prob": 0.25}, tags={}))
+    assert driver.run(kind="trial").data.params == {"train.noise.all.prob": "0.5", "train.noise.rain_wind.prob": "0.25"}
+
+
 def test_an_epoch_is_kept_by_its_number_in_the_stage_and_in_the_trial(driver):
     driver.apply(TrialStarted(trial="t"), *driver.stage("t", "train_bce", first_epoch=10))
     for kind, steps in (("execution", [1, 2]), ("trial", [11, 12])):

@@ -81,6 +81,18 @@ def test_of_parameters_that_say_the_same_one_is_shown():
     assert charts[0]["selectedParams"] == ["recipe", "seed", "train.clip_s"]
 
 
+def test_a_parameter_that_some_trials_lack_has_a_column_and_no_axis():
+    """It exists only under a condition; MLflow's parallel coordinates would hide the trials without it."""
+    trials = [
+        ({"prob": "0"}, {"objective": 0.5}),
+        ({"prob": "1", "beta": "2.0"}, {"objective": 0.5}),
+        ({"prob": "1", "beta": "3.0"}, {"objective": 0.5}),
+    ]
+    state = views(trials=trials)["mlflow.sharedViewState.s"]["state"]
+    assert state["compareRunCharts"][0]["selectedParams"] == ["prob"]
+    assert [name for name in state["selectedColumns"] if name.startswith("params")] == ["params.`beta`", "params.`prob`"]
+
+
 def test_what_only_trials_without_a_score_have_tried_gets_no_axis():
     trials = [({"lr": "1", "variant": "0"}, {"objective": 0.5}), ({"lr": "2", "variant": "0"}, {"objective": 0.5})]
     charts = views(trials=[*trials, ({"lr": "1", "variant": "1"}, {})])["mlflow.sharedViewState.s"]["state"]["compareRunCharts"]

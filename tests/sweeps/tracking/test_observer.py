@@ -1,5 +1,7 @@
 """What a sweep does becomes tracking events: executions under their trials, checkpoints made and used, cost charged once."""
 
+from dataclasses import replace
+
 import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
 from made_up_stages import publish
@@ -7,6 +9,7 @@ from made_up_stages import publish
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.objective import Objective
+from sweeps.search import Choice, Range
 from sweeps.tracking.events import (
     CheckpointUsed,
     DeliveryStatus,
@@ -40,12 +43,16 @@ def tracker():
 
 @pytest.fixture
 def workers(tmp_path, tracker, monkeypatch):
+    return make_workers(make_search(), tmp_path, tracker, monkeypatch)
+
+
+def make_workers(search, folder, tracker, monkeypatch) -> MadeUpWorkers:
     monkeypatch.setattr(StageStore, "copy_reports", lambda self, stage_id, folder: folder.mkdir(parents=True, exist_ok=True))
-    store = StageStore(Storage.parse(str(tmp_path / "store")))
+    store = StageStore(Storage.parse(str(folder / "store")))
     observer = TrackingObserver(
-        tracker, store, tmp_path, space=make_search().space, tags={"birdclef.sweep": "s"}, objective=Objective.of(None)
+        tracker, store, folder, space=search.space, tags={"birdclef.sweep": "s"}, objective=Objective.of(None)
     )
-    return MadeUpWorkers(make_coordinator(tmp_path / "sweep", samples=8, observers=(observer,)))
+    return MadeUpWorkers(make_coordinator(folder / "sweep", make_chain_builder(search), samples=8, observers=(observer,)))
 
 
 def test_every_execution_is_started_finished_once_and_names_its_parent(workers, tracker):
@@ -74,6 +81,24 @@ def test_a_trial_has_the_values_that_the_search_varies_and_its_costs(workers, tr
     ended = tracker.of(TrialFinished)
     assert sum(event.metrics["cost/spent_s"] for event in ended) == workers.epochs
     assert all(("objective" in event.metrics) == (event.status == "finished") for event in ended)
+
+
+def test_a_parameter_whose_condition_does_not_hold_is_none_of_the_trial(tmp_path, tracker, monkeypatch):
+    search = replace(
+        make_search(),
+        space={
+            "model.drop_rate": Choice((0.1, 0.2)),
+            "train.mixing.wave_prob": Choice((0.0, 0.5)),
+            "train.mixing.wave_double_prob": Range(0.0, 0.9, when="train.mixing.wave_prob > 0"),
+        },
+    )
+    make_workers(search, tmp_path, tracker, monkeypatch).run()
+    params = [event.params for event in tracker.of(TrialStarted)]
+    assert {params["model.drop_rate"] for params in params} == {0.1, 0.2}
+    assert {("train.mixing.wave_double_prob" in one, one["train.mixing.wave_prob"] > 0) for one in params} == {
+        (True, True),
+        (False, False),
+    }
 
 
 def test_a_finished_trial_has_the_objective_with_its_standard_error(workers, tracker):
