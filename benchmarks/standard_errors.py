@@ -39,17 +39,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sets", type=int, default=600, help="validation sets for the truth; every fourth gets a standard error")
     parser.add_argument("--draws", type=int, default=100, help="draws of a bootstrap, for every fortieth set")
+    parser.add_argument("--only", default="", help="populations with this in their name")
     options = parser.parse_args()
     print(f"{'mean standard error / true one':<44}" + "".join(f"{name:>28}" for name in FIGURES))
     print(f"{'':<44}" + len(FIGURES) * f"{'here':>10}{'authors':>9}{'records':>9}")
-    for title, population in POPULATIONS.items():
-        rng = np.random.default_rng(0)
+    for title, population in ((title, item) for title, item in POPULATIONS.items() if options.only in title):
+        rng = np.random.default_rng(1)
         sets = [population.draw(rng) for _ in range(options.sets)]
         truth = [summarise(one.truth_RC, one.score_RC) for one in sets]
         methods: dict[str, tuple[int, Callable[[ValidationSet], Errors]]] = {
-            "here": (4, lambda one: standard_errors(one.truth_RC, one.score_RC, one.author_R)),
-            "authors": (40, lambda one: by_draws(one, one.author_R, options.draws)),
-            "records": (40, lambda one: by_draws(one, np.arange(len(one.author_R)), options.draws)),
+            "here": (4, lambda one: standard_errors(one.truth_RC, one.score_RC, one.group_R)),
+            "authors": (40, lambda one: by_draws(one, one.group_R, options.draws)),
+            "records": (40, lambda one: by_draws(one, np.arange(len(one.group_R)), options.draws)),
         }
         errors = {name: [method(one) for one in sets[::step]] for name, (step, method) in methods.items()}
         cells = ""

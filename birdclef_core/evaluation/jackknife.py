@@ -5,15 +5,16 @@ takes authors as a whole. Errors that take recordings for independent are two to
 
 Each group of recordings (an author, or the windows of one soundscape) is left out in turn, which is called the jackknife (Tukey 1958;
 Efron and Stein 1981): the square of the error is (G - 1) / G times the sum of the squared distances of the G figures to their mean. A
-bootstrap of authors gives errors that are up to a third too small: a draw has a third of the authors not at all, and with them rare
-species, while others are twice in it, and rank beside themselves. Weights that are never zero (the Bayesian bootstrap) are up to
-a half too small, because no draw ever loses a species. `docs/benchmarks/metrics.md` has the figures.
+bootstrap of authors gives errors that are up to 40% too small: a draw lacks a third of the authors, and with them rare species, while
+others are in it twice and rank beside themselves. With weights that are never zero (the Bayesian bootstrap) they are up to 46% too
+small, because no draw ever loses a species. `docs/benchmarks/metrics.md` has the figures.
 
 Shapes: R recordings, C species, P true recordings of one species, G groups. Axes of G + 1 entries have figures without each group, then
 one without none.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from birdclef_core.evaluation.metrics import per_recording_precision
 
 _PADDING = {"cmap_pad5": 5, "cmap_pad3": 3}
-_SHRINKING = 0.25
+_SHRINKING: Mapping[str, float] = MappingProxyType({"cmap": 1 / 4, "auroc": 1 / 8})
 _NORMAL_95 = 1.96
 
 
@@ -43,16 +44,17 @@ def interval_95(figure: float, error: float) -> tuple[float, float]:
 
 
 def figures_without_groups(
-    truth_RC: NDArray, score_RC: NDArray[np.floating], group_R: NDArray, *, shrinking: float = _SHRINKING
+    truth_RC: NDArray, score_RC: NDArray[np.floating], group_R: NDArray, *, shrinking: Mapping[str, float] = _SHRINKING
 ) -> dict[str, NDArray[np.float64]]:
     """Return the figures (G + 1,) of all recordings but those of each group, in the order of the groups' values, then of all recordings.
 
-    A figure is NaN where it is not defined. In `cmap`, what a species' average precision changes is multiplied by
-    (1 - h) ** `shrinking`, where h is the group's share of the recordings of the species. The average precision is nearly a mean over
-    recordings, and a mean of few authors changes too much when one is left out: of m equal authors, the sum of squares is m / (m - 1)
-    times what it should be, which 1/2 corrects; where one author has most recordings, that would be too little. 1/4 is between, and
-    nothing (0) is right where padding (`cmap_pad5`) limits what an author can change. Where the last author of a species is left out,
-    the mean is over the other species.
+    A figure is NaN where it is not defined. Where the last author of a species is left out, the mean is over the other species.
+
+    The average precision of a species is nearly a mean over its recordings, and a mean of few authors changes too much when one is left
+    out: of m equal authors, the sum of squares is m / (m - 1) times what it should be. So what a species' figure changes is multiplied
+    by (1 - h) ** `shrinking`, where h is the group's share of the recordings of the species. 1/2 is right for equal authors, and too
+    little remains where one author has most recordings; 1/4 is between, and in simulations right for `cmap`. For `auroc` 1/8 is, because
+    a few authors whose recordings are found badly count more in it. Padding limits what an author can change, so nothing is multiplied.
     """
     truth_CR = np.ascontiguousarray(np.asarray(truth_RC).T).astype(np.bool_)
     score_CR = np.ascontiguousarray(np.asarray(score_RC).T)
@@ -62,9 +64,10 @@ def figures_without_groups(
         _species_figures(truth_R, score_R, place_R, num_groups) for truth_R, score_R in zip(truth_CR, score_CR, strict=True)
     ]
     figures = {name: np.array([figures[name] for figures in by_species]) for name in by_species[0]}
-    precision_CG, share_CG = figures.pop("cmap"), figures.pop("share")
-    whole_C1 = precision_CG[:, -1:]
-    figures["cmap"] = whole_C1 + (precision_CG - whole_C1) * (1 - share_CG) ** shrinking
+    share_CG = figures.pop("share")
+    for name, power in shrinking.items():
+        whole_C1 = figures[name][:, -1:]
+        figures[name] = whole_C1 + (figures[name] - whole_C1) * (1 - share_CG) ** power
     return {name: _mean(figure_CG) for name, figure_CG in figures.items()} | {
         "lrap": _lrap(truth_RC, score_RC, place_R, num_groups)
     }

@@ -1,6 +1,6 @@
-"""Validation sets with authors, drawn anew as often as wanted: how far scores differ between them is what a standard error should say.
+"""Validation sets of new authors, or of new soundscapes, as often as wanted: a standard error should be how far their scores differ.
 
-Shapes: R recordings, C species, A authors.
+Shapes: R recordings or windows, C species, A authors or files.
 """
 
 from dataclasses import dataclass
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """The recordings of authors who were drawn from a population."""
+    """The recordings of authors, or the windows of soundscapes, that were drawn from a population."""
 
     truth_RC: NDArray[np.uint8]
     score_RC: NDArray[np.float64]
-    author_R: NDArray[np.int64]
+    group_R: NDArray[np.int64]
+    """The author of each recording, or the file of each window."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,30 @@ class Population:
         return species_R
 
 
-POPULATIONS = {
+@dataclass(frozen=True, kw_only=True)
+class Soundscapes:
+    """The files that validation sets of windows are drawn from. A file has few species, each in some of its windows."""
+
+    num_species: int
+    num_files: int
+    windows_each: int
+    species_each: float
+
+    def draw(self, rng: np.random.Generator) -> ValidationSet:
+        """Return the windows of new files; about a third have no species."""
+        fixed = np.random.default_rng(0)
+        share_C = np.minimum(0.9, fixed.gamma(0.6, 1, self.num_species) * self.species_each / self.num_species / 0.6)
+        difficulty_C = fixed.normal(0, 1, self.num_species)
+        shape = (self.num_files, self.num_species)
+        heard_AC = rng.beta(0.5, 2, shape) * (rng.random(shape) < share_C)
+        group_R = np.repeat(np.arange(self.num_files), self.windows_each)
+        truth_RC = rng.random((len(group_R), self.num_species)) < heard_AC[group_R]
+        file_A, both_AC = rng.normal(0, 1, self.num_files), rng.normal(0, 1, shape)
+        logit_RC = rng.normal(-3, 1.2, truth_RC.shape) + file_A[group_R, None] + both_AC[group_R] + truth_RC * (3 + difficulty_C)
+        return ValidationSet(truth_RC.astype(np.uint8), 1 / (1 + np.exp(-logit_RC)), group_R)
+
+
+POPULATIONS: dict[str, Population | Soundscapes] = {
     "20 authors, 5 species": Population(num_species=5, num_authors=20, recordings_each=20, tail=0.0, variety=1e9),
     "15 authors, 8 species": Population(num_species=8, num_authors=15, recordings_each=20),
     "15 authors with one species each": Population(num_species=10, num_authors=15, recordings_each=8, variety=0.0, rarity=0.3),
@@ -88,4 +112,6 @@ POPULATIONS = {
     ),
     "300 authors, 60 species": Population(num_species=60, num_authors=300, recordings_each=3, tail=1.2, rarity=0.7, author=1.0),
     "5 authors, 4 species": Population(num_species=4, num_authors=5, recordings_each=15, tail=0.5, variety=5.0),
+    "12 soundscapes of 4 minutes, 40 species": Soundscapes(num_species=40, num_files=12, windows_each=48, species_each=6),
+    "60 soundscapes of 2 minutes, 60 species": Soundscapes(num_species=60, num_files=60, windows_each=24, species_each=5),
 }
