@@ -11,6 +11,10 @@ IMPORTED = "imported"
 """Code version of an imported stage; also the beginning of the name of its first weights."""
 
 
+DROPOUTS = ("drop_rate", "drop_path_rate", "head_dropout")
+"""Fields of a model that do not change how long it takes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spread:
     """Range of a figure over the epochs of a stage."""
@@ -99,5 +103,9 @@ def total_bytes(summaries: Mapping[str, StageSummary]) -> int:
 
 
 def work_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """Return the value of `StageSummary.work` for the canonical forms of a ModelConfig and a StageConfig."""
+    """Return the value of `StageSummary.work` for the canonical forms of a ModelConfig and a StageConfig.
+
+    Dropout takes no time that counts, so stages that differ in it alone do the same work.
+    """
+    model = {name: value for name, value in model.items() if name not in DROPOUTS}
     return fingerprint([model, config.get("precision"), config.get("freeze_encoder")])[:16]

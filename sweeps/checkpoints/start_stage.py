@@ -48,7 +48,7 @@ def start_after(search: Search, start: StageRecord) -> Search:
             f"Stages must remain after {_title(start)}, but {ends}. Start from an earlier stage, or with a search that has more stages."
         )
     recipes = tuple(replace(recipe, stages=rest[recipe.name]) for recipe in fitting.recipes if rest[recipe.name])
-    return replace(search, recipes=recipes)
+    return replace(fitting, recipes=recipes)
 
 
 def with_model_of(search: Search, start: StageRecord) -> Search:

@@ -1,5 +1,6 @@
 """Estimates what an epoch of a stage will cost: from what stages of the store cost on this device, or else from a calibration."""
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from birdclef_core.config import StageConfig
+from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.targets import training_table, validation_truth
 from birdclef_core.stages.training import StageTask
@@ -78,6 +79,22 @@ class Measurement:
     """Seconds of an evaluation on these recordings."""
     calibrated: bool = False
     """Whether it was measured on noise."""
+    like: str = ""
+    """The kind of work but for the size of spectrograms, see `like_of_task`; empty when it is not known."""
+    pixels_per_s: float = 0.0
+    """Mel bins times frames of a second of sound."""
+
+    @classmethod
+    def of_task(cls, task: StageTask, clips_per_s: Spread) -> "Measurement":
+        """Return the measurement of a calibration."""
+        return cls(
+            work=work_of_task(task),
+            clip_s=task.config.clip_s,
+            clips_per_s=clips_per_s,
+            calibrated=True,
+            like=like_of_task(task),
+            pixels_per_s=pixels_per_s(task),
+        )
 
 
 class CostModel:
@@ -87,25 +104,32 @@ class CostModel:
         """`sizes` has the data size of each label space; `data` is the fingerprint of the recordings that will be trained on."""
         self._sizes, self._data = sizes, data
         self._by_work: defaultdict[str, list[Measurement]] = defaultdict(list)
+        self._by_like: defaultdict[str, list[Measurement]] = defaultdict(list)
         for measurement in measurements:
             self.add(measurement)
 
     def add(self, measurement: Measurement) -> None:
         """Take another measurement into account."""
         self._by_work[measurement.work].append(measurement)
+        if measurement.like:
+            self._by_like[measurement.like].append(measurement)
 
     def epoch(self, task: StageTask) -> EpochCost | None:
         """Return the cost of an epoch, or None when nothing is known about this kind of work on this device.
 
-        Measured stages count more than calibrated ones, and of these the ones whose clips are nearest in length.
+        Measured stages count more than calibrated ones, and of these the ones whose clips are nearest in length. Where only the same
+        encoder with spectrograms of another size is known, the time is taken to be in proportion to their size.
         """
-        known = self._by_work.get(work_of_task(task))
+        known, pixels = self._by_work.get(work_of_task(task)), 1.0
+        if not known:
+            known = self._of_nearest_size(task)
+            pixels = known[0].pixels_per_s / pixels_per_s(task) if known else 1.0
         if not known:
             return None
         nearest = min(known, key=lambda item: (item.calibrated, abs(item.clip_s - task.config.clip_s))).clip_s
         like = [item for item in known if item.clip_s == nearest]
         like = [item for item in like if not item.calibrated] or like
-        scale = nearest / task.config.clip_s
+        scale = pixels * nearest / task.config.clip_s
         rough = SCALING_ERROR if nearest != task.config.clip_s or like[0].calibrated else 1.0
         train = self._seconds(task, like, scale, rough)
         evaluate = self._evaluation(task, like, train)
@@ -116,6 +140,12 @@ class CostModel:
             high_s=train.high + evaluate.high,
             basis=basis,
         )
+
+    def _of_nearest_size(self, task: StageTask) -> list[Measurement]:
+        """The measurements of the same work with spectrograms of the size that is nearest to the task's."""
+        known, wanted = self._by_like.get(like_of_task(task), []), pixels_per_s(task)
+        nearest = min((item.pixels_per_s for item in known), key=lambda size: abs(math.log(size / wanted)), default=0.0)
+        return [item for item in known if item.pixels_per_s == nearest]
 
     def clips(self, task: StageTask) -> int:
         """Return the number of training clips of an epoch."""
@@ -151,3 +181,16 @@ def work_of_task(task: StageTask) -> str:
     """Return the kind of work of a task, see `StageSummary.work`."""
     identity: Mapping[str, Any] = task.identity
     return work_of(identity["model"], identity["stage"])
+
+
+def like_of_task(task: StageTask) -> str:
+    """Return the kind of work of a task whatever the size of its spectrograms."""
+    identity: Mapping[str, Any] = task.identity
+    channels = {"deltas": task.model.spectrogram.deltas}
+    return work_of({**identity["model"], "spectrogram": channels}, identity["stage"])
+
+
+def pixels_per_s(task: StageTask) -> float:
+    """Return the mel bins times the frames of a second of sound."""
+    spectrogram = task.model.spectrogram
+    return spectrogram.num_mels * SAMPLE_RATE_HZ / spectrogram.hop_length

@@ -1,10 +1,12 @@
 """Makes the plan of a sweep from its store, this machine and a short calibration, and compares it with what the sweep took."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from birdclef_core.config import Recipe
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.models.detector import Detector
@@ -20,6 +22,8 @@ from sweeps.plan.plan import Amount, Plan, make_plan
 from sweeps.plan.text import hours_text
 from sweeps.schedule.records import TrialRecord
 from sweeps.search.chains import ChainBuilder
+from sweeps.search.names import MODEL
+from sweeps.search.parameters import Choice
 
 BYTES_A_FLOAT = 4
 
@@ -77,16 +81,26 @@ class Planner:
         return torch.device("cuda") if torch.cuda.is_available() else None
 
     def _calibrate(self, costs: CostModel, device: torch.device, say: Callable[[str], None]) -> None:
-        """Measure one stage of each kind of work of which the store has no example."""
-        search = self.chains.search
-        for recipe in search.recipes:
-            for task in self.chains.chain(recipe.name, search.baseline(recipe)):
+        """Measure one stage of each kind of work of which the store has no example: of each recipe, with each encoder."""
+        for recipe, point in self._kinds_of_work():
+            for task in self.chains.chain(recipe.name, point):
                 if costs.epoch(task) is not None:
                     continue
-                say(f"Measuring {recipe.name}, {task.config.name} ({task.config.clip_s:g} s clips)")
+                say(f"Measuring {recipe.name} with {task.model.encoder}, {task.config.name} ({task.config.clip_s:g} s clips)")
                 space = self.chains.all_species if task.config.label_space == "all" else self.chains.target_species
                 rate = measure_clips_per_s(task, space, device, threads=self.slots.threads_per_trial)
-                costs.add(Measurement(work=work_of_task(task), clip_s=task.config.clip_s, clips_per_s=rate, calibrated=True))
+                costs.add(Measurement.of_task(task, rate))
+
+    def _kinds_of_work(self) -> Iterator[tuple[Recipe, dict[str, Any]]]:
+        """Points of the search that may do different work: each recipe at its own values, and with each choice of its model."""
+        search = self.chains.search
+        for recipe in search.recipes:
+            own = search.baseline(recipe)
+            yield recipe, own
+            for key, parameter in search.sampled_space(recipe).items():
+                if isinstance(parameter, Choice) and key.partition(".")[0] == MODEL:
+                    points = ({**own, key: value} for value in parameter.values)
+                    yield from ((recipe, point) for point in points if not search.problem(recipe, point))
 
 
 def _usual_gpu(summaries: Iterable[StageSummary]) -> str:

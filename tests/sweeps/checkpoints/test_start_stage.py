@@ -96,6 +96,26 @@ def test_another_model_is_refused_with_the_fields_that_differ(start):
         start_after(only, start)
 
 
+def test_parameters_of_the_model_have_the_values_of_the_start_stage_and_are_no_longer_sampled(store):
+    space = {
+        "model.drop_path_rate": Range(0.0, 0.3),
+        "model.spectrogram.num_mels": Choice((32, 64)),
+        "train_ce.learning_rate": Range(1e-4, 1e-3),
+    }
+    search = replace(make_search(), space=space, pools={"model": 3, "pretrain": 2}, constraints=("model.drop_path_rate < 0.25",))
+    free = replace(search, pools={})
+    point = {"model.drop_path_rate": 0.125, "model.spectrogram.num_mels": 64, "train_ce.learning_rate": 2e-4}
+    chain = make_chain_builder(free).chain("sed_v2s", point)
+    start = publish_task(store, chain[1])
+    rest = start_after(search, start)
+    assert [recipe.name for recipe in rest.recipes] == ["sed_v2s"] and set(rest.space) == {"train_ce.learning_rate"}
+    assert rest.recipes[0].model == chain[0].model and rest.pools == {"pretrain": 2}
+    again = make_chain_builder(rest, start=start.stage_id).chain("sed_v2s", {"train_ce.learning_rate": 2e-4})
+    assert [task.stage_id for task in again] == [task.stage_id for task in chain[2:]]
+    with pytest.raises(InputError, match=r"sed_v2s: spectrogram\.num_mels is 48 and not 64"):
+        start_after(replace(search, space={"model.drop_path_rate": Range(0.0, 0.3)}), start)
+
+
 def test_where_nothing_remains_it_is_said_why(store):
     last = publish_task(store, make_chain_builder().chain("sed_v2s", POINT)[-1])
     with pytest.raises(InputError, match=r"Stages must remain after sed_v2s finetune .*, but sed_v2s ends with finetune"):

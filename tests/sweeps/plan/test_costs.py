@@ -7,6 +7,8 @@ import pytest
 import torch
 from made_up import make_chain_builder
 
+from birdclef_core.config import evolve
+from birdclef_core.identity import canonical
 from birdclef_core.store.summary import Spread
 from sweeps.plan.calibration import measure_clips_per_s
 from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
@@ -62,6 +64,30 @@ def test_of_other_work_nothing_is_known():
     assert model().epoch(TASK) is None
     frozen = replace(TASK, identity={**TASK.identity, "stage": {**TASK.identity["stage"], "freeze_encoder": True}})
     assert model(measurement()).epoch(frozen) is None
+
+
+def with_model(**changes):
+    """The task with another model, as its chain would have it."""
+    changed = evolve(TASK.model, {name.replace("__", "."): value for name, value in changes.items()})
+    return replace(TASK, model=changed, identity={**TASK.identity, "model": canonical(changed)})
+
+
+def test_dropout_takes_no_time():
+    other = with_model(drop_path_rate=0.3, drop_rate=0.4, head_dropout=0.2)
+    assert model(measurement()).epoch(other) == model(measurement()).epoch(TASK)
+    assert model(measurement()).epoch(with_model(encoder="resnet18d.ra2_in1k")) is None
+
+
+def test_spectrograms_of_another_size_cost_in_proportion_to_it_and_less_certainly():
+    known = model(Measurement.of_task(TASK, FAST))
+    own, larger = known.epoch(TASK), known.epoch(with_model(spectrogram__num_mels=96, spectrogram__hop_length=625))
+    assert larger.middle_s == pytest.approx(4 * own.middle_s)
+    assert larger.high_s / larger.middle_s >= own.high_s / own.middle_s and larger.basis == "calibrated"
+    nearer = Measurement.of_task(with_model(spectrogram__num_mels=80), Spread(low=1.0, middle=1.0, high=1.0))
+    both = model(Measurement.of_task(TASK, FAST), nearer)
+    assert both.epoch(with_model(spectrogram__num_mels=96)).middle_s == pytest.approx(256 * 1.2 + 256 * 1.2 * 19 / 256 / 3)
+    assert both.epoch(TASK) == own
+    assert known.epoch(with_model(spectrogram__deltas=False)) is None, "other channels are other work"
 
 
 def test_data_sizes_come_from_the_tables_that_training_uses(tone_data):

@@ -13,17 +13,19 @@ from pages import HOSTILE, Page
 
 from birdclef_core.errors import InputError
 from birdclef_core.json_files import to_json
+from birdclef_core.models.encoders import RANDOM
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread
 from sweeps.execution.cluster import Slots
+from sweeps.plan import planner as planner_module
 from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import Amount, Plan, make_plan
 from sweeps.plan.planner import PlanFigures, Planner, _usual_gpu, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
 from sweeps.schedule.records import TrialRecord
-from sweeps.search.space import Choice
+from sweeps.search import Choice, Range
 
 SIZE = DataSize(num_training=1000, evaluated_s_R=np.array([0.0]))
 
@@ -180,6 +182,32 @@ def test_a_planner_takes_costs_and_stages_from_the_store(tmp_path, tone_data):
     assert plan.stages_stored == 2
     assert plan.shared.worker_hours is not None
     assert set(plan.bases) == {"measured"}
+
+
+def test_a_planner_measures_each_encoder_of_a_search_and_knows_what_every_trial_costs(tmp_path, tone_data, monkeypatch):
+    encoders = ("resnet10t.c3_in1k", "resnet18d.ra2_in1k")
+    search = make_search(pools={})
+    space = {
+        "model.encoder": Choice(encoders),
+        "model.drop_path_rate": Range(0.0, 0.3),
+        "model.spectrogram.num_mels": Range(32, 96),
+        "train_ce.learning_rate": Range(1e-4, 1e-3),
+    }
+    search = replace(search, recipes=search.recipes[:1], space=space)
+    data = {"all_species": tone_data.dataset.all_species, "target_species": tone_data.dataset.target_species}
+    chains = make_chain_builder(search, pretrained=dict.fromkeys(encoders, RANDOM), **data)
+    measured = []
+
+    def measure(task, *_, **__):
+        measured.append((task.model.encoder, task.config.freeze_encoder))
+        return Spread(low=10.0, middle=10.0, high=10.0)
+
+    monkeypatch.setattr(planner_module, "measure_clips_per_s", measure)
+    slots = Slots(gpus_per_trial=0.0, cpus_per_trial=1, max_concurrent=2, num_nodes=1)
+    planner = Planner(chains=chains, dataset=tone_data.dataset, store=StageStore(Storage.parse(str(tmp_path))), slots=slots)
+    plan = planner.plan(samples=12, calibrate=lambda text: None)
+    assert sorted(measured) == [(encoder, frozen) for encoder in encoders for frozen in (False, True)]
+    assert plan.unknown == () and plan.shared.worker_hours is not None
 
 
 def test_planned_and_actual_stand_side_by_side(tmp_path):
