@@ -69,7 +69,12 @@ def how_grouped(recordings: pd.DataFrame) -> str:
     known_by = recordings["known_by"]
     said = []
     if (by_author := known_by == BY_AUTHOR).any():
-        said.append(f"All recordings of an author are on one side{'' if by_author.all() else ' where the author is known'}.")
+        where = "" if by_author.all() else " where the author is known"
+        number = int((by_author & recordings["always_trains"]).sum())
+        said.append(
+            f"All recordings of an author are on one side{where}"
+            + (f", except {number:,} that {inflect('[trains|train]', number)} in every fold." if number else ".")
+        )
     if (by_place := known_by == BY_PLACE).any():
         number, groups = int(by_place.sum()), recordings["group"][by_place].nunique()
         dated = "date" in recordings and (recordings["date"][by_place] != "").any()
@@ -83,13 +88,13 @@ def how_grouped(recordings: pd.DataFrame) -> str:
             f"Of {number:,} {inflect('[recording|recordings]', number)} neither author nor place {inflect('[is|are]', number)} known: if "
             "several are by one author, they may be on both sides, and scores look better than they are."
         )
-    return " ".join([*said, "Copies and pieces of one recording are on one side."])
+    return " ".join([*said, "Equal files, and pieces of one recording by their names, are on one side."])
 
 
 def _unknown_authors(recordings: pd.DataFrame) -> Finding:
     unknown = recordings[recordings["author"] == ""]
     fault = "[recording has|recordings have] no author"
-    meaning = f"the split cannot keep authors apart there. {how_grouped(recordings)} Fill in the column author of the metadata."
+    meaning = f"the split cannot keep their authors apart. {how_grouped(recordings)} Fill in the column author of the metadata."
     return Finding.of("unknown_author", fault, unknown["path"], meaning, level="note")
 
 

@@ -108,9 +108,11 @@ def test_species_of_fewer_authors_than_folds_are_scored_elsewhere() -> None:
 
 
 def test_how_recordings_are_grouped_is_said_as_it_is() -> None:
-    one_side = "Copies and pieces of one recording are on one side."
+    one_side = "Equal files, and pieces of one recording by their names, are on one side."
     known = divided(table_of("a a Ann", "a b Bob"))
     assert how_grouped(known) == f"All recordings of an author are on one side. {one_side}"
+    lonely = divided(table_of("a a Ann", "a b Bob", "b c Ann"))
+    assert how_grouped(lonely) == f"All recordings of an author are on one side, except 1 that trains in every fold. {one_side}"
     mixed = table_of("a a Ann", "a b -", "a c -", "a d -", latitude=[1.0, 2, 3, None], longitude=[4.0] * 4)
     mixed = divided(mixed.assign(date=["", "2020-01-01", "", ""]))
     assert how_grouped(mixed) == (

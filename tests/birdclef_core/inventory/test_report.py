@@ -82,10 +82,12 @@ def test_names_are_text_and_neither_html_nor_mathematics(collections: Any, tmp_p
     assert any(label.startswith("waveform and spectrum of XC") and label.endswith("<b>") for label in page.labels)
 
 
-def test_metadata_without_places_dates_and_names(collections: Any, tmp_path: Path) -> None:
-    root = collections.year_2023("d", {"a": range(6)})
+def test_metadata_without_places_dates_names_authors_and_ratings(collections: Any, tmp_path: Path) -> None:
+    root = collections.year_2023("d", {"a": range(8)}, author="", rating="")
     (root / "train_audio/a/XC0.ogg").write_bytes(b"")
     text = Page(report(root, tmp_path / "page.html", num_examples=1).read_text()).check().text
+    assert "Recordings without a rating have the full weight: 7 here, which the chart leaves out." in text
+    assert "Of 7 recordings neither author nor place are known" in text and "All recordings of an author" not in text
     assert "do not say where" in text and "do not say when" in text and "No recording has secondary labels" in text
     assert "1 recording cannot be used: left out of training and scoring." in text and "train_audio/a/XC0.ogg: cannot be" in text
 
