@@ -18,6 +18,7 @@ StageName = Literal["pretrain_ce", "pretrain_bce", "train_ce", "train_bce", "fin
 DbScale = Literal["unit", "over_255"]
 HeadTransfer = Literal["by_species", "drop"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+EncoderAxes = Literal["frequency_time", "time_frequency"]
 
 STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 SAMPLE_RATE_HZ = 32_000
@@ -90,6 +91,10 @@ class ModelConfig:
     """What turns features into scores: `sed`: scores over time, with attention; `cnn`: one score for a clip, read in pieces of 5 s."""
     encoder: str = "seresnext26t_32x4d.bt_in1k"
     """Name of a timm model."""
+    encoder_axes: EncoderAxes = "frequency_time"
+    """Height and width of the picture that the encoder sees. Weights are of use only with the axes that they were trained with.
+
+    In the 2023 solution, a SED sees frequency x time and a CNN sees time x frequency."""
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     drop_rate: float = 0.5
     """`drop_rate` of timm."""
@@ -100,6 +105,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _require_choice("head", self.head, get_args(HeadName))
+        _require_choice("encoder_axes", self.encoder_axes, get_args(EncoderAxes))
         for name in ("drop_rate", "drop_path_rate", "head_dropout"):
             _require(0 <= getattr(self, name) < 1, f"0 <= {name} < 1", **{name: getattr(self, name)})
 

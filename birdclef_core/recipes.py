@@ -157,6 +157,7 @@ def cnn_v2s() -> Recipe:
         model=ModelConfig(
             head="cnn",
             encoder="tf_efficientnetv2_s.in21k",
+            encoder_axes="time_frequency",
             spectrogram=SpectrogramConfig(num_mels=64, n_fft=1024, hop_length=320, f_min_hz=50.0, f_max_hz=14_000.0),
         ),
         stages=_stages(
@@ -176,6 +177,7 @@ def cnn_b3ns() -> Recipe:
         model=ModelConfig(
             head="cnn",
             encoder="tf_efficientnet_b3.ns_jft_in1k",
+            encoder_axes="time_frequency",
             spectrogram=SpectrogramConfig(num_mels=128, n_fft=1024, hop_length=535, f_min_hz=50.0, f_max_hz=14_000.0),
         ),
         stages=_stages(
@@ -195,6 +197,7 @@ def cnn_resnet34d() -> Recipe:
         model=ModelConfig(
             head="cnn",
             encoder="resnet34d.ra2_in1k",
+            encoder_axes="time_frequency",
             spectrogram=SpectrogramConfig(num_mels=128, n_fft=2048, hop_length=627, db_scale="over_255"),
         ),
         stages=_stages(
@@ -214,6 +217,7 @@ def cnn_b0ns() -> Recipe:
         model=ModelConfig(
             head="cnn",
             encoder="tf_efficientnet_b0.ns_jft_in1k",
+            encoder_axes="time_frequency",
             spectrogram=SpectrogramConfig(num_mels=128, n_fft=2048, hop_length=627, db_scale="over_255", deltas=False),
         ),
         stages=_stages(

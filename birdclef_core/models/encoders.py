@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg
 from torch import Tensor, nn
 
-from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig
+from birdclef_core.config import SAMPLE_RATE_HZ, EncoderAxes, ModelConfig
 from birdclef_core.errors import InputError, TrainingError
 from birdclef_core.identity import file_sha256
 
@@ -43,18 +43,26 @@ RANDOM = PretrainedWeights("random", found="random weights")
 
 
 class Encoder(nn.Module):
-    """A timm model without its classifier: mel_BKFN -> features_BDHW, for models of any inner layout."""
+    """A timm model without its classifier: mel_BKFN -> features_BDHW, for models of any inner layout and either order of axes."""
 
-    def __init__(self, model: Any, *, from_tokens: bool) -> None:
+    def __init__(self, model: Any, *, axes: EncoderAxes, from_tokens: bool) -> None:
         super().__init__()
         self.model = model
+        self.time_first = axes == "time_frequency"
         self.from_tokens = from_tokens
         self.channels_last_map = getattr(model, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, mel_BKFN: Tensor) -> Tensor:
+        """Return features with frequency before time, whatever the order is inside."""
+        if self.time_first:
+            return self._map(mel_BKFN.transpose(2, 3)).transpose(2, 3)
+        return self._map(mel_BKFN)
+
+    def _map(self, picture: Tensor) -> Tensor:
+        """Features with the axes of the picture."""
         if self.from_tokens:
-            return self.model.forward_intermediates(mel_BKFN, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)[0]
-        features = self.model.forward_features(mel_BKFN)
+            return self.model.forward_intermediates(picture, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)[0]
+        features = self.model.forward_features(picture)
         return features.permute(0, 3, 1, 2) if self.channels_last_map else features
 
 
@@ -68,7 +76,7 @@ def build_encoder(config: ModelConfig, pretrained: PretrainedWeights) -> tuple[E
     shape = (1, config.spectrogram.num_channels, config.spectrogram.num_mels, _probe_frames(config))
     reasons = []
     for from_tokens in (False, True):
-        encoder = Encoder(model, from_tokens=from_tokens)
+        encoder = Encoder(model, axes=config.encoder_axes, from_tokens=from_tokens)
         try:
             features_BDHW = _probe(encoder, shape)
         except Exception as error:  # any error of an architecture is a reason to refuse it

@@ -94,7 +94,6 @@ class CnnHead(nn.Module):
         self.gem = GeM()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(num_features, num_classes)
-        _init_xavier(self.linear)
 
     def forward(self, features_BDHW: Tensor) -> Output:
         features_BD = self.gem(features_BDHW)

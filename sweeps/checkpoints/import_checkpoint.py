@@ -7,7 +7,7 @@ from birdclef_core.config import StageName
 from birdclef_core.data.dataset import read_target_list
 from birdclef_core.errors import InputError
 from birdclef_core.recipes import small_budget
-from birdclef_core.stages.import_checkpoint import import_checkpoint
+from birdclef_core.stages.import_checkpoint import ImportedStage, import_checkpoint
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import store_of
 from sweeps.search.search_files import load_search, override
@@ -23,8 +23,8 @@ def import_stage(
     species: Path,
     small: bool,
     settings: Mapping[str, object],
-) -> str:
-    """Import a checkpoint into the store, and return its stage id.
+) -> ImportedStage:
+    """Import a checkpoint into the store, and return its stage.
 
     `small`: its model is that of the small budget. `settings` are as in `--set`. Raises InputError when a file or the recipe does not exist,
     and as `import_checkpoint` does.

@@ -1,6 +1,7 @@
 """`birdclef explain|lineage|replay|store`: compare stored stages, trace them, train them again, and look after the store."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,13 @@ def add_stage_commands(commands: Any) -> None:
     adopt.add_argument("--dry-run", action="store_true", help="show what would be trained again and reused, and do nothing")
     _add_replay_inputs(adopt)
     own = _command(store, "import", "put a checkpoint of your own into the store, for --from-stage", _import)
-    own.add_argument("file", type=Path, help="a safetensors file, or a state dict saved by torch")
+    own.description = (
+        "The checkpoint must have every entry of the recipe's model and no other. Its entries are named as in this project, or as in the "
+        "2023 solution, whose checkpoints also have the recipe's spectrogram, which is compared. docs/importing.md has an example."
+    )
+    own.add_argument(
+        "file", type=Path, help="a safetensors file, or a state dict that torch or Lightning saved (no code in it is run)"
+    )
     own.add_argument("--recipe", required=True, metavar="NAME", help="the recipe whose model it is")
     own.add_argument("--stage", required=True, choices=STAGE_NAMES, help="the stage of training that it has completed")
     own.add_argument(
@@ -207,7 +214,7 @@ def _import(arguments: argparse.Namespace) -> int:
     from birdclef_core.store.storage import Storage
     from sweeps.checkpoints.import_checkpoint import import_stage
 
-    stage_id = import_stage(
+    imported = import_stage(
         Storage.parse(arguments.storage),
         arguments.file,
         search=arguments.search,
@@ -217,5 +224,19 @@ def _import(arguments: argparse.Namespace) -> int:
         small=arguments.budget == "small",
         settings=parse_settings(arguments.set),
     )
-    print(f"{stage_id}\nTo start trials from it: python tune_main.py --search {arguments.search} --from-stage {stage_id[:16]}")
+    print(imported.stage_id)
+    print(f"Stored {arguments.recipe} {arguments.stage}: {imported.summary()}.")
+    # What changes the model must be given again, or no recipe has the model of the stage.
+    words = [
+        "--search",
+        arguments.search,
+        "--budget",
+        arguments.budget,
+        *(word for value in arguments.set for word in ("--set", value)),
+    ]
+    if arguments.storage != DEFAULT_STORAGE:
+        words += ["--storage", arguments.storage]
+    print(
+        f"To start trials from it: python tune_main.py {shlex.join([*words, '--data', 'DIR', '--from-stage', imported.stage_id[:16]])}"
+    )
     return 0

@@ -35,6 +35,11 @@ def test_channels_follow_the_deltas():
     assert {name for name, count in channels.items() if count == 1} == {"sed_seresnext26t", "cnn_b0ns"}
 
 
+def test_encoders_see_the_axes_that_they_see_in_the_2023_solution():
+    axes = {name: (recipe().model.head, small_budget(recipe()).model.encoder_axes) for name, recipe in RECIPES.items()}
+    assert set(axes.values()) == {("sed", "frequency_time"), ("cnn", "time_frequency")}
+
+
 def test_the_ensemble_weights_add_up_to_one():
     assert sum(recipe().ensemble_weight for recipe in RECIPES.values()) == pytest.approx(1.0)
 

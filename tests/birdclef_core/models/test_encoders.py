@@ -2,6 +2,7 @@
 
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -37,6 +38,20 @@ def test_gives_a_map_over_time_for_any_length(encoder: str, deltas: bool) -> Non
     shapes = [model(torch.randn(2, 3 if deltas else 1, 48, frames)).shape for frames in (251, 501)]
     assert all(shape[:2] == (2, num_features) for shape in shapes)
     assert shapes[1][3] > shapes[0][3] > 1
+
+
+@pytest.mark.parametrize("encoder", ["test_efficientnet", "test_convnext", "test_vit"])
+def test_the_axes_are_only_those_of_the_picture(encoder: str) -> None:
+    """The map has frequency before time in both orders: with equal weights, it is the map of the transposed picture, transposed."""
+    models = {}
+    for axes in ("frequency_time", "time_frequency"):
+        torch.manual_seed(3)
+        models[axes] = build_encoder(replace(config(encoder), encoder_axes=axes), RANDOM)[0].eval()
+    mel_BKFN = torch.randn(2, 3, 64, 256)
+    given = models["time_frequency"](mel_BKFN)
+    torch.testing.assert_close(given, models["frequency_time"](mel_BKFN.mT).mT, atol=1e-5, rtol=1e-5)
+    assert given.shape == models["frequency_time"](mel_BKFN).shape
+    assert not torch.allclose(given, models["frequency_time"](mel_BKFN), atol=1e-2)
 
 
 @pytest.mark.parametrize("encoder", ["mixer_s32_224", "swin_tiny_patch4_window7_224"])

@@ -71,10 +71,22 @@ def test_sed_output_is_made_of_the_parts_it_says() -> None:
     torch.testing.assert_close(output.frame_logits_BNC, segments_BCS.transpose(1, 2))
 
 
+def test_the_linear_layer_of_a_cnn_starts_as_torch_makes_it_and_that_of_a_sed_as_xavier_does() -> None:
+    """Both as in the 2023 solution. The largest of many uniform numbers is almost the bound."""
+    torch.manual_seed(0)
+    cnn, sed = CnnHead(1000, 264, 0.5).linear, SedHead(1000, 264, 0.5)
+    bound = 1 / 1000**0.5
+    assert cnn.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
+    assert cnn.bias.abs().max().item() == pytest.approx(bound, rel=0.05)
+    assert sed.attention_block.classify.weight.abs().max().item() == pytest.approx((6 / 1264) ** 0.5, rel=1e-3)
+    assert not sed.attention_block.classify.bias.any() and not sed.linear.bias.any()
+
+
 def test_cnn_head_averages_its_dropout_draws() -> None:
     torch.manual_seed(0)
     head = CnnHead(2000, 1, 0.5)
     torch.nn.init.ones_(head.linear.weight)
+    torch.nn.init.zeros_(head.linear.bias)
     features_BDHW = torch.ones(64, 2000, 1, 1)
     spread = head(features_BDHW).logits_BC.std().item()
     one_draw = 2000**0.5  # each feature becomes 0 or 2, so the sum of 2000 has variance 2000

@@ -1,5 +1,7 @@
 """A checkpoint of one's own becomes a stage that others can start from; what does not fit is refused in words."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -27,7 +29,8 @@ def store(tmp_path):
 @pytest.fixture
 def take(store, tiny_recipe):
     def run(path, classes=CLASSES) -> str:
-        return import_checkpoint(store, path, recipe="tiny", model=tiny_recipe.model, stage="train_ce", classes=classes)
+        imported = import_checkpoint(store, path, recipe="tiny", model=tiny_recipe.model, stage="train_ce", classes=classes)
+        return imported.stage_id
 
     return run
 
@@ -62,6 +65,12 @@ def test_what_is_not_a_state_dict_is_refused(take, tmp_path):
         with pytest.raises(InputError, match=name) as error:
             take(tmp_path / name)
         assert "\n" not in str(error.value)
+
+
+def test_what_is_pickled_beside_weights_is_not_run(take, weights, tmp_path):
+    torch.save({"state_dict": weights, "hyper_parameters": SimpleNamespace(size=3)}, tmp_path / "own.ckpt")
+    with pytest.raises(InputError, match=r"own.ckpt has types.SimpleNamespace\. If you trust it"):
+        take(tmp_path / "own.ckpt")
 
 
 @pytest.mark.slow

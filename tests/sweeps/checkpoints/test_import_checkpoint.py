@@ -43,8 +43,9 @@ def test_a_checkpoint_is_taken_in_and_the_way_on_is_said(take, tmp_path):
     model = load_search(str(tmp_path / "tiny.py")).recipes[0].model
     torch.save(Detector(model, 2).state_dict(), tmp_path / "own.pt")
     code, said = take()
-    stage_id, way_on = said.splitlines()
-    assert code == 0 and way_on.endswith(f"--from-stage {stage_id[:16]}")
+    stage_id, taken, way_on = said.splitlines()
+    assert code == 0 and way_on.endswith(f"--data DIR --from-stage {stage_id[:16]}")
+    assert taken.startswith("Stored tiny train_ce: ") and taken.endswith("entries named as in this project.")
     record = store(Storage.parse(str(tmp_path / "out"))).open(stage_id).record
     assert (record.recipe, record.stage, record.species) == ("tiny", "train_ce", ["crow", "owl"])
 

@@ -36,6 +36,7 @@ OTHER_VALUES = {
     "stage.ema_decay": 0.5,
     "stage.noise": (NoiseGroup(prob=0.1),),
     "model.head": "cnn",
+    "model.encoder_axes": "time_frequency",
     "model.encoder": "resnet34d.ra2_in1k",
     "model.spectrogram.db_scale": "over_255",
 }
