@@ -137,7 +137,8 @@ def _in_order(
 def _take(entries: Mapping[str, Tensor], empty: Detector, layout: Layout, num_classes: int, path: Path) -> dict[str, Tensor]:
     """The entries of the model under its own names and in its own types. Problems have the names of the file."""
     known = set(layout.names.values())
-    problems = [f"{name} is missing" for name in layout.names.values() if name not in entries]
+    problems = layout.spectrogram_problems(entries)
+    problems += [f"{name} is missing" for name in layout.names.values() if name not in entries]
     problems += [f"{name} is not one of the model's" for name in entries if name not in known and layout.reason(name) is None]
     weights: dict[str, Tensor] = {}
     for name, expected in empty.state_dict().items():
@@ -150,7 +151,6 @@ def _take(entries: Mapping[str, Tensor], empty: Detector, layout: Layout, num_cl
             problems.append(f"{own} is not finite")
         else:
             weights[name] = entries[own].to(expected.dtype)
-    problems += layout.spectrogram_problems(entries)
     if problems:
         raise InputError(
             f"{path} must hold finite weights of {empty.config.head} on {empty.config.encoder} for {num_classes} species, named as in "
