@@ -1,4 +1,4 @@
-"""The seven recipes of the fifth-placed BirdCLEF 2023 solution as data, and the small budget in which to try them."""
+"""The seven recipes of the 2023 solution as data, and the small budget in which to try them."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -17,10 +17,13 @@ SMALL = SpectrogramConfig(num_mels=48, n_fft=1024, hop_length=640)
 NUM_CLASSES = 6
 
 
-def build(head: str, *, deltas: bool = True, seed: int = 0, num_classes: int = NUM_CLASSES) -> Detector:
+def build(
+    head: str, *, deltas: bool = True, axes: str = "frequency_time", seed: int = 0, num_classes: int = NUM_CLASSES
+) -> Detector:
     torch.manual_seed(seed)
     spectrogram = SpectrogramConfig(num_mels=48, n_fft=1024, hop_length=640, deltas=deltas)
-    return Detector(ModelConfig(head=head, encoder="test_efficientnet", spectrogram=spectrogram), num_classes)  # type: ignore[arg-type]
+    config = ModelConfig(head=head, encoder="test_efficientnet", encoder_axes=axes, spectrogram=spectrogram)  # type: ignore[arg-type]
+    return Detector(config, num_classes)
 
 
 def waves(clips: int, seconds: float = 10.0) -> torch.Tensor:
@@ -29,9 +32,10 @@ def waves(clips: int, seconds: float = 10.0) -> torch.Tensor:
 
 @pytest.mark.parametrize("head", ["sed", "cnn"])
 @pytest.mark.parametrize("deltas", [True, False])
+@pytest.mark.parametrize("axes", ["frequency_time", "time_frequency"])
 @pytest.mark.parametrize("loss", [ce_loss, bce_loss])
-def test_forward_and_backward(head: str, deltas: bool, loss) -> None:
-    model = build(head, deltas=deltas)
+def test_forward_and_backward(head: str, deltas: bool, axes: str, loss) -> None:
+    model = build(head, deltas=deltas, axes=axes)
     output = model(model.spectrograms(waves(2)))
     assert output.logits_BC.shape == (2, NUM_CLASSES)
     if head == "sed":
@@ -48,8 +52,9 @@ def test_forward_and_backward(head: str, deltas: bool, loss) -> None:
 
 
 @pytest.mark.parametrize("head", ["sed", "cnn"])
-def test_batch_equals_item_by_item(head: str) -> None:
-    model = build(head).eval()
+@pytest.mark.parametrize("axes", ["frequency_time", "time_frequency"])
+def test_batch_equals_item_by_item(head: str, axes: str) -> None:
+    model = build(head, axes=axes).eval()
     wave_BT = waves(3) * torch.tensor([[1.0], [0.01], [3.0]])
     together = model(model.spectrograms(wave_BT)).logits_BC
     alone = torch.cat([model(model.spectrograms(wave_BT[i : i + 1])).logits_BC for i in range(3)])

@@ -58,7 +58,7 @@ def test_a_checkpoint_is_taken_in_and_the_way_on_is_said(take, tmp_path):
         ({"file": "tiny.py", "species": "/nowhere"}, "The list of species must be a file"),
         ({"file": "tiny.py", "recipe": "huge"}, "--recipe must be one of search"),
         ({"file": "tiny.py", "search": "nowhere"}, "There is no search 'nowhere'"),
-        ({"file": "tiny.py", "set": "nofield=1"}, "there is no such field"),
+        ({"file": "tiny.py", "set": "nofield=1"}, "names no field"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(take, changes, answer, tmp_path):
