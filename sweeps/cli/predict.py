@@ -96,7 +96,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     formats, selection = parse_formats(arguments.format), _selection(arguments)
-    procedure, audio = _procedure(arguments), find_audio(arguments.audio)
+    procedure, audio = _procedure(arguments), find_audio(arguments.audio, out=arguments.out)
     predictor = load_detector(
         arguments.model,
         storage=arguments.storage,

@@ -31,10 +31,11 @@ class FoundAudio:
     """What was named or lies in a folder that was named, and cannot be read as audio."""
 
 
-def find_audio(paths: Sequence[Path]) -> FoundAudio:
+def find_audio(paths: Sequence[Path], *, out: Path | None = None) -> FoundAudio:
     """Return the audio that paths name. A folder stands for the audio in it, at any depth.
 
-    Raises InputError when there is neither a file to predict nor one that is unreadable.
+    What lies in `out` is left out: the results of an earlier run, such as windows that were cut out, are no recordings. Raises
+    InputError when there is neither a file to predict nor one that is unreadable.
     """
     found: dict[Path, tuple[str, Path]] = {}
     unreadable: list[Unreadable] = []
@@ -42,7 +43,9 @@ def find_audio(paths: Sequence[Path]) -> FoundAudio:
         if path.is_dir():
             audio = walk_audio(path, ".")
             for inside in audio.paths:
-                found.setdefault((path / inside).resolve(), (inside, path))
+                place = (path / inside).resolve()
+                if out is None or not place.is_relative_to(out.resolve()):
+                    found.setdefault(place, (inside, path))
             unreadable += _not_audio(path, audio.unreachable, audio.other_formats)
         elif path.exists():
             found.setdefault(path.resolve(), (path.name, path.parent))

@@ -61,3 +61,27 @@ def test_dropout_and_batch_statistics_are_those_of_evaluation(runtime_of):
     run = runtime_of(model)
     mel_BKFN = torch.rand(2, 1, 32, 160)
     torch.testing.assert_close(run(mel_BKFN).clip_BC, run(mel_BKFN).clip_BC, atol=0, rtol=0)
+
+
+def test_torch_takes_fewer_windows_at_once_where_memory_is_small(monkeypatch):
+    model = model_of("sed")
+    mel_BKFN = torch.rand(5, 1, 32, 160)
+    expected = TorchRuntime(model, CPU)(mel_BKFN)
+    sizes = []
+    original = model.encoder.forward
+
+    def small(part):
+        if len(part) > 2:
+            raise torch.OutOfMemoryError("made up")
+        sizes.append(len(part))
+        return original(part)
+
+    monkeypatch.setattr(model.encoder, "forward", small)
+    run = TorchRuntime(model, CPU)
+    for _ in range(2):
+        for got, wanted in zip(run(mel_BKFN), expected, strict=True):
+            torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+    assert sizes == [2, 2, 1] * 2, "it remembers what fits"
+    monkeypatch.setattr(model.encoder, "forward", lambda part: (_ for _ in ()).throw(torch.OutOfMemoryError("made up")))
+    with pytest.raises(torch.OutOfMemoryError):
+        run(mel_BKFN)

@@ -62,6 +62,13 @@ def test_no_file_at_all_is_wrong_input(here):
         find_audio([Path("empty")])
 
 
+def test_what_an_earlier_run_wrote_is_no_recording(here):
+    (here / "site" / "found" / "segments").mkdir(parents=True)
+    (here / "site" / "found" / "segments" / "0.9_b.wav").touch()
+    assert labels(find_audio([Path("site")], out=Path("site/found"))) == ["site/b.wav", "site/day 2/a.FLAC"]
+    assert len(find_audio([Path("site")]).files) == 3
+
+
 def test_durations_are_those_of_the_headers(here):
     write_sound(here / "site" / "b.wav", 1.5)
     found = find_audio([Path("site/b.wav"), Path("other/b.wav")])
