@@ -102,7 +102,7 @@ def test_what_is_not_as_it_was_is_refused_with_the_reason(trained, replayed, tmp
     with pytest.raises(InputError, match="The species must be the 2 of the record"):
         replayed(storage, second, other)
     damage(storage, first)
-    with pytest.raises(StoreError, match="must be whole to be replayed or started from"):
+    with pytest.raises(StoreError, match="must be whole to be replayed, started from or used to predict"):
         replayed(storage, second)
     store(storage).remove(first)
     with pytest.raises(InputError, match="must be in the store"):
