@@ -1,5 +1,7 @@
 """Every runtime gives the outputs of the model itself. Torch is the first; others are one more parameter here."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from made_up_detector import tiny_config
@@ -10,9 +12,9 @@ from birdclef_core.models.detector import Detector
 CPU = torch.device("cpu")
 
 
-def model_of(head: str) -> Detector:
+def model_of(head: str, axes: str = "frequency_time") -> Detector:
     torch.manual_seed(3)
-    return Detector(tiny_config(head), 4).eval()
+    return Detector(replace(tiny_config(head), encoder_axes=axes), 4).eval()
 
 
 @pytest.fixture(params=[TorchRuntime])
@@ -20,9 +22,9 @@ def runtime_of(request):
     return lambda model: request.param(model, CPU)
 
 
-@pytest.mark.parametrize("head", ["sed", "cnn"])
-def test_it_gives_the_outputs_of_the_model(runtime_of, head):
-    model = model_of(head)
+@pytest.mark.parametrize(("head", "axes"), [("sed", "frequency_time"), ("cnn", "frequency_time"), ("cnn", "time_frequency")])
+def test_it_gives_the_outputs_of_the_model(runtime_of, head, axes):
+    model = model_of(head, axes)
     mel_BKFN = model.spectrograms(0.1 * torch.randn(3, 160_000, generator=torch.Generator().manual_seed(1)))
     with torch.inference_mode():
         expected = model(mel_BKFN)
