@@ -26,15 +26,19 @@ def golden_outputs(recipe: str) -> tuple[Tensor, Tensor | None]:
     return torch.from_numpy(GOLDEN[f"{recipe}.logits"]), torch.from_numpy(GOLDEN[key]) if key in GOLDEN else None
 
 
+def golden_shapes(recipe: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of all entries that the solution saves for a recipe, by name."""
+    entries = (line.partition(" ") for line in str(GOLDEN[f"{recipe}.entries"]).split("\n"))
+    return {name: tuple(int(size) for size in sizes.split("x")) if sizes else () for name, _, sizes in entries}
+
+
 def golden_state_dict(recipe: str, spectrogram: SpectrogramConfig) -> dict[str, Tensor]:
     """All entries that the solution saves for a recipe; those of the spectrogram are made by torchaudio, as there."""
     mel = _mel_transform(spectrogram).state_dict()
     statistics = iter(GOLDEN[f"{recipe}.statistics"])
     mean = spread = 0.0
     state = {}
-    for line in str(GOLDEN[f"{recipe}.entries"]).split("\n"):
-        name, _, sizes = line.partition(" ")
-        shape = tuple(int(size) for size in sizes.split("x")) if sizes else ()
+    for name, shape in golden_shapes(recipe).items():
         if name.endswith("running_mean"):
             mean, spread = next(statistics)
         if name.startswith("melspec_transform."):

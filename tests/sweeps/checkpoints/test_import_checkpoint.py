@@ -1,5 +1,7 @@
 """`birdclef store import`: a checkpoint is taken in under its recipe's model; what is wrong is one line and exit code 2."""
 
+import shlex
+
 import pytest
 import torch
 from made_up_store import store
@@ -46,8 +48,30 @@ def test_a_checkpoint_is_taken_in_and_the_way_on_is_said(take, tmp_path):
     stage_id, taken, way_on = said.splitlines()
     assert code == 0 and way_on.endswith(f"--data DIR --from-stage {stage_id[:16]}")
     assert taken.startswith("Stored tiny train_ce: ") and taken.endswith("entries named as in this project.")
+    assert "--set" not in way_on
     record = store(Storage.parse(str(tmp_path / "out"))).open(stage_id).record
     assert (record.recipe, record.stage, record.species) == ("tiny", "train_ce", ["crow", "owl"])
+
+
+@pytest.mark.slow
+def test_the_way_on_is_a_command_whose_recipes_have_the_model(take, tmp_path):
+    """A field of the model that was set must be set again, or no recipe has the model of the stage."""
+    from birdclef_core.models.detector import Detector
+    from sweeps.checkpoints.start_stage import with_model_of
+    from sweeps.cli.common import parse_settings
+    from sweeps.cli.tune import _tune_parser
+    from sweeps.search.search_files import load_search, override
+
+    model = load_search(str(tmp_path / "tiny.py")).recipes[0].model
+    torch.save(Detector(model, 2).state_dict(), tmp_path / "own.pt")
+    code, said = take(set="encoder_axes=time_frequency")
+    stage_id, _, way_on = said.splitlines()
+    command = shlex.split(way_on.partition("tune_main.py ")[2])
+    options = _tune_parser().parse_args(command)
+    search = override(load_search(options.search), parse_settings(options.set))
+    record = store(Storage.parse(options.storage)).open(stage_id).record
+    assert code == 0 and options.budget == "full" and options.from_stage == stage_id[:16]
+    assert [recipe.name for recipe in with_model_of(search, record).recipes] == ["tiny"]
 
 
 @pytest.mark.parametrize(
