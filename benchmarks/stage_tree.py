@@ -40,7 +40,7 @@ from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.parameters import Range
 from sweeps.search.search_files import load_search
-from sweeps.search.space import SamplerName, Search
+from sweeps.search.space import Search
 
 HIPPO = "Hippo (PVLDB 15): up to 4.81x GPU hours and 2.76x end to end in one study, 6.77x and 3.53x over several"
 RATE = Range(1e-4, 3e-3, log=True)
@@ -254,7 +254,7 @@ def draws(histories: Sequence[int]) -> None:
         print(f"{history:>8}  {random_ms:>7.1f} ms  {bounded_ms:>11.1f} ms  {whole_ms:>11.1f} ms", flush=True)
 
 
-def draw_ms(name: SamplerName, history: int, remembered: int, repeats: int = 20) -> float:
+def draw_ms(name: str, history: int, remembered: int, repeats: int = 20) -> float:
     """Return the median time of some draws while 64 trials are running, in milliseconds."""
     search = replace(load_search("sed"), sampler=name)
     generator = random.Random(0)

@@ -51,6 +51,8 @@ class SweepOptions:
     pruning: PruningName | None = None
     """`worth`: at the end of a stage a trial stops if another one is worth more for what it costs; `halving`: stages whose scores are low
     among those of their kind stop; `off`: every trial is trained to its end. None: `worth` with the sampler `stage`, else `halving`."""
+    sampler: str | None = None
+    """See `Search.sampler`; None: the search says it."""
     seed: int = 0
     """Random seed of the sampler."""
     objective: str | None = None

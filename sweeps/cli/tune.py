@@ -154,6 +154,12 @@ def _tune_parser() -> argparse.ArgumentParser:
         help="worth: at the end of a stage, stop a trial if another one is worth more for what it costs (the default with the sampler "
         "stage); halving: stop stages whose scores are low among those of their kind; off: train every trial to its end",
     )
+    size.add_argument(
+        "--sampler",
+        metavar="stage|tpe|random|grid|NAME",
+        help="what draws the trials: stage (what may gain most for what it still costs; the default), tpe, random, grid (every point "
+        "of a finite space), or the class of a sampler of Optuna, such as CmaEsSampler",
+    )
     size.add_argument("--seed", type=int, help="random seed of the sampler (default 0)")
     size.add_argument(
         "--set",

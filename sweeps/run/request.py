@@ -16,6 +16,7 @@ from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.start_stage import find_start, start_after, with_model_of
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
+from sweeps.sampling.study import check_sampler
 from sweeps.schedule.records import VERSION, State, SweepPart, SweepRecord, SweepRecords, TrialRecord
 from sweeps.search.checks import check_file, check_search, check_small_recipes
 from sweeps.search.parameters import Parameter
@@ -105,6 +106,8 @@ class SweepRequest:
                 check_small_recipes(full, search)
             search = override(search, self.options.settings)
             search = start_after(search, start) if start else search
+            search = replace(search, sampler=self.options.sampler or search.sampler)
+            check_sampler(search)
         if self.reads_search or self.settings:
             check_search(search)
         elif self.samples(budget) > len(self.known):

@@ -1,5 +1,6 @@
 """The only file that knows Optuna: it asks for parameters and reports what became of them."""
 
+import difflib
 import math
 import random
 import warnings
@@ -12,6 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from birdclef_core.errors import InputError
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.space import Search
@@ -24,6 +26,10 @@ REDRAWS = 100
 """How many draws that the search does not allow are made before one is drawn at random."""
 RANDOM_LOOKAHEAD = 16
 """How many trials are drawn ahead for each running one, where draws do not depend on scores."""
+
+SAMPLERS = ("stage", "tpe", "random", "grid")
+_NEED_MORE = ("BaseSampler", "GridSampler", "PartialFixedSampler")
+"""Samplers of Optuna that need more than a random seed."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -38,7 +44,7 @@ class _State:
 
 
 class Study:
-    """An Optuna study: draws from a search's space by Optuna's TPE, or at random if the search says so. The objective is maximised.
+    """An Optuna study: draws from a search's space by one of Optuna's samplers, or takes points from others. The objective is maximised.
 
     The first draws are each recipe at its own values.
     """
@@ -94,10 +100,10 @@ class Study:
 
         `waiting`: how many trials are drawn and do not run. TPE's first draws are random, as are all draws of a random search.
         """
-        if self._search.sampler == "stage":
-            return 0
-        if self._search.sampler == "random":
+        if self._search.sampler in ("random", "grid"):
             return RANDOM_LOOKAHEAD * max_running - waiting
+        if self._search.sampler != "tpe":
+            return 0
         return STARTUP_TRIALS - self._drawn
 
     def _draw_allowed(self) -> Draw:
@@ -162,15 +168,38 @@ class Study:
         )
 
 
+def check_sampler(search: Search) -> None:
+    """Raise InputError for a sampler that does not exist, or that cannot draw from the search."""
+    if search.sampler == "grid" and search.points() is None:
+        raise InputError(
+            "The sampler 'grid' needs a finite space, but a Range without a step has infinitely many values. Give it a step."
+        )
+    if search.sampler not in SAMPLERS:
+        _optuna_sampler(search.sampler, seed=0)
+
+
 def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    if name in ("random", "stage"):  # the stage-aware sampler gives every point
+    if name in ("stage", "grid", "random"):  # the first two are given every point
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        # group: a recipe that skips a stage has fewer parameters than the others.
-        return optuna.samplers.TPESampler(
-            seed=seed, group=True, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
-        )
+        if name == "tpe":
+            # group: a recipe that skips a stage has fewer parameters than the others.
+            return optuna.samplers.TPESampler(
+                seed=seed, group=True, multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS
+            )
+        known = [item for item in optuna.samplers.__all__ if item.endswith("Sampler") and item not in _NEED_MORE]
+        if name not in known:
+            near = difflib.get_close_matches(name, [*SAMPLERS, *known], n=1)
+            meant = f" Perhaps {near[0]!r} is meant." if near else ""
+            raise InputError(
+                f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna ({', '.join(known)}), but got {name!r}.{meant}"
+            )
+        try:
+            sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(seed=seed)
+        except ImportError as error:
+            raise InputError(f"The sampler {name!r} needs a package that is not installed: {error}") from None
+        return sampler
 
 
 def _worth_remembering(history: Sequence[Told]) -> list[Told]:

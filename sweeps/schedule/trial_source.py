@@ -143,12 +143,13 @@ class TrialSource:
 
         A sampler that learns may draw the same again and again where most prefixes are stopped, although the space has more.
         """
-        for _ in range(SAMPLER_DRAWS):
+        for _ in range(0 if self._chains.search.sampler == "grid" else SAMPLER_DRAWS):
             if self._stage_sampler is None:
                 yield self._study.ask(), {}
             elif (proposal := self._stage_sampler.propose(self._facts(), self._study.drawn)) is not None:
                 yield self._study.take(proposal.recipe, proposal.params), proposal.foretold
-        for recipe, params in itertools.chain(self._random_points(), self._grid_points()):
+        random_points = () if self._chains.search.sampler == "grid" else self._random_points()
+        for recipe, params in itertools.chain(random_points, self._grid_points()):
             if self._is_new(recipe, params):
                 yield self._study.take(recipe, params), {}
 

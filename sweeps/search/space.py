@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 from birdclef_core.config import ModelConfig, Recipe, StageConfig
 from birdclef_core.errors import InputError
@@ -15,7 +15,6 @@ from sweeps.search.names import GROUPS, find_field
 from sweeps.search.parameters import Choice, Parameter, Range
 from sweeps.search.recipe_space import RecipeSpace
 
-SamplerName = Literal["stage", "tpe", "random"]
 ENCODER = "model.encoder"
 MAX_VARIANTS = 1000
 """Most variants of a pool."""
@@ -42,17 +41,18 @@ class Search:
     constraints: tuple[str, ...] = ()
     """Conditions that every trial must meet, such as "train.clip_s <= 2 * pretrain.clip_s". A draw that breaks one is drawn again and
     does not count. One that reads a setting which a recipe lacks says nothing about that recipe."""
-    sampler: SamplerName = "stage"
+    sampler: str = "stage"
     """`stage`: draws what may gain most for what it still costs, so it knows what a shared stage is worth; `tpe`: Optuna's TPE, which
-    learns from the final scores; `random`: independent draws, which cover the space evenly."""
+    learns from the final scores; `random`: independent draws, which cover the space evenly; `grid`: every point of a finite space; or
+    the class of another sampler of Optuna, such as `CmaEsSampler`."""
     objective: str | None = None
     """What trials are compared by, see `Objective.of`; None: what the data allow. The search of a sweep always says it."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise InputError(f"The name of a search must be text, such as name='late_stages', but is {self.name!r}.")
-        if self.sampler not in get_args(SamplerName):
-            raise InputError(f"sampler must be one of {', '.join(get_args(SamplerName))}, but got {self.sampler!r}.")
+        if not isinstance(self.sampler, str):
+            raise InputError(f"sampler of search {self.name!r} must be a text, such as 'stage', but is {self.sampler!r}.")
         if self.objective is not None:
             object.__setattr__(self, "objective", str(Objective.of(self.objective)))
         self._check_recipes()

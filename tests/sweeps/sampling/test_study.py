@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import optuna
+import pytest
 
+from birdclef_core.errors import InputError
 from birdclef_core.recipes import cnn_b0ns, sed_v2s
 from sweeps.sampling import study as study_module
 from sweeps.sampling.draws import Outcome, Told
-from sweeps.sampling.study import Study
+from sweeps.sampling.study import Study, check_sampler
 from sweeps.search.parameters import Choice, Range
 from sweeps.search.space import Search
 
@@ -15,6 +17,7 @@ SEARCH = Search(
     name="x",
     recipes=(sed_v2s(), cnn_b0ns()),
     space={"pretrain.clip_s": Choice((5.0, 10.0)), "train_ce.learning_rate": Range(1e-4, 1e-3, log=True)},
+    sampler="tpe",
 )
 
 
@@ -149,3 +152,28 @@ def test_a_known_point_is_taken_up_although_a_constraint_forbids_it():
         name="x", recipes=(sed_v2s(),), space={"train_ce.clip_s": Range(5.0, 20.0)}, constraints=("train_ce.clip_s < 6",)
     )
     assert Study(search, seed=0).take("sed_v2s", {"train_ce.clip_s": 9.0}).params == {"train_ce.clip_s": 9.0}
+
+
+def test_any_sampler_of_optuna_draws_by_its_class_name():
+    search = Search(
+        name="x", recipes=(cnn_b0ns(),), space={"train_ce.learning_rate": Range(1e-4, 1e-3, log=True)}, sampler="QMCSampler"
+    )
+    check_sampler(search)
+    study = Study(search, seed=0)
+    draws = [study.ask() for _ in range(4)]
+    assert len({draw.params["train_ce.learning_rate"] for draw in draws}) == 4
+    assert type(study._state.study.sampler).__name__ == "QMCSampler"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("tpee", "Perhaps 'tpe' is meant"),
+        ("CmaesSampler", "Perhaps 'CmaEsSampler' is meant"),
+        ("GridSampler", "sampler must be one of"),
+        ("grid", "needs a finite space"),
+    ],
+)
+def test_samplers_that_cannot_draw_are_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        check_sampler(replace(SEARCH, sampler=name))
