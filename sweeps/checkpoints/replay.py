@@ -184,7 +184,9 @@ def whole_stage(store: StageStore, stage_id: str) -> StageEntry:
     problem = store.check(stage_id)
     entry = None if problem else store.open(stage_id)
     if entry is None:
-        raise StoreError(f"Stage {stage_id[:16]} must be whole to be replayed, started from or used to predict, but {problem or 'is gone'}")
+        raise StoreError(
+            f"Stage {stage_id[:16]} must be whole to be replayed, started from or used to predict, but {problem or 'is gone'}"
+        )
     return entry
 
 
