@@ -1,6 +1,7 @@
 """What the trials of a sweep need, found before it runs: recordings, first weights and the maker of chains."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ from sweeps.options import SweepOptions
 from sweeps.run.request import SweepRequest
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
+
+ENCODERS_AT_ONCE = 8
+"""For how many encoders the Hugging Face hub is asked at once."""
 
 
 def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -> Dataset:
@@ -113,7 +117,13 @@ def make_chain_builder(
     Raises InputError when a continued sweep would have other first weights than before, or when the start stage is damaged.
     """
     start = request.start
-    pretrained = {encoder: RANDOM if start else _first_weights(request, encoder) for encoder in search.encoders()}
+    encoders = search.encoders()
+    if start:
+        pretrained = dict.fromkeys(encoders, RANDOM)
+    else:
+        with ThreadPoolExecutor(ENCODERS_AT_ONCE) as pool:  # the hub may take seconds to answer, or not answer at all
+            weights = pool.map(lambda encoder: _first_weights(request, encoder), encoders)
+            pretrained = dict(zip(encoders, weights, strict=True))
     for line in dict.fromkeys(weights.found for weights in pretrained.values() if not start):
         say(f"Encoders: {line}")
     if start:

@@ -119,8 +119,12 @@ class SweepRequest:
         try:
             check_search(search)
         except InputError as error:
-            extended = f"Drop the extension that brought it: --resume {self.name} --drop-extension"
-            way_out = extended if len(self.parts) > 1 else "Start a new sweep: it reuses every stage that is trained"
+            if self.kind == "extend":
+                way_out = "Give the extension another search: --search"
+            elif len(self.parts) > 1:
+                way_out = f"Drop the extension that brought it: --resume {self.name} --drop-extension"
+            else:
+                way_out = "Start a new sweep: it reuses every stage that is trained"
             raise InputError(
                 f"{self.name} cannot draw from its own search, which an older version of the code let in. {error} {way_out}."
             ) from None

@@ -271,6 +271,8 @@ def test_the_trials_of_an_extension_that_is_dropped_are_finished_and_no_others_a
         drawn,
         [4, drawn - 4],
     )
+    with pytest.raises(InputError, match=r"'train_ce\.learning_rate'.*Give the extension another search: --search\."):
+        place.extend(samples=2).check_search()
     other = place.write("other.py", high=2e-3)
     assert len(place.run(place.extend(samples=2, search=other)).coordinator.trials) == drawn + 2
 
