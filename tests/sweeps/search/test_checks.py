@@ -1,5 +1,6 @@
 """Users' own search files: what is wrong with one is said before anything runs, with the parameter, the value and the rule."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -444,6 +445,20 @@ def test_a_malformed_search_file_is_refused_with_its_rule(case, tmp_path, monkey
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and "Traceback" not in error
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == ["own.py"]
+
+
+def test_every_variant_of_a_pool_is_drawn_before_anything_runs():
+    """Hardly any draw is allowed: with 28 variants, some cannot be drawn, though the random point that is tried has another."""
+    search = Search(
+        name="x",
+        recipes=(small_budget(sed_v2s()),),
+        space={"pretrain.clip_s": Range(5.0, 10.0)},
+        pools={"pretrain": 28},
+        constraints=("pretrain.clip_s < 5.007",),
+    )
+    assert search.draw(search.recipes[0], random.Random(0))
+    with pytest.raises(InputError, match=r"None of 1000 random draws for variant 1 of pool 'pretrain'"):
+        check_search(search)
 
 
 def test_a_syntax_error_names_the_file(tmp_path):
