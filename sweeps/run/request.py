@@ -25,8 +25,6 @@ from sweeps.search.space import Search
 
 DEFAULT_SAMPLES = {"small": 6, "full": 32}
 """Number of trials where none is given, by budget."""
-OBJECTIVE_BEFORE = "val/cmap_pad5"
-"""Objective of a sweep whose record says none, because it began before there was a choice."""
 ENDED: tuple[State, ...] = ("finished", "failed")
 """States in which a sweep can be extended."""
 
@@ -136,7 +134,7 @@ class SweepRequest:
         """
         asked = self.options.objective or search.objective
         if self.parts:
-            own = self.parts[-1].search.objective or OBJECTIVE_BEFORE
+            own = self.parts[-1].search.objective
             if asked not in (None, own):
                 raise InputError(
                     f"All trials of a sweep are compared by the same objective, and {self.name} has {own}, but got {asked}. Start a new "

@@ -25,6 +25,7 @@ from sweeps.search.space import Search
 ROOT_SHARE = 0.25
 """At least this share of the device seconds is spent by trials that depart from the root: a search that only completes known stages
 would never see other ones."""
+COST_POWER = 1.0
 STOP_FACTOR = 0.6
 """A trial stops at a stage's end if what it may still gain for its cost is less than this share of the best that may be begun."""
 MIN_STAGES_TO_STOP = 4
@@ -134,7 +135,7 @@ class StageSampler:
         x_CD = self._encoding.vectors(candidates.recipe, candidates.place_CP)
         foretold = model.foretell(candidates.recipe, x_CD, candidates.depth_C, candidates.score_C)
         cost_C = self._cost(candidates)
-        value_C = model.log_improvement(foretold) - np.log(np.maximum(cost_C, 1e-9))
+        value_C = model.log_improvement(foretold) - COST_POWER * np.log(np.maximum(cost_C, 1e-9))
         if remaining_s is not None:
             value_C = np.where(cost_C <= remaining_s, value_C, -math.inf)
         return _Rated(candidates=candidates, value_C=value_C, foretold=foretold)
