@@ -39,9 +39,6 @@ from sweeps.search.parameters import Choice, Range
 from sweeps.search.search_files import load_search
 from sweeps.search.space import Search
 
-CHAINS = 40
-"""Device time of a search with 8 workers, in complete chains of the first recipe."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -180,14 +177,16 @@ ABLATIONS = {
     "no stopping": dict(sampler="stage", stop=0.0),
     "stages alone": dict(sampler="stage", share=1.0),
     "direct alone": dict(sampler="stage", share=0.0),
+    "divided by the whole cost": dict(sampler="stage", power=1.0),
     "no share for the root": dict(sampler="stage", root=0.0),
     "half for the root": dict(sampler="stage", root=0.5),
 }
 
 
-def run(search: Search, family: Family, seed: int, workers: int, method: Mapping[str, object]) -> Outcome:
+def run(search: Search, family: Family, seed: int, workers: int, chains_a_search: float, method: Mapping[str, object]) -> Outcome:
     """Search one surface with one method until the budget is spent."""
     stage_sampler.ROOT_SHARE = float(method.get("root", 0.25))
+    stage_sampler.COST_POWER = float(method.get("power", 0.6))
     stage_sampler.STOP_FACTOR = max(float(method.get("stop", 0.6)), 1e-300)
     share = method.get("share")
     stage_model._share_of_stages = (lambda finals: share) if share is not None else SHARE
@@ -225,7 +224,7 @@ def run(search: Search, family: Family, seed: int, workers: int, method: Mapping
 
     simulation = _Simulation([SimulatedSweep(name="one", coordinator=coordinator)], store, workers, _epoch_s, score)
     chain_s = sum(stage.epochs for stage in search.recipes[0].stages)
-    finals.simulation, finals.coordinator, finals.budget = simulation, coordinator, CHAINS * chain_s * workers / 8
+    finals.simulation, finals.coordinator, finals.budget = simulation, coordinator, chains_a_search * chain_s * workers / 8
     started = time.process_time()
     result = simulation.run()
     seconds = time.process_time() - started
@@ -267,15 +266,18 @@ def searched() -> Search:
     return replace(load_search("sed"), pools={})
 
 
-def task(job: tuple[str, int, int, str, Mapping[str, object]]) -> tuple[str, int, str, Outcome]:
-    name, seed, workers, title, method = job
-    return name, seed, title, run(searched(), FAMILIES[name], seed, workers, method)
+def task(job: tuple[str, int, int, float, str, Mapping[str, object]]) -> tuple[str, int, str, Outcome]:
+    name, seed, workers, chains, title, method = job
+    return name, seed, title, run(searched(), FAMILIES[name], seed, workers, chains, method)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("methods", "ablation"), default="methods")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument(
+        "--chains", type=float, default=40, help="device time for 8 workers, in complete chains of the first recipe"
+    )
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--processes", type=int, default=2)
@@ -283,7 +285,7 @@ def main() -> None:
     methods = METHODS if options.what == "methods" else {"tpe, no reuse": METHODS["tpe, no reuse"], **ABLATIONS}
     families = options.families.split(",")
     jobs = [
-        (name, seed, options.workers, title, method)
+        (name, seed, options.workers, options.chains, title, method)
         for seed in range(options.seeds)
         for name in families
         for title, method in methods.items()
@@ -294,7 +296,7 @@ def main() -> None:
         for name, seed, title, outcome in pool.map(task, jobs):
             outcomes[name, seed, title] = outcome
     print(
-        f"{options.workers} workers, {CHAINS * options.workers // 8} chains, {options.seeds} seeds, {time.time() - started:.0f} s, "
+        f"{options.workers} workers, {options.chains * options.workers / 8:g} chains, {options.seeds} seeds, {time.time() - started:.0f} s, "
         f"numpy {version('numpy')}, {platform.machine()}, {os.cpu_count()} cores"
     )
     print(f"{'':24}{'candidates':>11}{'gain':>7}{'s.e.':>6}  {'use':>5}{'ms':>6}  " + "".join(f"{name:>14}" for name in families))

@@ -1,7 +1,7 @@
 """A sampler that knows what a stage is worth.
 
 A trial that departs from a published stage costs only the stages that remain. So each draw compares candidates from the root of the tree and
-from its stages by their expected improvement over the best final score, divided by what they would still cost.
+from its stages by their expected improvement over the best final score, divided by a power of what they would still cost.
 
 Everything is a function of the facts, the random seed and the number of the draw: a sweep that was killed and resumed draws what it
 would have drawn from the same facts.
@@ -25,7 +25,9 @@ from sweeps.search.space import Search
 ROOT_SHARE = 0.25
 """At least this share of the device seconds is spent by trials that depart from the root: a search that only completes known stages
 would never see other ones."""
-COST_POWER = 1.0
+COST_POWER = 0.6
+"""Expected improvement is divided by this power of the cost. With 1, nearly all trials would be completions of the last stage, which are cheap
+and can gain little; see docs/benchmarks/search.md."""
 STOP_FACTOR = 0.6
 """A trial stops at a stage's end if what it may still gain for its cost is less than this share of the best that may be begun."""
 MIN_STAGES_TO_STOP = 4
@@ -38,7 +40,7 @@ STARTUP_CHILDREN = 3
 class Worth:
     """What it is worth to go on with a trial, against the best that could be begun in its place.
 
-    Both are logarithms of expected improvement divided by device seconds.
+    Both are logarithms of expected improvement divided by a power of the device seconds.
     """
 
     going_on: float
@@ -55,7 +57,7 @@ class _Rated:
 
     candidates: Candidates
     value_C: Array
-    """Logarithm of expected improvement divided by device seconds; minus infinity for what does not fit into the budget."""
+    """Logarithm of expected improvement divided by a power of the device seconds; minus infinity for what does not fit into the budget."""
     foretold: Foretold
 
     @property
