@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from birdclef_core.config import ModelConfig, Recipe, StageConfig
@@ -99,7 +99,10 @@ class RecipeSpace:
 
     def baseline(self) -> dict[str, Any]:
         """Return the allowed point that is nearest to the recipe itself; where hardly any is allowed, the nearest that is not."""
+        return dict(self._baseline)
 
+    @cached_property
+    def _baseline(self) -> dict[str, Any]:
         def own(key: str, parameter: Parameter) -> Any:
             return 0 if key.endswith(f".{VARIANT}") else parameter.nearest(value_at(self.recipe, self._places[key][0]))
 
