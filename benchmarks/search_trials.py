@@ -13,7 +13,7 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from stage_tree import Study, an_hour
@@ -118,7 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"Python {platform.python_version()}, optuna {version('optuna')}, {os.cpu_count()} cores, load average {load}")
-    search = load_search(options.search)
+    search = replace(load_search(options.search), sampler="tpe", pools={"pretrain": 2})
     for scores in ("scores without relation", "inherited scores"):
         for trials, workers, seeds in ((64, 8, options.seeds), (256, 16, max(1, options.seeds // 2))):
             print(f"\n{options.search}, {trials} trials on {workers} workers, {scores}, one figure a seed")
