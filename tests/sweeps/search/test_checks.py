@@ -62,7 +62,14 @@ MALFORMED = {
     "a pool of true": ("Search(name='x', recipes=(R,), space={}, pools={'pretrain': True})", "whole number"),
     "an unknown pool": ("Search(name='x', recipes=(R,), space={}, pools={'early': 2})", "'early': 2"),
     "a pool without parameters": ("Search(name='x', recipes=(R,), space={}, pools={'pretrain': 2})", "must have parameters"),
-    "an unknown sampler": ("Search(name='x', recipes=(R,), space={}, sampler='grid')", "sampler must be one of"),
+    "an unknown sampler": (
+        "Search(name='x', recipes=(R,), space={}, sampler='tpee')",
+        "sampler must be one of .*Perhaps 'tpe' is meant",
+    ),
+    "a grid of an infinite space": (
+        "Search(name='x', recipes=(R,), space={'train.clip_s': Range(3, 4)}, sampler='grid')",
+        "sampler 'grid' needs a finite space",
+    ),
     "an unknown field": (
         "Search(name='x', recipes=(R,), space={'train.clip_seconds': Range(3, 4)})",
         r"train has no field 'clip_seconds'\. Perhaps 'train\.clip_s' is meant",

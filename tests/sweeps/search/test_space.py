@@ -99,9 +99,9 @@ def test_variants_are_what_they_were_before_ranges_had_steps():
     assert (first.clip_s, first.learning_rate, second.clip_s) == (5.0, 0.0005663431004358685, 5.0)
 
 
-def test_an_unknown_sampler_is_refused():
-    with pytest.raises(InputError, match="tpe, random, but got 'grid'"):
-        replace(make(), sampler="grid")
+def test_a_sampler_that_is_no_text_is_refused():
+    with pytest.raises(InputError, match="sampler of search 'x' must be a text, such as 'stage', but is 3"):
+        replace(make(), sampler=3)
 
 
 def test_parameters_reach_their_stages_only():
