@@ -140,7 +140,8 @@ def clips(options: argparse.Namespace, scratch: Path) -> None:
     """Read a training clip into a float batch: from the feed and by decoding OGG, then both with noise and gain."""
     import torch
 
-    from birdclef_core.config import AugmentConfig, NoiseGroup, StageConfig
+    from birdclef_core.augment_config import AugmentConfig, NoiseGroup
+    from birdclef_core.config import StageConfig
     from birdclef_core.data.buffers import WaveBuffers
     from birdclef_core.data.cache import build_cache
     from birdclef_core.data.feed import TrainFeed

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
+from birdclef_core.config_rules import require, require_choice
 from birdclef_core.errors import InputError
 
 HeadName = Literal["sed", "cnn"]
@@ -31,23 +33,6 @@ def runtime(default: Any) -> Any:
     return field(default=default, metadata={"runtime": True})
 
 
-def _require(condition: bool, rule: str, **values: object) -> None:
-    if not condition:
-        raise InputError(f"{rule} must hold, but got {', '.join(f'{name}={value!r}' for name, value in values.items())}.")
-
-
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} must be one of {', '.join(choices)}, but got {value!r}.")
-
-
-def _require_probabilities(config: object) -> None:
-    for item in fields(config):  # type: ignore[arg-type]
-        if item.name == "prob" or item.name.endswith("_prob"):
-            value = getattr(config, item.name)
-            _require(0 <= value <= 1, f"0 <= {item.name} <= 1", **{item.name: value})
-
-
 @dataclass(frozen=True, kw_only=True)
 class SpectrogramConfig:
     """Settings of a mel spectrogram in scaled decibels, with or without deltas along frequency."""
@@ -68,10 +53,10 @@ class SpectrogramConfig:
     """Whether there are three channels (mel, delta, delta of delta) and not one."""
 
     def __post_init__(self) -> None:
-        _require_choice("db_scale", self.db_scale, get_args(DbScale))
-        _require(self.num_mels >= 8, "num_mels >= 8", num_mels=self.num_mels)
-        _require(0 < self.hop_length <= self.n_fft, "0 < hop_length <= n_fft", hop_length=self.hop_length, n_fft=self.n_fft)
-        _require(
+        require_choice("db_scale", self.db_scale, get_args(DbScale))
+        require(self.num_mels >= 8, "num_mels >= 8", num_mels=self.num_mels)
+        require(0 < self.hop_length <= self.n_fft, "0 < hop_length <= n_fft", hop_length=self.hop_length, n_fft=self.n_fft)
+        require(
             0 <= self.f_min_hz < self.f_max_hz <= SAMPLE_RATE_HZ / 2,
             f"0 <= f_min_hz < f_max_hz <= {SAMPLE_RATE_HZ // 2}",
             f_min_hz=self.f_min_hz,
@@ -97,87 +82,17 @@ class ModelConfig:
     In the 2023 solution, a SED sees frequency x time and a CNN sees time x frequency."""
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     drop_rate: float = 0.5
-    """`drop_rate` of timm."""
+    """`drop_rate` of timm: dropout of a CNN's feature map before it is pooled. Most encoders of a SED have nothing that it changes."""
     drop_path_rate: float = 0.2
     """`drop_path_rate` of timm, its stochastic depth."""
     head_dropout: float = 0.5
     """Dropout before the linear layers of the head."""
 
     def __post_init__(self) -> None:
-        _require_choice("head", self.head, get_args(HeadName))
-        _require_choice("encoder_axes", self.encoder_axes, get_args(EncoderAxes))
+        require_choice("head", self.head, get_args(HeadName))
+        require_choice("encoder_axes", self.encoder_axes, get_args(EncoderAxes))
         for name in ("drop_rate", "drop_path_rate", "head_dropout"):
-            _require(0 <= getattr(self, name) < 1, f"0 <= {name} < 1", **{name: getattr(self, name)})
-
-
-@dataclass(frozen=True, kw_only=True)
-class MixingConfig:
-    """Settings of mixing the clips of a batch with each other."""
-
-    wave_prob: float = 0.0
-    """Probability that a batch is mixed as waveforms, with labels joined by OR."""
-    wave_double_prob: float = 1.0
-    """Probability that two clips are mixed and not three, if a batch is mixed as waveforms."""
-    spectrogram_prob: float = 0.0
-    """Probability that a batch is mixed as spectrograms, with a coefficient per clip for spectrograms and labels."""
-    spectrogram_beta: float = 2.0
-    """The b of Beta(b, b), from which the coefficient is drawn."""
-
-    def __post_init__(self) -> None:
-        _require_probabilities(self)
-        _require(self.spectrogram_beta > 0, "spectrogram_beta > 0", spectrogram_beta=self.spectrogram_beta)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoiseGroup:
-    """Settings of one kind of background noise, added at a signal-to-noise ratio that is drawn for each clip."""
-
-    source: str = "*"
-    """Sub-folder of `background_noise/`; `*`, or a sub-folder that does not exist, stands for all noise files."""
-    prob: float = 0.5
-    snr_db_min: float = 3.0
-    snr_db_max: float = 30.0
-
-    def __post_init__(self) -> None:
-        _require_probabilities(self)
-        _require(
-            self.snr_db_min <= self.snr_db_max, "snr_db_min <= snr_db_max", snr_db_min=self.snr_db_min, snr_db_max=self.snr_db_max
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Settings of the augmentation of single clips: first of the waveform, then of the spectrogram."""
-
-    gain_prob: float = 0.2
-    gain_db: float = 12.0
-    """Largest gain in decibels: it is drawn from -gain_db to +gain_db."""
-    gain_transition_prob: float = 0.2
-    """Probability of a gain that changes smoothly within the clip, between two values of the same range."""
-    gaussian_noise_prob: float = 0.2
-    pink_noise_prob: float = 0.2
-    coloured_noise_snr_db_min: float = 5.0
-    coloured_noise_snr_db_max: float = 30.0
-    """Range of the signal-to-noise ratio of Gaussian and pink noise."""
-    time_shift_prob: float = 0.4
-    """Probability that the clip is rolled by a random share of its length."""
-    pitch_shift_prob: float = 0.4
-    pitch_shift_semitones: float = 4.0
-    """Largest shift in semitones, up or down; the mel spectrogram is shifted."""
-    time_masks: int = 1
-    time_mask_frames: int = 60
-    """Longest time mask, in frames."""
-    frequency_masks: int = 1
-    frequency_mask_bins: int = 24
-    tilt_prob: float = 0.5
-    """Probability of a random linear slope over frequency, such as microphones and distance cause."""
-    tilt_db: float = 10.0
-    """Largest change in decibels from the lowest to the highest bin."""
-
-    def __post_init__(self) -> None:
-        _require_probabilities(self)
-        for name in ("time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bins"):
-            _require(getattr(self, name) >= 0, f"{name} >= 0", **{name: getattr(self, name)})
+            require(0 <= getattr(self, name) < 1, f"0 <= {name} < 1", **{name: getattr(self, name)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,16 +157,16 @@ class StageConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "noise", tuple(self.noise))
-        _require_choice("stage name", self.name, STAGE_NAMES)
-        _require_choice("label_space", self.label_space, get_args(LabelSpaceName))
-        _require_choice("loss", self.loss, get_args(LossName))
-        _require_choice("head_transfer", self.head_transfer, get_args(HeadTransfer))
-        _require_choice("precision", self.precision, get_args(Precision))
-        _require(self.epochs >= 1, "epochs >= 1", stage=self.name, epochs=self.epochs)
-        _require(self.batch_size >= 2, "batch_size >= 2", stage=self.name, batch_size=self.batch_size)
-        _require(self.seed >= 0, "seed >= 0", stage=self.name, seed=self.seed)
-        _require(0.5 <= self.clip_s <= 60, "0.5 <= clip_s <= 60", stage=self.name, clip_s=self.clip_s)
-        _require(
+        require_choice("stage name", self.name, STAGE_NAMES)
+        require_choice("label_space", self.label_space, get_args(LabelSpaceName))
+        require_choice("loss", self.loss, get_args(LossName))
+        require_choice("head_transfer", self.head_transfer, get_args(HeadTransfer))
+        require_choice("precision", self.precision, get_args(Precision))
+        require(self.epochs >= 1, "epochs >= 1", stage=self.name, epochs=self.epochs)
+        require(self.batch_size >= 2, "batch_size >= 2", stage=self.name, batch_size=self.batch_size)
+        require(self.seed >= 0, "seed >= 0", stage=self.name, seed=self.seed)
+        require(0.5 <= self.clip_s <= 60, "0.5 <= clip_s <= 60", stage=self.name, clip_s=self.clip_s)
+        require(
             0 < self.min_learning_rate <= self.learning_rate,
             "0 < min_learning_rate <= learning_rate",
             stage=self.name,
@@ -259,37 +174,37 @@ class StageConfig:
             min_learning_rate=self.min_learning_rate,
         )
         if self.clips_per_epoch is not None:
-            _require(
+            require(
                 self.clips_per_epoch >= self.batch_size,
                 "clips_per_epoch >= batch_size",
                 stage=self.name,
                 clips_per_epoch=self.clips_per_epoch,
                 batch_size=self.batch_size,
             )
-        _require(0 <= self.secondary_target <= 1, "0 <= secondary_target <= 1", secondary_target=self.secondary_target)
-        _require(self.checkpoint_every_s >= 0, "checkpoint_every_s >= 0", checkpoint_every_s=self.checkpoint_every_s)
+        require(0 <= self.secondary_target <= 1, "0 <= secondary_target <= 1", secondary_target=self.secondary_target)
+        require(self.checkpoint_every_s >= 0, "checkpoint_every_s >= 0", checkpoint_every_s=self.checkpoint_every_s)
         self._check_optional()
 
     def _check_optional(self) -> None:
         if self.micro_batch_size is not None:
-            _require(
+            require(
                 1 <= self.micro_batch_size <= self.batch_size,
                 "1 <= micro_batch_size <= batch_size",
                 micro_batch_size=self.micro_batch_size,
                 batch_size=self.batch_size,
             )
         if self.clip_gradient_norm is not None:
-            _require(self.clip_gradient_norm > 0, "clip_gradient_norm > 0", clip_gradient_norm=self.clip_gradient_norm)
+            require(self.clip_gradient_norm > 0, "clip_gradient_norm > 0", clip_gradient_norm=self.clip_gradient_norm)
         if self.early_stop_epochs is not None:
-            _require(self.early_stop_epochs >= 1, "early_stop_epochs >= 1", early_stop_epochs=self.early_stop_epochs)
-        _require(0 <= self.ema_decay < 1, "0 <= ema_decay < 1", ema_decay=self.ema_decay)
-        _require(
+            require(self.early_stop_epochs >= 1, "early_stop_epochs >= 1", early_stop_epochs=self.early_stop_epochs)
+        require(0 <= self.ema_decay < 1, "0 <= ema_decay < 1", ema_decay=self.ema_decay)
+        require(
             1 <= self.average_epochs <= self.epochs,
             "1 <= average_epochs <= epochs",
             average_epochs=self.average_epochs,
             epochs=self.epochs,
         )
-        _require(
+        require(
             self.average_epochs == 1 or (not self.ema_decay and self.early_stop_epochs is None),
             "average_epochs == 1, or neither ema_decay nor early_stop_epochs,",
             average_epochs=self.average_epochs,

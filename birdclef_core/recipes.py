@@ -1,15 +1,14 @@
-"""The seven recipes of the 2023 solution as data, and the small budget in which to try them."""
+"""The seven recipes of the 2023 solution as data, and the small budget in which to try them. docs/deviations.md says where they differ."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
 from birdclef_core.config import (
     STAGE_NAMES,
     LabelSpaceName,
     LossName,
-    MixingConfig,
     ModelConfig,
-    NoiseGroup,
     Recipe,
     SpectrogramConfig,
     StageConfig,
@@ -39,6 +38,10 @@ FINETUNE_CLIP_S = 30.0
 
 _QUIET_NOISE = (NoiseGroup(source="*", prob=0.5, snr_db_min=3.0, snr_db_max=30.0),)
 
+_CNN_AUGMENT = AugmentConfig(coloured_noise_prob=0.5, coloured_noise="cnn")
+_LOUD_AUGMENT = AugmentConfig(gain_prob=0.4, gain_transition_prob=0.4, gain_db=15.0)
+"""Of the recipes with loud background noise. That of the third SED is the default."""
+
 
 def _loud_noise(nocall_prob: float, field_prob: float, ambient_prob: float) -> tuple[NoiseGroup, ...]:
     """BirdCLEF no-call recordings; freefield1010, warblrb and BirdVox; rainforest and environment: all at 0 to 3 dB."""
@@ -54,11 +57,12 @@ def _stages(
     batch_size: int,
     mixing: MixingConfig,
     noise: tuple[NoiseGroup, ...] = _QUIET_NOISE,
+    augment: AugmentConfig,
 ) -> tuple[StageConfig, ...]:
     """Configs of the stages that have epochs, in order; `seeds` has one random seed for each of these."""
     run = [(name, count) for name, count in zip(STAGE_NAMES, epochs, strict=True) if count is not None]
     return tuple(
-        _stage(name, count, seed, clip_s=clip_s, batch_size=batch_size, mixing=mixing, noise=noise)
+        _stage(name, count, seed, clip_s=clip_s, batch_size=batch_size, mixing=mixing, noise=noise, augment=augment)
         for (name, count), seed in zip(run, seeds, strict=True)
     )
 
@@ -72,6 +76,7 @@ def _stage(
     batch_size: int,
     mixing: MixingConfig,
     noise: tuple[NoiseGroup, ...],
+    augment: AugmentConfig,
 ) -> StageConfig:
     label_space, loss, learning_rate = STAGE_KINDS[name]
     finetune = name == "finetune"
@@ -87,6 +92,7 @@ def _stage(
         freeze_encoder=finetune,
         mixing=mixing,
         noise=noise,
+        augment=augment,
     )
 
 
@@ -105,6 +111,7 @@ def sed_v2s() -> Recipe:
             batch_size=96,
             mixing=MixingConfig(wave_prob=0.7, wave_double_prob=0.5, spectrogram_prob=0.15),
             noise=_loud_noise(0.6, 0.3, 0.4),
+            augment=_LOUD_AUGMENT,
         ),
         ensemble_weight=0.25,
     )
@@ -127,6 +134,7 @@ def sed_b3ns() -> Recipe:
             batch_size=96,
             mixing=MixingConfig(wave_prob=0.6, wave_double_prob=0.5, spectrogram_prob=0.3),
             noise=_loud_noise(0.5, 0.25, 0.35),
+            augment=_LOUD_AUGMENT,
         ),
         ensemble_weight=0.21,
     )
@@ -146,6 +154,7 @@ def sed_seresnext26t() -> Recipe:
             clip_s=10.0,
             batch_size=128,
             mixing=MixingConfig(wave_prob=0.0, spectrogram_prob=0.7),
+            augment=AugmentConfig(),
         ),
         ensemble_weight=0.10,
     )
@@ -166,6 +175,7 @@ def cnn_v2s() -> Recipe:
             clip_s=15.0,
             batch_size=96,
             mixing=MixingConfig(wave_prob=0.6, wave_double_prob=0.95, spectrogram_prob=1.0, spectrogram_beta=1.0),
+            augment=_CNN_AUGMENT,
         ),
         ensemble_weight=0.15,
     )
@@ -186,6 +196,8 @@ def cnn_b3ns() -> Recipe:
             clip_s=15.0,
             batch_size=96,
             mixing=MixingConfig(wave_prob=0.7, wave_double_prob=0.9, spectrogram_prob=0.5, spectrogram_beta=1.0),
+            noise=(replace(_QUIET_NOISE[0], prob=0.6),),
+            augment=replace(_CNN_AUGMENT, gain_prob=0.4),
         ),
         ensemble_weight=0.15,
     )
@@ -206,6 +218,7 @@ def cnn_resnet34d() -> Recipe:
             clip_s=15.0,
             batch_size=128,
             mixing=MixingConfig(wave_prob=0.7, wave_double_prob=1.0, spectrogram_prob=1.0, spectrogram_beta=1.0),
+            augment=_CNN_AUGMENT,
         ),
         ensemble_weight=0.10,
     )
@@ -226,6 +239,7 @@ def cnn_b0ns() -> Recipe:
             clip_s=20.0,
             batch_size=156,
             mixing=MixingConfig(wave_prob=0.0, spectrogram_prob=1.0, spectrogram_beta=1.0),
+            augment=_CNN_AUGMENT,
         ),
         ensemble_weight=0.04,
     )
@@ -261,6 +275,7 @@ def with_all_stages(recipe: Recipe) -> Recipe:
             batch_size=like.batch_size,
             mixing=like.mixing,
             noise=like.noise,
+            augment=like.augment,
         )
         for name in STAGE_NAMES
     )
@@ -299,10 +314,9 @@ def _small_stage(stage: StageConfig) -> StageConfig:
         noise=(NoiseGroup(prob=0.25, snr_db_min=5.0, snr_db_max=30.0),),
         augment=replace(
             augment,
+            coloured_noise_prob=0.1,
             gain_prob=0.1,
             gain_transition_prob=0.1,
-            gaussian_noise_prob=0.1,
-            pink_noise_prob=0.1,
             pitch_shift_prob=0.2,
             pitch_shift_semitones=1.0,
             time_mask_frames=12,

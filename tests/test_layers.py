@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS: dict[str, tuple[set[str], ...]] = {
     "birdclef_core": (
         {"errors", "wording"},
-        {"code_version", "findings", "json_files", "output_place"},
+        {"code_version", "config_rules", "findings", "json_files", "output_place"},
+        {"augment_config"},
         {"config"},
         {"identity"},
         {"taxonomy", "recipes"},

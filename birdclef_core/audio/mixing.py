@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from birdclef_core.config import MixingConfig
+from birdclef_core.audio.host_draws import to_device
+from birdclef_core.augment_config import MixingConfig
 
 _SEED_LIMIT = 2**62
 Mixed = tuple[Tensor, Tensor, Tensor]
@@ -50,7 +51,7 @@ def apply_wave_mix(partner_JB: Tensor, wave_BT: Tensor, target_BC: Tensor, weigh
     if not len(partner_JB):
         return wave_BT, target_BC, weight_B
     wave, target, weight = wave_BT, target_BC, weight_B
-    for partner_B in _on_device(partner_JB, wave_BT.device):
+    for partner_B in to_device(partner_JB, wave_BT.device):
         wave = wave + wave_BT[partner_B]
         target = target + target_BC[partner_B]
         weight = weight + weight_B[partner_B]
@@ -71,14 +72,9 @@ def apply_spectrogram_mix(mix: SpectrogramMix | None, mel_BKFN: Tensor, target_B
     """Return spectrograms, targets and weights, mixed in the proportion drawn for each clip."""
     if mix is None:
         return mel_BKFN, target_BC, weight_B
-    partner_B, share_B = _on_device(mix.partner_B, mel_BKFN.device), _on_device(mix.share_B, mel_BKFN.device)
+    partner_B, share_B = to_device(mix.partner_B, mel_BKFN.device), to_device(mix.share_B, mel_BKFN.device)
 
     def mixed(value: Tensor) -> Tensor:
         return torch.lerp(value[partner_B], value, share_B.view(-1, *[1] * (value.ndim - 1)))
 
     return mixed(mel_BKFN), mixed(target_BC), mixed(weight_B)
-
-
-def _on_device(drawn: Tensor, device: torch.device) -> Tensor:
-    """Copy through pinned memory: otherwise the copy would wait for the device."""
-    return (drawn.pin_memory() if device.type == "cuda" else drawn).to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The mel spectrogram in front of every encoder, in two steps so that augmentation can work on decibels between them.
+"""The mel spectrogram in front of every encoder, in two steps so that augmentation can work on scaled decibels between them.
 
 Shapes: B clips, T samples, F mel bins, N frames, K channels.
 """
@@ -70,18 +70,25 @@ class MelSpectrogram(nn.Module):
         # torchaudio cuts each item by itself only if there is a channel dimension; otherwise the loudest clip cuts the others.
         return AF.amplitude_to_DB(mel_B1FN, multiplier=10.0, amin=_POWER_FLOOR, db_multiplier=0.0, top_db=TOP_DB).squeeze(1)
 
-    def to_channels(self, db_BFN: Tensor) -> Tensor:
-        """Return mel_BKFN: scaled decibels, with first and second deltas along frequency if the config has them."""
-        with exact_float32(db_BFN.device):
-            db_BFN = db_BFN.float()
-            scaled_BFN = (db_BFN + TOP_DB) / TOP_DB if self.config.db_scale == "unit" else db_BFN / 255.0
+    def scale(self, db_BFN: Tensor) -> Tensor:
+        """Return mel_BFN: decibels scaled as the config says."""
+        return (db_BFN + TOP_DB) / TOP_DB if self.config.db_scale == "unit" else db_BFN / 255.0
+
+    def mel(self, wave_BT: Tensor) -> Tensor:
+        """Return mel_BFN: scaled decibels, without deltas."""
+        return self.scale(self.mel_db(wave_BT))
+
+    def to_channels(self, mel_BFN: Tensor) -> Tensor:
+        """Return mel_BKFN: scaled decibels, with their first and second deltas along frequency if the config has them."""
+        with exact_float32(mel_BFN.device):
+            mel_BFN = mel_BFN.float()
             if not self.config.deltas:
-                return scaled_BFN.unsqueeze(1)
-            delta_BFN = frequency_deltas(scaled_BFN)
-            return torch.stack((scaled_BFN, delta_BFN, frequency_deltas(delta_BFN)), dim=1)
+                return mel_BFN.unsqueeze(1)
+            delta_BFN = frequency_deltas(mel_BFN)
+            return torch.stack((mel_BFN, delta_BFN, frequency_deltas(delta_BFN)), dim=1)
 
     def forward(self, wave_BT: Tensor) -> Tensor:
-        return self.to_channels(self.mel_db(wave_BT))
+        return self.to_channels(self.mel(wave_BT))
 
 
 def frequency_deltas(mel_BFN: Tensor) -> Tensor:

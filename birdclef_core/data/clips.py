@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from birdclef_core.config import NoiseGroup
+from birdclef_core.augment_config import NoiseGroup
 from birdclef_core.data.targets import MAX_BACKGROUND_S
 
 ReadSamples = Callable[[int, int, int], NDArray[np.int16]]

@@ -76,7 +76,7 @@ def training_table(dataset: Dataset, label_space: LabelSpace, *, secondary_targe
 def validation_truth(dataset: Dataset, label_space: LabelSpace) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Return rows of the validation recordings whose primary species is in the label space, and their truth (R, C), 0 or 1.
 
-    Only the primary species is a positive, as in the 2023 solution: a secondary target of .9 becomes 0.
+    Only the primary species is a positive. In the 2023 solution every label is (docs/deviations.md).
     """
     codes = dataset.recordings["primary_label"].map(label_space.index).fillna(-1).to_numpy(dtype=np.int64)
     rows_R = np.flatnonzero((codes >= 0) & dataset.recordings["is_validation"].to_numpy())

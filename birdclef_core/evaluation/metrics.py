@@ -1,7 +1,7 @@
 """Metrics of how well recordings are ranked by species, and species by recording: scikit-learn's numbers, computed faster.
 
 Truth is 0 or 1. The caller decides and shows whether a background species (target .9) is true: the competition's soundscapes count
-every species that is heard (`target > 0`), the 2023 solution counted primary labels only (`target == 1`).
+every species that is heard (`target > 0`), its recordings have the primary label only (`target == 1`).
 
 Shapes: R recordings, C species, M true entries (recording and species), G groups that are ranked separately (columns or rows).
 """

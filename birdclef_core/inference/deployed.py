@@ -123,7 +123,7 @@ class DeployedDetector:
         if config.head == "cnn":
             first, last = self.procedure.frames(db_BFN.shape[2], config.spectrogram.hop_length)
             db_BFN = db_BFN[:, :, first:last]
-        return front.to_channels(db_BFN)
+        return front.to_channels(front.scale(db_BFN))
 
     @cached_property
     def _fronts(self) -> dict[SpectrogramConfig, MelSpectrogram]:

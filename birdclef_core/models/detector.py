@@ -1,7 +1,7 @@
 """A bird detector from waveform to species: spectrogram, encoder, head.
 
-Shapes: B clips, T samples, P five-second pieces of a clip, K channels, F mel bins, N frames of a clip, D features,
-H and W the feature map (frequency, time), C species.
+Shapes: B clips, T samples, P five-second pieces of a clip, X clips (SED) or pieces of all clips (CNN), K channels, F mel bins,
+N frames of a clip, D features, H and W the feature map (frequency, time), C species.
 """
 
 from collections.abc import Callable
@@ -41,10 +41,10 @@ class MelNorm(nn.Module):
 
 
 class Detector(nn.Module):
-    """A detector, called in steps so that training can augment between them: `wave_to_db`, `db_to_channels`, `forward`.
+    """A detector, called in steps so that training can augment between them: `cut_waves`, `wave_to_mel`, `mel_to_channels`, `forward`.
 
-    A clip of a CNN is P pieces of five seconds, each with its own spectrogram. They lie side by side along time, so that a clip is one
-    row of `db_BFN` and `mel_BKFN` for both heads, and `forward` cuts them apart again.
+    A clip of a CNN is P pieces of five seconds, each with its own spectrogram. In `mel_BKFN` they lie side by side along time, so that a
+    clip is one row for both heads, and `forward` cuts them apart again.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int, pretrained: PretrainedWeights = RANDOM) -> None:
@@ -55,26 +55,36 @@ class Detector(nn.Module):
         self.encoder, num_features = build_encoder(config, pretrained)
         is_sed = config.head == "sed"
         self.input_norm = MelNorm(config.spectrogram.num_mels) if is_sed else nn.Identity()
-        self.head = (SedHead if is_sed else CnnHead)(num_features, num_classes, config.head_dropout)
+        self.head = (
+            SedHead(num_features, num_classes, config.head_dropout)
+            if is_sed
+            else CnnHead(num_features, num_classes, config.head_dropout, config.drop_rate)
+        )
         self._frozen: list[nn.Module] = []
         self._compiled: list[Callable[[Tensor], Tensor]] = []
 
-    def wave_to_db(self, wave_BT: Tensor) -> Tensor:
-        """Return db_BFN in float32; for a CNN the spectrograms of the pieces, joined along time. Raises as `check_clip_s` does."""
-        if self.config.head == "sed":
-            return self.spectrogram.mel_db(wave_BT)
-        check_clip_s(self.config, wave_BT.shape[1] / SAMPLE_RATE_HZ)
-        pieces = wave_BT.shape[1] // PIECE_SAMPLES
-        db_XFN = self.spectrogram.mel_db(wave_BT.reshape(-1, PIECE_SAMPLES))
-        return _join_pieces(db_XFN.unsqueeze(1), pieces).squeeze(1)
+    def cut_waves(self, wave_BT: Tensor) -> Tensor:
+        """Return wave_XT, what each spectrogram is made of: the clips of a SED, the pieces of a CNN. It shares the memory of wave_BT.
 
-    def db_to_channels(self, db_BFN: Tensor) -> Tensor:
-        """Return mel_BKFN in float32: scaled decibels, with deltas if the config has them."""
-        return self.spectrogram.to_channels(db_BFN)
+        Raises as `check_clip_s` does.
+        """
+        if self.config.head == "sed":
+            return wave_BT
+        check_clip_s(self.config, wave_BT.shape[1] / SAMPLE_RATE_HZ)
+        return wave_BT.view(-1, PIECE_SAMPLES)
+
+    def wave_to_mel(self, wave_XT: Tensor) -> Tensor:
+        """Return mel_XFN in float32: scaled decibels without deltas."""
+        return self.spectrogram.mel(wave_XT)
+
+    def mel_to_channels(self, mel_XFN: Tensor, num_clips: int) -> Tensor:
+        """Return mel_BKFN in float32, with deltas if the config has them; the pieces of a clip are joined along time."""
+        joined_BFN = _join_pieces(mel_XFN.unsqueeze(1), len(mel_XFN) // num_clips).squeeze(1)
+        return self.spectrogram.to_channels(joined_BFN)
 
     def spectrograms(self, wave_BT: Tensor) -> Tensor:
-        """Return mel_BKFN, the input of `forward`, without augmentation."""
-        return self.db_to_channels(self.wave_to_db(wave_BT))
+        """Return mel_BKFN, the input of `forward`, without augmentation. Raises as `cut_waves` does."""
+        return self.mel_to_channels(self.wave_to_mel(self.cut_waves(wave_BT)), len(wave_BT))
 
     def forward(self, mel_BKFN: Tensor) -> Output:
         """Return the scores of clips.

@@ -87,16 +87,21 @@ class GeM(nn.Module):
 
 
 class CnnHead(nn.Module):
-    """CNN head: features_BDHW of a whole clip -> Output with scores for the clip only."""
+    """CNN head: features_BDHW of a whole clip -> Output with scores for the clip only.
 
-    def __init__(self, num_features: int, num_classes: int, dropout: float) -> None:
+    `map_dropout` drops single places of the feature map before it is pooled, as timm's own models do with `drop_rate` when they pool
+    nothing, so that the 2023 solution had it.
+    """
+
+    def __init__(self, num_features: int, num_classes: int, dropout: float, map_dropout: float) -> None:
         super().__init__()
+        self.map_dropout = nn.Dropout(map_dropout)
         self.gem = GeM()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(num_features, num_classes)
 
     def forward(self, features_BDHW: Tensor) -> Output:
-        features_BD = self.gem(features_BDHW)
+        features_BD = self.gem(self.map_dropout(features_BDHW))
         with torch.autocast(features_BD.device.type, enabled=False):
             return Output(self._logits(features_BD), None, None)
 
@@ -110,8 +115,8 @@ class CnnHead(nn.Module):
         return self.linear(features_BD)
 
     def frozen_parts(self) -> list[nn.Module]:
-        """Return the parts that finetuning keeps fixed."""
-        return [self.gem]
+        """Return the parts that finetuning keeps fixed; it has no dropout on the feature map."""
+        return [self.gem, self.map_dropout]
 
 
 def _init_xavier(layer: nn.Linear | nn.Conv1d) -> None:

@@ -3,7 +3,7 @@
 Nothing in it waits for the device. Mixing works on the whole batch. The model may take the batch in micro-batches, whose gradients add
 up to those of the batch's loss.
 
-Shapes: B clips, T samples, F mel bins, N frames, K channels, C species.
+Shapes: B clips, X clips or pieces of clips with a spectrogram of their own, T samples, F mel bins, N frames, K channels, C species.
 """
 
 import time
@@ -13,9 +13,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from birdclef_core.audio.augment import add_noise_, add_noise_to_clip_, augment_mel_db, augment_wave_, noise_by_clip
+from birdclef_core.audio.mel_augment import augment_mel
 from birdclef_core.audio.mixing import mix_spectrograms, mix_waves
-from birdclef_core.config import AugmentConfig, StageConfig
+from birdclef_core.audio.wave_augment import (
+    BackgroundNoise,
+    augment_clip_,
+    augment_waves_,
+    by_clip,
+    draw_wave_augment,
+    shift_waves_,
+)
+from birdclef_core.augment_config import AugmentConfig
+from birdclef_core.config import StageConfig
 from birdclef_core.data.buffers import WaveBuffers
 from birdclef_core.data.decode import INT16_SCALE
 from birdclef_core.data.feed import TrainBatch
@@ -108,17 +117,23 @@ class TrainingStep:
         return torch.stack(losses).sum()
 
     def prepare(self, batch: TrainBatch, generator: torch.Generator) -> ReadyBatch:
-        """Return the batch with noise, augmentation and mixing, as spectrograms."""
-        config = self._config
+        """Return the batch with noise, augmentation and mixing, as spectrograms.
+
+        The order is that of the 2023 solution: noise and gain, mixing of waves, time shift, spectrogram, its augmentation, mixing of
+        spectrograms.
+        """
+        config, model = self._config, self._model
         wave_BT = augmented_waves(batch, config.augment, self._device, generator, self._waves)
         target_BC = batch.target_BC.to(self._device, non_blocking=True)
         weight_B = batch.weight_B.to(self._device, non_blocking=True)
         wave_BT, target_BC, weight_B = mix_waves(wave_BT, target_BC, weight_B, config.mixing, generator)
+        wave_XT = shift_waves_(model.cut_waves(wave_BT), config.augment, generator)
         # In micro-batches too: a spectrum takes several times as much memory as its waves.
-        db_BFN = torch.cat([self._model.wave_to_db(part) for part in wave_BT.split(self.micro_batch_size)])
-        db_BFN = augment_mel_db(db_BFN, config.augment, self._model.config.spectrogram, generator)
-        mixed = mix_spectrograms(self._model.db_to_channels(db_BFN), target_BC, weight_B, config.mixing, generator)
-        return ReadyBatch(*mixed)
+        pieces = len(wave_XT) // len(wave_BT)
+        mel_XFN = torch.cat([model.wave_to_mel(part) for part in wave_XT.split(self.micro_batch_size * pieces)])
+        mel_XFN = augment_mel(mel_XFN, config.augment, model.config.spectrogram, generator)
+        mel_BKFN = model.mel_to_channels(mel_XFN, len(wave_BT))
+        return ReadyBatch(*mix_spectrograms(mel_BKFN, target_BC, weight_B, config.mixing, generator))
 
     def _loss(self, mel_BKFN: Tensor, target_BC: Tensor, weight_B: Tensor, total_weight: Tensor) -> Tensor:
         """Contribution of a micro-batch to the loss of its batch."""
@@ -166,25 +181,18 @@ class _Snapshot:
 def augmented_waves(
     batch: TrainBatch, config: AugmentConfig, device: torch.device, generator: torch.Generator, buffers: WaveBuffers
 ) -> Tensor:
-    """Return wave_BT of a batch as float32 on the device, with its noise and the augmentation of `config`.
+    """Return wave_BT of a batch as float32 on the device, with its noise and the augmentation of single clips.
 
     On a CPU it is in memory from `buffers`: new memory would cost more than the augmentation.
     """
-    if device.type == "cpu":
-        wave_BT = _noisy_clip_by_clip(batch, buffers.take(*batch.wave_BT.shape))
-    else:
-        wave_BT = to_float(batch.wave_BT, device)
-        noise = (batch.noise_clip_M, batch.noise_wave_MT, batch.noise_snr_db_M)
-        clip_M, noise_MT, snr_db_M = (part.to(device, non_blocking=True) for part in noise)
-        add_noise_(wave_BT, clip_M, noise_MT.float(), snr_db_M)
-    return augment_wave_(wave_BT, config, generator)
-
-
-def _noisy_clip_by_clip(batch: TrainBatch, out_BT: Tensor) -> Tensor:
-    """Write the clips with their noise into `out_BT`, one by one: a CPU's cache can hold a clip, but not a batch."""
-    own_noise = noise_by_clip(len(out_BT), batch.noise_clip_M)
-    for wave_T, out_T, own in zip(batch.wave_BT, out_BT, own_noise, strict=True):
-        add_noise_to_clip_(to_float(wave_T, out_BT.device, out_T), own, batch.noise_wave_MT, batch.noise_snr_db_M)
+    batch_size, num_samples = batch.wave_BT.shape
+    drawn = draw_wave_augment(config, batch_size, num_samples, generator)
+    background = BackgroundNoise(batch.noise_clip_M, batch.noise_wave_MT, batch.noise_snr_db_M)
+    if device.type != "cpu":
+        return augment_waves_(to_float(batch.wave_BT, device), drawn, background, config)
+    out_BT, noise_generator = buffers.take(batch_size, num_samples), torch.Generator().manual_seed(drawn.noise_seed)
+    for wave_T, out_T, clip in zip(batch.wave_BT, out_BT, by_clip(drawn, background, config), strict=True):
+        augment_clip_(to_float(wave_T, device, out_T), clip, background.wave_MT, noise_generator)
     return out_BT
 
 

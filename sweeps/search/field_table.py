@@ -9,7 +9,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from birdclef_core.config import ModelConfig, NoiseGroup, StageConfig
+from birdclef_core.augment_config import NoiseGroup
+from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from sweeps.search.names import ALL_NOISE, MODEL, NOISE, STAGE_GROUPS, suggestion
 

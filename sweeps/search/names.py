@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, get_args, get_origin
 
-from birdclef_core.config import STAGE_NAMES, ModelConfig, NoiseGroup, Recipe, StageConfig, StageName, evolve, types_of
+from birdclef_core.augment_config import NoiseGroup
+from birdclef_core.config import STAGE_NAMES, ModelConfig, Recipe, StageConfig, StageName, evolve, types_of
 from birdclef_core.errors import InputError
 
 MODEL = "model"

@@ -11,13 +11,13 @@ from birdclef_core.identity import canonical, fingerprint, restore
 from birdclef_core.recipes import RECIPES, small_budget
 
 GOLDEN = {
-    "sed_v2s": "50e4de9c1255c454",
-    "sed_b3ns": "4a1e426d6aac845b",
-    "sed_seresnext26t": "90b9bc1fd53668bc",
-    "cnn_v2s": "e34bc678c6e596a9",
-    "cnn_b3ns": "c97eff8dfd3aecd6",
-    "cnn_resnet34d": "b20a229143d2a2c0",
-    "cnn_b0ns": "ec9a103d6ec010a2",
+    "sed_v2s": "c00d964bdc78b92b",
+    "sed_b3ns": "0b79ebd3e4d76bb6",
+    "sed_seresnext26t": "36bd3510f60dceed",
+    "cnn_v2s": "8c8b8f1bb756fd94",
+    "cnn_b3ns": "670eaffb778f3349",
+    "cnn_resnet34d": "21b25908fb1471d8",
+    "cnn_b0ns": "eb54bb8e49a5f2b9",
 }
 
 

@@ -14,7 +14,7 @@ from birdclef_core.audio.mixing import (
     mix_spectrograms,
     mix_waves,
 )
-from birdclef_core.config import MixingConfig
+from birdclef_core.augment_config import MixingConfig
 
 WAVE_BT = torch.randn(4, 100, generator=torch.Generator().manual_seed(0))
 MEL_BKFN = torch.randn(4, 3, 8, 10, generator=torch.Generator().manual_seed(1))

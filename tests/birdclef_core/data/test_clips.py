@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from birdclef_core.config import NoiseGroup
+from birdclef_core.augment_config import NoiseGroup
 from birdclef_core.data.clips import NoisePool, draw_batch, noise_pools, read_clip, read_mixture
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from birdclef_core.config import NoiseGroup, StageConfig
+from birdclef_core.augment_config import NoiseGroup
+from birdclef_core.config import StageConfig
 from birdclef_core.data.cache import WaveCache, build_cache
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.feed import TrainBatch, TrainFeed

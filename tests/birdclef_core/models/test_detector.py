@@ -64,17 +64,20 @@ def test_batch_equals_item_by_item(head: str, axes: str) -> None:
 def test_cnn_sees_the_spectrogram_of_each_five_seconds_by_itself() -> None:
     model = build("cnn").eval()
     wave_BT = waves(2, 15)
-    db_BFN = model.wave_to_db(wave_BT)
+    wave_XT = model.cut_waves(wave_BT)
+    assert wave_XT.shape == (6, 160_000) and wave_XT.data_ptr() == wave_BT.data_ptr()
+    mel_XFN = model.wave_to_mel(wave_XT)
+    mel_BKFN = model.mel_to_channels(mel_XFN, 2)
     frames = model.spectrogram.num_frames(160_000)
-    assert db_BFN.shape == (2, 48, 3 * frames)
+    assert mel_BKFN.shape == (2, 3, 48, 3 * frames)
     for piece in range(3):
-        alone = model.spectrogram.mel_db(wave_BT[:, piece * 160_000 : (piece + 1) * 160_000])
-        torch.testing.assert_close(db_BFN[:, :, piece * frames : (piece + 1) * frames], alone)
+        alone = model.spectrogram(wave_BT[:, piece * 160_000 : (piece + 1) * 160_000])
+        torch.testing.assert_close(mel_BKFN[..., piece * frames : (piece + 1) * frames], alone)
     seen = []
     model.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    model(model.db_to_channels(db_BFN))
+    model(mel_BKFN)
     assert seen[0].shape == (6, 3, 48, frames)
-    torch.testing.assert_close(seen[0][4, 0], model.db_to_channels(db_BFN)[1, 0, :, frames : 2 * frames])
+    torch.testing.assert_close(seen[0][:, 0], mel_XFN)
 
 
 def test_cnn_does_not_care_for_the_order_of_pieces() -> None:
@@ -94,7 +97,7 @@ def test_cnn_refuses_other_clip_lengths() -> None:
             check_clip_s(config, clip_s)
     model = build("cnn")
     with pytest.raises(InputError):
-        model.wave_to_db(waves(1, 7))
+        model.cut_waves(waves(1, 7))
     with pytest.raises(InputError, match="multiple of"):
         model(torch.zeros(1, 3, 48, 300))
 
@@ -123,6 +126,7 @@ def test_freeze_leaves_what_finetuning_leaves_also_batch_norm(head: str) -> None
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved == {name for name in before if not name.startswith(FROZEN[head])}
     assert model.head.dropout.training
+    assert head == "sed" or not model.head.map_dropout.training
 
 
 @pytest.mark.parametrize("head", ["sed", "cnn"])
@@ -158,3 +162,8 @@ def test_bfloat16_stays_near_float32(head: str) -> None:
         output = model(mel_BKFN)
     assert output.logits_BC.dtype == torch.float32
     torch.testing.assert_close(output.logits_BC, expected, atol=0.1, rtol=0.1)
+
+
+def test_drop_rate_is_the_dropout_of_a_cnns_feature_map() -> None:
+    config = ModelConfig(head="cnn", encoder="test_efficientnet", spectrogram=SMALL, drop_rate=0.3)
+    assert Detector(config, NUM_CLASSES).head.map_dropout.p == 0.3

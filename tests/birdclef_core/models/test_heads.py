@@ -46,7 +46,7 @@ def test_logit_is_finite_and_has_a_gradient_at_saturation(scale: float, sign: fl
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_heads_are_finite_and_float32_under_autocast(dtype: torch.dtype) -> None:
     features_BDHW = torch.full((2, 16, 3, 8), 60.0)
-    for head in (SedHead(16, 5, 0.5), CnnHead(16, 5, 0.5)):
+    for head in (SedHead(16, 5, 0.5), CnnHead(16, 5, 0.5, 0.5)):
         with torch.autocast("cpu", dtype=dtype):
             output = head(features_BDHW.to(dtype))
         for part in output:
@@ -74,7 +74,7 @@ def test_sed_output_is_made_of_the_parts_it_says() -> None:
 def test_the_linear_layer_of_a_cnn_starts_as_torch_makes_it_and_that_of_a_sed_as_xavier_does() -> None:
     """Both as in the 2023 solution. The largest of many uniform numbers is almost the bound."""
     torch.manual_seed(0)
-    cnn, sed = CnnHead(1000, 264, 0.5).linear, SedHead(1000, 264, 0.5)
+    cnn, sed = CnnHead(1000, 264, 0.5, 0.5).linear, SedHead(1000, 264, 0.5)
     bound = 1 / 1000**0.5
     assert cnn.weight.abs().max().item() == pytest.approx(bound, rel=1e-3)
     assert cnn.bias.abs().max().item() == pytest.approx(bound, rel=0.05)
@@ -84,7 +84,7 @@ def test_the_linear_layer_of_a_cnn_starts_as_torch_makes_it_and_that_of_a_sed_as
 
 def test_cnn_head_averages_its_dropout_draws() -> None:
     torch.manual_seed(0)
-    head = CnnHead(2000, 1, 0.5)
+    head = CnnHead(2000, 1, 0.5, 0.0)
     torch.nn.init.ones_(head.linear.weight)
     torch.nn.init.zeros_(head.linear.bias)
     features_BDHW = torch.ones(64, 2000, 1, 1)
@@ -93,3 +93,16 @@ def test_cnn_head_averages_its_dropout_draws() -> None:
     assert spread == pytest.approx(one_draw / DROPOUT_DRAWS**0.5, rel=0.25)
     head.eval()
     torch.testing.assert_close(head(features_BDHW).logits_BC, torch.full((64, 1), 2000.0))
+
+
+def test_a_cnn_drops_places_of_its_feature_map_in_training_only() -> None:
+    """Half of the places become 0 and the others twice as large, so the mean of their third powers is four times as large."""
+    torch.manual_seed(0)
+    head = CnnHead(2000, 1, 0.0, 0.5)
+    torch.nn.init.constant_(head.linear.weight, 1 / 2000)
+    torch.nn.init.zeros_(head.linear.bias)
+    features_BDHW = torch.ones(1, 2000, 8, 8)
+    assert head(features_BDHW).logits_BC.item() == pytest.approx(4 ** (1 / 3), rel=0.02)
+    for part in head.frozen_parts():
+        part.eval()
+    assert head.training and head(features_BDHW).logits_BC.item() == pytest.approx(1.0, rel=1e-5)

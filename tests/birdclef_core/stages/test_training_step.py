@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from birdclef_core.config import AugmentConfig, MixingConfig, ModelConfig, NoiseGroup, SpectrogramConfig, StageConfig
+from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
+from birdclef_core.config import ModelConfig, SpectrogramConfig, StageConfig
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.errors import InputError, TrainingError
 from birdclef_core.models.detector import Detector
@@ -224,7 +225,8 @@ def test_a_rehearsal_leaves_no_trace():
 def test_a_step_never_waits_for_the_gpu():
     gpu = torch.device("cuda")
     mixing = MixingConfig(wave_prob=1.0, wave_double_prob=0.0, spectrogram_prob=1.0)
-    stage = replace(STAGE, mixing=mixing, noise=(NoiseGroup(),), clip_gradient_norm=1.0, micro_batch_size=4)
+    augment = AugmentConfig(coloured_noise_prob=1.0, gain_prob=0.4, gain_transition_prob=0.4)
+    stage = replace(STAGE, mixing=mixing, noise=(NoiseGroup(),), augment=augment, clip_gradient_norm=1.0, micro_batch_size=4)
     step = make_step(stage, device=gpu)
     batch = TrainBatch(**{name: value.pin_memory() for name, value in vars(make_batch()).items()})
     step(batch, seed=0)
@@ -246,3 +248,60 @@ def test_a_gpu_agrees_with_the_processor(precision, bound):
     )
     expected, got = on_cpu(make_batch(), seed=1), on_gpu(make_batch(), seed=1)
     assert got.item() == pytest.approx(expected.item(), rel=bound)
+
+
+CNN = replace(MODEL, head="cnn")
+CLICK_AT = 80_000
+
+
+def clicks(clips: int, seconds: int) -> TrainBatch:
+    """Clips with a click in the middle of every five seconds."""
+    wave_BT = torch.zeros(clips, seconds * 32_000, dtype=torch.int16)
+    wave_BT[:, CLICK_AT::160_000] = 30_000
+    return replace(
+        replace_noise(make_batch(clips)), wave_BT=wave_BT, noise_wave_MT=torch.empty(0, wave_BT.shape[1], dtype=torch.int16)
+    )
+
+
+def prepared(stage: StageConfig, batch: TrainBatch, model: ModelConfig) -> torch.Tensor:
+    """The first channel of what the model gets: mel_BFN."""
+    torch.manual_seed(3)
+    detector = Detector(model, SPECIES).train()
+    optimizer = torch.optim.Adam(detector.parameters())
+    step = TrainingStep(detector, optimizer, stage, Arithmetic(stage.precision, CPU), CPU, on_note=print)
+    return step.prepare(batch, torch.Generator().manual_seed(1)).mel_BKFN[:, 0]
+
+
+def places_of_clicks(mel_BFN: torch.Tensor) -> list[list[int]]:
+    """First frames of the clicks of each clip."""
+    loud_BN = mel_BFN.amax(dim=1) > mel_BFN.amax() - 0.1
+    return [
+        (torch.nonzero(loud_N.long().diff(prepend=torch.zeros(1, dtype=torch.long)) > 0)[:, 0]).tolist() for loud_N in loud_BN
+    ]
+
+
+def test_the_time_shift_comes_after_mixing():
+    """A mixture of clips with a click in the same place has one click, and not one for each clip."""
+    stage = replace(PLAIN, clip_s=5.0, augment=replace(QUIET, time_shift_prob=1.0), mixing=MixingConfig(wave_prob=1.0))
+    clicked = places_of_clicks(prepared(stage, clicks(CLIPS, 5), MODEL))
+    assert [len(places) for places in clicked] == [1] * CLIPS
+    assert len({places[0] for places in clicked}) > 3
+
+
+def test_the_pieces_of_a_cnn_are_shifted_and_masked_each_by_itself():
+    shifted = replace(PLAIN, clip_s=15.0, augment=replace(QUIET, time_shift_prob=1.0))
+    mel_BFN = prepared(shifted, clicks(4, 15), CNN)
+    frames = mel_BFN.shape[2] // 3
+    pieces = places_of_clicks(mel_BFN.unflatten(2, (3, frames)).movedim(2, 1).flatten(0, 1))
+    assert [len(places) for places in pieces] == [1] * 12, "no click has left its piece"
+    assert len({places[0] for places in pieces}) > 8
+    masked = replace(PLAIN, clip_s=15.0, augment=replace(QUIET, time_masks=1, frequency_masks=1, frequency_mask_prob=1.0))
+    mel_XFN = prepared(masked, clicks(4, 15), CNN).unflatten(2, (3, frames)).movedim(2, 1).flatten(0, 1)
+    for hidden in ((mel_XFN == 0).all(dim=1), (mel_XFN == 0).all(dim=2)):
+        assert hidden.any(dim=1).sum() >= 10 and len(hidden.unique(dim=0)) >= 10
+
+
+def test_a_sed_is_shifted_as_a_whole():
+    shifted = replace(PLAIN, clip_s=10.0, augment=replace(QUIET, time_shift_prob=1.0))
+    for first, second in places_of_clicks(prepared(shifted, clicks(4, 10), MODEL)):
+        assert second - first in (319, 320, 321)

@@ -295,7 +295,7 @@ def test_settings_that_only_the_small_budget_can_take_are_not_refused(place):
 @pytest.mark.parametrize("value", ["(1, 2)", "{3}", "object()", "float('nan')", "NoiseGroup()"])
 def test_a_choice_of_a_value_that_a_record_cannot_hold_is_refused_before_anything_is_written(place, value):
     text = (place.folder / "own.py").read_text().replace("Range(1e-4, 0.001)", f"Choice(({value}, 1e-3))")
-    text = text.replace("import Range, Search", "import Choice, Search\nfrom birdclef_core.config import NoiseGroup")
+    text = text.replace("import Range, Search", "import Choice, Search\nfrom birdclef_core.augment_config import NoiseGroup")
     (place.folder / "own.py").write_text(text)
     with pytest.raises(
         InputError,

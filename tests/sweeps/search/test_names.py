@@ -46,7 +46,7 @@ def test_the_names_are_those_of_all_fields():
         ("train.wave_prob", "train.mixing.wave_prob"),
         ("train.mixing.wave_probs", "train.mixing.wave_prob"),
         ("train.augment.time_mask", "train.augment.time_masks"),
-        ("finetune.augmentation.tilt_db", "finetune.augment.tilt_db"),
+        ("finetune.augmentation.tilt_depth", "finetune.augment.tilt_depth"),
         ("train.num_mels", "model.spectrogram.num_mels"),
         ("model.num_mel", "model.spectrogram.num_mels"),
         ("model.spectrogram.n_ftt", "model.spectrogram.n_fft"),
