@@ -37,8 +37,11 @@ class NoiseGroup:
     source: str = "*"
     """Sub-folder of `background_noise/`; `*`, or a sub-folder that does not exist, stands for all noise files."""
     prob: float = 0.5
+    """Probability that a clip gets noise of this kind."""
     snr_db_min: float = 3.0
+    """Lowest signal-to-noise ratio in decibels: the loudest noise."""
     snr_db_max: float = 30.0
+    """Highest signal-to-noise ratio in decibels: the faintest noise."""
 
     def __post_init__(self) -> None:
         require_probabilities(self)

@@ -23,6 +23,10 @@ def test_every_name_of_a_field_is_in_the_table_once():
     assert len(set(names)) == len(names) > 50
 
 
+def test_every_field_says_what_it_means():
+    assert [row.name for row in field_rows() if not row.meaning] == [], "write a docstring under the field"
+
+
 def test_what_a_row_says_holds():
     recipe = sed_v2s()
     rows = {row.name: row for row in field_rows()}
