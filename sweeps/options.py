@@ -25,6 +25,10 @@ PLACEMENT = (
     "max_store_bytes",
     "tracking_uri",
     "allow_leaked_scores",
+    "max_gpu_hours",
+    "max_hours",
+    "max_cost",
+    "price_per_hour",
 )
 """Options that change no result, so they may be given with `--resume`, for other machines than before."""
 
@@ -45,7 +49,15 @@ class SweepOptions:
     allow_leaked_scores: bool = False
     """Whether the start stage may have been trained on validation recordings; all scores are marked then."""
     samples: int | None = None
-    """Number of trials; of an extension, number of further trials."""
+    """Number of trials; of an extension, number of further trials. None: the default of the budget, or as many as the limits allow."""
+    max_gpu_hours: float | None = None
+    """Most hours of GPUs, or of workers without GPUs, of the whole sweep."""
+    max_hours: float | None = None
+    """Most hours in which a driver of the sweep runs."""
+    max_cost: float | None = None
+    """Most money for GPU hours of the whole sweep."""
+    price_per_hour: float | None = None
+    """Price of a GPU hour, or of a worker's hour without GPUs."""
     budget: str | None = None
     """`small` or `full`."""
     pruning: PruningName | None = None
@@ -87,6 +99,11 @@ class SweepOptions:
         rules = (
             ("--allow-leaked-scores only with --from-stage", self.from_stage, self.from_stage or not self.allow_leaked_scores),
             ("--samples >= 1", self.samples, self.samples is None or self.samples >= 1),
+            ("--max-gpu-hours > 0", self.max_gpu_hours, self.max_gpu_hours is None or self.max_gpu_hours > 0),
+            ("--max-hours > 0", self.max_hours, self.max_hours is None or self.max_hours > 0),
+            ("--max-cost > 0", self.max_cost, self.max_cost is None or self.max_cost > 0),
+            ("--price-per-hour > 0", self.price_per_hour, self.price_per_hour is None or self.price_per_hour > 0),
+            ("--max-cost only with --price-per-hour", self.max_cost, self.max_cost is None or self.price_per_hour is not None),
             (f"--pruning {' or '.join(get_args(PruningName))}", self.pruning, self.pruning in (None, *get_args(PruningName))),
             ("--seed >= 0", self.seed, self.seed >= 0),
             ("--gpus-per-trial >= 0", self.gpus_per_trial, self.gpus_per_trial is None or self.gpus_per_trial >= 0),

@@ -5,7 +5,7 @@ Imports no library, so that `--help` is printed at once.
 
 from birdclef_core.wording import format_duration
 
-__all__ = ["REFERENCE", "bytes_text", "counted", "format_duration", "parse_bytes"]
+__all__ = ["REFERENCE", "bytes_text", "counted", "figure", "format_duration", "parse_bytes"]
 
 REFERENCE = (
     "the first 4 or more characters of a stage id, SWEEP (the last stage of its best trial), SWEEP/TRIAL (its last finished stage) or "
@@ -37,3 +37,10 @@ def parse_bytes(text: str) -> int:
 def counted(number: int, thing: str) -> str:
     """Return `1 trial` or `2 trials`."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def figure(value: float) -> str:
+    """Return a number with three significant digits and no exponent."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"

@@ -27,6 +27,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
     "sweeps": (
         {"objective", "wording", "provenance"},
         {"options"},
+        {"budget"},
         {"search"},
         {"sampling", "searches"},
         {"schedule"},

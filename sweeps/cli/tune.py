@@ -60,7 +60,7 @@ def _tune_parser() -> argparse.ArgumentParser:
         "--resume",
         metavar="NAME",
         help="continue a sweep: ended trials stay as they are, the others continue from their last epoch; flags that say where it runs "
-        "may be given again",
+        "and limits may be given again",
     )
     one_of.add_argument(
         "--extend",
@@ -90,12 +90,6 @@ def _tune_parser() -> argparse.ArgumentParser:
     plan = parser.add_argument_group("planning")
     plan.add_argument(
         "--plan", action="store_true", help="show what the sweep would train and what it would cost, without training"
-    )
-    plan.add_argument(
-        "--price-per-hour",
-        type=float,
-        metavar="PRICE",
-        help="price of one GPU hour (without GPUs: of one worker hour), for --plan",
     )
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -141,6 +135,21 @@ def _tune_parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="number of trials, of which each is trained (default 6 with the small budget, 32 with the full); with --extend, number of further trials",
+    )
+    size.add_argument(
+        "--max-gpu-hours",
+        type=float,
+        metavar="H",
+        help="most GPU hours (without GPUs: worker hours) of the whole sweep, extensions included: nothing is begun that cannot end within "
+        "them, and the sweep ends with its result; without --samples it draws as many trials as they allow",
+    )
+    size.add_argument("--max-hours", type=float, metavar="H", help="most hours in which the sweep runs; the same")
+    size.add_argument("--max-cost", type=float, metavar="MONEY", help="most money for GPU hours, at --price-per-hour; the same")
+    size.add_argument(
+        "--price-per-hour",
+        type=float,
+        metavar="PRICE",
+        help="price of one GPU hour (without GPUs: of one worker hour), for --max-cost and to show money",
     )
     size.add_argument(
         "--budget",
@@ -228,9 +237,9 @@ def _tune(arguments: argparse.Namespace) -> int:
     console = Console(file=sys.stdout)
     if arguments.plan:
         if options is None:
-            runner.plan_extension(arguments.extend, storage, given, console, arguments.price_per_hour)
+            runner.plan_extension(arguments.extend, storage, given, console)
         else:
-            runner.plan_sweep(options, console, arguments.price_per_hour)
+            runner.plan_sweep(options, console)
         return 0
     if arguments.resume:
         result = runner.resume_sweep(arguments.resume, storage, given, console, drop_extension=arguments.drop_extension)

@@ -20,9 +20,9 @@ MAX_HEIGHT = 1600.0
 GAP = 10.0
 
 
-def plan_page(plan: Plan, name: str, price_per_hour: float | None = None) -> str:
+def plan_page(plan: Plan, name: str) -> str:
     """Return a self-contained HTML page with the plan's picture, table and tree. `name` is the sweep's."""
-    lines = plan_lines(plan, price_per_hour)
+    lines = plan_lines(plan)
     return render("plan", name=name, picture=plan_svg(plan), text="\n".join(lines))
 
 

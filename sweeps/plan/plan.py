@@ -5,15 +5,24 @@ scores. So the tree has the shape that the sweep's tree will have, but a sampler
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from birdclef_core.stages.training import StageTask
 from birdclef_core.store.summary import Spread, StageSummary
+from sweeps.budget import Budget, Limits
 from sweeps.options import PruningName
 from sweeps.plan.costs import Basis, CostModel, EpochCost
 from sweeps.plan.near_misses import Difference, find_lookalikes
-from sweeps.plan.simulate import EpochSeconds, MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
+from sweeps.plan.simulate import (
+    EpochSeconds,
+    MemoryRecords,
+    SimulatedClock,
+    SimulatedStore,
+    SimulatedSweep,
+    SimulatedView,
+    simulate,
+)
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import make_pruning
 from sweeps.schedule.records import TrialRecord
@@ -22,6 +31,10 @@ from sweeps.search.chains import ChainBuilder
 
 MAX_TRIALS_BY_MODEL = 300
 """A plan of more trials draws at random: TPE's draws take longer and depend on scores that are not known yet."""
+MAX_PLANNED = 2000
+"""A plan of a sweep that limits alone end has at most so many new trials."""
+PLANNED_WITHOUT_COSTS = 32
+"""And so many where it is not known how many the limits allow."""
 STATES_A_CHECKPOINT = 3
 """Times that an epoch checkpoint has the size of the weights: these, and the optimiser's two averages of their gradients."""
 CHECKPOINTS_KEPT = 3
@@ -56,6 +69,18 @@ class Amount:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Within:
+    """What the limits of a sweep buy, with the pruning that scores drawn at random would cause."""
+
+    trials: int
+    finished: int
+    worker_hours: float
+    """Hours of all workers together, of the new trials."""
+    limit: str
+    """The limit at which the sweep ends, as the flag that sets it; empty when it ends before."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a sweep will do."""
 
@@ -83,6 +108,10 @@ class Plan:
     """Bytes of the epoch checkpoints of the trials that run at the same time."""
     bases: Mapping[Basis, int]
     """Number of stages by how their costs are known."""
+    limits: Limits
+    """The most that the sweep may spend, and the price of an hour."""
+    within: Within | None
+    """What the limits buy; None without limits, or where costs are not known."""
     unknown: tuple[str, ...]
     """Recipes with a stage whose cost on this device is not known."""
     lookalikes: Mapping[tuple[Difference, ...], int]
@@ -100,7 +129,7 @@ class Plan:
 def make_plan(
     chains: ChainBuilder,
     *,
-    samples: int,
+    samples: int | None,
     workers: int,
     gpus_per_worker: float,
     device: str,
@@ -109,12 +138,16 @@ def make_plan(
     stage_bytes: Callable[[StageTask], int | None],
     pruning: PruningName = "halving",
     known: Sequence[TrialRecord] = (),
+    limits: Limits | None = None,
+    ran_s: float = 0.0,
 ) -> Plan:
     """Return the plan of a sweep of `samples` trials, of which it has `known` already, on a store that has the stages `stored`.
 
-    `stage_bytes` returns the size of a stage's checkpoint, or None when it is not known.
+    `samples`: None where `limits` alone end it. `ran_s`: seconds in which its drivers ran already. `stage_bytes` returns the size of a
+    stage's checkpoint, or None when it is not known.
     """
-    if samples > MAX_TRIALS_BY_MODEL:
+    limits = limits or Limits()
+    if samples is None or samples > MAX_TRIALS_BY_MODEL:
         chains = replace(chains, search=replace(chains.search, sampler="random"))
     priced: dict[str, EpochCost | None] = {}
     tasks: dict[str, StageTask] = {}
@@ -125,8 +158,18 @@ def make_plan(
         cost = priced[task.stage_id]
         return cost.middle_s if cost else 1.0
 
-    whole = _run(chains, samples, workers, stored, epoch_s, "off", known)
-    pruned = whole if pruning == "off" else _run(chains, samples, workers, stored, epoch_s, pruning, known)
+    # Limits of time mean nothing where the time is not known.
+    is_limited = limits.any_set and all(costs.epoch(task) for task in _baselines(chains))
+    if samples is None:
+        samples = len(known) + (MAX_PLANNED if is_limited else PLANNED_WITHOUT_COSTS)
+
+    def run(pruning: PruningName) -> _Run:
+        clock = SimulatedClock()
+        budget = Budget(limits if is_limited else None, gpus_per_worker=gpus_per_worker, ran_s=ran_s, clock=clock)
+        return _run(chains, samples, workers, stored, epoch_s, pruning, known, budget, clock)
+
+    whole = run("off")
+    pruned = whole if pruning == "off" else run(pruning)
     asked = [stage_id for record in whole.records for stage_id in record.stage_ids]
     # The run with pruning draws other trials, whose stages are priced too and are not part of the plan.
     tasks = {stage_id: tasks[stage_id] for stage_id in dict.fromkeys(asked)}
@@ -162,6 +205,8 @@ def make_plan(
         working_bytes=_working_bytes(sizes, workers),
         bases=Counter(cost.basis for cost in priced.values() if cost),
         unknown=tuple(sorted({tasks[stage_id].recipe for stage_id, cost in priced.items() if cost is None})),
+        limits=limits,
+        within=_within(pruned) if is_limited else None,
         lookalikes=find_lookalikes(tasks, stored),
         recipes=_tree(whole.records, tasks, priced, stored),
     )
@@ -175,6 +220,19 @@ class _Run:
     epochs: int
     worker_s: float
     elapsed_s: float
+    limit: str
+    """The limit at which it has ended; empty when it ended otherwise."""
+
+
+def _baselines(chains: ChainBuilder) -> Iterator[StageTask]:
+    """Yield the stages of each recipe at its own values."""
+    for recipe in chains.search.recipes:
+        yield from chains.chain(recipe.name, chains.search.baseline(recipe))
+
+
+def _within(run: _Run) -> Within:
+    finished = sum(record.status == "finished" for record in run.records)
+    return Within(trials=len(run.records), finished=finished, worker_hours=run.worker_s / 3600, limit=run.limit)
 
 
 def _run(
@@ -185,6 +243,8 @@ def _run(
     epoch_s: EpochSeconds,
     pruning: PruningName,
     known: Sequence[TrialRecord],
+    budget: Budget,
+    clock: SimulatedClock,
 ) -> _Run:
     store = SimulatedStore(published=set(stored))
     view = SimulatedView(store, "plan")
@@ -198,10 +258,18 @@ def _run(
         max_running=workers,
         pruning=make_pruning(pruning),
         stops_by_worth=pruning == "worth",
+        budget=budget,
+        epoch_s=epoch_s,
     )
-    result = simulate([SimulatedSweep(name="plan", coordinator=coordinator)], store, workers, epoch_s)
-    records = list(coordinator.trials.values())[len(known) :]
-    return _Run(records=records, epochs=result.epochs, worker_s=result.worker_s, elapsed_s=result.elapsed_s)
+    sweep = SimulatedSweep(name="plan", coordinator=coordinator)
+    result = simulate([sweep], store, workers, epoch_s, clock=clock)
+    return _Run(
+        records=list(coordinator.trials.values())[len(known) :],
+        epochs=result.epochs,
+        worker_s=result.worker_s,
+        elapsed_s=result.elapsed_s,
+        limit=coordinator.limit_reached,
+    )
 
 
 def _hours(stage_ids: Iterable[str], tasks: Mapping[str, StageTask], known: Mapping[str, EpochCost | None]) -> Spread | None:

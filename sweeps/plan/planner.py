@@ -1,7 +1,7 @@
 """Makes the plan of a sweep from its store, this machine and a short calibration, and compares it with what the sweep took."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from birdclef_core.stages.training import StageTask, environment
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread, StageSummary
+from sweeps.budget import Limits
 from sweeps.execution.cluster import Slots
 from sweeps.options import PruningName
 from sweeps.plan.calibration import measure_clips_per_s
@@ -21,6 +22,7 @@ from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, work_o
 from sweeps.plan.plan import Amount, Plan, make_plan
 from sweeps.plan.text import hours_text
 from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.spending import EpochSeconds
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.names import MODEL
 from sweeps.search.parameters import Choice
@@ -39,18 +41,19 @@ class Planner:
     pruning: PruningName = "halving"
     known: Sequence[TrialRecord] = ()
     """The trials that the sweep has already."""
+    limits: Limits = field(default_factory=Limits)
+    ran_s: float = 0.0
+    """Seconds in which the sweep's drivers ran already."""
 
-    def plan(self, samples: int, *, calibrate: Callable[[str], None] | None = None) -> Plan:
-        """Return the plan of a sweep of `samples` trials, known ones included.
+    def plan(self, samples: int | None, *, calibrate: Callable[[str], None] | None = None) -> Plan:
+        """Return the plan of a sweep of `samples` trials, known ones included; None: as many as the limits allow.
 
         `calibrate` is called with a line on each measurement before it is made. With None nothing is measured, and costs of which the
         store has no example stay unknown.
         """
         stored = self.store.summaries()
-        device = self._device()
-        name = environment(device)["device"] if device is not None else _usual_gpu(stored.values())
-        sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
-        costs = CostModel(measured(stored.values(), name), sizes, self.chains.data_fingerprint)
+        device, name = self._device(), self._device_name(stored)
+        costs = self._costs(stored)
         if calibrate is not None and device is not None:
             self._calibrate(costs, device, calibrate)
         by_work = {summary.work: summary.num_bytes for summary in stored.values()}
@@ -72,7 +75,27 @@ class Planner:
             stage_bytes=stage_bytes,
             pruning=self.pruning,
             known=self.known,
+            limits=self.limits,
+            ran_s=self.ran_s,
         )
+
+    def epoch_seconds(self) -> EpochSeconds:
+        """Return what tells the device seconds of an epoch from the stages in the store; None where these do not tell them."""
+        costs = self._costs(self.store.summaries())
+
+        def of_task(task: StageTask) -> float | None:
+            cost = costs.epoch(task)
+            return None if cost is None else cost.middle_s
+
+        return of_task
+
+    def _costs(self, stored: Mapping[str, StageSummary]) -> CostModel:
+        sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
+        return CostModel(measured(stored.values(), self._device_name(stored)), sizes, self.chains.data_fingerprint)
+
+    def _device_name(self, stored: Mapping[str, StageSummary]) -> str:
+        device = self._device()
+        return environment(device)["device"] if device is not None else _usual_gpu(stored.values())
 
     def _device(self) -> torch.device | None:
         """Return the device that trials run on; None when only other machines have it."""

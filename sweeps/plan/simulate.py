@@ -22,6 +22,16 @@ Score = Callable[[StageTask, int], float]
 
 
 @dataclass
+class SimulatedClock:
+    """The clock of a simulation, for a budget that counts hours."""
+
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass
 class SimulatedStore:
     """A stage store in memory, which several simulated sweeps may share."""
 
@@ -96,17 +106,31 @@ def even_score(task: StageTask, epoch: int) -> float:
 
 
 def simulate(
-    sweeps: Sequence[SimulatedSweep], store: SimulatedStore, workers: int, epoch_s: EpochSeconds, score: Score = even_score
+    sweeps: Sequence[SimulatedSweep],
+    store: SimulatedStore,
+    workers: int,
+    epoch_s: EpochSeconds,
+    score: Score = even_score,
+    clock: SimulatedClock | None = None,
 ) -> SimulationResult:
-    """Run sweeps on one store to their end. A free worker goes to the sweep with the fewest running trials, as on a shared cluster."""
-    return _Simulation(sweeps, store, workers, epoch_s, score).run()
+    """Run sweeps on one store to their end. A free worker goes to the sweep with the fewest running trials, as on a shared cluster.
+
+    `clock` is set to the simulated time at every event.
+    """
+    return _Simulation(sweeps, store, workers, epoch_s, score, clock or SimulatedClock()).run()
 
 
 class _Simulation:
     def __init__(
-        self, sweeps: Sequence[SimulatedSweep], store: SimulatedStore, workers: int, epoch_s: EpochSeconds, score: Score
+        self,
+        sweeps: Sequence[SimulatedSweep],
+        store: SimulatedStore,
+        workers: int,
+        epoch_s: EpochSeconds,
+        score: Score,
+        clock: SimulatedClock,
     ) -> None:
-        self._sweeps, self._store, self._epoch_s, self._score = sweeps, store, epoch_s, score
+        self._sweeps, self._store, self._epoch_s, self._score, self._clock = sweeps, store, epoch_s, score, clock
         self._free = workers
         self._result = SimulationResult()
         self._events: list[tuple[float, int, Iterator[float]]] = []
@@ -118,6 +142,7 @@ class _Simulation:
         self._fill(now_s)
         while self._events:
             now_s, _, worker = heapq.heappop(self._events)
+            self._clock.now_s = now_s
             self._advance(now_s, worker)
             self._fill(now_s)
         self._result.elapsed_s = now_s
@@ -164,7 +189,9 @@ class _Simulation:
         stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(trial.chain[index])
         done = self._store.unfinished.pop(stage_id, 0)
         goes_on = True
-        for until in [*(epoch for epoch in middle_epochs(task.config) if epoch > done), epochs]:
+        # A budget may end a trial after any epoch, a score only at a rung.
+        may_stop = range(1, epochs) if sweep.coordinator.budget.limits.any_set else middle_epochs(task.config)
+        for until in [*(epoch for epoch in may_stop if epoch > done), epochs]:
             yield (until - done) * epoch_s
             self._result.worker_s += (until - done) * epoch_s
             self._result.epochs += until - done

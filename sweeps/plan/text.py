@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from birdclef_core.store.summary import Spread
 from sweeps.plan.near_misses import lookalike_lines
 from sweeps.plan.plan import Amount, Plan, StageNode
-from sweeps.wording import bytes_text, counted, format_duration
+from sweeps.wording import bytes_text, counted, figure, format_duration
 
 MAX_TREE_LINES = 60
 
@@ -13,11 +13,11 @@ PRUNING = " Pruning: as much as scores drawn at random would cause."
 _BASES = {"measured": "measured here", "scaled": "scaled from another clip length", "calibrated": "calibrated on noise"}
 
 
-def plan_lines(plan: Plan, price_per_hour: float | None = None, *, with_tree: bool = True) -> list[str]:
-    """Return what to print before a sweep. `price_per_hour` is the price of a GPU, or of a worker where there is none."""
+def plan_lines(plan: Plan, *, with_tree: bool = True) -> list[str]:
+    """Return what to print before a sweep."""
     stages = f"{plan.stages_asked} stages asked for, {plan.stages_unique} unique, {plan.stages_stored} of them in the store"
     lines = [f"Plan: {counted(plan.trials, 'trial')} on {_workers(plan)}: {stages} (merge rate {plan.merge_rate:.2f})."]
-    lines += aligned(_table(plan, price_per_hour))
+    lines += aligned(_table(plan))
     lines += _notes(plan)
     if not with_tree:
         return lines
@@ -45,13 +45,6 @@ def hours_text(hours: Spread | None) -> str:
     return middle if hours.low == hours.high else f"{middle} ({low} to {high})"
 
 
-def figure(value: float) -> str:
-    """Return a number with three significant digits and no exponent."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
-
-
 def device_hours(plan: Plan, amount: Amount) -> Spread | None:
     """Return the hours of GPUs, or of workers where these have none; None when unknown."""
     return amount.worker_hours and amount.worker_hours.scaled(plan.gpus_per_worker or 1.0)
@@ -66,10 +59,11 @@ def _workers(plan: Plan) -> str:
     )
 
 
-def _table(plan: Plan, price_per_hour: float | None) -> list[list[str]]:
+def _table(plan: Plan) -> list[list[str]]:
     """Return title and cells of each row; without times when the cost of a stage is not known."""
     if plan.shared.worker_hours is None:
         return [["", "epochs"], *([title, f"{amount.epochs:,}"] for title, amount in _amounts(plan))]
+    price_per_hour = plan.limits.price_per_hour
     titles = ["", "epochs", f"{'GPU' if plan.gpus_per_worker else 'worker'} time", "wall time"]
     rows = [row for title, amount in _amounts(plan) for row in _rows(title, amount, plan, price_per_hour or 0.0)]
     if price_per_hour is None:
@@ -98,7 +92,25 @@ def _ends(device_h: float, wall_h: float, price_per_hour: float) -> list[str]:
     return [format_duration(3600 * device_h), format_duration(3600 * wall_h), figure(price_per_hour * device_h)]
 
 
+def _within_limits(plan: Plan) -> Iterator[str]:
+    """Yield what the limits of the sweep buy."""
+    within, price = plan.within, plan.limits.price_per_hour
+    if not plan.limits.any_set:
+        return
+    if within is None:
+        yield f"  What {plan.limits} buys is not known, because the cost of an epoch is not: the sweep measures it and ends in time."
+        return
+    hours = within.worker_hours * (plan.gpus_per_worker or 1.0)
+    unit = "GPU hours" if plan.gpus_per_worker else "worker hours"
+    money = "" if price is None else f" ({figure(hours * price)} in money)"
+    end = f"The sweep ends at {within.limit}" if within.limit else "The sweep ends within its limits"
+    yield (
+        f"  {end}, after about {counted(within.trials, 'trial')} of which {within.finished} finish, and {figure(hours)} {unit}{money}."
+    )
+
+
 def _notes(plan: Plan) -> Iterator[str]:
+    yield from _within_limits(plan)
     yield from lookalike_lines(plan.lookalikes)
     if plan.unknown:
         yield (

@@ -20,7 +20,7 @@ from sweeps.wording import format_duration
 class SweepConsole(Observer):
     """Shows trials as they run. Use it as a context manager around the sweep."""
 
-    def __init__(self, console: Console, book: TrialBook, samples: int, objective: Objective) -> None:
+    def __init__(self, console: Console, book: TrialBook, samples: int | None, objective: Objective) -> None:
         """`samples`: how many trials the sweep is to have in all. `objective`: what they are compared by."""
         self._console, self._book, self._samples, self._objective = console, book, samples, objective
         self._live: Live | None = None
@@ -89,7 +89,7 @@ class SweepConsole(Observer):
 
     def _left(self) -> str:
         """The longest time that the sweep may still take, from the mean epoch so far. Reuse and pruning make it shorter."""
-        if not self._epochs:
+        if not self._epochs or self._samples is None:
             return ""
         undrawn = self._samples - len(self._book.records) - self._book.num_drawn
         open_epochs = undrawn * self._their_epochs / self._started_trials

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+from sweeps.budget import Budget, Limits
 from sweeps.execution.cluster import Slots
 from sweeps.run.ranking import best_by_end, score_of
 from sweeps.run.results import SweepResult
@@ -24,16 +25,26 @@ CODE_CHANGED = (
 )
 
 
-def sweep_line(name: str, chains: ChainBuilder, slots: Slots, *, samples: int, known: int, extends: bool) -> str:
+def how_many(samples: int | None, limits: Limits, *, known: int = 0) -> str:
+    """How many trials a sweep is to have after those that are known, and within which limits."""
+    thing = "more trial" if known else "trial"
+    trials = f"as many {thing}s as possible" if samples is None else counted(samples - known, thing)
+    after = f" after {known}" if known else ""
+    return f"{trials}{after} within {limits}" if limits.any_set else f"{trials}{after}"
+
+
+def sweep_line(
+    name: str, chains: ChainBuilder, slots: Slots, limits: Limits, *, samples: int | None, known: int, extends: bool
+) -> str:
     """How many trials of which recipes run where."""
     recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
-    trials = f"{counted(samples - known, 'more trial')} after {known}" if extends else counted(samples, "trial")
+    trials = how_many(samples, limits, known=known if extends else 0)
     return f"Sweep {name}: {trials} of {recipes}; {slots.describe()}."
 
 
-def extension_line(name: str, *, samples: int, known: int) -> str:
+def extension_line(name: str, limits: Limits, *, samples: int | None, known: int) -> str:
     """What a planned extension adds."""
-    return f"Extension of {name} by {counted(samples - known, 'trial')} after {known}."
+    return f"Extension of {name} by {how_many(samples, limits, known=known)}."
 
 
 def dropped_line(name: str, trials: int) -> str:
@@ -50,12 +61,27 @@ def incomparable_line(incomparable: int, known: int) -> str:
     )
 
 
-def outcome_lines(result: SweepResult, samples: int, folder: Path) -> list[str]:
-    """The best trial and where everything is. `samples`: how many trials the sweep was to have; `folder`: of its result."""
+def limit_lines(budget: Budget, reached: str, name: str, storage_flag: str) -> list[str]:
+    """What the sweep has spent, and how to go on where it ended at a limit: `reached`, as the flag that sets it."""
+    if not budget.limits.any_set and budget.cost is None:
+        return []
+    lines = [f"Spent: {budget.describe()}."]
+    if reached:
+        flag = reached.partition(" ")[0]
+        lines.append(
+            f"The sweep ended at {reached}: nothing that is left could end within it. Go on with: "
+            f"python tune_main.py --resume {name}{storage_flag} {flag} MORE"
+        )
+    return lines
+
+
+def outcome_lines(result: SweepResult, samples: int | None, folder: Path) -> list[str]:
+    """The best trial and where everything is. `samples`: how many trials were to be had; None: as many as limits allow; `folder`: of
+    the result."""
     lines = []
     if ends := best_by_end(result.trials, result.objective):
         lines.append(ends)
-    missing = samples - len(result.trials)
+    missing = 0 if samples is None else samples - len(result.trials)
     if missing > 0 and not result.interrupted:
         lines.append(
             f"{counted(missing, 'trial')} fewer than requested: every point of the search space has been tried or needs a stage that stopped."

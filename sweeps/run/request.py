@@ -13,11 +13,15 @@ from birdclef_core.recipes import small_budget
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
+from sweeps.budget import Budget, Limits
 from sweeps.checkpoints.start_stage import find_start, start_after, with_model_of
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
 from sweeps.sampling.study import check_sampler
+from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import VERSION, State, SweepPart, SweepRecord, SweepRecords, TrialRecord
+from sweeps.schedule.trials import SAVE_EVERY_S, Trial
+from sweeps.schedule.update import TrialUpdate
 from sweeps.search.checks import check_file, check_search, check_small_recipes
 from sweeps.search.parameters import Parameter
 from sweeps.search.search_files import load_search, override
@@ -70,9 +74,19 @@ class SweepRequest:
         """Name of the file with the part's plan."""
         return "plan.json" if self.part == 0 else f"plan-{self.part}.json"
 
-    def samples(self, budget: str) -> int:
-        """Return the number of trials that the sweep is to have in all."""
-        return self.options.samples or DEFAULT_SAMPLES[budget]
+    @property
+    def limits(self) -> Limits:
+        """The most that the sweep may spend."""
+        return Limits.of(self.options)
+
+    @property
+    def ran_s(self) -> float:
+        """Seconds in which drivers of the sweep ran before."""
+        return self.record.ran_s if self.record else 0.0
+
+    def samples(self, budget: str) -> int | None:
+        """Return the number of trials that the sweep is to have in all; None where its limits alone end it."""
+        return self.options.samples or (None if self.limits.any_set else DEFAULT_SAMPLES[budget])
 
     def check_search(self) -> Search:
         """Return the search if it is right. Raises InputError for a wrong search or setting, before anything is written."""
@@ -108,7 +122,7 @@ class SweepRequest:
             check_sampler(search)
         if self.reads_search or self.settings:
             check_search(search)
-        elif self.samples(budget) > len(self.known):
+        elif (samples := self.samples(budget)) is None or samples > len(self.known):
             self._check_kept(search)
         return search
 
@@ -189,7 +203,7 @@ class SweepRequest:
             part = SweepPart(
                 started_at=now,
                 first_trial=len(self.known),
-                samples=samples - len(self.known),
+                samples=None if samples is None else samples - len(self.known),
                 options=options,
                 search=search,
                 pretrained=dict(pretrained),
@@ -211,13 +225,27 @@ class SweepRequest:
             parts=parts,
             state="running",
             state_since=now,
+            ran_s=self.ran_s,
         )
         self.records.save_sweep(record)
         return record
 
-    def end(self, record: SweepRecord, state: State, trials: int) -> None:
-        """Write in the sweep's record how this run of its driver ended, and the number of trials that there are now."""
-        self.records.save_sweep(replace(record, state=state, state_since=_now(), trials=trials))
+    def end(self, record: SweepRecord, state: State, *, trials: int, ran_s: float) -> None:
+        """Write in the sweep's record how this run of its driver ended, and what there is now: trials, seconds of all drivers."""
+        self.records.save_sweep(replace(record, state=state, state_since=_now(), trials=trials, ran_s=ran_s))
+
+
+class RunningTime(Observer):
+    """Keeps in the sweep's record for how long its drivers ran: a limit of hours holds for all of them, also for killed ones."""
+
+    def __init__(self, records: SweepRecords, record: SweepRecord, budget: Budget) -> None:
+        self._records, self._record, self._budget = records, record, budget
+        self._saved_s = record.ran_s
+
+    def updated(self, trial: Trial, update: TrialUpdate) -> None:
+        if self._budget.ran_s - self._saved_s > SAVE_EVERY_S:
+            self._saved_s = self._budget.ran_s
+            self._records.save_sweep(replace(self._record, ran_s=self._saved_s))
 
 
 def new_request(options: SweepOptions) -> SweepRequest:
@@ -281,8 +309,8 @@ def _without_extension(record: SweepRecord, num_trials: int) -> SweepRecord:
 def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRequest:
     """Return the request for more trials of a sweep that has ended. `given` holds options by name that replace the sweep's.
 
-    `given["samples"]` is the number of further trials, and `given["settings"]` adds to the sweep's settings. Raises InputError when
-    the sweep has not ended, when the number is missing, and as `resume_request` does.
+    `given["samples"]` is the number of further trials, and `given["settings"]` adds to the sweep's settings. Limits are of the whole
+    sweep. Raises InputError when the sweep has not ended, when neither the number nor a limit is given, and as `resume_request` does.
     """
     records, record, known = _load(name, storage)
     before = record.options
@@ -297,16 +325,19 @@ def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRe
             f"{(before.samples or begun) - begun} have not begun. Finish it first: --resume {name}{drop}"
         )
     more = given.get("samples")
-    if more is None or more < 1:
+    if (more is None and not {"max_gpu_hours", "max_hours", "max_cost"} & given.keys()) or (more is not None and more < 1):
         got = "" if more is None else f", but got {more}"
-        raise InputError(f"--extend {name} takes --samples N, the number of further trials, 1 or more{got}.")
+        raise InputError(
+            f"--extend {name} takes --samples N, the number of further trials, 1 or more, or a new limit for the whole sweep, such as "
+            f"--max-gpu-hours{got}."
+        )
     if (fold := given.get("fold")) is not None and fold != before.fold:
         raise InputError(
             f"All trials of a sweep are scored on the same fold, and {name} has fold {before.fold}, but got --fold {fold}. Start a new sweep "
             "for another fold: stages that do not depend on it are reused."
         )
     settings = {**before.settings, **given.get("settings", {})}
-    changes = {**given, "settings": settings, "samples": len(known) + more, "storage": storage}
+    changes = {**given, "settings": settings, "samples": None if more is None else len(known) + more, "storage": storage}
     options = replace(before, **changes).with_absolute_paths()
     reads_search = bool({"search", "budget", "from_stage"} & given.keys())
     return SweepRequest(

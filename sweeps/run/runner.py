@@ -23,6 +23,7 @@ from birdclef_core.store.leakage import Leak
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.budget import Budget
 from sweeps.execution.actor import TrialActor, WorkerContext
 from sweeps.execution.cluster import Slots, connect, make_slots, ray_log
 from sweeps.execution.recordings import audio_cache
@@ -38,12 +39,13 @@ from sweeps.run import messages
 from sweeps.run.console import SweepConsole
 from sweeps.run.inputs import check_leak, choose_objective, load_data, make_chain_builder
 from sweeps.run.ranking import early_endings, leak_lines, ranked_markdown, ranked_table
-from sweeps.run.request import SweepRequest, extend_request, new_request, plan_request, resume_request
+from sweeps.run.request import RunningTime, SweepRequest, extend_request, new_request, plan_request, resume_request
 from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator, Observer
 from sweeps.schedule.pruning import chosen_pruning, make_pruning
 from sweeps.schedule.records import State, SweepRecord
+from sweeps.schedule.spending import nothing_known
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
@@ -78,14 +80,14 @@ def extend_sweep(name: str, storage: str, given: Mapping[str, Any], console: Con
     return _Driver(extend_request(name, storage, given), console).run()
 
 
-def plan_sweep(options: SweepOptions, console: Console, price_per_hour: float | None) -> Plan:
+def plan_sweep(options: SweepOptions, console: Console) -> Plan:
     """Print what a new sweep would train and cost, and write it as a page. Trains nothing and keeps nothing else."""
-    return _Driver(plan_request(options), console).plan(price_per_hour)
+    return _Driver(plan_request(options), console).plan()
 
 
-def plan_extension(name: str, storage: str, given: Mapping[str, Any], console: Console, price_per_hour: float | None) -> Plan:
+def plan_extension(name: str, storage: str, given: Mapping[str, Any], console: Console) -> Plan:
     """The same for what `extend_sweep` would do."""
-    return _Driver(extend_request(name, storage, given), console).plan(price_per_hour)
+    return _Driver(extend_request(name, storage, given), console).plan()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,8 @@ class _Inputs:
     chains: ChainBuilder
     slots: Slots
     budget: str
-    samples: int
-    """How many trials the sweep is to have in all."""
+    samples: int | None
+    """How many trials the sweep is to have in all; None: as many as its limits allow."""
     recordings: RecordingsList
     """The recordings as the store keeps them, to know later what trained a stage."""
     leak: Leak | None
@@ -116,18 +118,18 @@ class _Driver:
         self.run_id = uuid.uuid4().hex[:8]
         self.cache = audio_cache(options)
 
-    def plan(self, price_per_hour: float | None) -> Plan:
+    def plan(self) -> Plan:
         """Print the plan and write it as a page beside the sweeps."""
         folder = self.local_dir.parent / "plans"
         with self._inputs(lambda: folder) as inputs:
             known = len(self.request.known)
             if self.request.kind == "extend":
-                self._say(messages.extension_line(self.name, samples=inputs.samples, known=known))
+                self._say(messages.extension_line(self.name, self.request.limits, samples=inputs.samples, known=known))
             with self.console.status("Planning") as status:
                 plan = self._planner(inputs).plan(inputs.samples, calibrate=lambda text: status.update(escape(text)))
         page = folder / f"{self.name}.html"
-        page.write_text(plan_page(plan, self.name, price_per_hour))
-        self._say(*plan_lines(plan, price_per_hour), *self._budget_lines(plan), f"\nAs a picture: {page}")
+        page.write_text(plan_page(plan, self.name))
+        self._say(*plan_lines(plan), *self._budget_lines(plan), f"\nAs a picture: {page}")
         return plan
 
     def run(self) -> SweepResult:
@@ -218,6 +220,8 @@ class _Driver:
             slots=inputs.slots,
             pruning=chosen_pruning(self.options.pruning, inputs.chains.search.sampler),
             known=self.request.known,
+            limits=self.request.limits,
+            ran_s=self.request.ran_s,
         )
 
     def _keep_plan(self, inputs: _Inputs) -> PlanFigures:
@@ -244,7 +248,10 @@ class _Driver:
         if request.dropped is not None:
             self._say(messages.dropped_line(self.name, known - request.dropped.first_trial))
         extends = request.kind == "extend"
-        self._say(messages.sweep_line(self.name, chains, inputs.slots, samples=inputs.samples, known=known, extends=extends))
+        limits = request.limits
+        self._say(
+            messages.sweep_line(self.name, chains, inputs.slots, limits, samples=inputs.samples, known=known, extends=extends)
+        )
         if request.record and request.record.code_version != chains.code_version:
             self._say(messages.CODE_CHANGED, style=WARNING)
         return request.begin(
@@ -274,8 +281,11 @@ class _Driver:
             tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags, objective=objective
         )
         pruning = chosen_pruning(self.options.pruning, chains.search.sampler)
+        limits = self.request.limits
+        budget = Budget(limits, gpus_per_worker=slots.gpus_per_trial, ran_s=record.ran_s)
         with SweepConsole(self.console, book, samples, objective) as terminal:
-            observers: list[Observer] = [tracking, terminal, *([store_budget] if store_budget else [])]
+            running_time = RunningTime(self.records, record, budget)
+            observers: list[Observer] = [tracking, terminal, running_time, *([store_budget] if store_budget else [])]
             coordinator = Coordinator(
                 chains,
                 book,
@@ -284,6 +294,8 @@ class _Driver:
                 observers=observers,
                 pruning=make_pruning(pruning),
                 stops_by_worth=pruning == "worth",
+                budget=budget,
+                epoch_s=self._planner(inputs).epoch_seconds() if limits.any_set else nothing_known,
             )
             if store_budget:
                 store_budget.begin()
@@ -354,7 +366,7 @@ class _Driver:
         trials = list(coordinator.trials.values())
         result = sweep_result(record, trials, self.store, interrupted=interrupted)
         state: State = "interrupted" if interrupted else "finished" if result.best else "failed"
-        self.request.end(record, state, trials=len(trials))
+        self.request.end(record, state, trials=len(trials), ran_s=coordinator.budget.ran_s)
         folder = self.local_dir / RESULT_FOLDER
         write_result(folder, result, self.store)
         tracker.log(
@@ -368,9 +380,11 @@ class _Driver:
             self._say("Trials that did not finish, and why:", *endings)
         if coordinator.left_out:
             self._say(messages.left_out_line(coordinator.left_out))
-        self._say(*messages.outcome_lines(result, coordinator.samples, folder))
+        flag = "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
+        reached = coordinator.limit_reached
+        self._say(*messages.outcome_lines(result, None if reached else coordinator.samples, folder))
+        self._say(*messages.limit_lines(coordinator.budget, reached, self.name, flag))
         if interrupted:
-            flag = "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
             self._say(messages.resume_line(self.name, flag))
         elif result.best is None:
             raise BirdclefError(messages.failure_text(result, self.local_dir / "ray.log"))
@@ -388,7 +402,7 @@ class _Driver:
         data = self.options.data or "synthetic demo set"
         leaked = f" Scores are **{inputs.leak.sentence}**." if inputs.leak and inputs.leak.mark else ""
         objective = inputs.chains.search.objective
-        return f"Sweep **{self.name}**: {inputs.samples} trials over {recipes}. Data: {data}. Objective: {objective}.{leaked}"
+        return f"Sweep **{self.name}**: {messages.how_many(inputs.samples, self.request.limits)} over {recipes}. Data: {data}. Objective: {objective}.{leaked}"
 
     def _say(self, *lines: str, style: str | None = None) -> None:
         # Not as markup: paths and reasons may have brackets.

@@ -11,9 +11,11 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
+from sweeps.budget import Budget
 from sweeps.objective import Objective
 from sweeps.schedule.pruning import RungScore, StageHalving, StageVerdicts, Stopped, rung_at
 from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.spending import EpochSeconds, Spending, nothing_known
 from sweeps.schedule.trial_source import TrialSource
 from sweeps.schedule.trials import Ending, Failed, Finished, Interrupted, Pruned, Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
@@ -47,23 +49,30 @@ class Coordinator:
         chains: ChainBuilder,
         book: TrialBook,
         *,
-        samples: int,
+        samples: int | None,
         max_running: int,
         observers: Sequence[Observer] = (),
         pruning: StageHalving | None = None,
         stops_by_worth: bool = False,
+        budget: Budget | None = None,
+        epoch_s: EpochSeconds = nothing_known,
     ) -> None:
         """Continues with the trials that are in the book.
 
-        `samples`: how many trials are to have had a worker in all. `max_running`: how many may run at the same time.
-        `stops_by_worth`: whether a trial stops at the end of a stage when another one is worth more; the sampler must know stages.
+        `samples`: how many trials are to have had a worker in all; None: as many as the budget allows. `max_running`: how many may
+        run at the same time. `epoch_s`: what is known from before of the costs of epochs. `stops_by_worth`: whether a trial stops at the
+        end of a stage when another one is worth more; the sampler must know stages.
         """
         self.book, self.samples = book, samples
         self.objective = Objective.of(chains.search.objective)
         self._max_running, self._observers = max_running, tuple(observers)
         self._verdicts = StageVerdicts(pruning)
         self._stops_by_worth = stops_by_worth
-        self._source = TrialSource(chains, book, self._verdicts)
+        self.budget = budget or Budget()
+        self._spending = Spending(self.budget, book, epoch_s)
+        self._source = TrialSource(chains, book, self._verdicts, self._spending)
+        self.limit_reached = ""
+        """The limit at which the sweep has ended, as the flag that sets it; empty while it goes on, and when it ended otherwise."""
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
         """Pruned trials by the id of the stage that was stopped."""
         known = list(book.records.values())
@@ -87,14 +96,14 @@ class Coordinator:
 
     @property
     def finished(self) -> bool:
-        """Whether no trial is open and none will be drawn."""
-        return not self._may_draw and not self.book.num_waiting and not self.book.num_running
+        """Whether no trial is open and none will be drawn, or a limit is reached."""
+        return bool(self.limit_reached) or (not self._may_draw and not self.book.num_waiting and not self.book.num_running)
 
     # Handing out trials.
 
     def next_trial(self) -> Trial | None:
         """The next trial to start; None when none can start now."""
-        if self.book.num_running >= self._max_running:
+        if self.book.num_running >= self._max_running or self.limit_reached:
             return None
         self._reopen_risen()
         # Trials are drawn early where that costs nothing, so that the prefix that most of them need can go first.
@@ -105,15 +114,24 @@ class Coordinator:
         while trial is None and self.book.num_waiting < self._max_running and self._draw():
             trial = self._pop_startable()
         if trial is not None:
+            needs = self._spending.needs(trial)
             self.book.start(trial)
+            self._spending.begin(trial, needs)
             for observer in self._observers:
                 observer.trial_started(trial)
+        elif not self.book.num_running:
+            self._end_at_a_limit()
         self.book.save_changed()
         return trial
 
     @property
     def _may_draw(self) -> bool:
-        return len(self.book.records) + self.book.num_drawn < self.samples and not self._source.exhausted
+        return self._wants_more and self._spending.may_draw
+
+    @property
+    def _wants_more(self) -> bool:
+        is_full = self.samples is not None and len(self.book.records) + self.book.num_drawn >= self.samples
+        return not is_full and not self._source.exhausted
 
     def _draw(self) -> bool:
         """Draw a new trial, which waits; False when there is none."""
@@ -132,7 +150,19 @@ class Coordinator:
                 self.book.reopen(self._source.restart(record))
 
     def _pop_startable(self) -> Trial | None:
-        """The waiting trial that is to start. What was drawn and needs a failed or stopped stage by now never becomes a trial.
+        """The waiting trial that is to start. Those that the budget does not allow go on waiting."""
+        not_allowed: list[Trial] = []
+        while (trial := self._pop_sound()) is not None and not self._spending.allows_to_begin(trial):
+            if self.book.has_begun(trial):
+                not_allowed.append(trial)
+            else:
+                self._drop(trial)
+        for waiting in not_allowed:
+            self.book.put_back(waiting)
+        return trial
+
+    def _pop_sound(self) -> Trial | None:
+        """The next waiting trial. What was drawn and needs a failed or stopped stage by now never becomes a trial.
 
         A trial that has begun waits because another sweep held it, or for a new driver: it goes on to the next rung.
         """
@@ -141,8 +171,8 @@ class Coordinator:
             if not self.book.has_begun(trial):
                 if not failure and not self._verdicts.stopped(trial.record.stage_ids):
                     return trial
-                self.book.drop(trial)
-                self._source.drop(trial)
+                self._drop(trial)
+                self._source.left_out += 1
                 continue
             if not failure:
                 return trial
@@ -153,6 +183,21 @@ class Coordinator:
             self._end(trial, Failed(failure))
         return None
 
+    def _drop(self, trial: Trial) -> None:
+        """Forget a draw that was popped and cannot begin."""
+        self.book.drop(trial)
+        self._source.drop(trial)
+
+    def _end_at_a_limit(self) -> None:
+        """End the sweep if it is the budget alone that keeps it from going on: nothing runs, and nothing that waits may begin."""
+        waiting = self.book.open_trials
+        if any(self._spending.allows_to_begin(trial) for trial in waiting) or not (waiting or self._wants_more):
+            return
+        self.limit_reached = self.budget.nearest_limit()
+        for trial in waiting:
+            if self.book.has_begun(trial):
+                self._end(trial, Interrupted(f"it could not end within {self.limit_reached}"))
+
     # Taking updates.
 
     def update(self, name: str, update: TrialUpdate) -> bool:
@@ -162,11 +207,19 @@ class Coordinator:
             return False
         if update.kind == "held":
             self.book.hold(trial, update.stage_id)
+            self._spending.end(trial)
             return False
+        spent_before_s = trial.record.cost_s
         was_trained = self._note(trial, update)
         ending = self._verdict(trial, update, was_trained=was_trained)
+        self._spending.note(trial, update, trial.record.cost_s - spent_before_s)
         if ending is not None:
             self._end(trial, ending)
+        elif not self._spending.may_go_on(trial, update):
+            self.book.pause(trial)
+            self._spending.end(trial)
+            self.book.save(trial.record)
+            return False
         elif update.stage_done:
             self.book.save(trial.record)
         else:
@@ -266,6 +319,7 @@ class Coordinator:
         if isinstance(ending, Pruned) and ending.stopped.by == "rank":
             self._pruned_at[ending.stopped.stage_id].append(trial.record)
         self.book.end(trial, ending)
+        self._spending.end(trial)
         # Observers come before anything is marked for saving: of a trial that is recorded as ended no later driver speaks again.
         for observer in self._observers:
             observer.trial_ended(trial)

@@ -75,6 +75,11 @@ class TrialQueue:
         """Whether the stage is in the store."""
         return self._view.is_published(stage_id)
 
+    def untrained(self, stage_ids: Sequence[str]) -> set[str]:
+        """The stages of a chain that are not in the store and that no running trial has claimed and no other sweep is training."""
+        missing = self._missing(stage_ids)
+        return {stage_id for stage_id in missing if stage_id not in self._claims and not self._view.is_leased(stage_id)}
+
     def claim(self, trial: str, stage_ids: Sequence[str]) -> None:
         """The trial has started and will train the stages of its chain that are not in the store."""
         missing = self._missing(stage_ids)

@@ -33,8 +33,8 @@ class SweepPart:
     """Time of its start, ISO 8601."""
     first_trial: int
     """Number of its first trial."""
-    samples: int
-    """Number of its trials."""
+    samples: int | None
+    """Number of its trials; None where limits alone end it."""
     options: SweepOptions
     search: Search
     """The search that its trials are drawn from: editing the file that it was read from changes nothing."""
@@ -72,6 +72,8 @@ class SweepRecord:
     state: State
     state_since: str
     """Time since when it is in that state, ISO 8601."""
+    ran_s: float
+    """Seconds in which its drivers ran."""
 
     def __post_init__(self) -> None:
         if not self.parts:

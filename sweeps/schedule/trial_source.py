@@ -16,12 +16,13 @@ from sweeps.sampling.stage_sampler import StageSampler
 from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
 from sweeps.schedule.records import ToldDraw, TrialRecord
+from sweeps.schedule.spending import Spending
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.search.chains import Chain, ChainBuilder, config_fingerprint
 
 SAMPLER_DRAWS = 10
 """How many draws of the sampler in a row may become no trial before points are taken from the space itself."""
-RANDOM_POINTS = 1000
+RANDOM_POINTS = 200
 """How many random points are then looked at before the space counts as used up. A finite space is looked at as a whole after them."""
 FAILED = Outcome(kind="failed")
 
@@ -33,8 +34,8 @@ class TrialSource:
     passes over it. What earlier drivers reported to their samplers is reported to this one, where it means the same in this search.
     """
 
-    def __init__(self, chains: ChainBuilder, book: TrialBook, verdicts: StageVerdicts) -> None:
-        self._chains, self._book, self._verdicts = chains, book, verdicts
+    def __init__(self, chains: ChainBuilder, book: TrialBook, verdicts: StageVerdicts, spending: Spending) -> None:
+        self._chains, self._book, self._verdicts, self._spending = chains, book, verdicts, spending
         known = list(book.records.values())
         self._points = {record.trial: _point_in(chains, record, record.recipe, record.params) for record in known}
         draws = [draw.draw for record in known for draw in record.told]
@@ -61,7 +62,7 @@ class TrialSource:
         self._to_look_at: list[tuple[str, dict[str, Any]]] = []
         """Those of them that may be open by now."""
         self.left_out = 0
-        """How many draws became no trial because a stage that they need had failed or was stopped."""
+        """How many draws became no trial because a stage that they need had failed or was stopped. The caller of `drop` counts too."""
         self.exhausted = False
         """Whether the search space has nothing new to draw, unless a stopped stage rises."""
 
@@ -74,23 +75,25 @@ class TrialSource:
         return self._study.free_draws(waiting, max_running)
 
     def draw(self) -> Trial | None:
-        """A new trial, with a provisional name; None when there is none.
+        """A new trial, with a provisional name, or a paused one that goes on; None when there is none.
 
-        A draw becomes none if it is a trial already, or if it needs a stage that failed or was stopped.
+        A draw becomes none if it is a trial already, if it needs a stage that failed or was stopped, or if the budget does not allow it.
         """
         for draw, foretold in self._draws():
             chain = self._chains.chain(draw.recipe, draw.params)
             twin = self._by_last_stage.get(chain[-1].stage_id)
-            if twin is not None and twin.paused:
-                return self._go_on(twin, draw)
-            if twin is not None:
+            if twin is not None and not twin.paused:
                 self._tell_as(draw, twin)
             elif not self._is_open(chain):
                 self.left_out += 1
                 self._study.tell(draw.ticket, FAILED)
+            elif not self._spending.allows(chain):
+                self._study.tell(draw.ticket, FAILED)
+            elif twin is not None:
+                return self._go_on(twin, draw)
             else:
                 return self._new_trial(draw, chain, foretold)
-        self.exhausted = True
+        self.exhausted = not self._spending.pause_draws()
         return None
 
     def why_stop(self, trial: Trial) -> str:
@@ -105,12 +108,11 @@ class TrialSource:
         return f"another trial may gain {math.exp(worth.best_other - worth.going_on):.3g} times as much in the same time"
 
     def drop(self, trial: Trial) -> None:
-        """Report a trial that cannot begin, and its duplicates, to the sampler as failed. It may be drawn again."""
+        """Report a draw that cannot begin, and its duplicates, to the sampler as failed. It may be drawn again."""
         last = trial.record.stage_ids[-1]
         del self._by_last_stage[last]
         for draw in (trial.draw, *self._duplicates.pop(last, ())):
             self._study.tell(draw.ticket, FAILED)
-        self.left_out += 1
         self._pass_over(trial.draw.recipe, trial.draw.params)
 
     def look_again(self) -> None:
@@ -146,8 +148,11 @@ class TrialSource:
         for _ in range(0 if self._chains.search.sampler == "grid" else SAMPLER_DRAWS):
             if self._stage_sampler is None:
                 yield self._study.ask(), {}
-            elif (proposal := self._stage_sampler.propose(self._facts(), self._study.drawn)) is not None:
-                yield self._study.take(proposal.recipe, proposal.params), proposal.foretold
+                continue
+            proposal = self._stage_sampler.propose(self._facts(), self._study.drawn)
+            if proposal is None:
+                break
+            yield self._study.take(proposal.recipe, proposal.params), proposal.foretold
         random_points = () if self._chains.search.sampler == "grid" else self._random_points()
         for recipe, params in itertools.chain(random_points, self._grid_points()):
             if self._is_new(recipe, params):
@@ -161,7 +166,8 @@ class TrialSource:
             if (point := self._points.get(record.trial, record.params)) is not None
         ]
         drawn = [_facts_of(trial.record, trial.record.params) for trial in self._book.drawn_trials()]
-        return SweepFacts(trials=[*trials, *drawn], is_published=self._book.is_published)
+        remaining_s = self._spending.remaining_s
+        return SweepFacts(trials=[*trials, *drawn], is_published=self._book.is_published, remaining_s=remaining_s)
 
     def _random_points(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """RANDOM_POINTS points of the space, unless it is that small itself."""
@@ -187,11 +193,11 @@ class TrialSource:
             yield point
 
     def _is_new(self, recipe: str, params: dict[str, Any]) -> bool:
-        """Whether a point makes a chain that no trial has and that can be trained."""
+        """Whether a point makes a chain that no trial has and that may be trained."""
         chain = self._chains.chain(recipe, params)
         if chain[-1].stage_id in self._by_last_stage:
             return False
-        if not self._is_open(chain):
+        if not (self._is_open(chain) and self._spending.allows(chain)):
             self._pass_over(recipe, params)
             return False
         return True

@@ -21,7 +21,7 @@ SAVE_EVERY_S = 60.0
 """At most this much recorded cost of a running trial is lost if the driver is killed. A shorter time would keep a remote storage busy."""
 
 MOVES: Mapping[Status, frozenset[Status]] = {
-    "waiting": frozenset({"running", "failed"}),
+    "waiting": frozenset({"running", "failed", "interrupted"}),
     "running": frozenset({"waiting", "finished", "pruned", "failed", "interrupted"}),
     "pruned": frozenset({"waiting"}),
     "interrupted": frozenset({"waiting"}),
@@ -131,6 +131,10 @@ class TrialBook:
         """Whether the stage is in the store."""
         return self._queue.is_published(stage_id)
 
+    def untrained(self, stage_ids: Sequence[str]) -> set[str]:
+        """The stages of a chain that are not in the store and that neither a running trial nor another sweep will train."""
+        return self._queue.untrained(stage_ids)
+
     # What changes a trial's state.
 
     def add(self, trial: Trial) -> None:
@@ -178,6 +182,15 @@ class TrialBook:
             self._queue.stage_leased(stage_id)
         self._queue.release(trial.record.trial)
         self._wait(trial, urgent=False)
+
+    def pause(self, trial: Trial) -> None:
+        """A running trial waits again, because the budget does not allow it to go on for now."""
+        self._queue.release(trial.record.trial)
+        self._wait(trial, urgent=True)
+
+    def put_back(self, trial: Trial) -> None:
+        """A trial that has begun and was popped goes on waiting."""
+        self._queue.add(trial.record.trial, trial.record.stage_ids, urgent=True)
 
     def end(self, trial: Trial, ending: Ending) -> None:
         """Ends an open trial. The caller saves its record once everybody else knows."""

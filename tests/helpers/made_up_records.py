@@ -38,5 +38,6 @@ def sweep_record(options: SweepOptions | None = None, **changes) -> SweepRecord:
         "parts": (part,),
         "state": "finished",
         "state_since": "2026-11-22T13:00:00+0000",
+        "ran_s": 0.0,
     }
     return SweepRecord(**{**values, **changes})

@@ -163,7 +163,7 @@ class Place:
         chains = make_chain_builder(search, start=request.start.stage_id)
         workers = MadeUpWorkers(make_coordinator(self.storage.root, chains, sweep="s", samples=request.samples("small")))
         workers.run()
-        request.end(record, "finished", trials=len(workers.coordinator.trials))
+        request.end(record, "finished", trials=len(workers.coordinator.trials), ran_s=0.0)
         return workers.coordinator
 
 

@@ -17,11 +17,12 @@ from birdclef_core.models.encoders import RANDOM
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread
+from sweeps.budget import Limits
 from sweeps.execution.cluster import Slots
 from sweeps.plan import planner as planner_module
 from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
 from sweeps.plan.picture import plan_page
-from sweeps.plan.plan import Amount, Plan, make_plan
+from sweeps.plan.plan import PLANNED_WITHOUT_COSTS, Amount, Plan, make_plan
 from sweeps.plan.planner import PlanFigures, Planner, _usual_gpu, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
 from sweeps.schedule.records import TrialRecord
@@ -42,7 +43,7 @@ def grid_tree():
     return make_chain_builder(replace(search, recipes=search.recipes[:1], space=space))
 
 
-def make(chains, *, known=True, stored=(), samples=24, workers=2, known_trials=()) -> Plan:
+def make(chains, *, known=True, stored=(), samples=24, workers=2, known_trials=(), **limits) -> Plan:
     """Every epoch takes about 36 s."""
     costs = CostModel([], {"all": SIZE, "target": SIZE}, data="here")
     baseline = chains.chain(chains.search.recipes[0].name, chains.search.baseline(chains.search.recipes[0]))
@@ -59,6 +60,7 @@ def make(chains, *, known=True, stored=(), samples=24, workers=2, known_trials=(
         costs=costs,
         stage_bytes=lambda task: 2**20,
         known=known_trials,
+        limits=Limits(**limits),
     )
 
 
@@ -127,15 +129,15 @@ def test_an_extension_that_finds_nothing_new_is_an_empty_plan(tmp_path):
 
 
 def test_unknown_costs_are_said_and_not_made_up():
-    plan = make(grid_tree(), known=False)
+    plan = make(grid_tree(), known=False, price_per_hour=2.0)
     assert plan.shared.worker_hours is None and plan.shared.epochs == 122
-    text = "\n".join(plan_lines(plan, price_per_hour=2.0))
+    text = "\n".join(plan_lines(plan))
     assert "costs on a GPU is not known" in text
     assert "min" not in text
 
 
 def test_the_text_has_the_tree_and_money_is_for_gpus():
-    lines = plan_lines(make(grid_tree()), price_per_hour=10.0)
+    lines = plan_lines(make(grid_tree(), price_per_hour=10.0))
     text = "\n".join(lines)
     assert "120 stages asked for, 58 unique, 0 of them in the store (merge rate 2.16)" in text
     assert text.count("pretrain_ce") == 2 and text.count("train_ce ") == 6 + 2, "with the two pretrain_ce"
@@ -263,3 +265,43 @@ def test_the_usual_gpu_is_the_newest_that_trained_a_stage_and_never_a_cpu():
     cpu = trained("Intel(R) Xeon(R) Processor", "cpu", 3)
     assert _usual_gpu([new, old, cpu]) == _usual_gpu([cpu, old, new]) == "NVIDIA H100 80GB HBM3"
     assert _usual_gpu([cpu]) == _usual_gpu([]) == "GPUs of the cluster"
+
+
+def wide_tree():
+    """One recipe with ranges: there are always more points."""
+    return make_chain_builder(replace(make_search(), recipes=make_search().recipes[:1], sampler="random"))
+
+
+def test_a_plan_says_what_limits_buy():
+    plan = make(wide_tree(), samples=None, gpu_hours=1.0, price_per_hour=8.0)
+    within = plan.within
+    assert within is not None and within.limit == "--max-gpu-hours 1"
+    assert 1.8 < within.worker_hours <= 2.0, "a worker has half a GPU"
+    assert 0 < within.finished < within.trials
+    assert plan.trials == sum(node.trials for node in plan.recipes.values()) < within.trials, "without pruning"
+    money = f"{8.0 * within.worker_hours / 2:.2f}"
+    line = next(line for line in plan_lines(plan) if "ends at" in line)
+    assert f"The sweep ends at --max-gpu-hours 1, after about {within.trials} trials of which {within.finished} finish" in line
+    assert f"GPU hours ({money} in money)" in line
+
+
+def test_a_plan_of_fewer_trials_than_its_limits_allow_says_so():
+    plan = make(wide_tree(), samples=3, gpu_hours=100.0)
+    assert plan.within.limit == "" and plan.within.trials == plan.trials == 3
+    assert any("The sweep ends within its limits, after about 3 trials" in line for line in plan_lines(plan))
+
+
+def test_the_plan_of_an_extension_counts_what_was_spent_before(tmp_path):
+    chains = wide_tree()
+    workers = MadeUpWorkers(make_coordinator(tmp_path, chains, samples=6))
+    workers.run()
+    known = list(workers.coordinator.trials.values())
+    spent_h = sum(record.cost_s for record in known) / 3600
+    plan = make(chains, stored=workers.published, samples=None, known_trials=known, gpu_hours=(spent_h + 1.0) / 2)
+    assert 0.8 < plan.within.worker_hours <= 1.0
+
+
+def test_what_limits_buy_is_not_made_up_where_costs_are_not_known():
+    plan = make(wide_tree(), known=False, samples=None, hours=2.0)
+    assert plan.within is None and plan.trials == PLANNED_WITHOUT_COSTS
+    assert any("What --max-hours 2 buys is not known" in line for line in plan_lines(plan))

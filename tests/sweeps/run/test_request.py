@@ -9,8 +9,9 @@ from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, view_of
 
 from birdclef_core.errors import InputError
 from birdclef_core.store.storage import Storage
+from sweeps.budget import Limits
 from sweeps.options import SweepOptions
-from sweeps.run.request import SweepRequest, extend_request, new_request, resume_request
+from sweeps.run.request import RunningTime, SweepRequest, extend_request, new_request, resume_request
 from sweeps.schedule.records import SweepRecords
 
 OWN = """
@@ -50,7 +51,7 @@ class Place:
         workers = MadeUpWorkers(coordinator)
         for _ in range(steps):
             if not workers.step():
-                request.end(record, "finished", trials=len(coordinator.trials))
+                request.end(record, "finished", trials=len(coordinator.trials), ran_s=0.0)
                 break
         return workers
 
@@ -332,3 +333,57 @@ def test_a_damaged_record_is_refused_before_anything_is_written(place, file):
         with pytest.raises(InputError, match=f"{file} cannot be read: stat.* must be 'waiting'|state must be 'running'"):
             ask()
     assert {path: path.read_bytes() for path in Path(place.storage).rglob("*.json")} == before
+
+
+def test_limits_alone_may_end_a_sweep_and_without_them_it_has_a_default(place):
+    assert place.start(samples=None).samples("small") == 6
+    assert place.start(samples=None, max_hours=2).samples("small") is None
+    assert place.start(samples=None, price_per_hour=2).samples("small") == 6, "a price is no limit"
+    assert place.start(samples=5, max_gpu_hours=2).samples("small") == 5
+    assert place.start(max_cost=4, price_per_hour=2).limits == Limits(cost=4, price_per_hour=2)
+
+
+def test_a_sweep_goes_on_with_other_limits_and_the_time_that_it_ran_is_kept(place):
+    request = place.start(samples=None, max_hours=1)
+    record = request.begin(request.search("small"), budget="small", data_fingerprint="data", pretrained={})
+    request.end(record, "finished", trials=0, ran_s=3000.0)
+    assert place.record()["parts"][0]["samples"] is None
+    resumed = place.resume()
+    assert (resumed.limits, resumed.ran_s, resumed.samples("small")) == (Limits(hours=1), 3000.0, None)
+    more = place.resume(max_hours=2.0, max_gpu_hours=5.0)
+    assert more.limits == Limits(hours=2.0, gpu_hours=5.0)
+    record = more.begin(more.search("small"), budget="small", data_fingerprint="data", pretrained={})
+    assert record.ran_s == 3000.0 and place.resume().limits == more.limits
+
+
+def test_an_extension_takes_further_trials_or_a_limit_of_the_whole_sweep(place):
+    place.run(place.start())
+    extension = place.extend(max_gpu_hours=9.0)
+    assert (extension.samples("small"), extension.limits) == (None, Limits(gpu_hours=9.0))
+    place.run(place.extend(samples=2, max_gpu_hours=9.0))
+    assert place.extend(samples=3).limits == Limits(gpu_hours=9.0), "a limit stays until another is given"
+    assert place.extend(samples=3).samples("small") == 4 + 2 + 3
+
+
+class Ticking:
+    """A budget whose clock goes on by half a minute whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    @property
+    def ran_s(self) -> float:
+        self.now_s += 20.0
+        return self.now_s
+
+
+def test_how_long_drivers_ran_is_on_record_while_they_run(place):
+    """A killed driver's time counts too, but for the last minute."""
+    request = place.start(max_hours=1)
+    record = request.begin(request.search("small"), budget="small", data_fingerprint="data", pretrained={})
+    observer = RunningTime(request.records, record, Ticking())
+    kept = []
+    for _ in range(12):
+        observer.updated(None, None)
+        kept.append(place.record()["ran_s"])
+    assert kept[0] > 100.0 and kept[-1] > kept[0] and len(set(kept)) < len(kept), "not at every update"

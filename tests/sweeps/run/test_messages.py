@@ -1,0 +1,33 @@
+"""What a driver says of the number of trials, of limits and of what was spent."""
+
+import pytest
+
+from sweeps.budget import Budget, Limits
+from sweeps.plan.simulate import SimulatedClock
+from sweeps.run.messages import how_many, limit_lines
+
+
+@pytest.mark.parametrize(
+    ("samples", "limits", "known", "text"),
+    [
+        (6, Limits(), 0, "6 trials"),
+        (6, Limits(), 4, "2 more trials after 4"),
+        (6, Limits(gpu_hours=10), 0, "6 trials within --max-gpu-hours 10"),
+        (None, Limits(hours=2, cost=3.5, price_per_hour=1), 0, "as many trials as possible within --max-hours 2 --max-cost 3.5"),
+        (None, Limits(gpu_hours=10), 4, "as many more trials as possible after 4 within --max-gpu-hours 10"),
+    ],
+)
+def test_how_many_trials_there_are_to_be(samples, limits, known, text):
+    assert how_many(samples, limits, known=known) == text
+
+
+def test_the_last_lines_say_what_was_spent_and_how_to_go_on_from_a_limit():
+    budget = Budget(Limits(gpu_hours=10, price_per_hour=2.0), gpus_per_worker=1.0, clock=SimulatedClock())
+    budget.spend(9.5 * 3600)
+    assert limit_lines(budget, "--max-gpu-hours 10", "s", " --storage x") == [
+        "Spent: 9.50 of 10 GPU hours, 19.0 in money, ran for 0.0 s.",
+        "The sweep ended at --max-gpu-hours 10: nothing that is left could end within it. Go on with: "
+        "python tune_main.py --resume s --storage x --max-gpu-hours MORE",
+    ]
+    assert len(limit_lines(budget, "", "s", "")) == 1
+    assert limit_lines(Budget(), "", "s", "") == [], "no limit and no price: nothing to say"

@@ -1,0 +1,219 @@
+"""What a sweep begins it can end within its limits: simulated sweeps with the real coordinator, and what it learns of costs."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from made_up import MadeUpWorkers, make_chain_builder, make_search
+
+from birdclef_core.stages.training import StageTask
+from sweeps.budget import Budget, Limits
+from sweeps.plan.simulate import (
+    MemoryRecords,
+    SimulatedClock,
+    SimulatedStore,
+    SimulatedSweep,
+    SimulatedView,
+    SimulationResult,
+    simulate,
+)
+from sweeps.schedule.coordinator import Coordinator
+from sweeps.schedule.pruning import StageHalving
+from sweeps.schedule.spending import REMEMBERED_EPOCHS, UNKNOWN_S, EpochCosts, nothing_known
+from sweeps.schedule.trials import TrialBook
+
+HOUR_S = 3600.0
+EPOCH_S = 60.0
+CHAIN_S = EPOCH_S * sum(stage.epochs for stage in make_search().recipes[0].stages)
+WORKERS = 4
+
+
+def an_epoch(task: StageTask) -> float:
+    return EPOCH_S
+
+
+class Place:
+    """One sweep, one driver after the other."""
+
+    def __init__(self, search=None) -> None:
+        self.chains = make_chain_builder(search or replace(make_search(), sampler="random"))
+        self.store, self.records, self.ran_s = SimulatedStore(), MemoryRecords(), 0.0
+
+    def run(
+        self, limits: Limits, *, samples=None, known=an_epoch, epoch_s=an_epoch, prunes=True
+    ) -> tuple[Coordinator, SimulationResult]:
+        clock = SimulatedClock()
+        budget = Budget(limits, ran_s=self.ran_s, clock=clock)
+        book = TrialBook(self.records, SimulatedView(self.store, "s"))
+        pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
+        coordinator = Coordinator(
+            self.chains, book, samples=samples, max_running=WORKERS, pruning=pruning, budget=budget, epoch_s=known
+        )
+        result = simulate([SimulatedSweep(name="s", coordinator=coordinator)], self.store, WORKERS, epoch_s, clock=clock)
+        self.ran_s = budget.ran_s
+        return coordinator, result
+
+
+def hours_of(chains: float) -> float:
+    return chains * CHAIN_S / HOUR_S
+
+
+@pytest.mark.parametrize("prunes", [True, False])
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_with_known_costs_everything_that_is_begun_ends_and_little_is_left(sampler, prunes):
+    limits = Limits(gpu_hours=hours_of(7))
+    coordinator, result = Place(replace(make_search(), sampler=sampler)).run(limits, prunes=prunes)
+    records = coordinator.trials.values()
+    assert {record.status for record in records} <= {"finished", "pruned"}
+    assert coordinator.finished and coordinator.limit_reached == f"--max-gpu-hours {limits.gpu_hours:g}"
+    assert sum(record.cost_s for record in records) == result.worker_s == coordinator.budget.spent_s
+    assert 0.9 * limits.gpu_hours * HOUR_S < result.worker_s <= limits.gpu_hours * HOUR_S
+    assert set(result.executed.values()) == {1}
+
+
+def test_money_is_a_limit_of_device_hours_at_their_price():
+    coordinator, result = Place().run(Limits(cost=5.0, price_per_hour=2.0))
+    assert coordinator.limit_reached == "--max-cost 5"
+    assert 0.9 * 2.5 * HOUR_S < result.worker_s <= 2.5 * HOUR_S
+
+
+def test_hours_are_a_limit_of_the_clock():
+    coordinator, result = Place().run(Limits(hours=1))
+    assert coordinator.limit_reached == "--max-hours 1"
+    assert {record.status for record in coordinator.trials.values()} <= {"finished", "pruned"}
+    assert 0.8 * HOUR_S < result.elapsed_s <= HOUR_S
+
+
+def test_the_number_of_trials_ends_a_sweep_that_has_something_left():
+    coordinator, _ = Place().run(Limits(gpu_hours=hours_of(100)), samples=10)
+    assert (len(coordinator.trials), coordinator.limit_reached, coordinator.finished) == (10, "", True)
+
+
+def test_a_limit_ends_a_sweep_before_it_has_its_trials():
+    coordinator, _ = Place().run(Limits(gpu_hours=hours_of(5)), samples=1000)
+    assert 2 < len(coordinator.trials) < 100 and coordinator.limit_reached
+
+
+def test_what_cannot_end_is_not_begun():
+    coordinator, result = Place().run(Limits(gpu_hours=hours_of(0.9)))
+    assert (len(coordinator.trials), result.epochs, bool(coordinator.limit_reached)) == (0, 0, True)
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5], ids=["dearer than known", "cheaper than known"])
+def test_what_is_measured_counts_more_than_what_was_known_before(factor):
+    limits = Limits(gpu_hours=hours_of(7))
+    coordinator, result = Place().run(limits, known=lambda task: EPOCH_S / factor)
+    assert coordinator.limit_reached and set(result.executed.values()) == {1}
+    assert 0.85 * limits.gpu_hours * HOUR_S < result.worker_s <= limits.gpu_hours * HOUR_S
+
+
+@pytest.mark.parametrize("chains", [0.5, 1.5, 3.0, 6.0])
+def test_unknown_costs_are_begun_and_learned_and_more_goes_on_where_it_was(chains):
+    """All workers begin. After their first epoch it is known that not all can end: those that need least do, the others wait."""
+    place = Place()
+    limits = Limits(gpu_hours=hours_of(chains))
+    first, result = place.run(limits, known=nothing_known, prunes=False)
+    limit_s = limits.gpu_hours * HOUR_S
+    assert result.worker_s <= limit_s + WORKERS * EPOCH_S
+    begun = {record.trial: record.status for record in first.trials.values()}
+    assert begun and set(begun.values()) <= {"finished", "interrupted"}
+    assert sum(status == "finished" for status in begun.values()) >= int(chains)
+    stopped = [record for record in first.trials.values() if record.status == "interrupted"]
+    assert all(f"could not end within --max-gpu-hours {limits.gpu_hours:g}" in record.reason for record in stopped)
+
+    second, more = place.run(Limits(gpu_hours=hours_of(chains + 6)), prunes=False)
+    assert all(second.trials[name].status == "finished" for name in begun), "they were begun first"
+    assert second.budget.spent_s == pytest.approx(result.worker_s + more.worker_s), "what the first driver spent counts"
+    assert second.budget.spent_s <= hours_of(chains + 6) * HOUR_S
+    executed = [*result.executed, *more.executed]
+    assert len(executed) == len(set(executed))
+
+
+def test_hours_of_earlier_drivers_count():
+    place = Place()
+    place.run(Limits(hours=1))
+    coordinator, result = place.run(Limits(hours=1))
+    assert result.epochs == 0 and coordinator.limit_reached
+    coordinator, result = place.run(Limits(hours=2))
+    assert result.epochs and 1.8 * HOUR_S < place.ran_s <= 2 * HOUR_S
+
+
+def test_a_published_prefix_makes_a_trial_cheap_enough():
+    """What is left is less than a chain costs: trials start from a prefix that is there."""
+    place = Place(replace(make_search(), sampler="random"))
+    place.run(Limits(gpu_hours=hours_of(6)), prunes=False)
+    before, spent_s = len(place.records.trials), sum(record.cost_s for record in place.records.trials.values())
+    coordinator, _ = place.run(Limits(gpu_hours=(spent_s + 0.8 * CHAIN_S) / HOUR_S), prunes=False)
+    new = list(coordinator.trials.values())[before:]
+    assert new and all(record.reused_s for record in new) and all(record.status == "finished" for record in new)
+
+
+def test_near_the_limit_no_draws_are_made_again_and_again():
+    place = Place(make_search())
+    clock = SimulatedClock()
+    budget = Budget(Limits(gpu_hours=hours_of(1.5)), clock=clock)
+    book = TrialBook(place.records, SimulatedView(place.store, "s"))
+    coordinator = Coordinator(place.chains, book, samples=None, max_running=WORKERS, budget=budget, epoch_s=an_epoch)
+    assert coordinator.next_trial() is not None
+    asked = []
+    ask = coordinator._source._study.ask
+    coordinator._source._study.ask = lambda: asked.append(1) or ask()
+    assert coordinator.next_trial() is None
+    once = len(asked)
+    assert [coordinator.next_trial() for _ in range(20)] == [None] * 20
+    assert len(asked) == once
+
+
+def test_a_trial_that_a_limit_pauses_waits_and_goes_on_when_there_is_room_again():
+    """Its first epochs cost more than was known. While another runs that can end, it waits with its place and its epochs."""
+    place = Place()
+    book = TrialBook(place.records, SimulatedView(place.store, "s"))
+    budget = Budget(Limits(gpu_hours=hours_of(1.2)), clock=SimulatedClock())
+    coordinator = Coordinator(place.chains, book, samples=2, max_running=2, budget=budget)
+    first, second = coordinator.next_trial(), coordinator.next_trial()
+    workers = MadeUpWorkers(coordinator)
+    updates = {
+        trial.record.trial: [replace(item, cost_s=EPOCH_S) for item in workers.updates(trial)] for trial in (first, second)
+    }
+    assert coordinator.update(first.record.trial, updates[first.record.trial].pop())
+    while second.record.status == "running":
+        coordinator.update(second.record.trial, updates[second.record.trial].pop())
+    assert second.record.status == "waiting" and second.record.epoch
+    assert coordinator.next_trial() is None and not coordinator.finished
+    coordinator.update(first.record.trial, replace(updates[first.record.trial].pop(), kind="failed", message="no memory"))
+    assert coordinator.next_trial() is second
+
+
+def task_of(number: int) -> StageTask:
+    chains = make_chain_builder()
+    recipe = chains.search.recipes[0]
+    return chains.chain(recipe.name, chains.search.baseline(recipe))[number]
+
+
+def test_the_cost_of_an_epoch_is_the_median_of_what_was_measured_or_else_what_was_known():
+    costs = EpochCosts(lambda task: 7.0)
+    task = task_of(0)
+    assert costs.of_epoch(task) == 7.0
+    for cost_s in (50.0, 10.0, 11.0):
+        costs.learn(task, cost_s)
+    assert costs.of_epoch(task) == 11.0, "the first epoch is slow: caches are cold"
+    for _ in range(REMEMBERED_EPOCHS):
+        costs.learn(task, 20.0)
+    assert costs.of_epoch(task) == 20.0
+    other = replace(task, config=replace(task.config, clip_s=2 * task.config.clip_s))
+    assert costs.of_epoch(other) == 7.0, "other work has another cost"
+    same = replace(task, config=replace(task.config, learning_rate=1e-5), stage_id="x")
+    assert costs.of_epoch(same) == 20.0
+    assert EpochCosts(nothing_known).of_epoch(task) == UNKNOWN_S
+
+
+def test_work_of_unknown_cost_counts_as_much_as_the_dearest_that_is_most_like_it():
+    pretraining, training, finetuning = (task_of(number) for number in (0, 2, 4))
+    other = replace(finetuning, model=replace(finetuning.model, drop_path_rate=0.3))
+    costs = EpochCosts(nothing_known)
+    costs.learn(pretraining, 50.0)
+    assert [costs.of_epoch(task) for task in (finetuning, other)] == [50.0, 50.0], "the same model, and any"
+    costs.learn(training, 10.0)
+    assert [costs.of_epoch(task) for task in (finetuning, other)] == [10.0, 50.0], "the same label space too"
+    costs.learn(finetuning, 3.0)
+    assert costs.of_epoch(finetuning) == 3.0
