@@ -19,7 +19,7 @@ from birdclef_core.data.decode import INT16_SCALE
 from birdclef_core.data.soundscapes import WINDOW_S
 from birdclef_core.data.targets import validation_truth
 from birdclef_core.data.wave_cache import WaveCache
-from birdclef_core.errors import StoreError
+from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import fingerprint
 from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.procedure import Procedure
@@ -61,9 +61,11 @@ def deployed_logits(
     """Return the logits of a detector with one member, from the store if they are there, and keep them there if not.
 
     They are kept by stage, data and procedure, and by the code that computes them. Audio comes from the cache, so the mean of a
-    recording is always removed.
+    recording is always removed. Raises InputError when the procedure's windows are not as long as those of the labels.
     """
     (member,) = detector.members
+    if detector.procedure.window_s != WINDOW_S:
+        raise InputError(f"window_s == {WINDOW_S} must hold, as labels are of such windows, but got {detector.procedure.window_s}.")
     key = fingerprint([data_fingerprint, detector.procedure.fingerprint, list(detector.species), inference_code()])[:32]
     place = f"logits/{member.model_id}/{key}"
     try:

@@ -11,6 +11,7 @@ from made_up_detector import Loudness, loudness_detector, write_sound
 from birdclef_core.data.cache import build_cache, build_soundscape_cache
 from birdclef_core.data.dataset import load_dataset
 from birdclef_core.data.targets import validation_truth
+from birdclef_core.errors import InputError
 from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.logits import deployed_logits
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
@@ -107,6 +108,11 @@ def test_a_recording_that_could_not_be_decoded_is_silence(data, store, monkeypat
     monkeypatch.setattr(type(data.cache), "num_samples", lambda self, row: 0)
     logits = deployed_logits(store, detector(), data, "f" * 64)
     assert len(np.unique(logits.recordings_RC, axis=0)) == 1 and np.isfinite(logits.recordings_RC).all()
+
+
+def test_windows_must_be_those_of_the_labels(data, store):
+    with pytest.raises(InputError, match="window_s == 5 must hold"):
+        deployed_logits(store, detector(Procedure(window_s=3.0)), data, "d" * 64)
 
 
 def test_progress_counts_windows(data, store):

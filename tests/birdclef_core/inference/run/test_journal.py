@@ -76,7 +76,7 @@ def test_a_file_that_changes_has_another_key(journal, tmp_path):
     ("changes", "said"),
     [
         ({"model_id": "n" * 64}, "model_id was mmm"),
-        ({"procedure": SOLUTION_2023}, "side_weight was 0.0, is 0.25; tail was audio, is silence"),
+        ({"procedure": SOLUTION_2023}, "tail was audio, is silence; remove_mean was True, is False"),
         ({"procedure": replace(DEFAULT, step_s=1.0)}, "step_s was 5.0, is 1.0"),
         ({"embeddings": True}, "embeddings was False, is True"),
     ],
