@@ -65,7 +65,9 @@ def deployed_logits(
     """
     (member,) = detector.members
     if detector.procedure.window_s != WINDOW_S:
-        raise InputError(f"window_s == {WINDOW_S} must hold, as labels are of such windows, but got {detector.procedure.window_s}.")
+        raise InputError(
+            f"window_s == {WINDOW_S} must hold, as labels are of such windows, but got {detector.procedure.window_s}."
+        )
     key = fingerprint([data_fingerprint, detector.procedure.fingerprint, list(detector.species), inference_code()])[:32]
     place = f"logits/{member.model_id}/{key}"
     try:
