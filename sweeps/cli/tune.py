@@ -167,7 +167,7 @@ def _tune_parser() -> argparse.ArgumentParser:
         "--sampler",
         metavar="stage|tpe|random|grid|NAME",
         help="what draws the trials: stage (what may gain most for what it still costs; the default), tpe, random, grid (every point "
-        "of a finite space), or the class of a sampler of Optuna, such as CmaEsSampler",
+        "of a finite space), or the class of a sampler of Optuna, such as GPSampler",
     )
     size.add_argument("--seed", type=int, help="random seed of the sampler (default 0)")
     size.add_argument(

@@ -30,6 +30,8 @@ RANDOM_LOOKAHEAD = 16
 SAMPLERS = ("stage", "tpe", "random", "grid")
 _NEED_MORE = ("BaseSampler", "GridSampler", "PartialFixedSampler")
 """Samplers of Optuna that need more than a random seed."""
+_DRAWS_TO_TRY = 3
+"""Optuna imports the package that a sampler needs at its first draws after scores are known."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -174,8 +176,16 @@ def check_sampler(search: Search) -> None:
         raise InputError(
             "The sampler 'grid' needs a finite space, but a Range without a step has infinitely many values. Give it a step."
         )
-    if search.sampler not in SAMPLERS:
-        _optuna_sampler(search.sampler, seed=0)
+    if search.sampler in SAMPLERS:
+        return
+    study = Study(search, seed=0)
+    try:
+        for _ in range(len(search.recipes) + _DRAWS_TO_TRY):
+            study.tell(study.ask().ticket, Outcome(kind="score", value=0.5))
+    except ImportError as error:
+        raise InputError(f"The sampler {search.sampler!r} needs a package that is not installed: {error}") from None
+    except ValueError as error:
+        raise InputError(f"The sampler {search.sampler!r} cannot draw from this search: {error}") from None
 
 
 def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
@@ -195,10 +205,7 @@ def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
             raise InputError(
                 f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of Optuna ({', '.join(known)}), but got {name!r}.{meant}"
             )
-        try:
-            sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(seed=seed)
-        except ImportError as error:
-            raise InputError(f"The sampler {name!r} needs a package that is not installed: {error}") from None
+        sampler: optuna.samplers.BaseSampler = getattr(optuna.samplers, name)(seed=seed)
         return sampler
 
 

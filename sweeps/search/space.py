@@ -44,7 +44,7 @@ class Search:
     sampler: str = "stage"
     """`stage`: draws what may gain most for what it still costs, so it knows what a shared stage is worth; `tpe`: Optuna's TPE, which
     learns from the final scores; `random`: independent draws, which cover the space evenly; `grid`: every point of a finite space; or
-    the class of another sampler of Optuna, such as `CmaEsSampler`."""
+    the class of another sampler of Optuna, such as `GPSampler`."""
     objective: str | None = None
     """What trials are compared by, see `Objective.of`; None: what the data allow. The search of a sweep always says it."""
 

@@ -172,6 +172,7 @@ def test_any_sampler_of_optuna_draws_by_its_class_name():
         ("CmaesSampler", "Perhaps 'CmaEsSampler' is meant"),
         ("GridSampler", "sampler must be one of"),
         ("grid", "needs a finite space"),
+        ("BruteForceSampler", "cannot draw from this search"),
     ],
 )
 def test_samplers_that_cannot_draw_are_refused(name, message):
