@@ -7,14 +7,14 @@ Shapes: C candidates, P parameters of a recipe.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.sampling.encoding import Array, Encoding
+from sweeps.sampling.encoding import MIDDLE, Array, Encoding
 from sweeps.sampling.facts import SweepFacts, TrialFacts
 from sweeps.search.parameters import Parameter
 from sweeps.search.space import Search
@@ -55,12 +55,64 @@ class Candidates:
         )
 
 
+class KnownStages:
+    """Finds stages of the tree among the stages of candidates, by the parameters that matter in them.
+
+    A candidate shares more stages than those that it was made from, where its parameters are those of another trial by chance.
+    """
+
+    def __init__(self, encoding: Encoding) -> None:
+        self._encoding = encoding
+        self._prefixes: dict[str, list[tuple[str, int, bytes]]] = {}
+        """What tells the prefixes of each trial from others; it never changes."""
+        self._published: dict[tuple[str, int, bytes], float] = {}
+        """Scores of the published stages."""
+        self._closed: set[tuple[str, int, bytes]] = set()
+
+    def learn(self, facts: SweepFacts, x_by_trial: Mapping[str, Array]) -> None:
+        """Take the stages of all trials. `x_by_trial`: the vector of each."""
+        self._published, self._closed = {}, set()
+        for trial in facts.trials:
+            for depth, prefix in enumerate(self._prefixes_of(trial, x_by_trial[trial.trial]), start=1):
+                stage_id = trial.stage_ids[depth - 1]
+                if facts.is_closed(stage_id):
+                    self._closed.add(prefix)
+                elif depth <= len(trial.scores) and facts.is_published(stage_id):
+                    self._published.setdefault(prefix, trial.scores[depth - 1])
+
+    def look_up(self, candidates: Candidates, x_CD: Array) -> tuple[NDArray[np.int_], Array, NDArray[np.bool_]]:
+        """Return the number of published stages before each candidate, the score at the end of the last of them, and whether the
+        candidate needs a stage that is closed."""
+        depth_C, score_C = candidates.depth_C.copy(), candidates.score_C.copy()
+        is_closed_C = np.zeros(len(x_CD), dtype=bool)
+        for depth, prefixes in enumerate(self._prefixes_at(candidates.recipe, x_CD), start=1):
+            for index, prefix in enumerate(prefixes):
+                is_closed_C[index] |= prefix in self._closed
+                if depth > depth_C[index] and (score := self._published.get(prefix)) is not None:
+                    depth_C[index], score_C[index] = depth, score
+        return depth_C, score_C, is_closed_C
+
+    def _prefixes_of(self, trial: TrialFacts, x_D: Array) -> list[tuple[str, int, bytes]]:
+        if trial.trial not in self._prefixes:
+            self._prefixes[trial.trial] = [prefix for (prefix,) in self._prefixes_at(trial.recipe, x_D[None])]
+        return self._prefixes[trial.trial]
+
+    def _prefixes_at(self, recipe: str, x_CD: Array) -> Iterator[list[tuple[str, int, bytes]]]:
+        """For each stage of a chain but the last, what tells the prefixes of candidates from others."""
+        for stage in range(self._encoding.num_stages[recipe] - 1):
+            yield [(recipe, stage, x_D.tobytes()) for x_D in self._encoding.until(recipe, stage, x_CD)]
+
+
 class CandidateMaker:
     """Makes the candidates of one search."""
 
     def __init__(self, search: Search, encoding: Encoding) -> None:
         self._search, self._encoding = search, encoding
-        self._num_stages = {recipe.name: len(recipe.stages) for recipe in search.recipes}
+        self._conditional = {
+            name: [(number, key) for number, (key, parameter) in enumerate(space.items()) if parameter.when is not None]
+            for name, space in encoding.spaces.items()
+        }
+        """Place and name of each parameter that not every point has."""
         self._places: dict[str, Array] = {}
         """The places of the trials, which never change."""
 
@@ -92,7 +144,7 @@ class CandidateMaker:
         """Return completions of published stages of every depth, and the paused trials."""
         best = _best(facts.trials)
         made = [self.of_trial(trial, self._num_published(trial, facts)) for trial in _paused(facts.trials)]
-        for depth in range(1, max(self._num_stages.values())):
+        for depth in range(1, max(self._encoding.num_stages.values())):
             for departure in _chosen(self._departures(facts, depth), generator):
                 alike = [trial for trial in best if trial.recipe == departure.trial.recipe]
                 num_near = COMPLETIONS // 2 if alike else 0
@@ -119,13 +171,16 @@ class CandidateMaker:
 
     def at(self, recipe: str, given: TrialFacts | None, depth: int, place_P: Array) -> dict[str, Any]:
         """Return the parameters at given places, with those of a trial's first `depth` stages."""
-        place_CP = place_P[None, : len(self._encoding.spaces[recipe])]
+        made = self.free(recipe, place_P[None, : len(self._encoding.spaces[recipe])])
+        return self.params(replace(made, origin=[(given, None)], depth_C=np.array([depth])), 0)
+
+    def free(self, recipe: str, place_CP: Array) -> Candidates:
+        """Return candidates from the root at given places."""
+        num = len(place_CP)
         own_CP = np.ones(place_CP.shape, dtype=bool)
-        depth_C = np.array([depth])
-        made = Candidates(
-            recipe=recipe, place_CP=place_CP, own_CP=own_CP, origin=[(given, None)], depth_C=depth_C, score_C=np.zeros(1)
-        )
-        return self.params(made, 0)
+        origin = [(None, None)] * num
+        depth_C = np.zeros(num, dtype=int)
+        return Candidates(recipe=recipe, place_CP=place_CP, own_CP=own_CP, origin=origin, depth_C=depth_C, score_C=np.zeros(num))
 
     def _made(
         self,
@@ -148,17 +203,21 @@ class CandidateMaker:
             moved_CP[stuck, generator.choice(np.flatnonzero(free_P), len(stuck)) if free_P.any() else 0] = free_P.any()
             place_CP[beside] = self._moved(recipe, base_CP, anywhere_CP[beside], moved_CP, generator)
             own_CP[beside] = moved_CP
+        place_CP = self._encoding.settled(recipe, place_CP)
         if given is not None:
             place_CP = np.where(self._encoding.first_P[recipe] < depth, self._places_of(given), place_CP)
-        origin = [(given, trial) for trial in near]
-        return Candidates(
+        made = Candidates(
             recipe=recipe,
             place_CP=place_CP,
             own_CP=own_CP,
-            origin=origin,
+            origin=[(given, trial) for trial in near],
             depth_C=np.full(num, depth),
             score_C=np.full(num, score),
         )
+        for index in range(num if self._conditional[recipe] else 0):
+            params = self.params(made, index)
+            made.place_CP[index, [number for number, key in self._conditional[recipe] if key not in params]] = MIDDLE
+        return made
 
     def _moved(
         self, recipe: str, base_CP: Array, anywhere_CP: Array, moved_CP: NDArray[np.bool_], generator: np.random.Generator
@@ -179,20 +238,19 @@ class CandidateMaker:
         return self._encoding.vectors(trial.recipe, self._places_of(trial)[None])[0]
 
     def _num_published(self, trial: TrialFacts, facts: SweepFacts) -> int:
-        depths = range(len(trial.scores), 0, -1)
-        return next((depth for depth in depths if facts.is_published(trial.stage_ids[depth - 1])), 0)
+        return next((depth for depth in range(len(trial.scores), 0, -1) if facts.departs(trial, depth)), 0)
 
     def _departures(self, facts: SweepFacts, depth: int) -> list["_Departure"]:
         """Every published stage at a depth that is not the last of its chain."""
         found: dict[str, _Departure] = {}
         for trial in facts.trials:
-            if depth < self._num_stages[trial.recipe] and len(trial.scores) >= depth:
+            if depth < self._encoding.num_stages[trial.recipe] and len(trial.scores) >= depth:
                 stage_id = trial.stage_ids[depth - 1]
                 final = -math.inf if trial.final is None else trial.final
                 known = found.get(stage_id)
                 if known is not None:
                     known.final = max(known.final, final)
-                elif facts.is_published(stage_id):
+                elif facts.departs(trial, depth):
                     found[stage_id] = _Departure(trial=trial, score=trial.scores[depth - 1], final=final)
         return list(found.values())
 

@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.search.parameters import Choice, Parameter
+from sweeps.search.parameters import Choice, Parameter, Range
 from sweeps.search.recipe_space import VARIANT
 from sweeps.search.space import Search
 
 Array = NDArray[np.float64]
 
+MIDDLE = 0.5
+"""The place of a parameter that a point does not have."""
 _STEP = 0.6
 """Value of the column of a choice's own value: two values are .6 times the root of 2 apart, most of the length of a range."""
-_MIDDLE = 0.5
 _NEVER = 10_000
 
 
@@ -31,6 +32,7 @@ class Encoding:
     def __init__(self, search: Search) -> None:
         self.spaces = {recipe.name: search.sampled_space(recipe) for recipe in search.recipes}
         """The sampled parameters of each recipe."""
+        self.num_stages = {recipe.name: len(recipe.stages) for recipe in search.recipes}
         self.first_P = {
             recipe.name: np.array([search.first_stage(recipe, key) for key in self.spaces[recipe.name]], dtype=int)
             for recipe in search.recipes
@@ -63,7 +65,15 @@ class Encoding:
     def places(self, recipe: str, params: Mapping[str, Any]) -> Array:
         """Return the places (P,) of a point; the middle for a parameter that it does not have."""
         space = self.spaces[recipe]
-        return np.array([_place(space[key], params[key]) if key in params else _MIDDLE for key in space])
+        return np.array([_place(space[key], params[key]) if key in params else MIDDLE for key in space])
+
+    def settled(self, recipe: str, place_CP: Array) -> Array:
+        """Return places in the middle of the values to which they are rounded, where the values of a range have a step."""
+        settled_CP = place_CP.copy()
+        for number, parameter in enumerate(self.spaces[recipe].values()):
+            if isinstance(parameter, Range) and (parameter.step is not None or parameter.low == parameter.high):
+                settled_CP[:, number] = [parameter.to_unit(parameter.from_unit(place)) for place in place_CP[:, number]]
+        return settled_CP
 
     def value(self, recipe: str, key: str, place: float) -> Any:
         """Return the value of a parameter at a place."""
@@ -74,7 +84,7 @@ class Encoding:
 
     def vectors(self, recipe: str, place_CP: Array) -> Array:
         """Return the vectors (C, D) of points of one recipe."""
-        x_CD = np.full((len(place_CP), len(self.groups_D)), _MIDDLE)
+        x_CD = np.full((len(place_CP), len(self.groups_D)), MIDDLE)
         if len(self._recipes) > 1:
             x_CD[:, : len(self._recipes)] = 0
             x_CD[:, self._recipes.index(recipe)] = _STEP
@@ -92,7 +102,7 @@ class Encoding:
 
     def until(self, recipe: str, stage: int, x_CD: Array) -> Array:
         """Return vectors of a recipe without the parameters that matter only after a stage, given by its index."""
-        return np.where(self._first_D[recipe] <= stage, x_CD, _MIDDLE)
+        return np.where(self._first_D[recipe] <= stage, x_CD, MIDDLE)
 
     def lags(self, stage_of: Mapping[str, int]) -> list[int]:
         """Return for each group how many stages before the stages in question its parameter first matters; at least 0.
@@ -139,4 +149,4 @@ def _index(place: Array, count: int) -> NDArray[np.int_]:
 def _ordinal(values: Sequence[Any]) -> Array:
     """The place of each value in the order of all."""
     ordered = sorted(set(values))
-    return np.array([ordered.index(value) / max(1, len(ordered) - 1) if len(ordered) > 1 else _MIDDLE for value in values])
+    return np.array([ordered.index(value) / max(1, len(ordered) - 1) if len(ordered) > 1 else MIDDLE for value in values])

@@ -1,12 +1,14 @@
 """What a sampler that knows stages is told of the trials of a sweep."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 Foretold = Mapping[str, tuple[float, float]]
 """Mean and standard deviation of the objective, by the model that foretold them."""
 TrialState = Literal["open", "paused", "ended"]
+Point = tuple[str, Mapping[str, Any]]
+"""A recipe, and the parameters of a point of its space."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,16 @@ class SweepFacts:
     """In the order in which they were drawn."""
     is_published: Callable[[str], bool]
     """Whether a stage is in the store, by its id."""
+    is_closed: Callable[[str], bool]
+    """Whether no trial may be drawn that needs a stage, because it failed or was stopped, by its id."""
+    refused: Iterable[Point] = ()
+    """What was drawn and became no trial of its own."""
     remaining_s: float | None = None
     """Device seconds that are left and that no open trial will need; None without a limit."""
+
+    def departs(self, trial: TrialFacts, depth: int) -> bool:
+        """Return whether new trials may depart from a trial's stage number `depth`, which has a score at its end."""
+        return self.is_published(trial.stage_ids[depth - 1]) and not any(map(self.is_closed, trial.stage_ids[:depth]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ _PRIOR_SD = (0.6, 0.5, 0.9, 0.7)
 _PRIOR_MEAN = (0.0, math.log(0.3), math.log(0.7))
 """Prior means of the logarithms of signal, noise and slope, in standard deviations of the scores."""
 _LOWEST_NOISE, _LOWEST_VARIANCE = 0.02, 1e-9
+_USUAL_COUNTS = 2
+"""The spread of a few scores says little: the usual one counts as much as this many of them."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,23 @@ class GaussianProcess:
     """A process that has been fitted to scores, which it standardises itself. It is never changed."""
 
     def __init__(
-        self, x_ND: Array, score_N: Array, previous_N: Array | None, groups_D: Sequence[int], length_G: Sequence[float]
+        self,
+        x_ND: Array,
+        score_N: Array,
+        previous_N: Array | None,
+        groups_D: Sequence[int],
+        length_G: Sequence[float],
+        usual_spread: float = 0.0,
     ) -> None:
         """`x_ND`: encoded parameters. `previous_N`: scores of the stage before, NaN where there is none; None for a process without
-        them. `groups_D`: the parameter of each column. `length_G`: prior median of the length scale of each parameter.
+        them. `groups_D`: the parameter of each column. `length_G`: prior median of the length scale of each parameter. `usual_spread`:
+        standard deviation that is usual for such scores, where these are too few to tell; 0 takes theirs alone.
         """
-        self.centre, self.scale = float(np.mean(score_N)), max(float(np.std(score_N)), 1e-6)
+        self.centre, self.scale = float(np.mean(score_N)), _spread(score_N, usual_spread)
         self._previous_centre, self._previous_scale = 0.0, 1.0
         if previous_N is not None and np.isfinite(previous_N).any():
             self._previous_centre = float(np.nanmean(previous_N))
-            self._previous_scale = max(float(np.nanstd(previous_N)), 1e-6)
+            self._previous_scale = _spread(previous_N[np.isfinite(previous_N)], usual_spread)
         z_N = (score_N - self.centre) / self.scale
         before_N = None if previous_N is None else self.standardise(previous_N)
         groups = np.asarray(groups_D, dtype=int)
@@ -122,6 +131,12 @@ class GaussianProcess:
             kernel_NN += self._slope2 * np.outer(before_N, before_N)
         kernel_NN[np.diag_indices_from(kernel_NN)] += self.noise2 + _JITTER
         return cholesky(kernel_NN, lower=True, check_finite=False, overwrite_a=True)
+
+
+def _spread(score_N: Array, usual: float) -> float:
+    """Standard deviation of scores, pulled towards the usual one if that is given."""
+    counts = _USUAL_COUNTS if usual else 0
+    return max(math.sqrt((len(score_N) * float(np.var(score_N)) + counts * usual**2) / (len(score_N) + counts)), 1e-6)
 
 
 def _distance(first_ND: Array, second_MD: Array) -> Array:

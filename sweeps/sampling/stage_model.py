@@ -11,7 +11,7 @@ Shapes: C candidates, D columns of the encoding.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ BY_STAGES, DIRECT = "by stages", "direct"
 MODELS = (BY_STAGES, DIRECT)
 MIN_FINALS = 4
 """Without this many different final scores nothing is foretold."""
+_FEW = 8
+"""The spread of fewer scores than this says little."""
 _MAX_POINTS = 240
 """A process sees at most this many observations: the best, the newest and some others."""
 _MAX_PENDING = 64
@@ -39,8 +41,10 @@ _FORGETTING, _CLIP = 0.97, 3.0
 class _Observation:
     """The score at the end of one stage of the tree."""
 
-    stage_id: str
-    x_D: Array
+    trial: TrialFacts
+    """A trial that has the stage."""
+    index: int
+    """Its place in the trial's chain."""
     score: float
     before: float = math.nan
     """Score at the end of the stage before; NaN for the first stage of a chain."""
@@ -60,13 +64,13 @@ class FittedProcesses:
     """The processes that were fitted last. A stage without new scores keeps its process."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[str, ...], GaussianProcess]] = {}
+        self._known: dict[str, tuple[object, GaussianProcess]] = {}
 
-    def get(self, name: str, ids: tuple[str, ...], fit: Callable[[], GaussianProcess]) -> GaussianProcess:
-        """Return the process of a name; fit it if its observations are others than before."""
+    def get(self, name: str, seen: object, fit: Callable[[], GaussianProcess]) -> GaussianProcess:
+        """Return the process of a name; fit it if what it has seen is something else than before."""
         known = self._known.get(name)
-        if known is None or known[0] != ids:
-            self._known[name] = known = (ids, fit())
+        if known is None or known[0] != seen:
+            self._known[name] = known = (seen, fit())
         return known[1]
 
 
@@ -84,8 +88,8 @@ class StageModel:
         """`stages`: names of the stages of each recipe. `x_by_trial`: the vector of every trial."""
         self._encoding, self._stages, self._x = encoding, stages, x_by_trial
         finals = [trial for trial in trials if trial.final is not None]
-        self._processes = {stage: self._process(stage, items, fitted) for stage, items in self._observations(trials).items()}
         self._direct = self._direct_process(finals, fitted)
+        self._processes = {stage: self._process(stage, items, fitted) for stage, items in self._observations(trials).items()}
         self.best = float(np.max(self._direct.smoothed_N))
         """The best final score so far, without its noise."""
         self.stage_share = _share_of_stages(finals)
@@ -140,10 +144,8 @@ class StageModel:
             for index, (stage_id, score) in enumerate(zip(trial.stage_ids, trial.scores, strict=False)):
                 if stage_id not in seen:
                     seen.add(stage_id)
-                    observation = _Observation(stage_id=stage_id, x_D=self._x[trial.trial], score=score, before=before)
-                    found.setdefault(self._stages[trial.recipe][index], []).append(
-                        replace(observation, x_D=self._encoding.until(trial.recipe, index, observation.x_D))
-                    )
+                    observation = _Observation(trial=trial, index=index, score=score, before=before)
+                    found.setdefault(self._stages[trial.recipe][index], []).append(observation)
                 before = score
         return found
 
@@ -153,7 +155,7 @@ class StageModel:
 
     def _direct_process(self, finals: Iterable[TrialFacts], fitted: FittedProcesses) -> GaussianProcess:
         items = [
-            _Observation(stage_id=trial.stage_ids[-1], x_D=self._x[trial.trial], score=trial.final)
+            _Observation(trial=trial, index=len(trial.stage_ids) - 1, score=trial.final)
             for trial in finals
             if trial.final is not None
         ]
@@ -163,19 +165,25 @@ class StageModel:
         self, name: str, items: Sequence[_Observation], places: Mapping[str, int], fitted: FittedProcesses
     ) -> GaussianProcess:
         """`places`: index of the stage in each recipe that has it."""
+        usual_spread = self._direct.scale if name != DIRECT and len(items) < _FEW else 0.0
 
         def fit() -> GaussianProcess:
             chained = name != DIRECT and any(places.values())
             lengths = [_LENGTH * math.exp(min(_LONGER * lag, _LONGEST)) for lag in self._encoding.lags(places)]
             return GaussianProcess(
-                np.array([item.x_D for item in items]),
+                np.array([self._until(item.trial, item.index) for item in items]),
                 np.array([item.score for item in items]),
                 np.array([item.before for item in items]) if chained else None,
                 self._encoding.groups_D,
                 lengths,
+                usual_spread,
             )
 
-        return fitted.get(name, tuple(item.stage_id for item in items), fit)
+        return fitted.get(name, (usual_spread, *(item.trial.stage_ids[item.index] for item in items)), fit)
+
+    def _until(self, trial: TrialFacts, index: int) -> Array:
+        """The vector of a trial without the parameters that matter only after a stage."""
+        return self._encoding.until(trial.recipe, index, self._x[trial.trial])
 
     def _await(self, pending: Sequence[TrialFacts]) -> None:
         """Let open trials narrow the variances of the stages that they are going to train."""
@@ -184,8 +192,7 @@ class StageModel:
             stages = self._stages[trial.recipe]
             for index in range(len(trial.scores), len(stages)):
                 before = trial.scores[index - 1] if 0 < index == len(trial.scores) else math.nan
-                x_D = self._encoding.until(trial.recipe, index, self._x[trial.trial])
-                by_stage.setdefault(stages[index], []).append((x_D, before))
+                by_stage.setdefault(stages[index], []).append((self._until(trial, index), before))
         for stage, points in by_stage.items():
             if stage in self._processes:
                 x_PD, before_P = np.array([x_D for x_D, _ in points]), np.array([before for _, before in points])

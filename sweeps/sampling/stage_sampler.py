@@ -8,14 +8,15 @@ would have drawn from the same facts.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from sweeps.sampling.candidates import CandidateMaker, Candidates
+from sweeps.sampling.candidates import CandidateMaker, Candidates, KnownStages
 from sweeps.sampling.encoding import Array, Encoding
 from sweeps.sampling.facts import Proposal, SweepFacts, TrialFacts
 from sweeps.sampling.stage_costs import StageCosts
@@ -34,6 +35,11 @@ MIN_STAGES_TO_STOP = 4
 """No trial stops at a stage that fewer different stages have reached."""
 STARTUP_CHILDREN = 3
 """While nothing can be foretold, a stage is completed this many times before another one is begun from the root."""
+_START_TRIES = 64
+"""How many points are looked at then until one is new and allowed: half of them completions."""
+
+_Key = tuple[Any, ...]
+"""Tells a point from others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +63,21 @@ class _Rated:
 
     candidates: Candidates
     value_C: Array
-    """Logarithm of expected improvement divided by a power of the device seconds; minus infinity for what does not fit into the budget."""
+    """Logarithm of expected improvement divided by a power of the device seconds; minus infinity for what needs a closed stage or does not
+    fit into the budget."""
+    depth_C: NDArray[np.int_]
+    """Number of published stages before each of them, those included that it shares by chance."""
     foretold: Foretold
 
-    @property
-    def best(self) -> float:
-        return float(np.max(self.value_C, initial=-math.inf))
+
+@dataclass(frozen=True, kw_only=True)
+class _Best:
+    """The candidate with the highest value that is new and allowed."""
+
+    value: float
+    rated: _Rated
+    index: int
+    params: Mapping[str, Any]
 
 
 class StageSampler:
@@ -73,103 +88,144 @@ class StageSampler:
         self._stages = {recipe.name: [stage.name for stage in recipe.stages] for recipe in search.recipes}
         self._encoding = Encoding(search)
         self._maker = CandidateMaker(search, self._encoding)
+        self._known = KnownStages(self._encoding)
         self._costs = StageCosts(search)
         self._fitted = FittedProcesses()
+        self._baselines = [(recipe, search.baseline(recipe)) for recipe in search.recipes]
         self._x: dict[str, Array] = {}
         """The vectors of the trials, which never change."""
 
     def propose(self, facts: SweepFacts, number: int) -> Proposal | None:
-        """Return the next point to try; None when nothing new fits into the remaining device seconds.
+        """Return the next point to try; None when no candidate is new, allowed and within the remaining device seconds.
 
         `number`: the number of the draw, with which its random numbers change.
         """
         model = self._model(facts)
+        tried = {_key(trial.recipe, trial.params) for trial in facts.trials} | _refused(facts)
+        for recipe, own in self._baselines:
+            if self._is_new(recipe.name, own, tried) and self._point_fits(facts, recipe.name, own):
+                return Proposal(recipe=recipe.name, params=own, foretold={})
         if model is None:
-            return self._start(facts, number)
-        rated = self._compared(facts, model, np.random.default_rng((self._seed, number)))
-        taken = {_key(trial.recipe, trial.params) for trial in facts.trials if trial.state != "paused"}
-        order = sorted(
-            ((value, group, index) for group, item in enumerate(rated) for index, value in enumerate(item.value_C)),
-            key=lambda entry: -entry[0],
-        )
-        for value, group, index in order:
-            candidates, foretold = rated[group].candidates, rated[group].foretold
-            params = self._maker.params(candidates, index)
-            if value == -math.inf:
-                break
-            recipe = self._search.recipe(candidates.recipe)
-            if _key(recipe.name, params) not in taken and not self._search.problem(recipe, params):
-                deviation = {name: math.hypot(float(foretold.deviation[name][index]), foretold.noise) for name in MODELS}
-                seen = {name: (float(foretold.mean[name][index]), deviation[name]) for name in MODELS}
-                return Proposal(recipe=candidates.recipe, params=params, foretold=seen)
-        return None
+            return self._start(facts, number, tried)
+        best = self._best(facts, model, np.random.default_rng((self._seed, number)))
+        if best is None:
+            return None
+        foretold, index = best.rated.foretold, best.index
+        deviation = {name: math.hypot(float(foretold.deviation[name][index]), foretold.noise) for name in MODELS}
+        seen = {name: (float(foretold.mean[name][index]), deviation[name]) for name in MODELS}
+        return Proposal(recipe=best.rated.candidates.recipe, params=best.params, foretold=seen)
+
+    def _point_fits(self, facts: SweepFacts, recipe: str, params: Mapping[str, Any]) -> bool:
+        """Whether a point can be trained in the remaining device seconds."""
+        place_CP = self._encoding.places(recipe, params)[None]
+        depth_C, _, _ = self._known.look_up(self._maker.free(recipe, place_CP), self._encoding.vectors(recipe, place_CP))
+        return self._fits(recipe, params, int(depth_C[0]), facts)
+
+    def _fits(self, recipe: str, params: Mapping[str, Any], depth: int, facts: SweepFacts) -> bool:
+        """Whether the stages of a chain after the first `depth` fit into the remaining device seconds; all do while nothing is measured."""
+        if facts.remaining_s is None or not self._costs.known:
+            return True
+        return self._costs.remaining(recipe, params, depth) <= facts.remaining_s
 
     def worth(self, facts: SweepFacts, trial: TrialFacts, number: int) -> Worth | None:
         """Return what going on with a trial is worth at the end of a stage that is not its last; None while nobody can tell."""
-        model, depth = self._model(facts), len(trial.scores)
-        if model is None or self._num_reached(facts, self._stages[trial.recipe][depth - 1]) < MIN_STAGES_TO_STOP:
+        depth = len(trial.scores)
+        # The trial itself must not count as one that is going to be trained: that would narrow its own variance alone.
+        others = [replace(item, state="ended") if item.trial == trial.trial else item for item in facts.trials]
+        facts = replace(facts, trials=others)
+        model = self._model(facts)
+        if not depth or model is None or self._num_reached(facts, self._stages[trial.recipe][depth - 1]) < MIN_STAGES_TO_STOP:
             return None
-        others = self._compared(facts, model, np.random.default_rng((self._seed, number, depth)))
-        going_on = self._rate(self._maker.of_trial(trial, depth), model, None).best
-        return Worth(going_on=going_on, best_other=max((item.best for item in others), default=-math.inf))
+        best = self._best(facts, model, np.random.default_rng((self._seed, number, depth)))
+        going_on = self._rate(self._maker.of_trial(trial, depth), model, None).value_C
+        return Worth(going_on=float(going_on[0]), best_other=-math.inf if best is None else best.value)
 
     def _model(self, facts: SweepFacts) -> StageModel | None:
         self._costs.learn(facts.trials)
         for trial in facts.trials:
             if trial.trial not in self._x:
                 self._x[trial.trial] = self._maker.vector(trial)
+        self._known.learn(facts, self._x)
         finals = {trial.stage_ids[-1] for trial in facts.trials if trial.final is not None}
         if len(finals) < MIN_FINALS:
             return None
         return StageModel(self._stages, self._encoding, facts.trials, self._x, self._fitted)
 
-    def _compared(self, facts: SweepFacts, model: StageModel, generator: np.random.Generator) -> list[_Rated]:
-        """All candidates. They are from the root alone while the root has had less than its share."""
-        groups = self._maker.from_root(facts, generator)
-        if _root_share(facts.trials) >= ROOT_SHARE:
-            groups += self._maker.from_stages(facts, generator)
+    def _best(self, facts: SweepFacts, model: StageModel, generator: np.random.Generator) -> _Best | None:
+        """The best candidate. While the root has had less than its share, it is one that departs from there, if there is one."""
+        taken = {_key(trial.recipe, trial.params) for trial in facts.trials if trial.state != "paused"} | _refused(facts)
+        rated = [self._rate(group, model, facts.remaining_s) for group in self._maker.from_root(facts, generator)]
+        if _root_share(facts.trials) < ROOT_SHARE:
+            own = [replace(item, value_C=np.where(item.depth_C == 0, item.value_C, -math.inf)) for item in rated]
+            if (best := self._first_new(own, taken)) is not None:
+                return best
         by_recipe: dict[str, list[Candidates]] = {}
-        for group in groups:
+        for group in self._maker.from_stages(facts, generator):
             by_recipe.setdefault(group.recipe, []).append(group)
-        return [self._rate(Candidates.joined(parts), model, facts.remaining_s) for parts in by_recipe.values()]
+        rated += [self._rate(Candidates.joined(parts), model, facts.remaining_s) for parts in by_recipe.values()]
+        return self._first_new(rated, taken)
+
+    def _first_new(self, rated: Sequence[_Rated], taken: set[_Key]) -> _Best | None:
+        """The candidate with the highest value that is not taken and that the search allows; None when there is none."""
+        order = sorted(
+            ((value, group, index) for group, item in enumerate(rated) for index, value in enumerate(item.value_C)),
+            key=lambda entry: -entry[0],
+        )
+        for value, group, index in order:
+            if value == -math.inf:
+                break
+            candidates = rated[group].candidates
+            params = self._maker.params(candidates, index)
+            if self._is_new(candidates.recipe, params, taken):
+                return _Best(value=float(value), rated=rated[group], index=index, params=params)
+        return None
+
+    def _is_new(self, recipe: str, params: Mapping[str, Any], taken: set[_Key]) -> bool:
+        return _key(recipe, params) not in taken and not self._search.problem(self._search.recipe(recipe), params)
 
     def _rate(self, candidates: Candidates, model: StageModel, remaining_s: float | None) -> _Rated:
         x_CD = self._encoding.vectors(candidates.recipe, candidates.place_CP)
-        foretold = model.foretell(candidates.recipe, x_CD, candidates.depth_C, candidates.score_C)
-        cost_C = self._cost(candidates)
+        depth_C, score_C, is_closed_C = self._known.look_up(candidates, x_CD)
+        foretold = model.foretell(candidates.recipe, x_CD, depth_C, score_C)
+        cost_C = self._cost(candidates, depth_C)
         value_C = model.log_improvement(foretold) - COST_POWER * np.log(np.maximum(cost_C, 1e-9))
+        value_C[is_closed_C] = -math.inf
         if remaining_s is not None:
-            value_C = np.where(cost_C <= remaining_s, value_C, -math.inf)
-        return _Rated(candidates=candidates, value_C=value_C, foretold=foretold)
+            value_C[cost_C > remaining_s] = -math.inf
+        return _Rated(candidates=candidates, value_C=value_C, depth_C=depth_C, foretold=foretold)
 
-    def _cost(self, candidates: Candidates) -> Array:
-        """Device seconds that each candidate would still cost (C,)."""
+    def _cost(self, candidates: Candidates, depth_C: NDArray[np.int_]) -> Array:
+        """Device seconds that each candidate would still cost after its first stages (C,)."""
         recipe, keys = candidates.recipe, self._costs.keys[candidates.recipe]
         columns = [list(self._encoding.spaces[recipe]).index(key) for key in keys]
         known: dict[tuple[Any, ...], float] = {}
         cost_C = np.empty(len(candidates.place_CP))
-        for index, (place_P, depth) in enumerate(zip(candidates.place_CP[:, columns].tolist(), candidates.depth_C, strict=True)):
+        for index, (place_P, depth) in enumerate(zip(candidates.place_CP[:, columns].tolist(), depth_C, strict=True)):
             values = tuple(self._encoding.value(recipe, key, place) for key, place in zip(keys, place_P, strict=True))
             if (depth, values) not in known:
                 known[depth, values] = self._costs.remaining(recipe, dict(zip(keys, values, strict=True)), int(depth))
             cost_C[index] = known[depth, values]
         return cost_C
 
-    def _start(self, facts: SweepFacts, number: int) -> Proposal | None:
-        """The first draws: each recipe at its own values, then points that fill the space and share their early stages."""
-        tried = {_key(trial.recipe, trial.params) for trial in facts.trials}
-        for recipe in self._search.recipes:
-            own = self._search.baseline(recipe)
-            if _key(recipe.name, own) not in tried:
-                return Proposal(recipe=recipe.name, params=own, foretold={})
-        dimensions = max(len(space) for space in self._encoding.spaces.values())
-        place_P = qmc.Halton(max(1, dimensions), seed=self._seed).fast_forward(number).random(1)[0]
+    def _start(self, facts: SweepFacts, number: int, taken: set[_Key]) -> Proposal | None:
+        """While nothing can be foretold: points that fill the space and share their early stages."""
         departure = self._least_completed(facts, number)
-        if departure is None:
-            name = self._search.recipes[number % len(self._search.recipes)].name
-            return Proposal(recipe=name, params=self._maker.at(name, None, 0, place_P), foretold={})
-        trial, depth = departure
-        return Proposal(recipe=trial.recipe, params=self._maker.at(trial.recipe, trial, depth, place_P), foretold={})
+        for attempt, place_P in enumerate(self._places(number)):
+            if departure is not None and attempt < _START_TRIES // 2:
+                trial, depth = departure
+                recipe, params = trial.recipe, self._maker.at(trial.recipe, trial, depth, place_P)
+            else:
+                recipe = self._search.recipes[(number + attempt) % len(self._search.recipes)].name
+                params = self._maker.at(recipe, None, 0, place_P)
+            if self._is_new(recipe, params, taken) and self._point_fits(facts, recipe, params):
+                return Proposal(recipe=recipe, params=params, foretold={})
+        return None
+
+    def _places(self, number: int) -> Iterator[Array]:
+        """Places of points (P,) for a draw of that number: one of a set that fills the space, then others at random."""
+        dimensions = max(1, *(len(space) for space in self._encoding.spaces.values()))
+        yield qmc.Halton(dimensions, seed=self._seed).fast_forward(number).random(1)[0]
+        yield from np.random.default_rng((self._seed, number)).random((_START_TRIES - 1, dimensions))
 
     def _least_completed(self, facts: SweepFacts, number: int) -> tuple[TrialFacts, int] | None:
         """A published stage that few trials share, and its depth; None when every one has enough."""
@@ -181,7 +237,7 @@ class StageSampler:
             (children[trial.stage_ids[depth - 1]], (depth + number) % 4, index, depth)
             for index, trial in enumerate(facts.trials)
             for depth in range(1, len(trial.stage_ids))
-            if depth <= len(trial.scores) and facts.is_published(trial.stage_ids[depth - 1])
+            if depth <= len(trial.scores) and facts.departs(trial, depth) and self._fits(trial.recipe, trial.params, depth, facts)
         ]
         if not found:
             return None
@@ -199,8 +255,12 @@ class StageSampler:
         return len(reached)
 
 
-def _key(recipe: str, params: Mapping[str, Any]) -> tuple[Any, ...]:
+def _key(recipe: str, params: Mapping[str, Any]) -> _Key:
     return recipe, tuple(sorted(params.items(), key=lambda item: item[0]))
+
+
+def _refused(facts: SweepFacts) -> set[_Key]:
+    return {_key(recipe, params) for recipe, params in facts.refused}
 
 
 def _root_share(trials: Sequence[TrialFacts]) -> float:

@@ -4,14 +4,15 @@ import itertools
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
 from sweeps.sampling.draws import Draw, Outcome, Told
-from sweeps.sampling.facts import Foretold, SweepFacts, TrialFacts
+from sweeps.sampling.facts import Foretold, Point, SweepFacts, TrialFacts
 from sweeps.sampling.stage_sampler import StageSampler
 from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
@@ -24,6 +25,8 @@ SAMPLER_DRAWS = 10
 """How many draws of the sampler in a row may become no trial before points are taken from the space itself."""
 RANDOM_POINTS = 200
 """How many random points are then looked at before the space counts as used up. A finite space is looked at as a whole after them."""
+MANY_TIMES = 1000
+"""How many times as much another trial may gain is told up to this."""
 FAILED = Outcome(kind="failed")
 
 
@@ -37,7 +40,12 @@ class TrialSource:
     def __init__(self, chains: ChainBuilder, book: TrialBook, verdicts: StageVerdicts, spending: Spending) -> None:
         self._chains, self._book, self._verdicts, self._spending = chains, book, verdicts, spending
         known = list(book.records.values())
-        self._points = {record.trial: _point_in(chains, record, record.recipe, record.params) for record in known}
+        found = {record.trial: _found_in(chains, record, record.recipe, record.params) for record in known}
+        self._points = {trial: item and item[0] for trial, item in found.items()}
+        self._stage_ids = {trial: [task.stage_id for task in item[1]] for trial, item in found.items() if item}
+        """The stages that the trials of earlier drivers would have now: under another version of the code these are others."""
+        self._scores: dict[str, float] = {}
+        """Scores at the ends of stages, by their ids, of the trials that begin again."""
         draws = [draw.draw for record in known for draw in record.told]
         history = [
             (draw.draw, Told(recipe=draw.recipe, params=point, outcome=draw.outcome))
@@ -61,6 +69,8 @@ class TrialSource:
         """Points of a finite space that needed a stopped stage when they were looked at."""
         self._to_look_at: list[tuple[str, dict[str, Any]]] = []
         """Those of them that may be open by now."""
+        self._refused: list[Point] = []
+        """What the stage-aware sampler proposed and became no trial of its own."""
         self.left_out = 0
         """How many draws became no trial because a stage that they need had failed or was stopped. The caller of `drop` counts too."""
         self.exhausted = False
@@ -83,8 +93,10 @@ class TrialSource:
             chain = self._chains.chain(draw.recipe, draw.params)
             twin = self._by_last_stage.get(chain[-1].stage_id)
             if twin is not None and not twin.paused:
+                self._refused.append((draw.recipe, draw.params))
                 self._tell_as(draw, twin)
-            elif not self._is_open(chain):
+            elif not self._is_open([task.stage_id for task in chain]):
+                self._refused.append((draw.recipe, draw.params))
                 self.left_out += 1
                 self._study.tell(draw.ticket, FAILED)
             elif not self._spending.allows(chain):
@@ -98,14 +110,17 @@ class TrialSource:
 
     def why_stop(self, trial: Trial) -> str:
         """Why a trial stops at the end of a stage that is not its last; an empty text when it goes on."""
-        if self._stage_sampler is None:
+        record, facts = trial.record, self._facts()
+        own = next((item for item in facts.trials if item.trial == record.trial), None)
+        depth = record.stages.index(record.stage) + 1
+        if self._stage_sampler is None or own is None or len(own.scores) < depth:
             return ""
-        facts = self._facts()
-        own = next(item for item in facts.trials if item.trial == trial.record.trial)
-        worth = self._stage_sampler.worth(facts, own, self._study.drawn)
+        worth = self._stage_sampler.worth(facts, replace(own, scores=own.scores[:depth]), self._study.drawn)
         if worth is None or not worth.stops:
             return ""
-        return f"another trial may gain {math.exp(worth.best_other - worth.going_on):.3g} times as much in the same time"
+        times = worth.best_other - worth.going_on
+        how_much = f"{math.exp(times):.3g}" if times < math.log(MANY_TIMES) else f"more than {MANY_TIMES}"
+        return f"another trial may gain {how_much} times as much in the same time"
 
     def drop(self, trial: Trial) -> None:
         """Report a draw that cannot begin, and its duplicates, to the sampler as failed. It may be drawn again."""
@@ -119,7 +134,7 @@ class TrialSource:
         """Stages that were stopped go on: the space may have something new to draw."""
         self.exhausted = False
         self._to_look_at += self._passed_over
-        self._passed_over = []
+        self._passed_over, self._refused = [], []
 
     def restart(self, record: TrialRecord) -> Trial:
         """A trial that was open before, or was pruned, from its first stage on. What is in the store is reused."""
@@ -130,6 +145,7 @@ class TrialSource:
     def _go_on(self, record: TrialRecord, draw: Draw) -> Trial:
         chain = self._chains.chain(record.recipe, draw.params)
         self._by_last_stage.pop(record.stage_ids[-1], None)
+        self._scores |= {record.stage_ids[record.stages.index(stage)]: score for stage, score in record.stage_scores.items()}
         record.begin_again([task.stage_id for task in chain])
         record.config_id = config_fingerprint(chain)
         self._by_last_stage[record.stage_ids[-1]] = record
@@ -160,14 +176,40 @@ class TrialSource:
 
     def _facts(self) -> SweepFacts:
         """What the stage-aware sampler is told: the trials that mean the same in this search."""
+        records = [*self._book.records.values(), *(trial.record for trial in self._book.drawn_trials())]
         trials = [
-            _facts_of(record, point)
-            for record in self._book.records.values()
+            self._facts_of(record, point)
+            for record in records
             if (point := self._points.get(record.trial, record.params)) is not None
         ]
-        drawn = [_facts_of(trial.record, trial.record.params) for trial in self._book.drawn_trials()]
-        remaining_s = self._spending.remaining_s
-        return SweepFacts(trials=[*trials, *drawn], is_published=self._book.is_published, remaining_s=remaining_s)
+        return SweepFacts(
+            trials=trials,
+            is_published=self._book.is_published,
+            is_closed=lambda stage_id: not self._is_open([stage_id]),
+            refused=self._refused,
+            remaining_s=self._spending.remaining_s,
+        )
+
+    def _facts_of(self, record: TrialRecord, point: Mapping[str, Any]) -> TrialFacts:
+        stage_ids = self._stage_ids.get(record.trial, record.stage_ids)
+        scores: list[float] = []
+        for stage, stage_id in zip(record.stages, stage_ids, strict=True):
+            score = record.stage_scores.get(stage, self._scores.get(stage_id, math.nan))
+            if not math.isfinite(score):
+                break
+            scores.append(score)
+        return TrialFacts(
+            trial=record.trial,
+            recipe=record.recipe,
+            params=point,
+            stage_ids=stage_ids,
+            scores=scores,
+            final=record.score if record.status == "finished" else None,
+            state="paused" if record.paused else "ended" if record.ended else "open",
+            spent_s=[record.spent_s.get(stage, 0.0) for stage in record.stages],
+            reused_s=[record.reused_s.get(stage, 0.0) for stage in record.stages],
+            foretold=record.foretold,
+        )
 
     def _random_points(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """RANDOM_POINTS points of the space, unless it is that small itself."""
@@ -197,7 +239,7 @@ class TrialSource:
         chain = self._chains.chain(recipe, params)
         if chain[-1].stage_id in self._by_last_stage:
             return False
-        if not (self._is_open(chain) and self._spending.allows(chain)):
+        if not (self._is_open([task.stage_id for task in chain]) and self._spending.allows(chain)):
             self._pass_over(recipe, params)
             return False
         return True
@@ -206,9 +248,8 @@ class TrialSource:
         if self._grid is not None:
             self._passed_over.append((recipe, params))
 
-    def _is_open(self, chain: Chain) -> bool:
-        """Whether no stage of a chain has failed or is stopped."""
-        stage_ids = [task.stage_id for task in chain]
+    def _is_open(self, stage_ids: Sequence[str]) -> bool:
+        """Whether none of some stages has failed or is stopped."""
         return not self._verdicts.failure(stage_ids) and self._verdicts.stopped(stage_ids) is None
 
     def _tell_as(self, draw: Draw, twin: TrialRecord) -> None:
@@ -226,7 +267,8 @@ class TrialSource:
     def _point_of_draw(self, record: TrialRecord, draw: ToldDraw) -> dict[str, Any] | None:
         if (draw.recipe, draw.params) == (record.recipe, record.params):
             return self._points[record.trial]
-        return _point_in(self._chains, record, draw.recipe, draw.params)
+        found = _found_in(self._chains, record, draw.recipe, draw.params)
+        return found and found[0]
 
     def _new_trial(self, draw: Draw, chain: Chain, foretold: Foretold) -> Trial:
         record = TrialRecord(
@@ -243,32 +285,15 @@ class TrialSource:
         return Trial(record=record, chain=chain, draw=draw)
 
 
-def _point_in(chains: ChainBuilder, record: TrialRecord, recipe: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Parameters as a point of the search; None where they would make another model or other stages than the trial's."""
+def _found_in(
+    chains: ChainBuilder, record: TrialRecord, recipe: str, params: Mapping[str, Any]
+) -> tuple[dict[str, Any], Chain] | None:
+    """Parameters as a point of the search, and its chain; None where this is another model or other stages than the trial's."""
     point = chains.search.point_of(recipe, params)
-    same = point is not None and config_fingerprint(chains.chain(recipe, point)) == record.config_id
-    return point if same else None
-
-
-def _facts_of(record: TrialRecord, point: Mapping[str, Any]) -> TrialFacts:
-    scores = []
-    for stage in record.stages:
-        score = record.stage_scores.get(stage)
-        if score is None or not math.isfinite(score):
-            break
-        scores.append(score)
-    return TrialFacts(
-        trial=record.trial,
-        recipe=record.recipe,
-        params=point,
-        stage_ids=record.stage_ids,
-        scores=scores,
-        final=record.score if record.status == "finished" else None,
-        state="paused" if record.paused else "ended" if record.ended else "open",
-        spent_s=[record.spent_s.get(stage, 0.0) for stage in record.stages],
-        reused_s=[record.reused_s.get(stage, 0.0) for stage in record.stages],
-        foretold=record.foretold,
-    )
+    if point is None:
+        return None
+    chain = chains.chain(recipe, point)
+    return (point, chain) if config_fingerprint(chain) == record.config_id else None
 
 
 def _outcome(record: TrialRecord) -> Outcome:

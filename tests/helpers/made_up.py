@@ -50,14 +50,22 @@ def make_chain_builder(search: Search | None = None, **changes) -> ChainBuilder:
 
 
 def make_coordinator(
-    folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=(), prunes=True
+    folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=(), prunes=True, stops_by_worth=False
 ) -> Coordinator:
     records = SweepRecords(Storage.parse(str(folder)).at(sweep))
     view = SimulatedView(SimulatedStore() if store is None else store, sweep)
     book = TrialBook(records, view)
     pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
     chains = chains or make_chain_builder()
-    return Coordinator(chains, book, samples=samples, max_running=max_running, observers=observers, pruning=pruning)
+    return Coordinator(
+        chains,
+        book,
+        samples=samples,
+        max_running=max_running,
+        observers=observers,
+        pruning=pruning,
+        stops_by_worth=stops_by_worth,
+    )
 
 
 def view_of(coordinator: Coordinator) -> SimulatedView:

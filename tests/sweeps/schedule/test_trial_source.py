@@ -7,6 +7,7 @@ from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_se
 
 from birdclef_core.recipes import sed_seresnext26t, small_budget
 from sweeps.sampling.draws import Outcome
+from sweeps.sampling.facts import Proposal
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trial_source import _outcome
@@ -156,3 +157,80 @@ def test_how_far_a_pruned_trial_came_is_told_by_the_name_of_the_stage_whatever_t
         stopped=stopped,
     )
     assert _outcome(record) == Outcome(kind="pruned", value=0.3, step=step)
+
+
+# What the stage-aware sampler is told.
+
+STAGE_AWARE = replace(make_search(), sampler="stage")
+
+
+def stage_aware(folder, chains=None, **options) -> MadeUpWorkers:
+    return MadeUpWorkers(make_coordinator(folder, chains or make_chain_builder(STAGE_AWARE), prunes=False, **options))
+
+
+def test_what_the_sampler_foretold_is_kept_and_decides_how_far_each_model_counts(tmp_path):
+    workers = stage_aware(tmp_path, samples=14)
+    workers.run()
+    store = view_of(workers.coordinator).store
+    source = make_coordinator(tmp_path, make_chain_builder(STAGE_AWARE), samples=14, store=store)._source
+    models = [item._stage_sampler._model(item._facts()) for item in (workers.coordinator._source, source)]
+    assert models[0].stage_share == models[1].stage_share != 0.5
+    foretold = [record.foretold for record in workers.coordinator.trials.values()]
+    assert foretold[:2] == [{}, {}] and all(set(item) == {"by stages", "direct"} for item in foretold[-4:])
+
+
+def test_a_stage_that_failed_is_closed_to_the_sampler(tmp_path):
+    workers = stage_aware(tmp_path, samples=8)
+    workers.fail_stage = "pretrain_bce"
+    workers.run()
+    facts = workers.coordinator._source._facts()
+    failed = [record for record in workers.coordinator.trials.values() if record.status == "failed"]
+    assert failed and all(facts.is_closed(record.stage_ids[1]) and not facts.is_closed(record.stage_ids[0]) for record in failed)
+    points = [(draw_recipe, params["pretrain.variant"]) for draw_recipe, params in facts.refused]
+    assert {item.state for item in facts.trials} == {"ended"} and not any(item.final for item in facts.trials)
+    assert len(workers.coordinator.trials) == 4, "each variant of each recipe has failed once"
+    assert points, "nobody can tell before a trial has failed that others will"
+
+
+def test_what_became_no_trial_is_told_until_a_stage_rises(tmp_path):
+    coordinator = stage_aware(tmp_path, samples=8).coordinator
+    source, own = coordinator._source, STAGE_AWARE.baseline(STAGE_AWARE.recipes[0])
+    source._stage_sampler.propose = lambda facts, number: Proposal(recipe="sed_v2s", params=own, foretold={})
+    assert coordinator.next_trial().record.params == own
+    assert list(source._facts().refused) == []
+    coordinator.next_trial()
+    assert list(source._facts().refused) == [("sed_v2s", own)] * 10, "the trial that it is already, as often as it was proposed"
+    source.look_again()
+    assert list(source._facts().refused) == []
+
+
+def test_a_sampler_that_has_nothing_to_propose_is_asked_once(tmp_path):
+    """It would say the same again. Then points of the space itself are drawn."""
+    source, asked = stage_aware(tmp_path, samples=6).coordinator._source, []
+    source._stage_sampler.propose = lambda *arguments: asked.append(arguments)
+    assert source.draw() is not None and len(asked) == 1
+
+
+def test_under_another_version_of_the_code_nothing_departs_from_the_stages_of_the_one_before(tmp_path):
+    workers = stage_aware(tmp_path, samples=8)
+    workers.run()
+    store = view_of(workers.coordinator).store
+    chains = make_chain_builder(STAGE_AWARE, code_version="another")
+    source = stage_aware(tmp_path, chains, samples=20, store=store).coordinator._source
+    facts = source._facts()
+    assert len(facts.trials) == 8
+    for item in facts.trials:
+        assert list(item.stage_ids) == [task.stage_id for task in chains.chain(item.recipe, item.params)]
+        assert not any(facts.departs(item, depth) for depth in range(1, 5)), "they would be trained again"
+    shared = {item.stage_ids[0] for item in facts.trials}
+    assert len(shared) == len({item.stage_ids[0] for item in workers.coordinator._source._facts().trials}), (
+        "scores are shared as before"
+    )
+
+
+def test_a_score_that_is_no_number_is_none_and_neither_are_those_after_it(tmp_path):
+    coordinator = stage_aware(tmp_path, samples=2).coordinator
+    record = coordinator.next_trial().record
+    record.stage_scores = {"pretrain_ce": 0.5, "pretrain_bce": float("nan"), "train_ce": 0.7}
+    (item,) = coordinator._source._facts().trials
+    assert item.scores == [0.5] and item.state == "open" and item.final is None

@@ -1,0 +1,43 @@
+"""Trials of a made-up sweep, as the stage-aware sampler is told of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sweeps.sampling.facts import SweepFacts, TrialFacts
+from sweeps.search.space import Search
+
+
+def stage_ids(search: Search, recipe: str, params: Mapping[str, Any]) -> list[str]:
+    """Made-up ids: the same for trials that have the same parameters up to a stage."""
+    of_recipe = search.recipe(recipe)
+    return [
+        f"{recipe} {stage.name} " + str({key: params[key] for key in params if search.first_stage(of_recipe, key) <= index})
+        for index, stage in enumerate(of_recipe.stages)
+    ]
+
+
+def trial_of(
+    search: Search, number: int, recipe: str, params: Mapping[str, Any], scores: Sequence[float] = (), **changes
+) -> TrialFacts:
+    """A trial that has the scores of its first stages; it has finished if it has all. Each of its stages took ten seconds."""
+    ids = stage_ids(search, recipe, params)
+    is_whole = len(scores) == len(ids)
+    values = {
+        "trial": f"t{number:04d}",
+        "recipe": recipe,
+        "params": dict(params),
+        "stage_ids": ids,
+        "scores": list(scores),
+        "final": scores[-1] if is_whole else None,
+        "state": "ended" if is_whole else "open",
+        "spent_s": [10.0] * len(scores) + [0.0] * (len(ids) - len(scores)),
+        "reused_s": [0.0] * len(ids),
+        "foretold": {},
+    }
+    return TrialFacts(**{**values, **changes})
+
+
+def facts_of(trials: Sequence[TrialFacts], *, removed: Iterable[str] = (), closed: Iterable[str] = (), **changes) -> SweepFacts:
+    """A sweep whose store has every stage with a score, but for those that were removed."""
+    published = {stage_id for trial in trials for stage_id in trial.stage_ids[: len(trial.scores)]} - set(removed)
+    return SweepFacts(trials=trials, is_published=published.__contains__, is_closed=frozenset(closed).__contains__, **changes)
