@@ -1,5 +1,7 @@
 """Files are predicted from Python, in bounded memory, and a file that was cut off is continued where it was."""
 
+import struct
+import tracemalloc
 import warnings
 from pathlib import Path, PurePosixPath
 
@@ -8,6 +10,7 @@ import pytest
 from made_up_detector import loudness_detector, write_sound
 
 from birdclef_core.errors import InputError
+from birdclef_core.inference.procedure import SOLUTION_2023, Procedure
 from birdclef_core.inference.results.formats import AudioFile
 from birdclef_core.inference.results.selection import COLUMNS
 from birdclef_core.inference.run import predictor as predictor_module
@@ -92,3 +95,30 @@ def test_the_batch_size_does_not_change_results(tmp_path):
     path = write_sound(tmp_path / "a.wav", 33.0)
     first, second = (Predictor(loudness_detector(), batch_size=size).hear(audio_file(path))[0] for size in (1, 5))
     np.testing.assert_allclose(first.logits_WC, second.logits_WC, atol=1e-6)
+
+
+def write_silence(path: Path, duration_s: int) -> Path:
+    """A WAV file of any length that takes no space: its samples are a hole in the file."""
+    num_bytes = duration_s * 32_000 * 2
+    layout = struct.pack("<IHHIIHH", 16, 1, 1, 32_000, 64_000, 2, 16)
+    head = b"RIFF" + struct.pack("<I", 36 + num_bytes) + b"WAVEfmt " + layout + b"data" + struct.pack("<I", num_bytes)
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(len(head) + num_bytes)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("remove_mean", [True, False])
+def test_memory_does_not_grow_with_the_length_of_a_file(tmp_path, remove_mean):
+    """Windows of a minute, so that the time goes into reading: it is the sound that might be kept."""
+    minutes = Procedure(window_s=60.0, context_s=60.0, step_s=60.0, remove_mean=remove_mean, tail=SOLUTION_2023.tail)
+    peaks = []
+    for hours in (1, 2):
+        path = write_silence(tmp_path / f"{hours}.wav", hours * 3600)
+        tracemalloc.start()
+        whole, _ = Predictor(loudness_detector(procedure=minutes), batch_size=1).hear(audio_file(path))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert whole.end_W[-1] == hours * 3600 * 32_000
+    assert peaks[1] < 1.1 * peaks[0] < 100e6
