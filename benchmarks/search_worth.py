@@ -27,7 +27,14 @@ from birdclef_core.config import STAGE_NAMES
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.training import StageTask
 from birdclef_core.taxonomy import LabelSpace
-from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, _Simulation
+from sweeps.plan.simulate import (
+    MemoryRecords,
+    SimulatedClock,
+    SimulatedStore,
+    SimulatedSweep,
+    SimulatedView,
+    _Simulation,
+)
 from sweeps.sampling import stage_model, stage_sampler
 from sweeps.sampling.candidates import CandidateMaker
 from sweeps.sampling.encoding import Encoding
@@ -222,7 +229,9 @@ def run(search: Search, family: Family, seed: int, workers: int, chains_a_search
                     break
         return by_stage[task.stage_id]
 
-    simulation = _Simulation([SimulatedSweep(name="one", coordinator=coordinator)], store, workers, _epoch_s, score)
+    simulation = _Simulation(
+        [SimulatedSweep(name="one", coordinator=coordinator)], store, workers, _epoch_s, score, SimulatedClock()
+    )
     chain_s = sum(stage.epochs for stage in search.recipes[0].stages)
     finals.simulation, finals.coordinator, finals.budget = simulation, coordinator, chains_a_search * chain_s * workers / 8
     started = time.process_time()

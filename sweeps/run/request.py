@@ -19,6 +19,7 @@ from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
 from sweeps.sampling.study import check_sampler
 from sweeps.schedule.coordinator import Observer
+from sweeps.schedule.pruning import chosen_pruning
 from sweeps.schedule.records import VERSION, State, SweepPart, SweepRecord, SweepRecords, TrialRecord
 from sweeps.schedule.trials import SAVE_EVERY_S, Trial
 from sweeps.schedule.update import TrialUpdate
@@ -96,6 +97,7 @@ class SweepRequest:
             if self.budget(has_gpus=True) == self.budget(has_gpus=False):
                 raise
             search = self.search(self.budget(has_gpus=False))
+        chosen_pruning(self.options.pruning, search.sampler)
         return search
 
     def budget(self, *, has_gpus: bool) -> str:

@@ -387,3 +387,11 @@ def test_how_long_drivers_ran_is_on_record_while_they_run(place):
         observer.updated(None, None)
         kept.append(place.record()["ran_s"])
     assert kept[0] > 100.0 and kept[-1] > kept[0] and len(set(kept)) < len(kept), "not at every update"
+
+
+def test_a_pruning_that_needs_another_sampler_is_refused_before_anything_is_written(tmp_path):
+    place = Place(tmp_path)
+    assert place.start(pruning="worth").check_search().sampler == "stage"
+    with pytest.raises(InputError, match="--pruning worth needs the sampler 'stage', but the search has 'tpe'"):
+        place.start(pruning="worth", sampler="tpe").check_search()
+    assert not (tmp_path / "out").exists()

@@ -6,8 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from birdclef_core.errors import InputError
 from birdclef_core.recipes import sed_v2s
-from sweeps.schedule.pruning import Rung, RungScore, StageHalving, StageVerdicts, Stopped, rung_at
+from sweeps.schedule.pruning import (
+    Rung,
+    RungScore,
+    StageHalving,
+    StageVerdicts,
+    Stopped,
+    chosen_pruning,
+    make_pruning,
+    rung_at,
+)
 
 STAGE = sed_v2s().stages[2]
 END = Rung("train_ce", kind="target ce")
@@ -228,3 +238,17 @@ def test_a_stage_that_was_stopped_in_its_middle_is_judged_by_its_end_once_anothe
     assert "poor" not in pruning.take_risen() and pruning.stopped["poor"].rung == END
     pruning.add(at(END, "good", 0.8))
     assert "good" in pruning.take_risen() and "good" not in pruning.stopped
+
+
+def test_the_sampler_that_knows_stages_stops_by_worth_and_others_by_rank():
+    assert [chosen_pruning(None, sampler) for sampler in ("stage", "tpe")] == ["worth", "halving"]
+    assert [chosen_pruning(name, "stage") for name in ("worth", "halving", "off")] == ["worth", "halving", "off"]
+    with pytest.raises(InputError, match="--pruning worth needs the sampler 'stage', but the search has 'random'"):
+        chosen_pruning("worth", "random")
+
+
+@pytest.mark.parametrize(("name", "stops"), [("halving", True), ("worth", False), ("off", False)])
+def test_only_halving_stops_by_rank(name, stops):
+    pruning = make_pruning(name)
+    assert bool(judge(pruning, 0.9, 0.8, 0.7, 0.6, 0.1)[-1]) == stops
+    assert why(pruning, END, "no number", math.nan), "what has no score stops in any case"
