@@ -18,13 +18,14 @@ TEMPLATES = ROOT / "html" / "templates"
 
 def tree_page(**changes: object) -> str:
     table = Table(HOSTILE, [Column(HOSTILE, [HOSTILE]), Column("n", [3], is_number=True, has_bars=True)], is_sortable=True)
-    values = {"name": HOSTILE, "score": HOSTILE, "num_shown": 1, "num_trials": 2, "picture": HOSTILE, "table": table}
+    compared = {"objective": HOSTILE, "objective_all": HOSTILE}
+    values = {"name": HOSTILE, "num_shown": 1, "num_trials": 2, "picture": HOSTILE, "table": table, **compared}
     return render("tree", **{**values, **changes})
 
 
 def test_all_text_is_escaped_and_markup_is_not() -> None:
     page = Page(tree_page()).check()
-    assert f"Stages of {HOSTILE}" in page.text and f"with its {HOSTILE}" in page.text
+    assert f"Stages of {HOSTILE}" in page.text and f"compared by {HOSTILE}" in page.text
     assert f"{HOSTILE} n {HOSTILE} 3" in page.text, "in a table"
     assert Page(tree_page(picture=Markup('<svg role="img" aria-label="a"></svg>'))).labels == ["a"]
 
@@ -36,7 +37,7 @@ def test_a_value_that_is_missing_is_an_error() -> None:
 
 def test_a_file_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(render("lineage", title="caf\udce9", picture="", text=""), encoding="utf-8")
+    page.write_text(render("lineage", title="caf\udce9", picture="", text="", objective="a", objective_all="b"), encoding="utf-8")
     assert "caf\\udce9" in page.read_text(encoding="utf-8")
 
 
