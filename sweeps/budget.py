@@ -1,6 +1,7 @@
 """What a sweep may spend: device hours, hours, money; and what may still be begun, so that all that was begun can end.
 
-A device second is a second of one worker. GPU hours and money follow from it by the number of GPUs that a worker has.
+A device second is a second of one worker. It is as many GPU seconds as the worker has GPUs, or one where workers have none. GPU seconds are
+what is limited and what is added up: a sweep may go on with other workers.
 """
 
 import math
@@ -67,16 +68,22 @@ class Budget:
         self.unit = "GPU hours" if gpus_per_worker else "worker hours"
         """What device hours are called."""
         self._ran_s, self._clock, self._started_s = ran_s, clock, clock()
-        self.spent_s = 0.0
-        """Device seconds that were spent."""
+        self.spent_gpu_s = 0.0
+        """GPU seconds that were spent, by earlier drivers too."""
         self._needs: dict[str, float] = {}
         """Device seconds that a running trial still needs to end, by trial."""
 
     # What is spent, and what is needed.
 
-    def spend(self, seconds: float) -> None:
-        """Count device seconds as spent."""
-        self.spent_s += seconds
+    def spend(self, seconds: float) -> float:
+        """Count device seconds as spent. Return the GPU seconds that they are."""
+        self.spent_gpu_s += seconds * self._devices
+        return seconds * self._devices
+
+    @property
+    def spent_s(self) -> float:
+        """What was spent, in device seconds of the present workers."""
+        return self.spent_gpu_s / self._devices
 
     def need(self, trial: str, seconds: float) -> None:
         """Set how many device seconds a running trial still needs to end."""
@@ -94,7 +101,7 @@ class Budget:
     @property
     def gpu_hours(self) -> float:
         """Hours of GPUs that were spent, or of workers where these have none."""
-        return self.spent_s * self._devices / HOUR_S
+        return self.spent_gpu_s / HOUR_S
 
     @property
     def cost(self) -> float | None:

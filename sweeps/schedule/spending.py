@@ -81,7 +81,7 @@ class Spending:
         self._cheapest_refused_s = math.inf
         self._paused_below_s: float | None = None
         """No trial is drawn before the budget allows one of so many device seconds, because the draws before needed more."""
-        budget.spend(sum(record.cost_s for record in book.records.values()))
+        budget.spent_gpu_s += sum(record.gpu_s for record in book.records.values())
 
     # Beginning.
 
@@ -128,7 +128,7 @@ class Spending:
 
     def note(self, trial: Trial, update: TrialUpdate, spent_s: float) -> None:
         """Take an update of a running trial into account, by which `spent_s` device seconds were spent."""
-        self._budget.spend(spent_s)
+        trial.record.gpu_s += self._budget.spend(spent_s)
         index = update.stage_index
         if update.kind == "epoch":
             self._costs.learn(trial.chain[index], update.cost_s)

@@ -54,6 +54,15 @@ def test_what_is_spent_and_what_running_trials_need_does_not_remain():
     assert budget.remaining_s == 3000
 
 
+def test_what_earlier_drivers_spent_is_counted_in_gpu_seconds():
+    """Their workers may have had other shares of a GPU."""
+    budget = Budget(Limits(gpu_hours=1), gpus_per_worker=0.5)
+    budget.spent_gpu_s = 1800
+    assert (budget.spent_s, budget.remaining_s) == (3600, 3600)
+    assert budget.spend(1000) == 500
+    assert (budget.gpu_hours, budget.remaining_s) == (2300 / HOUR_S, 2600)
+
+
 def test_hours_pass_whatever_is_spent_and_those_of_earlier_drivers_count():
     clock = SimulatedClock(now_s=500.0)
     budget = Budget(Limits(hours=1), ran_s=600, clock=clock)

@@ -40,10 +40,10 @@ class Place:
         self.store, self.records, self.ran_s = SimulatedStore(), MemoryRecords(), 0.0
 
     def run(
-        self, limits: Limits, *, samples=None, known=an_epoch, epoch_s=an_epoch, prunes=True
+        self, limits: Limits, *, samples=None, known=an_epoch, epoch_s=an_epoch, prunes=True, gpus=1.0
     ) -> tuple[Coordinator, SimulationResult]:
         clock = SimulatedClock()
-        budget = Budget(limits, ran_s=self.ran_s, clock=clock)
+        budget = Budget(limits, gpus_per_worker=gpus, ran_s=self.ran_s, clock=clock)
         book = TrialBook(self.records, SimulatedView(self.store, "s"))
         pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
         coordinator = Coordinator(
@@ -127,6 +127,14 @@ def test_unknown_costs_are_begun_and_learned_and_more_goes_on_where_it_was(chain
     assert second.budget.spent_s <= hours_of(chains + 6) * HOUR_S
     executed = [*result.executed, *more.executed]
     assert len(executed) == len(set(executed))
+
+
+def test_gpu_hours_of_earlier_drivers_count_as_what_they_were_when_workers_have_less_of_a_gpu():
+    place = Place()
+    _, first = place.run(Limits(gpu_hours=hours_of(3)), prunes=False)
+    coordinator, second = place.run(Limits(gpu_hours=hours_of(5)), prunes=False, gpus=0.25)
+    assert coordinator.budget.spent_gpu_s == pytest.approx(first.worker_s + second.worker_s / 4)
+    assert hours_of(4.5) < coordinator.budget.gpu_hours <= hours_of(5)
 
 
 def test_hours_of_earlier_drivers_count():
