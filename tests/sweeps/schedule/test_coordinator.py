@@ -109,6 +109,18 @@ def test_a_finite_space_is_tried_to_its_last_point_that_needs_no_stopped_stage(t
         assert stage_ids[-1] in tried or coordinator._verdicts.stopped(stage_ids)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_points_that_needed_a_stopped_stage_are_tried_when_it_rises(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr("sweeps.schedule.trial_source.SAMPLER_DRAWS", 1)
+    coordinator = run(tmp_path, chains=make_chain_builder(FEW, seed=seed), samples=50).coordinator
+    pruning = coordinator._verdicts.pruning
+    for rung in list(pruning._scores):
+        for number in range(50):
+            pruning.add(RungScore(rung=rung, stage_id=f"worse {number}", score=-1.0))
+    MadeUpWorkers(coordinator).run()
+    assert len(coordinator.trials) == 18
+
+
 def test_a_duplicate_of_a_running_trial_is_told_its_score_when_it_ends(tmp_path):
     search = Search(name="few", recipes=make_search().recipes[:1], space={"train.clip_s": Choice((3.0, 5.0))}, sampler="tpe")
     coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=50, max_running=1)
@@ -197,6 +209,7 @@ def test_what_waits_for_a_prefix_is_forgotten_when_the_prefix_is_stopped_and_is_
     assert not coordinator.update(trial.record.trial, replace(first, epoch=first.epochs, score=0.1))
     assert coordinator.next_trial() is None and coordinator.book.num_waiting == 0
     assert list(coordinator.trials) == ["t0000"] and coordinator.finished
+    assert coordinator._source._study._state.open == {}, "the sampler heard of each draw, also of duplicates of what waited"
     for number in range(9):
         pruning.add(RungScore(rung=rung, stage_id=f"worse {number}", score=-1.0))
     workers = MadeUpWorkers(coordinator)
