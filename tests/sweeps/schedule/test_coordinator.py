@@ -87,6 +87,7 @@ FEW = Search(
     name="few",
     recipes=make_search().recipes,
     space={"train_ce.clip_s": Choice((3.0, 4.0, 5.0)), "train_bce.clip_s": Choice((3.0, 4.0, 5.0))},
+    sampler="tpe",
 )
 """Two recipes with nine points each."""
 
@@ -206,6 +207,9 @@ def test_what_waits_for_a_prefix_is_forgotten_when_the_prefix_is_stopped_and_is_
     for number in range(4):
         pruning.add(RungScore(rung=rung, stage_id=f"better {number}", score=2.0))
     assert coordinator.book.num_drawn == 2
+    waiting = coordinator.book.drawn_trials()[0]
+    again = coordinator._source._study.take(waiting.draw.recipe, waiting.draw.params)
+    coordinator._source._tell_as(again, waiting.record)
     assert not coordinator.update(trial.record.trial, replace(first, epoch=first.epochs, score=0.1))
     assert coordinator.next_trial() is None and coordinator.book.num_waiting == 0
     assert list(coordinator.trials) == ["t0000"] and coordinator.finished
