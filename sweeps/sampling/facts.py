@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 Foretold = Mapping[str, tuple[float, float]]
 """Mean and standard deviation of the objective, by the model that foretold them."""
-TrialState = Literal["open", "paused", "ended"]
+TrialState = Literal["open", "paused", "ended", "failed"]
 Point = tuple[str, Mapping[str, Any]]
 """A recipe, and the parameters of a point of its space."""
 
@@ -26,7 +26,8 @@ class TrialFacts:
     final: float | None
     """The objective of a finished trial."""
     state: TrialState
-    """`open`: waits or runs; `paused`: stopped, and may go on from the store; `ended`: finished or failed."""
+    """`open`: waits or runs; `paused`: stopped, and may go on from the store; `failed`: at the stage after its scores; `ended`: in any other
+    way."""
     spent_s: Sequence[float]
     """Device seconds that it spent on each stage of its chain."""
     reused_s: Sequence[float]

@@ -11,7 +11,7 @@ Shapes: C candidates, D columns of the encoding.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class StageModel:
         """`stages`: names of the stages of each recipe. `x_by_trial`: the vector of every trial."""
         self._encoding, self._stages, self._x = encoding, stages, x_by_trial
         finals = [trial for trial in trials if trial.final is not None]
-        self._direct = self._direct_process(finals, fitted)
+        self._direct = self._direct_process(trials, fitted)
         self._processes = {stage: self._process(stage, items, fitted) for stage, items in self._observations(trials).items()}
         self.best = float(np.max(self._direct.smoothed_N))
         """The best final score so far, without its noise."""
@@ -135,31 +135,35 @@ class StageModel:
         ]
         return np.logaddexp(*logs)
 
-    def _observations(self, trials: Iterable[TrialFacts]) -> dict[str, list[_Observation]]:
+    def _observations(self, trials: Sequence[TrialFacts]) -> dict[str, list[_Observation]]:
         """The scores at the ends of stages, by the stage's name; those of a stage that several trials share once."""
         found: dict[str, list[_Observation]] = {}
         seen: set[str] = set()
+        scored = {stage_id for trial in trials for stage_id in trial.stage_ids[: len(trial.scores)]}
         for trial in trials:
             before = math.nan
-            for index, (stage_id, score) in enumerate(zip(trial.stage_ids, trial.scores, strict=False)):
+            failed = [math.nan] if trial.state == "failed" and trial.stage_ids[len(trial.scores)] not in scored else []
+            for index, (stage_id, score) in enumerate(zip(trial.stage_ids, [*trial.scores, *failed], strict=False)):
                 if stage_id not in seen:
                     seen.add(stage_id)
                     observation = _Observation(trial=trial, index=index, score=score, before=before)
                     found.setdefault(self._stages[trial.recipe][index], []).append(observation)
                 before = score
-        return found
+        return {stage: known for stage, items in found.items() if (known := _with_failures(items))}
 
     def _process(self, stage: str, observations: list[_Observation], fitted: FittedProcesses) -> GaussianProcess:
         places = {recipe: stages.index(stage) for recipe, stages in self._stages.items() if stage in stages}
         return self._fitted(stage, _capped(observations), places, fitted)
 
-    def _direct_process(self, finals: Iterable[TrialFacts], fitted: FittedProcesses) -> GaussianProcess:
+    def _direct_process(self, trials: Iterable[TrialFacts], fitted: FittedProcesses) -> GaussianProcess:
         items = [
-            _Observation(trial=trial, index=len(trial.stage_ids) - 1, score=trial.final)
-            for trial in finals
-            if trial.final is not None
+            _Observation(trial=trial, index=len(trial.stage_ids) - 1, score=math.nan if trial.final is None else trial.final)
+            for trial in trials
+            if trial.final is not None or trial.state == "failed"
         ]
-        return self._fitted(DIRECT, _capped(items), {recipe: len(stages) - 1 for recipe, stages in self._stages.items()}, fitted)
+        return self._fitted(
+            DIRECT, _capped(_with_failures(items)), {recipe: len(stages) - 1 for recipe, stages in self._stages.items()}, fitted
+        )
 
     def _fitted(
         self, name: str, items: Sequence[_Observation], places: Mapping[str, int], fitted: FittedProcesses
@@ -179,7 +183,8 @@ class StageModel:
                 usual_spread,
             )
 
-        return fitted.get(name, (usual_spread, *(item.trial.stage_ids[item.index] for item in items)), fit)
+        seen = (usual_spread, *((item.trial.stage_ids[item.index], item.score) for item in items))
+        return fitted.get(name, seen, fit)
 
     def _until(self, trial: TrialFacts, index: int) -> Array:
         """The vector of a trial without the parameters that matter only after a stage."""
@@ -214,6 +219,12 @@ def log_expected_improvement(z_C: Array) -> Array:
         far = log_phi + np.log1p(np.maximum(z_C * ratio, -1 + 1e-15))
     # Below -50, phi / z^2 is exact to a thousandth.
     return np.where(z_C > -1, plain, np.where(z_C > -50, far, log_phi - 2 * np.log(np.maximum(-z_C, 1))))
+
+
+def _with_failures(items: list[_Observation]) -> list[_Observation]:
+    """Observations in which a failure, whose score is NaN, counts as much as the lowest score: the sampler is to keep away from there."""
+    lowest = min((item.score for item in items if not math.isnan(item.score)), default=None)
+    return [] if lowest is None else [replace(item, score=lowest) if math.isnan(item.score) else item for item in items]
 
 
 def _capped(items: list[_Observation]) -> list[_Observation]:

@@ -12,7 +12,7 @@ from typing import Any
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
 from sweeps.sampling.draws import Draw, Outcome, Told
-from sweeps.sampling.facts import Foretold, Point, SweepFacts, TrialFacts
+from sweeps.sampling.facts import Foretold, Point, SweepFacts, TrialFacts, TrialState
 from sweeps.sampling.stage_sampler import StageSampler
 from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
@@ -205,7 +205,7 @@ class TrialSource:
             stage_ids=stage_ids,
             scores=scores,
             final=record.score if record.status == "finished" else None,
-            state="paused" if record.paused else "ended" if record.ended else "open",
+            state=_state_of(record),
             spent_s=[record.spent_s.get(stage, 0.0) for stage in record.stages],
             reused_s=[record.reused_s.get(stage, 0.0) for stage in record.stages],
             foretold=record.foretold,
@@ -294,6 +294,14 @@ def _found_in(
         return None
     chain = chains.chain(recipe, point)
     return (point, chain) if config_fingerprint(chain) == record.config_id else None
+
+
+def _state_of(record: TrialRecord) -> TrialState:
+    if not record.ended:
+        return "open"
+    if record.status == "failed" or (record.stopped is not None and not math.isfinite(record.stopped.score)):
+        return "failed"
+    return "paused" if record.paused else "ended"
 
 
 def _outcome(record: TrialRecord) -> Outcome:

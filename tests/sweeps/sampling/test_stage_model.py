@@ -212,6 +212,39 @@ def test_a_stage_that_trials_share_is_one_observation():
     assert math.isnan(found["pretrain_ce"][0].before) and found["finetune"][3].before == 0.5
 
 
+def failed(number: int, num_scores: int):
+    (trial,) = drawn(1, num_scores, first=number)
+    return replace(trial, state="failed")
+
+
+def test_a_stage_that_failed_counts_as_much_as_the_lowest_score_there():
+    trials = [*drawn(5), failed(60, 2), failed(61, 4)]
+    model = model_of(trials)
+    found = model._observations(trials)
+    lowest = {stage: min(trial.scores[index] for trial in trials[:5]) for index, stage in enumerate(STAGES[NAME])}
+    assert [item.score for item in found["train_ce"]][5:] == [lowest["train_ce"], trials[6].scores[2]]
+    assert [item.score for item in found["finetune"]][5:] == [lowest["finetune"]], "the first of them never came so far"
+    assert len(model._direct.smoothed_N) == 7 and model.best == pytest.approx(model_of(trials[:5]).best, abs=0.02)
+    one, other = (foretell(item, [trials[5]]) for item in (model_of(trials[:5]), model))
+    assert other.mean[DIRECT] < one.mean[DIRECT]
+
+
+def test_a_failure_of_a_stage_that_somebody_has_trained_since_does_not_count():
+    trials, fitted = drawn(5), FittedProcesses()
+    fails = failed(60, 2)
+    again = replace(drawn(1, 5, first=60)[0], trial="again")
+    before, after = model_of([*trials, fails], fitted), model_of([*trials, fails, again], fitted)
+    assert before._observations([*trials, fails])["train_ce"][-1].score < again.scores[2]
+    assert [item.score for item in after._observations([*trials, fails, again])["train_ce"]][5:] == [again.scores[2]]
+    fresh = model_of([*trials, fails, again])
+    np.testing.assert_array_equal(after._processes["train_ce"].smoothed_N, fresh._processes["train_ce"].smoothed_N)
+
+
+def test_a_stage_that_only_failed_is_unknown():
+    trials = [*drawn(5, 1, recipe="cnn_b0ns"), failed(60, 0)]
+    assert set(model_of(trials)._processes) == {"train_ce"}
+
+
 def test_of_many_observations_the_best_the_newest_and_some_others_are_seen():
     trials = drawn(1)
     items = [stage_model._Observation(trial=trials[0], index=0, score=score) for score in (*np.linspace(1, 0, 700), *[0.5] * 300)]

@@ -319,11 +319,33 @@ def test_conditional_nominal_and_model_parameters_are_drawn():
 
 def test_equal_scores_failed_trials_and_trials_without_scores_end_nothing():
     trials = [replace(trial, scores=[0.4] * 5, final=0.4) for trial in sweep(count=6)]
-    failed = [replace(trial, trial=f"f{trial.trial}", scores=[], final=None) for trial in sweep(count=4, seed=1)[1:]]
-    no_number = replace(sweep(count=2, seed=2)[1], trial="nan", scores=[0.4] * 4, final=None)
+    failed = [
+        replace(trial, trial=f"f{trial.trial}", scores=[], final=None, state="failed") for trial in sweep(count=4, seed=1)[1:]
+    ]
+    no_number = replace(sweep(count=2, seed=2)[1], trial="nan", scores=[0.4] * 4, final=None, state="failed")
     found = propose([*trials, *failed, no_number])
     assert found is not None and all(np.isfinite(pair).all() for pair in found.foretold.values())
     assert propose(failed).params == OWN
+
+
+def test_draws_keep_away_from_where_trials_fail():
+    """The best scores lie beside the learning rates with which training fails."""
+    search = replace(SEARCH, space={TRAIN: SEARCH.space[TRAIN]})
+    own = search.baseline(search.recipes[0])
+    points = [{TRAIN: 10**-rate} for rate in (4, 3.5, 3, 2.7, 2.5, 2.3, 2.2, 2.1)]
+    trials = [trial_of(search, 99, NAME, own), *(trial_of(search, number, NAME, point) for number, point in enumerate(points))]
+    rates = {}
+    for state in ("failed", "ended"):
+        known = [
+            replace(trial, scores=[0.5] * 2, state=state)
+            if trial.params[TRAIN] > 10**-2.4
+            else replace(trial, scores=[0.5, 0.5, *[0.8 + 0.1 * math.log10(trial.params[TRAIN])] * 3], state="ended")
+            for trial in trials
+        ]
+        known = [replace(trial, final=trial.scores[4] if len(trial.scores) == 5 else None) for trial in known]
+        sampler = StageSampler(search, 0)
+        rates[state] = [sampler.propose(facts_of(known), number).params[TRAIN] for number in range(3)]
+    assert max(rates["failed"]) < 10**-2.3 < min(rates["ended"])
 
 
 def test_stages_that_were_removed_are_paid_for_again():

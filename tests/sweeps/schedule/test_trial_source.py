@@ -187,7 +187,7 @@ def test_a_stage_that_failed_is_closed_to_the_sampler(tmp_path):
     failed = [record for record in workers.coordinator.trials.values() if record.status == "failed"]
     assert failed and all(facts.is_closed(record.stage_ids[1]) and not facts.is_closed(record.stage_ids[0]) for record in failed)
     points = [(draw_recipe, params["pretrain.variant"]) for draw_recipe, params in facts.refused]
-    assert {item.state for item in facts.trials} == {"ended"} and not any(item.final for item in facts.trials)
+    assert {item.state for item in facts.trials} == {"failed"} and not any(item.final for item in facts.trials)
     assert len(workers.coordinator.trials) == 4, "each variant of each recipe has failed once"
     assert points, "nobody can tell before a trial has failed that others will"
 
@@ -226,6 +226,15 @@ def test_under_another_version_of_the_code_nothing_departs_from_the_stages_of_th
     assert len(shared) == len({item.stage_ids[0] for item in workers.coordinator._source._facts().trials}), (
         "scores are shared as before"
     )
+
+
+def test_a_stage_that_stopped_for_a_score_that_is_no_number_counts_as_failed(tmp_path):
+    workers = stage_aware(tmp_path, samples=2)
+    trial = workers.coordinator.next_trial()
+    first = workers.updates(trial)[-1]
+    assert not workers.coordinator.update(trial.record.trial, replace(first, epoch=first.epochs, score=float("nan")))
+    (item,) = workers.coordinator._source._facts().trials
+    assert trial.record.status == "pruned" and item.state == "failed" and item.scores == []
 
 
 def test_a_score_that_is_no_number_is_none_and_neither_are_those_after_it(tmp_path):
