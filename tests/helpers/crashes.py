@@ -35,6 +35,7 @@ from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.trial import run_trial
+from sweeps.objective import Objective
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import Trial, TrialBook
@@ -110,7 +111,14 @@ class Driver:
             assert lease is not None, "the lease of a driver that was killed is still held"
             chains = make_chain_builder(sweep)
             tracker = JournalTracker(place.folder / sweep, "nowhere", _nowhere)
-            observer = TrackingObserver(tracker, place.store, place.folder / sweep, space=chains.search.space, tags={})
+            observer = TrackingObserver(
+                tracker,
+                place.store,
+                place.folder / sweep,
+                space=chains.search.space,
+                tags={},
+                objective=Objective.of(chains.search.objective),
+            )
             book = TrialBook(place.records(sweep), DriverStoreView(place.store, place.leases, sweep=sweep))
             self.coordinator = Coordinator(chains, book, samples=place.samples, max_running=WORKERS, observers=(observer,))
             self._compare_with_before()
