@@ -160,12 +160,6 @@ def test_a_search_file_with_another_objective_cannot_extend_a_sweep(place):
         place.extend(samples=1, search=place.write("second.py", objective="val/auroc")).check_search()
 
 
-def test_a_sweep_of_before_there_was_a_choice_goes_on_as_it_began(place):
-    place.run(place.start())
-    assert place.record()["parts"][0]["search"]["objective"] is None
-    assert place.resume().search("small").objective == "val/cmap_pad5"
-
-
 def test_a_sweep_that_has_not_ended_is_to_be_resumed_first(place):
     place.run(place.start(samples=20), steps=5)
     with pytest.raises(
