@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
 from scipy.optimize import minimize
 
-Array = NDArray[np.float64]
+from sweeps.sampling.encoding import Array
 
 _SQRT5 = math.sqrt(5)
 _JITTER = 1e-6

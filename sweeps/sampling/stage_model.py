@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
-from sweeps.sampling.encoding import Encoding
+from sweeps.sampling.encoding import Array, Encoding
 from sweeps.sampling.facts import TrialFacts
 from sweeps.sampling.gaussian_process import GaussianProcess
-
-Array = NDArray[np.float64]
 
 BY_STAGES, DIRECT = "by stages", "direct"
 MODELS = (BY_STAGES, DIRECT)

@@ -216,7 +216,7 @@ class Coordinator:
         if ending is not None:
             self._end(trial, ending)
         elif not self._spending.may_go_on(trial, update):
-            self.book.pause(trial)
+            self.book.wait_for_budget(trial)
             self._spending.end(trial)
             self.book.save(trial.record)
             return False

@@ -183,7 +183,7 @@ class TrialBook:
         self._queue.release(trial.record.trial)
         self._wait(trial, urgent=False)
 
-    def pause(self, trial: Trial) -> None:
+    def wait_for_budget(self, trial: Trial) -> None:
         """A running trial waits again, because the budget does not allow it to go on for now."""
         self._queue.release(trial.record.trial)
         self._wait(trial, urgent=True)
