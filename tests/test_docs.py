@@ -31,6 +31,7 @@ MADE_BY_USE = {
     "audacity/",
     "background_noise/",
     "classes.txt",
+    "ensemble.json",
     "inputs/",
     "journal/",
     "late_stages.py",

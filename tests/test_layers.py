@@ -23,6 +23,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"stages"},
         {"demo", "inventory"},
         {"inference"},
+        {"ensemble"},
     ),
     "sweeps": (
         {"objective", "wording", "provenance"},

@@ -1,10 +1,11 @@
-"""`birdclef predict`: finds the species in recordings with a trained stage."""
+"""`birdclef predict`: finds the species in recordings with a trained stage or an ensemble."""
 
 import argparse
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from sweeps.options import DEFAULT_STORAGE
 from sweeps.wording import REFERENCE, counted, format_duration
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before that
-    from birdclef_core.inference.procedure import Procedure
     from birdclef_core.inference.results.selection import Selection
     from birdclef_core.inference.run.job import Outcome, Progress
 
@@ -31,7 +31,7 @@ def add_predict_command(commands: Any) -> None:
         "could not be read."
     )
     parser.add_argument("audio", nargs="+", type=Path, metavar="AUDIO", help="audio files, and folders with audio at any depth")
-    parser.add_argument("--model", required=True, metavar="REF", help=REFERENCE)
+    parser.add_argument("--model", required=True, metavar="REF", help=f"{REFERENCE}; or the path of an ensemble.json")
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--format", default="csv", metavar="NAMES", help=f"tables to write, with commas between them: {FORMATS} (default csv)"
@@ -67,9 +67,8 @@ def add_predict_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--procedure",
-        default="default",
         metavar="NAME",
-        help="how windows are cut and scored: default, or 2023 for that of the 2023 solution",
+        help="how windows are cut and scored: default, or 2023 for that of the 2023 solution (default: that of the ensemble, else default)",
     )
     parser.add_argument("--names", type=Path, metavar="FILE", help="names of the species: an eBird or BirdCLEF taxonomy (CSV)")
     parser.add_argument(
@@ -77,7 +76,9 @@ def add_predict_command(commands: Any) -> None:
     )
     parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all cores)")
     parser.add_argument(
-        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"the sweeps' --storage (default {DEFAULT_STORAGE})"
+        "--storage",
+        metavar="DIR|URI",
+        help=f"the sweeps' --storage (default: the one that the ensemble names, else {DEFAULT_STORAGE})",
     )
     parser.set_defaults(run=_predict)
 
@@ -96,16 +97,19 @@ def _predict(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     formats, selection = parse_formats(arguments.format), _selection(arguments)
-    procedure, audio = _procedure(arguments), find_audio(arguments.audio, out=arguments.out)
+    audio = find_audio(arguments.audio, out=arguments.out)
     predictor = load_detector(
         arguments.model,
         storage=arguments.storage,
-        procedure=procedure,
+        procedure=arguments.procedure,
         device=arguments.device,
         names=arguments.names,
         embeddings=arguments.embeddings,
     )
     detector = predictor.detector
+    if arguments.step is not None:
+        detector = detector.with_procedure(replace(detector.procedure, step_s=arguments.step))
+        predictor = replace(predictor, detector=detector)
     unknown = selection.for_detector(detector).unknown
     if unknown:
         print(
@@ -125,15 +129,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         outcome = predict_files(task, progress)
     _say(outcome, task.out, time.monotonic() - started)
     return 1 if outcome.unreadable else 0
-
-
-def _procedure(arguments: argparse.Namespace) -> "Procedure":
-    from dataclasses import replace
-
-    from birdclef_core.inference.procedure import get_procedure
-
-    procedure = get_procedure(arguments.procedure)
-    return procedure if arguments.step is None else replace(procedure, step_s=arguments.step)
 
 
 def _selection(arguments: argparse.Namespace) -> "Selection":

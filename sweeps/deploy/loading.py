@@ -1,49 +1,75 @@
-"""Loads a stored stage as a detector that predicts files."""
+"""Loads a stored stage, or an ensemble of several, as a detector that predicts files."""
 
 from pathlib import Path
 
 import torch
 
+from birdclef_core.ensemble.record import EnsembleRecord, read_record
 from birdclef_core.errors import InputError
-from birdclef_core.inference.deployed import DeployedDetector, load_member
-from birdclef_core.inference.procedure import Procedure, get_procedure
+from birdclef_core.inference.deployed import DeployedDetector, Member, load_member
+from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
 from birdclef_core.inference.run.predictor import Predictor
-from sweeps.checkpoints.references import existing_storage, resolve, store_of
+from birdclef_core.store.stage_store import StageStore
+from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
 from sweeps.checkpoints.replay import whole_stage
 from sweeps.deploy.names import names_in_file, names_of_stage
 from sweeps.options import DEFAULT_STORAGE
 
 BATCH_SIZE, BATCH_SIZE_ON_GPU = 16, 64
 """Windows that are heard at once. More take more memory and are not faster."""
+ENSEMBLE_SUFFIX = ".json"
+"""A reference that ends so is the path of an ensemble. No sweep has such a name."""
 
 
 def load_detector(
-    reference: str,
+    reference: str | Path,
     *,
-    storage: str = DEFAULT_STORAGE,
-    procedure: str | Procedure = "default",
+    storage: str | None = None,
+    procedure: str | Procedure | None = None,
     device: str = "auto",
     names: Path | str | None = None,
     embeddings: bool = False,
 ) -> Predictor:
-    """Return the stage that a reference stands for, ready to predict files: `load_detector("NAME").predict("recordings/")`.
+    """Return the stage or ensemble that a reference stands for, ready to predict files: `load_detector("NAME").predict("recordings/")`.
 
-    `reference`: what commands call REF, such as the name of a sweep (the last stage of its best trial). `storage`: the `--storage` of
-    the sweeps. `procedure`: a name of `PROCEDURES` or settings of your own. `device`: `cpu`, `cuda`, or `auto` for a GPU if there is
-    one. `names`: a table with the names of species; by default those of the recordings that trained the stage, as far as they
-    are still there. Raises InputError for a reference, procedure or device that does not exist, and StoreError for a damaged stage.
+    `reference`: what commands call REF, such as the name of a sweep (the last stage of its best trial), or the path of an
+    `ensemble.json`. `storage`: the `--storage` of the sweeps, by default the one that the ensemble names, or that of the commands.
+    `procedure`: a name of `PROCEDURES` or settings of your own, by default those of the ensemble. `device`: `cpu`, `cuda`, or `auto` for a
+    GPU if there is one. `names`: a table with the names of species; by default those of the recordings that trained the (first) stage,
+    as far as they are still there. Raises InputError for a reference, procedure or device that does not exist, and StoreError for a
+    damaged stage.
     """
-    place = existing_storage(storage)
+    ensemble = read_record(Path(reference)) if str(reference).endswith(ENSEMBLE_SUFFIX) else None
+    place = existing_storage(storage or (ensemble.storage if ensemble else DEFAULT_STORAGE))
     store = store_of(place)
-    entry = whole_stage(store, resolve(place, reference))
     chosen = device_of(device)
+    if ensemble:
+        first_id, own, members = ensemble.members[0].stage_id, ensemble.procedure, load_ensemble(store, ensemble, chosen)
+    else:
+        first_id = resolve(place, str(reference))
+        own, members = DEFAULT, (load_member(whole_stage(store, first_id), chosen),)
     detector = DeployedDetector(
-        (load_member(entry, chosen),),
-        get_procedure(procedure) if isinstance(procedure, str) else procedure,
+        members,
+        get_procedure(procedure) if isinstance(procedure, str) else procedure or own,
         chosen,
-        names_in_file(Path(names)) if names is not None else names_of_stage(place, entry.record),
+        names_in_file(Path(names)) if names is not None else names_of_stage(place, known_record(store, first_id)),
     )
     return Predictor(detector, BATCH_SIZE_ON_GPU if chosen.type == "cuda" else BATCH_SIZE, embeddings)
+
+
+def load_ensemble(store: StageStore, ensemble: EnsembleRecord, device: torch.device) -> tuple[Member, ...]:
+    """Return the members of an ensemble in their order, with their weights.
+
+    Raises InputError when the store lacks a stage or one knows other species than the ensemble, and StoreError when one is damaged.
+    """
+    members = []
+    for item in ensemble.members:
+        first, *others = (whole_stage(store, stage_id) for stage_id in item.stage_ids)
+        member = load_member(first, device, weight=item.weight, souped_with=others)
+        if sorted(member.species) != list(ensemble.species):
+            raise InputError(f"Stage {item.stage_id[:16]} must know the species of the ensemble, but knows others.")
+        members.append(member)
+    return tuple(members)
 
 
 def device_of(name: str) -> torch.device:

@@ -80,10 +80,12 @@ def tiny_config(head: str) -> ModelConfig:
     )
 
 
-def publish_random(store: StageStore, stage_id: str = "ab" * 32, *, head: str = "sed", species=SPECIES, **values) -> StageRecord:
+def publish_random(
+    store: StageStore, stage_id: str = "ab" * 32, *, head: str = "sed", species=SPECIES, seed: int = 1, **values
+) -> StageRecord:
     """Publish a stage with random weights that can be loaded; `values` replace fields of its record."""
     config = tiny_config(head)
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     model = Detector(config, len(species))
     with torch.no_grad():
         # As they are after training: logits differ between windows.

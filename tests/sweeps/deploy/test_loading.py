@@ -1,12 +1,17 @@
 """A reference becomes a detector that predicts, with the names of its species as far as they are known."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from made_up_detector import SPECIES, publish_random, write_sound
+from made_up_ensembles import ensemble_record
 from made_up_records import sweep_record
 from made_up_store import damage, store
 
+from birdclef_core.ensemble.record import write_record
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
 from birdclef_core.store.storage import Storage
@@ -109,3 +114,42 @@ def test_what_cannot_be_loaded_is_said(storage, monkeypatch):
     damage(storage, STAGE)
     with pytest.raises(StoreError, match="must be whole"):
         load_detector("s", storage=storage.root)
+
+
+def test_an_ensemble_hears_with_all_its_members(storage, tmp_path):
+    publish_random(store(storage), "cd" * 32, head="cnn", species=SPECIES[::-1])
+    path = tmp_path / "ensemble.json"
+    write_record(ensemble_record(storage=storage.root, procedure=SOLUTION_2023), path)
+    detector = load_detector(path).detector
+    assert [(member.model_id, member.weight) for member in detector.members] == [(STAGE, 0.6), ("cd" * 32, 0.4)]
+    assert detector.procedure == SOLUTION_2023 and detector.species == SPECIES
+    wave_BT = np.random.default_rng(0).normal(0, 0.1, (2, 320_000)).astype(np.float32)
+    each = [
+        load_detector(item, storage=storage.root, procedure="2023").detector.hear(wave_BT).logits_BC for item in (STAGE, "cdcd")
+    ]
+    assert np.allclose(detector.hear(wave_BT).logits_BC, 0.6 * each[0] + 0.4 * each[1], atol=1e-5)
+    assert load_detector(str(path), storage=storage.root, procedure="default").detector.procedure == DEFAULT
+
+
+def test_a_member_can_be_the_mean_of_several_stages(storage, tmp_path):
+    other = "cd" * 32
+    publish_random(store(storage), other, seed=2)
+    first = ensemble_record().members[0]
+    alone = replace(first, souped_with=(other,), weight=1.0)
+    path = tmp_path / "ensemble.json"
+    write_record(ensemble_record(storage=storage.root, members=(alone,), weights_of_first=((1.0,),)), path)
+    (member,) = load_detector(path).detector.members
+    assert member.model_id == alone.model_id not in (STAGE, other)
+    weights = [store(storage).open(stage_id).weights() for stage_id in (STAGE, other)]
+    name = next(name for name in weights[0] if name.startswith("head.") and not torch.equal(weights[0][name], weights[1][name]))
+    assert torch.allclose(member.runtime._model.state_dict()[name], (weights[0][name] + weights[1][name]) / 2)
+
+
+def test_an_ensemble_whose_stages_are_gone_or_other_is_refused(storage, tmp_path):
+    path = tmp_path / "ensemble.json"
+    write_record(ensemble_record(storage=storage.root), path)
+    with pytest.raises(InputError, match="Stage cdcdcdcdcdcdcdcd must be in the store"):
+        load_detector(path)
+    publish_random(store(storage), "cd" * 32, species=("alpha", "beta"))
+    with pytest.raises(InputError, match="must know the species of the ensemble"):
+        load_detector(path)

@@ -1,0 +1,1 @@
+"""Which trained stages hear together, with which weights, and what that is worth."""
