@@ -13,9 +13,10 @@ import torch
 from birdclef_core.data.dataset import load_dataset
 from birdclef_core.errors import InputError
 from birdclef_core.evaluation.metrics import summarise
-from birdclef_core.inference.deployed import DeployedDetector, load_member
+from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.logits import deployed_logits
 from birdclef_core.inference.procedure import SOLUTION_2023, Procedure
+from birdclef_core.inference.stored import load_member
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.checkpoints.references import existing_storage, resolve, store_of
 from sweeps.checkpoints.replay import whole_stage

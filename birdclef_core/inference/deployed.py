@@ -14,13 +14,11 @@ from torch import Tensor
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
 from birdclef_core.config import ModelConfig, SpectrogramConfig
-from birdclef_core.errors import InputError, StoreError
-from birdclef_core.identity import fingerprint, restore
+from birdclef_core.errors import InputError
+from birdclef_core.identity import fingerprint
 from birdclef_core.inference.pooling import pool
 from birdclef_core.inference.procedure import DEFAULT, Procedure
-from birdclef_core.inference.runtime import Runtime, TorchRuntime
-from birdclef_core.models.detector import Detector
-from birdclef_core.store.stage_store import StageEntry
+from birdclef_core.inference.runtime import Runtime
 
 SHOWN_DIGITS = 16
 """Digits of a model's id in tables."""
@@ -147,51 +145,6 @@ def _decibels_only(config: SpectrogramConfig) -> SpectrogramConfig:
     return replace(config, db_scale=default.db_scale, deltas=default.deltas)
 
 
-def load_member(
-    entry: StageEntry, device: torch.device, *, weight: float = 1.0, souped_with: Sequence[StageEntry] = ()
-) -> Member:
-    """Return a stored stage as a member that runs in plain torch. `souped_with`: stages whose weights are averaged with its own.
-
-    Raises InputError when the stage's model is not one of this version of the code or the stages differ in model or species, StoreError
-    when its weights are of another model.
-    """
-    record = entry.record
-    config = restore(ModelConfig, record.identity.get("model", {}))
-    for other in souped_with:
-        if (other.record.identity.get("model"), other.record.species) != (record.identity.get("model"), record.species):
-            raise InputError(
-                f"Stages whose weights are averaged must have one model and the same species, but {other.record.stage_id[:SHOWN_DIGITS]} "
-                f"differs from {record.stage_id[:SHOWN_DIGITS]}."
-            )
-    with torch.random.fork_rng(devices=[]):
-        model = Detector(config, len(record.species))
-    try:
-        model.load_state_dict(_mean_weights([entry, *souped_with]))
-    except (RuntimeError, KeyError) as error:
-        problem = str(error).splitlines()[-1].strip()
-        raise StoreError(
-            f"The weights of stage {record.stage_id[:SHOWN_DIGITS]} must be those of the model of its record, but: {problem}"
-        ) from None
-    return Member(
-        model_id=soup_id([item.record.stage_id for item in (entry, *souped_with)]),
-        config=config,
-        species=tuple(record.species),
-        runtime=TorchRuntime(model, device),
-        weight=weight,
-    )
-
-
 def soup_id(stage_ids: Sequence[str]) -> str:
     """Return the id of a network whose weights are the mean of those of stages: of one stage its own, else a hash of all their ids."""
     return stage_ids[0] if len(stage_ids) == 1 else fingerprint(["soup", *sorted(stage_ids)])
-
-
-def _mean_weights(entries: Sequence[StageEntry]) -> dict[str, Tensor]:
-    """Return the mean of the weights and BatchNorm statistics of stages; counters are those of the first."""
-    first, *others = [entry.weights() for entry in entries]
-    if not others:
-        return first
-    return {
-        name: torch.stack([tensor, *(other[name] for other in others)]).mean(dim=0) if tensor.is_floating_point() else tensor
-        for name, tensor in first.items()
-    }

@@ -33,7 +33,7 @@ SCORED_S = 60.0
 """Seconds of a validation recording that count, as in the scores of stages."""
 
 _FILE = "logits.safetensors"
-_MODULES = ("deployed", "logits", "pooling", "procedure", "runtime", "windows")
+_MODULES = ("deployed", "logits", "pooling", "procedure", "runtime", "stored", "torch_runtime", "windows")
 
 Progress = Callable[[int, int], None]
 """Gets (windows done, windows in all)."""

@@ -1,15 +1,11 @@
-"""Runtimes: what runs a network. Each takes spectrograms and gives the same outputs; plain torch is always there.
+"""What a runtime is: it runs a network, from spectrograms to outputs. Nothing else of inference knows how.
 
-Shapes: B windows, K channels, F mel bins, N frames, D features, H and W the feature map (frequency, time), S segments, C species.
+Shapes: B windows, K channels, F mel bins, N frames, D features, S segments, C species.
 """
 
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
-
-from birdclef_core.models.detector import Detector
-from birdclef_core.stages.precision import Arithmetic
 
 
 class Outputs(NamedTuple):
@@ -27,41 +23,5 @@ class Runtime(Protocol):
     """Runs one network. Spectrograms and pooling stay outside of it, so that every runtime shares them."""
 
     def __call__(self, mel_BKFN: Tensor) -> Outputs:
-        """Return the outputs for float32 spectrograms with any number of windows and frames."""
+        """Return the outputs for float32 spectrograms with any number of windows."""
         ...
-
-
-class TorchRuntime:
-    """Runs a detector in plain torch, in float32. If memory is too small, it takes fewer windows at once."""
-
-    def __init__(self, model: Detector, device: torch.device) -> None:
-        """Move the model to the device and into evaluation mode. Its spectrogram is not used."""
-        if device.type == "cuda":
-            Arithmetic("float32", device)  # By default, torch rounds convolutions to TF32.
-        self._model, self._device = model.to(device).eval(), device
-        model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._at_once: int | None = None
-
-    @torch.inference_mode()
-    def __call__(self, mel_BKFN: Tensor) -> Outputs:
-        while True:
-            try:
-                parts = [self._run(part) for part in mel_BKFN.split(self._at_once or len(mel_BKFN))]
-                return parts[0] if len(parts) == 1 else _joined(parts)
-            except torch.OutOfMemoryError:
-                if self._at_once == 1 or len(mel_BKFN) == 1:
-                    raise
-            self._at_once = -(-(self._at_once or len(mel_BKFN)) // 2)
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-
-    def _run(self, mel_BKFN: Tensor) -> Outputs:
-        # Not by the model's own call, which takes whole pieces of five seconds only: a window has one frame less with some hops.
-        features_BDHW = self._model.encoder(self._model.input_norm(mel_BKFN.to(self._device)))
-        scores = self._model.head(features_BDHW)
-        return Outputs(scores.logits_BC, scores.frame_logits_BNC, features_BDHW.float().mean(dim=(2, 3)))
-
-
-def _joined(parts: list[Outputs]) -> Outputs:
-    clips, segments, embeddings = zip(*parts, strict=True)
-    return Outputs(torch.cat(clips), None if segments[0] is None else torch.cat(segments), torch.cat(embeddings))

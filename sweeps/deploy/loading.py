@@ -6,9 +6,10 @@ import torch
 
 from birdclef_core.ensemble.record import EnsembleRecord, read_record
 from birdclef_core.errors import InputError
-from birdclef_core.inference.deployed import DeployedDetector, Member, load_member
+from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
 from birdclef_core.inference.run.predictor import Predictor
+from birdclef_core.inference.stored import load_member
 from birdclef_core.store.stage_store import StageStore
 from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
 from sweeps.checkpoints.replay import whole_stage

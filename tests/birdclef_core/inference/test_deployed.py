@@ -18,8 +18,9 @@ from made_up_detector import (
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
 from birdclef_core.errors import InputError, StoreError
-from birdclef_core.inference.deployed import DeployedDetector, load_member
+from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
+from birdclef_core.inference.stored import load_member
 from birdclef_core.inference.windows import stream_windows
 from birdclef_core.models.detector import Detector
 from birdclef_core.recipes import RECIPES
