@@ -18,6 +18,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint
 from birdclef_core.inference.pooling import pool
 from birdclef_core.inference.procedure import DEFAULT, Procedure
+from birdclef_core.inference.results.calibration import Calibration
 from birdclef_core.inference.runtime import Runtime
 
 SHOWN_DIGITS = 16
@@ -58,6 +59,10 @@ class DeployedDetector:
     """Where spectrograms are computed."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What people call a species, by its code."""
+    weights_of_first: tuple[tuple[float, ...], ...] = ()
+    """For each k, the weights of the first k members when only these run; none: they keep their own."""
+    calibration: Calibration | None = None
+    """How its logits become probabilities, where that is known."""
 
     def __post_init__(self) -> None:
         if not self.members or any(member.weight <= 0 for member in self.members):
@@ -65,6 +70,8 @@ class DeployedDetector:
         if len({tuple(sorted(member.species)) for member in self.members}) > 1:
             sizes = ", ".join(f"{member.model_id[:SHOWN_DIGITS]}: {len(member.species)}" for member in self.members)
             raise InputError(f"The members of a detector must know the same species, but do not ({sizes}).")
+        if self.weights_of_first and [len(weights) for weights in self.weights_of_first] != list(range(1, len(self.members) + 1)):
+            raise InputError("weights_of_first must have k weights for the first k members, for each k.")
 
     @cached_property
     def species(self) -> tuple[str, ...]:
@@ -83,6 +90,15 @@ class DeployedDetector:
         """The lowest and the highest frequency that a member hears."""
         spectrograms = [member.config.spectrogram for member in self.members]
         return min(item.f_min_hz for item in spectrograms), max(item.f_max_hz for item in spectrograms)
+
+    def first(self, count: int) -> "DeployedDetector":
+        """Return a detector of the first `count` members, with the weights that they have then, and without a calibration."""
+        if count == len(self.members):
+            return self
+        kept = self.members[:count]
+        weights = self.weights_of_first[count - 1] if self.weights_of_first else [member.weight for member in kept]
+        members = tuple(replace(member, weight=weight) for member, weight in zip(kept, weights, strict=True))
+        return replace(self, members=members, weights_of_first=self.weights_of_first[:count], calibration=None)
 
     def with_procedure(self, procedure: Procedure) -> "DeployedDetector":
         """Return the same networks with another procedure."""

@@ -12,6 +12,8 @@ from birdclef_core.config import ModelConfig, SpectrogramConfig
 from birdclef_core.identity import canonical
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.procedure import DEFAULT, Procedure
+from birdclef_core.inference.results.calibration import Calibration
+from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING
 from birdclef_core.inference.runtime import Outputs
 from birdclef_core.models.detector import Detector
 from birdclef_core.recipes import RECIPES
@@ -42,6 +44,23 @@ def loudness_detector(head: str = "sed", procedure: Procedure = DEFAULT, **spect
     )
     member = Member(model_id="1" * 64, config=config, species=SPECIES, runtime=Loudness(head == "sed"))
     return DeployedDetector((member,), procedure, names={"alpha": "Alpha bird"})
+
+
+def made_up_calibration(detector: DeployedDetector, **values) -> Calibration:
+    """A calibration that nobody has fitted; `values` replace fields of it."""
+    known = {
+        "model_id": detector.model_id,
+        "procedure": detector.procedure,
+        "species": detector.species,
+        "slope": 0.5,
+        "intercepts": (-1.0, 0.0, -0.5),
+        "supports": (12, 3, 0),
+        "postprocessing": NO_POSTPROCESSING,
+        "fitted_on": "soundscapes",
+        "num_rows": 40,
+        "num_files": 4,
+    }
+    return Calibration(**{**known, **values})
 
 
 class RecreatedNetwork:

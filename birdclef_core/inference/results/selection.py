@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.errors import InputError
 from birdclef_core.inference.deployed import SHOWN_DIGITS, DeployedDetector
+from birdclef_core.inference.results.calibration import sigmoid
 from birdclef_core.inference.results.file_logits import FileLogits
 from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING, PostProcessing
 
@@ -52,7 +53,8 @@ class Selection:
     """Species that can become rows; None: all."""
     merge: bool = False
     """Whether windows that touch become one row, with the highest score."""
-    postprocessing: PostProcessing = NO_POSTPROCESSING
+    postprocessing: PostProcessing | None = None
+    """What is done to the logits of a file; None: what the detector's calibration says, and nothing without one."""
 
     def __post_init__(self) -> None:
         for what, value in (("all species", self.threshold), *(self.thresholds or {}).items()):
@@ -87,6 +89,9 @@ class Selector:
         """Species that can become rows."""
         self._names = [detector.name(code) for code in self.species]
         self._threshold_C = self._thresholds()
+        self._calibration = detector.calibration
+        own = NO_POSTPROCESSING if self._calibration is None else self._calibration.postprocessing
+        self._postprocessing = own if selection.postprocessing is None else selection.postprocessing
 
     def _thresholds(self) -> NDArray[np.float64]:
         """The threshold of each species; NaN where none counts."""
@@ -105,9 +110,14 @@ class Selector:
 
     def scores(self, logits: FileLogits) -> NDArray[np.float64]:
         """Return probabilities (W, C) of `species`, after post-processing."""
-        changed_WC = self._selection.postprocessing.apply(logits.logits_WC)[:, self._columns]
-        # In float64 a sigmoid keeps the order of logits up to 36.
-        return 1.0 / (1.0 + np.exp(-changed_WC.astype(np.float64)))
+        return sigmoid(self._postprocessing.apply(logits.logits_WC)[:, self._columns])
+
+    def calibrated(self, logits: FileLogits) -> NDArray[np.float64]:
+        """Return calibrated probabilities (W, C) of `species`, after the calibration's own post-processing; NaN without a calibration."""
+        if self._calibration is None:
+            return np.full((len(logits.logits_WC), len(self._columns)), np.nan)
+        changed_WC = self._calibration.postprocessing.apply(logits.logits_WC)
+        return self._calibration.probabilities(changed_WC)[:, self._columns]
 
     def passes(self, score_WC: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Return which scores become rows."""
@@ -125,16 +135,17 @@ class Selector:
         if self._selection.merge:
             yield from self._merged_rows(file, logits)
             return
-        score_WC = self.scores(logits)
+        score_WC, calibrated_WC = self.scores(logits), self.calibrated(logits)
         for first in range(0, len(score_WC), _SLICE):
             part_WC = score_WC[first : first + _SLICE]
             window_R, column_R = np.nonzero(self.passes(part_WC))
             if len(window_R):
                 starts, ends = logits.start_W[first + window_R], logits.end_W[first + window_R]
-                yield self._table(file, starts, ends, column_R, part_WC[window_R, column_R])
+                calibrated_R = calibrated_WC[first + window_R, column_R]
+                yield self._table(file, starts, ends, column_R, part_WC[window_R, column_R], calibrated_R)
 
     def _merged_rows(self, file: str, logits: FileLogits) -> Iterator[pd.DataFrame]:
-        score_WC = self.scores(logits)
+        score_WC, calibrated_WC = self.scores(logits), self.calibrated(logits)
         passes_WC = self.passes(score_WC)
         # Windows that do not touch the one before begin a new row, even if both pass.
         touches_W = np.zeros(len(score_WC), dtype=bool)
@@ -144,14 +155,15 @@ class Selector:
         column_R, first_R = np.nonzero(begins_WC.T)
         if not len(column_R):
             return
-        last_R, score_R = np.empty_like(first_R), np.empty(len(first_R))
+        last_R, score_R, calibrated_R = np.empty_like(first_R), np.empty(len(first_R)), np.empty(len(first_R))
         for row, (column, first) in enumerate(zip(column_R, first_R, strict=True)):
             later = np.flatnonzero(~passes_WC[first + 1 :, column] | begins_WC[first + 1 :, column])
             last_R[row] = first + (later[0] if len(later) else len(score_WC) - 1 - first)
             score_R[row] = score_WC[first : last_R[row] + 1, column].max()
+            calibrated_R[row] = calibrated_WC[first : last_R[row] + 1, column].max()
         order_R = np.lexsort((column_R, first_R))
         starts, ends = logits.start_W[first_R[order_R]], logits.end_W[last_R[order_R]]
-        yield self._table(file, starts, ends, column_R[order_R], score_R[order_R])
+        yield self._table(file, starts, ends, column_R[order_R], score_R[order_R], calibrated_R[order_R])
 
     def _table(
         self,
@@ -160,6 +172,7 @@ class Selector:
         end_R: NDArray[np.int64],
         column_R: NDArray[np.int64],
         score_R: NDArray[np.float64],
+        calibrated_R: NDArray[np.float64],
     ) -> pd.DataFrame:
         values = {
             "file": file,
@@ -167,8 +180,8 @@ class Selector:
             "end_s": end_R / SAMPLE_RATE_HZ,
             "species": np.array(self.species, dtype=object)[column_R],
             "name": np.array(self._names, dtype=object)[column_R],
-            "score": _rounded(score_R),
-            "calibrated": np.nan,
+            "score": rounded(score_R),
+            "calibrated": rounded(calibrated_R),
             "threshold": self._threshold_C[column_R],
             "model_id": self._detector.model_id[:SHOWN_DIGITS],
         }
@@ -180,7 +193,8 @@ def no_rows() -> pd.DataFrame:
     return pd.DataFrame({name: [] for name in COLUMNS}).astype(COLUMNS)
 
 
-def _rounded(score_R: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return scores with `_DIGITS` significant digits: a small one must not become 0."""
-    scale_R = 10.0 ** (_DIGITS - 1 - np.floor(np.log10(np.maximum(score_R, 1e-300))))
-    return np.where(score_R > 0, np.round(score_R * scale_R) / scale_R, 0.0)
+def rounded(score: NDArray[np.float64], digits: int = _DIGITS) -> NDArray[np.float64]:
+    """Return probabilities with so many significant digits: a small one must not become 0. NaN stays."""
+    with np.errstate(invalid="ignore"):
+        scale = 10.0 ** (digits - 1 - np.floor(np.log10(np.maximum(score, 1e-300))))
+        return np.where(score == 0, 0.0, np.round(score * scale) / scale)

@@ -18,7 +18,7 @@ from birdclef_core.errors import DataError
 from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.results.file_logits import FileLogits, joined
 from birdclef_core.inference.results.formats import AudioFile
-from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING, PostProcessing
+from birdclef_core.inference.results.postprocess import PostProcessing
 from birdclef_core.inference.results.selection import DEFAULT_THRESHOLD, Selection, no_rows
 from birdclef_core.inference.run.files import find_audio
 from birdclef_core.inference.sound import SoundFile
@@ -51,7 +51,7 @@ class Predictor:
         top: int | None = None,
         species: Sequence[str] | None = None,
         merge: bool = False,
-        postprocessing: PostProcessing = NO_POSTPROCESSING,
+        postprocessing: PostProcessing | None = None,
     ) -> pd.DataFrame:
         """Return the detections in files as a table with the columns of `selection.COLUMNS`, sorted by file, time and species.
 

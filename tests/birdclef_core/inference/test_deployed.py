@@ -10,6 +10,7 @@ from made_up_detector import (
     SPECIES,
     Loudness,
     loudness_detector,
+    made_up_calibration,
     publish_random,
     recreated_member,
     tiny_config,
@@ -146,3 +147,17 @@ def test_loudness_is_heard_by_its_factors():
     loud = Loudness(True)(torch.ones(1, 1, 16, 64))
     np.testing.assert_allclose(loud.clip_BC.numpy(), [[1.0, -1.0, 20.0]])
     assert loud.segments_BSC.shape == (1, 2, 3)
+
+
+def test_the_first_members_have_the_weights_that_are_written_for_them():
+    members = tuple(replace(loudness_detector().members[0], model_id=name) for name in "abc")
+    detector = DeployedDetector(members, weights_of_first=((1.0,), (0.7, 0.3), (0.5, 0.3, 0.2)))
+    detector = replace(detector, calibration=made_up_calibration(detector))
+    two = detector.first(2)
+    assert [(member.model_id, member.weight) for member in two.members] == [("a", 0.7), ("b", 0.3)]
+    assert two.calibration is None and two.model_id != detector.model_id
+    assert [member.weight for member in two.first(1).members] == [1.0]
+    assert detector.first(3) is detector
+    assert [member.weight for member in DeployedDetector(members).first(2).members] == [1.0, 1.0]
+    with pytest.raises(InputError, match="weights_of_first"):
+        DeployedDetector(members, weights_of_first=((1.0,), (0.7, 0.3)))

@@ -1,9 +1,11 @@
 """Rows are the scores that reach a threshold, or the highest of each window, with exact times and the fixed columns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_detector import SPECIES, loudness_detector
+from made_up_detector import SPECIES, loudness_detector, made_up_calibration
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.results.file_logits import FileLogits
@@ -127,3 +129,29 @@ def test_thresholds_out_of_range_are_refused(changes):
 
 def test_the_detector_of_these_tests_knows_three_species():
     assert loudness_detector().species == SPECIES
+
+
+def calibrated_rows(selection: Selection, **values) -> pd.DataFrame:
+    detector = loudness_detector()
+    selector = selection.for_detector(replace(detector, calibration=made_up_calibration(detector, **values)))
+    return pd.concat([no_rows(), *selector.rows("a.wav", logits(FOUND_WC))], ignore_index=True)
+
+
+def test_a_calibration_fills_its_column_and_changes_no_score():
+    """Logits 2 become .5 x 2 - 1 = 0 for alpha and 1 for beta."""
+    table = calibrated_rows(Selection())
+    assert found(table) == found(rows(Selection())) and set(table["score"]) == {SCORE}
+    assert dict(zip(table["species"], table["calibrated"], strict=True)) == {"alpha": 0.5, "beta": 0.731059}
+    merged = calibrated_rows(Selection(merge=True, species=("beta",)))
+    assert merged["calibrated"].tolist() == [0.731059]
+
+
+def test_post_processing_is_that_of_the_calibration_unless_it_is_given():
+    """Of alpha's logits 2, 2, -2, 2, -2 the third becomes 0 by half of the peak."""
+    half = PostProcessing(peak=0.5)
+    own = calibrated_rows(Selection(threshold=0.0, species=("alpha",)), postprocessing=half)
+    assert own["score"].round(4).tolist() == [0.8808, 0.8808, 0.5, 0.8808, 0.5]
+    assert own["calibrated"].round(4).tolist() == [0.5, 0.5, 0.2689, 0.5, 0.2689]
+    given = calibrated_rows(Selection(threshold=0.0, species=("alpha",), postprocessing=PostProcessing()), postprocessing=half)
+    assert given["score"].round(4).tolist() == [0.8808, 0.8808, 0.1192, 0.8808, 0.1192]
+    assert given["calibrated"].tolist() == own["calibrated"].tolist(), "it was fitted on logits that were changed so"
