@@ -5,8 +5,7 @@ optimiser. Two controls run alternately with it in the same process: forward, ba
 writes it (torch's default layout and Adam), and the same with the layout and the fused Adam that a stage uses. Without a GPU the time
 is processor time, because other work may be running; with a GPU it is elapsed time.
 
-On a GPU: `--batch 0` uses each recipe's own batch size, and a run of steps without pauses gives clips per second, the share of time
-in which the GPU was busy, and its peak memory. `--largest` finds the largest number of clips that fit.
+`benchmarks/gpu.py` measures the same, and what else there is to know of a GPU, in one run.
 """
 
 import argparse
@@ -27,9 +26,7 @@ from birdclef_core.data.clips import NoisePool, draw_batch
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.models.detector import PIECE_S, Detector
 from birdclef_core.recipes import RECIPES
-from birdclef_core.stages.batch_fit import largest_batch
 from birdclef_core.stages.precision import Arithmetic
-from birdclef_core.stages.throughput import StepClock, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_step import TrainingStep
 
 NUM_SPECIES = 264
@@ -69,8 +66,8 @@ class Case:
     tuned: Work
 
 
-def make_case(recipe: Recipe, stage: StageConfig, device: torch.device) -> Case:
-    batches = [to_device_memory(make_batch(stage, seed), device) for seed in range(8)]
+def make_case(recipe: Recipe, stage: StageConfig, device: torch.device, *, batches: int = 8) -> Case:
+    made = [to_device_memory(make_batch(stage, seed), device) for seed in range(batches)]
     calls = iter(range(10**9))
     model = Detector(recipe.model, NUM_SPECIES).to(device).train()
     model.encoder.to(memory_format=torch.channels_last)
@@ -80,10 +77,10 @@ def make_case(recipe: Recipe, stage: StageConfig, device: torch.device) -> Case:
 
     def step() -> None:
         number = next(calls)
-        training_step(batches[number % len(batches)], number)
+        training_step(made[number % batches], number)
 
     with torch.no_grad():
-        mel_BKFN = training_step.prepare(batches[0], torch.Generator().manual_seed(0)).mel_BKFN
+        mel_BKFN = training_step.prepare(made[0], torch.Generator().manual_seed(0)).mel_BKFN
     return Case(step, bare(recipe, mel_BKFN, arithmetic, tuned=False), bare(recipe, mel_BKFN, arithmetic, tuned=True))
 
 
@@ -115,42 +112,6 @@ def bare(recipe: Recipe, mel_BKFN: Tensor, arithmetic: Arithmetic, *, tuned: boo
     return work
 
 
-def run_freely(recipe: Recipe, stage: StageConfig, device: torch.device, steps: int) -> str:
-    """Run steps without pauses, as in an epoch, and return clips per second, busy share and peak memory as text."""
-    work = make_case(recipe, stage, device).step
-    for _ in range(3):
-        work()
-    torch.cuda.synchronize(device)
-    reset_peak_memory(device)
-    clock, started = StepClock(device), time.perf_counter()
-    for _ in range(steps):
-        with clock.step():
-            work()
-    busy_s = clock.total_s()
-    passed_s = time.perf_counter() - started
-    return (
-        f"{steps * stage.batch_size / passed_s:.0f} clips/s, busy {busy_s / passed_s:.0%}, "
-        f"peak {peak_memory_bytes(device) / 2**30:.1f} GiB"
-    )
-
-
-def largest(recipe: Recipe, stage: StageConfig, device: torch.device) -> int:
-    """Return the largest number of clips that a step can take at once."""
-
-    def fits(clips: int) -> bool:
-        model = Detector(recipe.model, NUM_SPECIES).to(device).train()
-        model.encoder.to(memory_format=torch.channels_last)
-        optimizer = torch.optim.Adam(model.parameters(), fused=True)
-        tried = replace(stage, batch_size=clips)
-        step = TrainingStep(model, optimizer, tried, Arithmetic(stage.precision, device), device, on_note=lambda note: None)
-        batch = to_device_memory(make_batch(tried, 0), device)
-        for seed in (0, 1):
-            step(batch, seed)
-        return step.micro_batch_size == clips
-
-    return largest_batch(fits, limit=1024)
-
-
 def timed(work: Work, device: torch.device) -> float:
     """Return the seconds of a call: processor time of all threads, or elapsed time until the GPU has finished."""
     if device.type == "cuda":
@@ -175,12 +136,11 @@ def compare(name: str, recipe: Recipe, stage: StageConfig, device: torch.device,
         work()
     rounds = [tuple(timed(work, device) for work in (case.plain, case.step, case.tuned)) for _ in range(repeats)]
     plain, step, tuned = zip(*rounds, strict=True)
-    freely = f"  freely: {run_freely(recipe, stage, device, steps=20)}" if device.type == "cuda" else ""
     print(
         f"{name:<17} {stage.batch_size:>3} x {stage.clip_s:g} s  step {spread(step)} s  plain {spread(plain)} s  "
         f"tuned {spread(tuned)} s  to plain {spread([s / p for s, p in zip(step, plain, strict=True)])}  "
         f"to tuned {spread([s / t for s, t in zip(step, tuned, strict=True)])}  "
-        f"{stage.batch_size / statistics.median(step):.1f} clips/s{freely}",
+        f"{stage.batch_size / statistics.median(step):.1f} clips/s",
         flush=True,
     )
 
@@ -190,7 +150,6 @@ def main() -> None:
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--batch", type=int, default=4, help="clips per batch (default 4; 0: the recipe's own number)")
     parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
-    parser.add_argument("--largest", action="store_true", help="find the largest number of clips that fit on the GPU")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -207,10 +166,7 @@ def main() -> None:
         recipe = RECIPES[recipe_name]()
         stage = replace(recipe.stages[0], precision=options.precision, clips_per_epoch=None)
         stage = replace(stage, batch_size=options.batch or stage.batch_size)
-        if options.largest and device.type == "cuda":
-            print(f"{recipe_name}: {largest(recipe, stage, device)} clips of {stage.clip_s:g} s fit at once", flush=True)
-        else:
-            compare(recipe_name, recipe, stage, device, options.repeats)
+        compare(recipe_name, recipe, stage, device, options.repeats)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def test_what_trains_scores_and_loads_is_covered_and_nothing_else():
         "data.splits",
         "taxonomy",
     } <= names
-    assert not names & {"evaluation.reliability", "stages.import_checkpoint", "stages.batch_fit", "reports", "config"}
+    assert not names & {"evaluation.reliability", "stages.import_checkpoint", "reports", "config"}
 
 
 def test_a_root_that_was_moved_without_saying_so_is_an_error(package):
