@@ -52,18 +52,22 @@ def add_predict_command(commands: Any) -> None:
     )
     parser.add_argument("--embeddings", action="store_true", help="also write the embedding of each window, as Parquet")
     parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="the calibration.json that birdclef calibrate made for this model, for the column calibrated and for post-processing",
+    )
+    parser.add_argument(
         "--smooth",
         type=float,
-        default=0.0,
         metavar="W",
-        help="weight of each neighbour in a window's logits, 0 to 0.33 (default 0: off)",
+        help="weight of each neighbour in a window's logits, 0 to 0.33 (default: that of the calibration, else 0: off)",
     )
     parser.add_argument(
         "--peak",
         type=float,
-        default=0.0,
         metavar="W",
-        help="weight of a species' highest logit in the file, 0 to 1 (default 0: off)",
+        help="weight of a species' highest logit in the file, 0 to 1 (default: that of the calibration, else 0: off)",
     )
     parser.add_argument(
         "--procedure",
@@ -105,6 +109,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         names=arguments.names,
         embeddings=arguments.embeddings,
+        calibration=arguments.calibration,
     )
     detector = predictor.detector
     if arguments.step is not None:
@@ -136,13 +141,14 @@ def _selection(arguments: argparse.Namespace) -> "Selection":
     from birdclef_core.inference.results.selection import DEFAULT_THRESHOLD, Selection
     from birdclef_core.inference.results.species_files import read_species, read_thresholds
 
+    given = arguments.smooth, arguments.peak
     return Selection(
         threshold=DEFAULT_THRESHOLD if arguments.threshold is None else arguments.threshold,
         thresholds=None if arguments.thresholds is None else read_thresholds(arguments.thresholds),
         top=arguments.top,
         species=None if arguments.species is None else read_species(arguments.species),
         merge=arguments.merge,
-        postprocessing=PostProcessing(smooth=arguments.smooth, peak=arguments.peak),
+        postprocessing=None if given == (None, None) else PostProcessing(smooth=given[0] or 0.0, peak=given[1] or 0.0),
     )
 
 

@@ -1,5 +1,6 @@
 """Loads a stored stage, or an ensemble of several, as a detector that predicts files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,6 +9,7 @@ from birdclef_core.ensemble.record import EnsembleRecord, read_record
 from birdclef_core.errors import InputError
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
+from birdclef_core.inference.results.calibration import read_calibration
 from birdclef_core.inference.run.predictor import Predictor
 from birdclef_core.inference.stored import load_member
 from birdclef_core.store.stage_store import StageStore
@@ -30,6 +32,7 @@ def load_detector(
     device: str = "auto",
     names: Path | str | None = None,
     embeddings: bool = False,
+    calibration: Path | str | None = None,
 ) -> Predictor:
     """Return the stage or ensemble that a reference stands for, ready to predict files: `load_detector("NAME").predict("recordings/")`.
 
@@ -37,8 +40,8 @@ def load_detector(
     `ensemble.json`. `storage`: the `--storage` of the sweeps, by default the one that the ensemble names, or that of the commands.
     `procedure`: a name of `PROCEDURES` or settings of your own, by default those of the ensemble. `device`: `cpu`, `cuda`, or `auto` for a
     GPU if there is one. `names`: a table with the names of species; by default those of the recordings that trained the (first) stage,
-    as far as they are still there. Raises InputError for a reference, procedure or device that does not exist, and StoreError for a
-    damaged stage.
+    as far as they are still there. `calibration`: a `calibration.json` of this model, for the column `calibrated`. Raises InputError for
+    a reference, procedure, device or calibration that does not exist or is of another model, and StoreError for a damaged stage.
     """
     ensemble = read_record(Path(reference)) if str(reference).endswith(ENSEMBLE_SUFFIX) else None
     place = existing_storage(storage or (ensemble.storage if ensemble else DEFAULT_STORAGE))
@@ -54,8 +57,18 @@ def load_detector(
         get_procedure(procedure) if isinstance(procedure, str) else procedure or own,
         chosen,
         names_in_file(Path(names)) if names is not None else names_of_stage(place, known_record(store, first_id)),
+        weights_of_first=ensemble.weights_of_first if ensemble else (),
     )
+    if calibration is not None:
+        detector = with_calibration(detector, Path(calibration))
     return Predictor(detector, BATCH_SIZE_ON_GPU if chosen.type == "cuda" else BATCH_SIZE, embeddings)
+
+
+def with_calibration(detector: DeployedDetector, path: Path) -> DeployedDetector:
+    """Return a detector with the calibration in a file. Raises InputError when it is of another model or procedure."""
+    calibration = read_calibration(path)
+    calibration.require_of(detector.model_id, detector.procedure, str(path))
+    return replace(detector, calibration=calibration)
 
 
 def load_ensemble(store: StageStore, ensemble: EnsembleRecord, device: torch.device) -> tuple[Member, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made_up_detector import SPECIES, publish_random, write_sound
+from made_up_detector import SPECIES, made_up_calibration, publish_random, write_sound
 from made_up_ensembles import ensemble_record
 from made_up_records import sweep_record
 from made_up_store import damage, store
@@ -14,6 +14,7 @@ from made_up_store import damage, store
 from birdclef_core.ensemble.record import write_record
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
+from birdclef_core.inference.results.calibration import write_calibration
 from birdclef_core.store.storage import Storage
 from sweeps.deploy import load_detector
 from sweeps.options import SweepOptions
@@ -129,6 +130,23 @@ def test_an_ensemble_hears_with_all_its_members(storage, tmp_path):
     ]
     assert np.allclose(detector.hear(wave_BT).logits_BC, 0.6 * each[0] + 0.4 * each[1], atol=1e-5)
     assert load_detector(str(path), storage=storage.root, procedure="default").detector.procedure == DEFAULT
+    assert [member.weight for member in detector.first(1).members] == [1.0], "as the record says, and not its share of all"
+
+
+def test_a_calibration_of_the_model_is_taken_and_one_of_another_refused(storage, tmp_path):
+    write_sound(tmp_path / "in" / "a.wav", 5.0)
+    calibration = made_up_calibration(load_detector("s", storage=storage.root).detector)
+    path = tmp_path / "calibration.json"
+    write_calibration(calibration, path)
+    rows = load_detector("s", storage=storage.root, calibration=path).predict(tmp_path / "in", threshold=0.0)
+    logit = np.log(rows["score"] / (1 - rows["score"]))
+    expected = 1 / (1 + np.exp(-(0.5 * logit + np.array(calibration.intercepts))))
+    np.testing.assert_allclose(rows["calibrated"], expected, atol=1e-4)
+    with pytest.raises(InputError, match="of another"):
+        load_detector("s", storage=storage.root, procedure="2023", calibration=path)
+    write_calibration(replace(calibration, model_id="9" * 64), path)
+    with pytest.raises(InputError, match="must be of the model"):
+        load_detector("s", storage=storage.root, calibration=path)
 
 
 def test_a_member_can_be_the_mean_of_several_stages(storage, tmp_path):
