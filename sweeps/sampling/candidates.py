@@ -7,6 +7,7 @@ Shapes: C candidates, P parameters of a recipe.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -55,6 +56,20 @@ class Candidates:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What candidates share with the tree."""
+
+    depth_C: NDArray[np.int_]
+    """Number of published stages before each of them, those included that it shares by chance."""
+    score_C: Array
+    """Score at the end of the last of these; 0 where there is none."""
+    is_closed_C: NDArray[np.bool_]
+    """Whether it needs a stage that is closed."""
+    left_C: Array
+    """Device seconds after which its next stage will be published, which a trial is training now; NaN where none is."""
+
+
 class KnownStages:
     """Finds stages of the tree among the stages of candidates, by the parameters that matter in them.
 
@@ -63,44 +78,57 @@ class KnownStages:
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
-        self._prefixes: dict[str, list[tuple[str, int, bytes]]] = {}
+        self._prefixes: dict[str, list[bytes]] = {}
         """What tells the prefixes of each trial from others; it never changes."""
-        self._published: dict[tuple[str, int, bytes], float] = {}
-        """Scores of the published stages."""
-        self._closed: set[tuple[str, int, bytes]] = set()
+        self._published: defaultdict[tuple[str, int], dict[bytes, float]] = defaultdict(dict)
+        """Scores of the published stages, by recipe and number of the stage."""
+        self._closed: defaultdict[tuple[str, int], set[bytes]] = defaultdict(set)
+        self._left: defaultdict[tuple[str, int], dict[bytes, float]] = defaultdict(dict)
+        """Seconds that are left of the stages in training."""
 
     def learn(self, facts: SweepFacts, x_by_trial: Mapping[str, Array]) -> None:
         """Take the stages of all trials. `x_by_trial`: the vector of each."""
-        self._published, self._closed = {}, set()
+        self._published.clear()
+        self._closed.clear()
+        self._left.clear()
         for trial in facts.trials:
             for depth, prefix in enumerate(self._prefixes_of(trial, x_by_trial[trial.trial]), start=1):
-                stage_id = trial.stage_ids[depth - 1]
+                stage_id, place = trial.stage_ids[depth - 1], (trial.recipe, depth)
                 if facts.is_closed(stage_id):
-                    self._closed.add(prefix)
+                    self._closed[place].add(prefix)
                 elif depth <= len(trial.scores) and facts.is_published(stage_id):
-                    self._published.setdefault(prefix, trial.scores[depth - 1])
+                    self._published[place].setdefault(prefix, trial.scores[depth - 1])
+                elif stage_id in facts.left_s:
+                    self._left[place][prefix] = facts.left_s[stage_id]
 
-    def look_up(self, candidates: Candidates, x_CD: Array) -> tuple[NDArray[np.int_], Array, NDArray[np.bool_]]:
-        """Return the number of published stages before each candidate, the score at the end of the last of them, and whether the
-        candidate needs a stage that is closed."""
+    def look_up(self, candidates: Candidates, x_CD: Array) -> Shared:
+        """Return what candidates share with the tree. `x_CD`: the vector of each."""
         depth_C, score_C = candidates.depth_C.copy(), candidates.score_C.copy()
-        is_closed_C = np.zeros(len(x_CD), dtype=bool)
+        is_closed_C, left_C = np.zeros(len(x_CD), dtype=bool), np.full(len(x_CD), math.nan)
         for depth, prefixes in enumerate(self._prefixes_at(candidates.recipe, x_CD), start=1):
-            for index, prefix in enumerate(prefixes):
-                is_closed_C[index] |= prefix in self._closed
-                if depth > depth_C[index] and (score := self._published.get(prefix)) is not None:
-                    depth_C[index], score_C[index] = depth, score
-        return depth_C, score_C, is_closed_C
+            place = (candidates.recipe, depth)
+            published, closed, left = self._published[place], self._closed[place], self._left[place]
+            for index, prefix in enumerate(prefixes if published or closed or left else ()):
+                if prefix in closed:
+                    is_closed_C[index] = True
+                elif depth > depth_C[index]:
+                    if prefix in published:
+                        depth_C[index], score_C[index], left_C[index] = depth, published[prefix], math.nan
+                    elif depth == depth_C[index] + 1:
+                        left_C[index] = left.get(prefix, math.nan)
+        return Shared(depth_C=depth_C, score_C=score_C, is_closed_C=is_closed_C, left_C=left_C)
 
-    def _prefixes_of(self, trial: TrialFacts, x_D: Array) -> list[tuple[str, int, bytes]]:
+    def _prefixes_of(self, trial: TrialFacts, x_D: Array) -> list[bytes]:
         if trial.trial not in self._prefixes:
             self._prefixes[trial.trial] = [prefix for (prefix,) in self._prefixes_at(trial.recipe, x_D[None])]
         return self._prefixes[trial.trial]
 
-    def _prefixes_at(self, recipe: str, x_CD: Array) -> Iterator[list[tuple[str, int, bytes]]]:
+    def _prefixes_at(self, recipe: str, x_CD: Array) -> Iterator[list[bytes]]:
         """For each stage of a chain but the last, what tells the prefixes of candidates from others."""
         for stage in range(self._encoding.num_stages[recipe] - 1):
-            yield [(recipe, stage, x_D.tobytes()) for x_D in self._encoding.until(recipe, stage, x_CD)]
+            prefix_CD = self._encoding.until(recipe, stage, x_CD)
+            text, size = prefix_CD.tobytes(), prefix_CD.shape[1] * prefix_CD.itemsize
+            yield [text[number * size : (number + 1) * size] for number in range(len(prefix_CD))]
 
 
 class CandidateMaker:

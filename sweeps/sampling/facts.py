@@ -9,6 +9,8 @@ Foretold = Mapping[str, tuple[float, float]]
 TrialState = Literal["open", "paused", "ended", "failed"]
 Point = tuple[str, Mapping[str, Any]]
 """A recipe, and the parameters of a point of its space."""
+StageSeconds = Callable[[str, Mapping[str, Any]], Sequence[float]]
+"""Device seconds of each stage of a chain, by the recipe and the parameters of a point. Raises InputError for a point that cannot be trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +32,6 @@ class TrialFacts:
     way."""
     spent_s: Sequence[float]
     """Device seconds that it spent on each stage of its chain."""
-    reused_s: Sequence[float]
-    """Device seconds that each stage would have cost if it had not been reused."""
     foretold: Foretold
     """What the models foretold when the trial was drawn."""
 
@@ -46,6 +46,10 @@ class SweepFacts:
     """Whether a stage is in the store, by its id."""
     is_closed: Callable[[str], bool]
     """Whether no trial may be drawn that needs a stage, because it failed or was stopped, by its id."""
+    stage_s: StageSeconds
+    """What stages cost."""
+    left_s: Mapping[str, float]
+    """Device seconds after which a stage that a trial is training now will be published, by its id."""
     refused: Iterable[Point] = ()
     """What was drawn and became no trial of its own."""
     remaining_s: float | None = None

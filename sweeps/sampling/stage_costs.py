@@ -1,93 +1,82 @@
-"""What a stage will cost, from what stages have cost in this sweep."""
+"""What candidates would still cost, from what the sweep knows of the costs of stages."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from birdclef_core.errors import InputError
-from sweeps.sampling.facts import TrialFacts
-from sweeps.search.parameters import Choice
+from birdclef_core.store.summary import DROPOUTS
+from sweeps.sampling.encoding import Array, Encoding
+from sweeps.sampling.facts import SweepFacts
+from sweeps.search.names import MODEL
+from sweeps.search.parameters import Choice, Parameter
+from sweeps.search.recipe_space import VARIANT
 from sweeps.search.space import Search
 
-_WORK = {"epochs", "clip_s", "clips_per_epoch", "variant"}
-_CLIPS = 10_000
-"""Stands for the number of recordings, where an epoch has a clip of each: it cancels out of all rates but those of mixed recipes."""
-
-_Kind = tuple[Any, ...]
-"""A kind of stages with a rate of its own: a recipe, the index of a stage, and the values of choices of the model, or the first of these."""
+_SIZES = {"epochs", "clip_s", "clips_per_epoch", "batch_size", "precision", "freeze_encoder", VARIANT}
+_PARTS = 16
+"""Of a range without steps only the middles of so many parts are asked for: their number is small, and no cost is known so exactly."""
 
 
 class StageCosts:
-    """Estimates device seconds of stages: epochs times clips times their length, at the rate of the stages that were measured.
+    """Device seconds of the stages of candidates. Asks for costs once for all that differ only in what costs nothing."""
 
-    The rate is that of the same stage of the same recipe and the same choices for the model (such as the encoder). Where none was measured,
-    it is that of the stage with any model, else of the recipe, else of all.
-    """
-
-    def __init__(self, search: Search) -> None:
-        self._search = search
-        spaces = {recipe.name: search.sampled_space(recipe) for recipe in search.recipes}
-        self._models = {
-            name: [key for key, parameter in space.items() if key.startswith("model.") and isinstance(parameter, Choice)]
-            for name, space in spaces.items()
-        }
-        """The choices of each recipe that make another model."""
-        self.keys = {
-            name: [key for key in space if key.rsplit(".", 1)[-1] in _WORK or key in self._models[name]]
-            for name, space in spaces.items()
-        }
+    def __init__(self, search: Search, encoding: Encoding) -> None:
+        self._search, self._encoding = search, encoding
+        self.keys = {name: [key for key in space if _costs(key, space[key])] for name, space in encoding.spaces.items()}
         """The parameters of each recipe that change what its stages cost."""
-        self._work: dict[tuple[str, _Kind], tuple[float, ...]] = {}
-        """Work of the stages of a recipe, by the values of the parameters that change it."""
-        self._rates: dict[_Kind, float] = {}
+        self._columns = {name: [list(encoding.spaces[name]).index(key) for key in keys] for name, keys in self.keys.items()}
+        self._known: dict[tuple[Any, ...], tuple[float, ...]] = {}
+        """The seconds of the stages by recipe and places of its parameters in `keys`."""
 
-    def learn(self, trials: Iterable[TrialFacts]) -> None:
-        """Take the rates of all stages that were measured from their first to their last epoch."""
-        seconds: defaultdict[_Kind, float] = defaultdict(float)
-        work: defaultdict[_Kind, float] = defaultdict(float)
-        seen: set[str] = set()
-        for trial in trials:
-            for index in range(len(trial.scores)):
-                cost = trial.spent_s[index] or trial.reused_s[index]
-                if cost > 0 and trial.stage_ids[index] not in seen:
-                    seen.add(trial.stage_ids[index])
-                    part = self._parts(trial.recipe, trial.params)[index]
-                    for kind in self._kinds(trial.recipe, index, trial.params):
-                        seconds[kind] += cost
-                        work[kind] += part
-        self._rates = {kind: seconds[kind] / work[kind] for kind in seconds}
+    def learn(self, facts: SweepFacts) -> None:
+        """Take what is known by now. Until then, there are no costs."""
+        self._stage_s, self._known = facts.stage_s, {}
 
     def remaining(self, recipe: str, params: Mapping[str, Any], depth: int) -> float:
-        """Return the device seconds of the stages of a chain after the first `depth`. Only parameters in `keys` are looked at.
+        """Return the device seconds of the stages of a point's chain after the first `depth`."""
+        seconds_C, _ = self.after(recipe, self._encoding.places(recipe, params)[None], np.array([depth]))
+        return float(seconds_C[0])
 
-        Before anything was measured they are in units of work, which serve to compare costs.
-        """
-        parts = self._parts(recipe, params)
-        return sum(parts[index] * self._rate(recipe, index, params) for index in range(depth, len(parts)))
+    def after(self, recipe: str, place_CP: Array, depth_C: NDArray[np.int_]) -> tuple[Array, Array]:
+        """Return the device seconds of the stages of candidates after their first `depth_C`, and of the first of these alone (C,)."""
+        rows = self._alike(recipe, place_CP)
+        stages_CS = np.array([self._of_places(recipe, row) for row in rows])
+        is_left_CS = np.arange(stages_CS.shape[1]) >= depth_C[:, None]
+        return (stages_CS * is_left_CS).sum(axis=1), stages_CS[np.arange(len(rows)), depth_C]
 
-    @property
-    def known(self) -> bool:
-        """Whether anything was measured."""
-        return bool(self._rates)
-
-    def _rate(self, recipe: str, index: int, params: Mapping[str, Any]) -> float:
-        return next((self._rates[kind] for kind in self._kinds(recipe, index, params) if kind in self._rates), 1.0)
-
-    def _kinds(self, recipe: str, index: int, params: Mapping[str, Any]) -> tuple[_Kind, ...]:
-        """The kinds that a stage belongs to, the narrowest first."""
-        model = tuple(params.get(key) for key in self._models[recipe])
-        return (recipe, index, model), (recipe, index), (recipe,), ()
-
-    def _parts(self, recipe: str, params: Mapping[str, Any]) -> tuple[float, ...]:
-        values = tuple(params.get(key) for key in self.keys[recipe])
-        known = self._work.get((recipe, values))
-        if known is None:
+    def _of_places(self, recipe: str, place_P: list[float]) -> tuple[float, ...]:
+        name = (recipe, *place_P)
+        if name not in self._known:
             own = self._search.recipe(recipe)
-            changed = {key: params[key] for key in self.keys[recipe] if key in params}
+            values = {
+                key: self._encoding.value(recipe, key, place) for key, place in zip(self.keys[recipe], place_P, strict=True)
+            }
+            baseline = self._search.baseline(own)
             try:
-                stages = self._search.stages(own, self._search.baseline(own) | changed)
+                stages = self._stage_s(recipe, baseline | values)
             except InputError:  # these values are allowed only beside others, if at all
-                stages = own.stages
-            known = tuple(stage.epochs * stage.clip_s * (stage.clips_per_epoch or _CLIPS) for stage in stages)
-            self._work[recipe, values] = known
-        return known
+                stages = self._stage_s(recipe, baseline)
+            self._known[name] = tuple(stages)
+        return self._known[name]
+
+    def _alike(self, recipe: str, place_CP: Array) -> list[list[float]]:
+        """For each candidate the places of the parameters in `keys`: the same ones for all that count as equal."""
+        kept_PC = []
+        for key, column in zip(self.keys[recipe], self._columns[recipe], strict=True):
+            parameter = self._encoding.spaces[recipe][key]
+            parts = len(parameter.values) if isinstance(parameter, Choice) else 0 if parameter.finite() else _PARTS
+            place_C = place_CP[:, column]
+            kept_PC.append((np.minimum(np.floor(place_C * parts), parts - 1) + 0.5) / parts if parts else place_C)
+        return np.array(kept_PC).reshape(len(kept_PC), len(place_CP)).T.tolist()
+
+
+def _costs(key: str, parameter: Parameter) -> bool:
+    """Whether a parameter changes what stages cost. Of a model only choices count: each number would be another model, which nobody has
+    measured."""
+    group, _, name = key.partition(".")
+    if group == MODEL:
+        return isinstance(parameter, Choice) and name not in DROPOUTS
+    return name.rsplit(".", 1)[-1] in _SIZES

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
-from sweeps.sampling.candidates import CandidateMaker, Candidates, KnownStages
+from sweeps.sampling.candidates import CandidateMaker, Candidates, KnownStages, Shared
 from sweeps.sampling.encoding import Array, Encoding
 from sweeps.sampling.facts import Proposal, SweepFacts, TrialFacts
 from sweeps.sampling.stage_costs import StageCosts
@@ -65,8 +65,8 @@ class _Rated:
     value_C: Array
     """Logarithm of expected improvement divided by a power of the device seconds; minus infinity for what needs a closed stage or does not
     fit into the budget."""
-    depth_C: NDArray[np.int_]
-    """Number of published stages before each of them, those included that it shares by chance."""
+    departs_C: NDArray[np.bool_]
+    """Whether a candidate would train its first stage itself."""
     foretold: Foretold
 
 
@@ -89,7 +89,7 @@ class StageSampler:
         self._encoding = Encoding(search)
         self._maker = CandidateMaker(search, self._encoding)
         self._known = KnownStages(self._encoding)
-        self._costs = StageCosts(search)
+        self._costs = StageCosts(search, self._encoding)
         self._fitted = FittedProcesses()
         self._baselines = [(recipe, search.baseline(recipe)) for recipe in search.recipes]
         self._x: dict[str, Array] = {}
@@ -117,15 +117,16 @@ class StageSampler:
 
     def _point_fits(self, facts: SweepFacts, recipe: str, params: Mapping[str, Any]) -> bool:
         """Whether a point can be trained in the remaining device seconds."""
-        place_CP = self._encoding.places(recipe, params)[None]
-        depth_C, _, _ = self._known.look_up(self._maker.free(recipe, place_CP), self._encoding.vectors(recipe, place_CP))
-        return self._fits(recipe, params, int(depth_C[0]), facts)
-
-    def _fits(self, recipe: str, params: Mapping[str, Any], depth: int, facts: SweepFacts) -> bool:
-        """Whether the stages of a chain after the first `depth` fit into the remaining device seconds; all do while nothing is measured."""
-        if facts.remaining_s is None or not self._costs.known:
+        if facts.remaining_s is None:
             return True
-        return self._costs.remaining(recipe, params, depth) <= facts.remaining_s
+        place_CP = self._encoding.places(recipe, params)[None]
+        shared = self._known.look_up(self._maker.free(recipe, place_CP), self._encoding.vectors(recipe, place_CP))
+        _, own_C = self._cost(recipe, place_CP, shared)
+        return bool(own_C[0] <= facts.remaining_s)
+
+    def _rest_fits(self, facts: SweepFacts, trial: TrialFacts, depth: int) -> bool:
+        """Whether the stages of a trial after the first `depth` can be trained in the remaining device seconds."""
+        return facts.remaining_s is None or self._costs.remaining(trial.recipe, trial.params, depth) <= facts.remaining_s
 
     def worth(self, facts: SweepFacts, trial: TrialFacts, number: int) -> Worth | None:
         """Return what going on with a trial is worth at the end of a stage that is not its last; None while nobody can tell."""
@@ -141,7 +142,7 @@ class StageSampler:
         return Worth(going_on=float(going_on[0]), best_other=-math.inf if best is None else best.value)
 
     def _model(self, facts: SweepFacts) -> StageModel | None:
-        self._costs.learn(facts.trials)
+        self._costs.learn(facts)
         for trial in facts.trials:
             if trial.trial not in self._x:
                 self._x[trial.trial] = self._maker.vector(trial)
@@ -156,7 +157,7 @@ class StageSampler:
         taken = {_key(trial.recipe, trial.params) for trial in facts.trials if trial.state != "paused"} | _refused(facts)
         rated = [self._rate(group, model, facts.remaining_s) for group in self._maker.from_root(facts, generator)]
         if _root_share(facts.trials) < ROOT_SHARE:
-            own = [replace(item, value_C=np.where(item.depth_C == 0, item.value_C, -math.inf)) for item in rated]
+            own = [replace(item, value_C=np.where(item.departs_C, item.value_C, -math.inf)) for item in rated]
             if (best := self._first_new(own, taken)) is not None:
                 return best
         by_recipe: dict[str, list[Candidates]] = {}
@@ -185,27 +186,25 @@ class StageSampler:
 
     def _rate(self, candidates: Candidates, model: StageModel, remaining_s: float | None) -> _Rated:
         x_CD = self._encoding.vectors(candidates.recipe, candidates.place_CP)
-        depth_C, score_C, is_closed_C = self._known.look_up(candidates, x_CD)
-        foretold = model.foretell(candidates.recipe, x_CD, depth_C, score_C)
-        cost_C = self._cost(candidates, depth_C)
+        shared = self._known.look_up(candidates, x_CD)
+        foretold = model.foretell(candidates.recipe, x_CD, shared.depth_C, shared.score_C)
+        cost_C, own_C = self._cost(candidates.recipe, candidates.place_CP, shared)
         value_C = model.log_improvement(foretold) - COST_POWER * np.log(np.maximum(cost_C, 1e-9))
-        value_C[is_closed_C] = -math.inf
+        value_C[shared.is_closed_C] = -math.inf
         if remaining_s is not None:
-            value_C[cost_C > remaining_s] = -math.inf
-        return _Rated(candidates=candidates, value_C=value_C, depth_C=depth_C, foretold=foretold)
+            value_C[own_C > remaining_s] = -math.inf
+        departs_C = (shared.depth_C == 0) & np.isnan(shared.left_C)
+        return _Rated(candidates=candidates, value_C=value_C, departs_C=departs_C, foretold=foretold)
 
-    def _cost(self, candidates: Candidates, depth_C: NDArray[np.int_]) -> Array:
-        """Device seconds that each candidate would still cost after its first stages (C,)."""
-        recipe, keys = candidates.recipe, self._costs.keys[candidates.recipe]
-        columns = [list(self._encoding.spaces[recipe]).index(key) for key in keys]
-        known: dict[tuple[Any, ...], float] = {}
-        cost_C = np.empty(len(candidates.place_CP))
-        for index, (place_P, depth) in enumerate(zip(candidates.place_CP[:, columns].tolist(), depth_C, strict=True)):
-            values = tuple(self._encoding.value(recipe, key, place) for key, place in zip(keys, place_P, strict=True))
-            if (depth, values) not in known:
-                known[depth, values] = self._costs.remaining(recipe, dict(zip(keys, values, strict=True)), int(depth))
-            cost_C[index] = known[depth, values]
-        return cost_C
+    def _cost(self, recipe: str, place_CP: Array, shared: Shared) -> tuple[Array, Array]:
+        """What each candidate would still cost, and the device seconds of it that are its own (C,).
+
+        A stage that another trial is training costs the time until it is published. This is not the candidate's own time, but until then
+        nobody learns from the candidate, and a worker may have nothing else to do.
+        """
+        all_C, next_C = self._costs.after(recipe, place_CP, shared.depth_C)
+        own_C = np.where(np.isnan(shared.left_C), all_C, all_C - next_C)
+        return own_C + np.nan_to_num(shared.left_C), own_C
 
     def _start(self, facts: SweepFacts, number: int, taken: set[_Key]) -> Proposal | None:
         """While nothing can be foretold: points that fill the space and share their early stages."""
@@ -237,7 +236,7 @@ class StageSampler:
             (children[trial.stage_ids[depth - 1]], (depth + number) % 4, index, depth)
             for index, trial in enumerate(facts.trials)
             for depth in range(1, len(trial.stage_ids))
-            if depth <= len(trial.scores) and facts.departs(trial, depth) and self._fits(trial.recipe, trial.params, depth, facts)
+            if depth <= len(trial.scores) and facts.departs(trial, depth) and self._rest_fits(facts, trial, depth)
         ]
         if not found:
             return None

@@ -75,6 +75,10 @@ class TrialQueue:
         """Whether the stage is in the store."""
         return self._view.is_published(stage_id)
 
+    def num_published(self, stage_ids: Sequence[str]) -> int:
+        """The number of the last stage of a chain that is in the store; 0 when none is."""
+        return next((number for number in range(len(stage_ids), 0, -1) if self._view.is_published(stage_ids[number - 1])), 0)
+
     def untrained(self, stage_ids: Sequence[str]) -> set[str]:
         """The stages of a chain that are not in the store and that no running trial has claimed and no other sweep is training."""
         missing = self._missing(stage_ids)
@@ -120,10 +124,7 @@ class TrialQueue:
 
     def _missing(self, stage_ids: Sequence[str]) -> list[str]:
         """The stages after the last one of the chain that is in the store."""
-        for index in range(len(stage_ids) - 1, -1, -1):
-            if self._view.is_published(stage_ids[index]):
-                return list(stage_ids[index + 1 :])
-        return list(stage_ids)
+        return list(stage_ids[self.num_published(stage_ids) :])
 
     def _refile(self, trials: Iterable[str]) -> None:
         for trial in trials:

@@ -4,10 +4,15 @@ import math
 import statistics
 from collections import defaultdict, deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
+from birdclef_core.config import ModelConfig
 from birdclef_core.stages.training import StageTask
+from birdclef_core.store.summary import DROPOUTS
 from sweeps.budget import SPARE, Budget
+from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import Chain
@@ -16,8 +21,14 @@ EpochSeconds = Callable[[StageTask], float | None]
 """Device seconds of an epoch of a stage with its scoring; None when they are not known."""
 REMEMBERED_EPOCHS = 50
 """The cost of an epoch is the median of at most this many of its kind."""
+RECORDINGS = 10_000
+"""Stands for the number of recordings, where an epoch has a clip of each: costs of these are only compared with each other."""
 UNKNOWN_S = 1e-6
 """What an epoch counts while no cost is known: next to nothing, so that it is begun and measured, but not where nothing is left."""
+
+
+_Kind = tuple[Any, ...]
+"""A kind of work: what the cost of an epoch depends on."""
 
 
 def nothing_known(_: StageTask) -> float | None:
@@ -29,25 +40,33 @@ class EpochCosts:
     """What epochs cost: as this sweep has measured it, or else as earlier measurements say.
 
     A kind of work of which neither is known counts as much as the dearest that was measured with the same model and label space, else with
-    the same model, else with any.
+    the same encoder and head, at the same cost for a second of sound.
     """
 
     def __init__(self, before: EpochSeconds) -> None:
         """`before`: what is known from before the sweep, such as from other stages in the store."""
         self._before = before
-        self._measured: defaultdict[Any, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED_EPOCHS))
-        self._known: dict[Any, float | None] = {}
+        self._measured: defaultdict[_Kind, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED_EPOCHS))
+        self._known: dict[_Kind, float | None] = {}
         """The cost of each kind of work that was asked for since it was last measured."""
+        self._alike: defaultdict[Any, dict[_Kind, StageTask]] = defaultdict(dict)
+        """A task of each kind that was measured, by what its cost may be compared by, see `_likeness`."""
         self._dearest: dict[Any, float] = {}
-        """The highest cost of an epoch by what it may be compared by, see `_likeness`."""
+        """The highest cost of a second of sound among these, since something was last measured."""
 
-    def learn(self, task: StageTask, cost_s: float) -> None:
-        """Take the cost of an epoch into account that was just trained."""
+    def learn(self, task: StageTask, cost_s: float, epochs: int = 1) -> None:
+        """Take the cost of an epoch into account that was just trained, or of several that cost the same."""
         kind = _kind_of_work(task)
-        self._measured[kind].append(cost_s)
+        self._measured[kind].extend([cost_s] * epochs)
         self._known.pop(kind, None)
+        self._dearest.clear()
         for likeness in _likeness(task):
-            self._dearest[likeness] = max(cost_s, self._dearest.get(likeness, 0.0))
+            self._alike[likeness][kind] = task
+
+    def recall(self, task: StageTask, cost_s: float, epochs: int) -> None:
+        """Take epochs of an earlier driver into account. What is known from before the sweep counts more: it is of the same device."""
+        if self._before(task) is None:
+            self.learn(task, cost_s, epochs)
 
     def of_epoch(self, task: StageTask) -> float:
         """Return the device seconds of an epoch; UNKNOWN_S while no cost is known."""
@@ -58,19 +77,44 @@ class EpochCosts:
         known = self._known[kind]
         if known is not None:
             return known
-        return next((self._dearest[likeness] for likeness in _likeness(task) if likeness in self._dearest), UNKNOWN_S)
+        likeness = next((likeness for likeness in _likeness(task) if likeness in self._alike), None)
+        return UNKNOWN_S if likeness is None else self._dearest_of(likeness) * _sound_s(task)
+
+    def of_stage(self, task: StageTask) -> float:
+        """Return the device seconds of all epochs of a stage."""
+        return task.config.epochs * self.of_epoch(task)
+
+    def _dearest_of(self, likeness: Any) -> float:
+        if likeness not in self._dearest:
+            self._dearest[likeness] = max(
+                statistics.median(self._measured[kind]) / _sound_s(task) for kind, task in self._alike[likeness].items()
+            )
+        return self._dearest[likeness]
+
+
+def _sound_s(task: StageTask) -> float:
+    """Seconds of sound of an epoch."""
+    return task.config.clip_s * (task.config.clips_per_epoch or RECORDINGS)
 
 
 def _likeness(task: StageTask) -> tuple[Any, ...]:
     """What a cost may be compared by, from the most to the least alike."""
-    return (task.model, task.config.label_space), (task.model, None), (None, None)
+    network, space = (task.model.encoder, task.model.head), task.config.label_space
+    return (_timed(task.model), space), (network, space), (network, None), ()
 
 
-def _kind_of_work(task: StageTask) -> Any:
+def _kind_of_work(task: StageTask) -> _Kind:
     """What the cost of an epoch depends on."""
     config = task.config
     sizes = (config.label_space, config.clip_s, config.batch_size, config.clips_per_epoch)
-    return (task.model, config.precision, config.freeze_encoder, *sizes)
+    return (_timed(task.model), config.precision, config.freeze_encoder, *sizes)
+
+
+@lru_cache(maxsize=4096)
+def _timed(model: ModelConfig) -> ModelConfig:
+    """A model without dropout, which takes no time that counts."""
+    without: dict[str, Any] = dict.fromkeys(DROPOUTS, 0.0)
+    return replace(model, **without)
 
 
 class Spending:
@@ -82,6 +126,29 @@ class Spending:
         self._paused_below_s: float | None = None
         """No trial is drawn before the budget allows one of so many device seconds, because the draws before needed more."""
         budget.spent_gpu_s += sum(record.gpu_s for record in book.records.values())
+
+    # What stages cost.
+
+    def recall(self, record: TrialRecord, chain: Chain) -> None:
+        """Take into account what the stages cost that a trial of an earlier driver has trained to their end."""
+        for task, stage, stage_id in zip(chain, record.stages, record.stage_ids, strict=True):
+            if stage_id in record.trained_ids and record.spent_s.get(stage):
+                self._costs.recall(task, record.spent_s[stage] / task.config.epochs, task.config.epochs)
+
+    def stage_s(self, chain: Chain) -> list[float]:
+        """Return the device seconds of each stage of a chain."""
+        return [self._costs.of_stage(task) for task in chain]
+
+    def left_s(self) -> dict[str, float]:
+        """Return the device seconds that the stages still take which running trials are training now, by stage id."""
+        left: dict[str, float] = {}
+        for trial in self._book.running_trials():
+            record, published = trial.record, self._book.num_published(trial.record.stage_ids)
+            if published < len(trial.chain):
+                task = trial.chain[published]
+                done = record.epoch if record.stage == task.config.name else 0
+                left[task.stage_id] = (task.config.epochs - done) * self._costs.of_epoch(task)
+        return left
 
     # Beginning.
 
@@ -154,4 +221,4 @@ class Spending:
 
     def _chain_s(self, chain: Chain, needed: set[str]) -> float:
         """Device seconds of those stages of a chain that are needed."""
-        return sum(task.config.epochs * self._costs.of_epoch(task) for task in chain if task.stage_id in needed)
+        return sum(self._costs.of_stage(task) for task in chain if task.stage_id in needed)

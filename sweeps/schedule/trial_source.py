@@ -6,7 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from birdclef_core.config import STAGE_NAMES
@@ -44,6 +44,9 @@ class TrialSource:
         self._points = {trial: item and item[0] for trial, item in found.items()}
         self._stage_ids = {trial: [task.stage_id for task in item[1]] for trial, item in found.items() if item}
         """The stages that the trials of earlier drivers would have now: under another version of the code these are others."""
+        for record in known:
+            if (item := found[record.trial]) is not None:
+                spending.recall(record, item[1])
         self._scores: dict[str, float] = {}
         """Scores at the ends of stages, by their ids, of the trials that begin again."""
         draws = [draw.draw for record in known for draw in record.told]
@@ -69,6 +72,8 @@ class TrialSource:
         """Points of a finite space that needed a stopped stage when they were looked at."""
         self._to_look_at: list[tuple[str, dict[str, Any]]] = []
         """Those of them that may be open by now."""
+        self._priced: dict[tuple[str, tuple[tuple[str, Any], ...]], Chain] = {}
+        """Chains of which the stage-aware sampler has asked what they cost: few, because it asks once for all that cost the same."""
         self._refused: list[Point] = []
         """What the stage-aware sampler proposed and became no trial of its own."""
         self.left_out = 0
@@ -185,7 +190,9 @@ class TrialSource:
         return SweepFacts(
             trials=trials,
             is_published=self._book.is_published,
-            is_closed=lambda stage_id: not self._is_open([stage_id]),
+            is_closed=cache(lambda stage_id: not self._is_open([stage_id])),
+            stage_s=self._stage_s,
+            left_s=self._spending.left_s(),
             refused=self._refused,
             remaining_s=self._spending.remaining_s,
         )
@@ -207,9 +214,14 @@ class TrialSource:
             final=record.score if record.status == "finished" else None,
             state=_state_of(record),
             spent_s=[record.spent_s.get(stage, 0.0) for stage in record.stages],
-            reused_s=[record.reused_s.get(stage, 0.0) for stage in record.stages],
             foretold=record.foretold,
         )
+
+    def _stage_s(self, recipe: str, params: Mapping[str, Any]) -> list[float]:
+        name = (recipe, tuple(sorted(params.items())))
+        if name not in self._priced:
+            self._priced[name] = self._chains.chain(recipe, params)
+        return self._spending.stage_s(self._priced[name])
 
     def _random_points(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """RANDOM_POINTS points of the space, unless it is that small itself."""

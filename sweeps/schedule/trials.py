@@ -131,6 +131,10 @@ class TrialBook:
         """Whether the stage is in the store."""
         return self._queue.is_published(stage_id)
 
+    def num_published(self, stage_ids: Sequence[str]) -> int:
+        """The number of the last stage of a chain that is in the store; 0 when none is."""
+        return self._queue.num_published(stage_ids)
+
     def untrained(self, stage_ids: Sequence[str]) -> set[str]:
         """The stages of a chain that are not in the store and that neither a running trial nor another sweep will train."""
         return self._queue.untrained(stage_ids)

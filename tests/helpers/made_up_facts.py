@@ -1,9 +1,11 @@
 """Trials of a made-up sweep, as the stage-aware sampler is told of them."""
 
+import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sweeps.sampling.facts import SweepFacts, TrialFacts
+from sweeps.sampling.facts import StageSeconds, SweepFacts, TrialFacts
 from sweeps.search.space import Search
 
 
@@ -31,13 +33,35 @@ def trial_of(
         "final": scores[-1] if is_whole else None,
         "state": "ended" if is_whole else "open",
         "spent_s": [10.0] * len(scores) + [0.0] * (len(ids) - len(scores)),
-        "reused_s": [0.0] * len(ids),
         "foretold": {},
     }
     return TrialFacts(**{**values, **changes})
 
 
+def costs_of(trials: Sequence[TrialFacts]) -> StageSeconds:
+    """What the stages of a recipe have cost on average, whatever their parameters, or else those of all; next to nothing at first."""
+    spent: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    for trial in trials:
+        for index, seconds in enumerate(trial.spent_s):
+            if seconds > 0:
+                spent[trial.recipe, index].append(seconds)
+    usual = statistics.mean([second for seconds in spent.values() for second in seconds] or [1e-6])
+    num_stages = {trial.recipe: len(trial.stage_ids) for trial in trials}
+
+    def stage_s(recipe: str, params: Mapping[str, Any]) -> list[float]:
+        return [statistics.mean(spent.get((recipe, index), [usual])) for index in range(num_stages.get(recipe, 5))]
+
+    return stage_s
+
+
 def facts_of(trials: Sequence[TrialFacts], *, removed: Iterable[str] = (), closed: Iterable[str] = (), **changes) -> SweepFacts:
-    """A sweep whose store has every stage with a score, but for those that were removed."""
+    """A sweep whose store has every stage with a score, but for those that were removed. Nothing is being trained."""
     published = {stage_id for trial in trials for stage_id in trial.stage_ids[: len(trial.scores)]} - set(removed)
-    return SweepFacts(trials=trials, is_published=published.__contains__, is_closed=frozenset(closed).__contains__, **changes)
+    values = {
+        "trials": trials,
+        "is_published": published.__contains__,
+        "is_closed": frozenset(closed).__contains__,
+        "stage_s": costs_of(trials),
+        "left_s": {},
+    }
+    return SweepFacts(**{**values, **changes})

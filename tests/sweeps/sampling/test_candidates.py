@@ -196,11 +196,28 @@ def test_a_candidate_from_the_root_shares_the_published_stages_of_its_variant():
     facts = facts_of([trial_of(POOLED, 0, NAME, own, [0.1, 0.2, 0.3])])
     maker, encoding, stages = known(POOLED, facts)
     (group,) = maker.from_root(facts, np.random.default_rng(0))
-    depth_C, score_C, is_closed_C = stages.look_up(group, encoding.vectors(NAME, group.place_CP))
+    shared = stages.look_up(group, encoding.vectors(NAME, group.place_CP))
     variants = np.array([params["pretrain.variant"] for _, _, params in every(maker, [group])])
-    assert set(depth_C[variants == 0]) == {2} and set(depth_C[variants == 1]) == {0}
-    assert set(score_C[variants == 0]) == {0.2} and not is_closed_C.any()
+    assert set(shared.depth_C[variants == 0]) == {2} and set(shared.depth_C[variants == 1]) == {0}
+    assert set(shared.score_C[variants == 0]) == {0.2} and not shared.is_closed_C.any()
     assert (group.depth_C == 0).all(), "its parameters stay its own"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_next_stage_of_a_candidate_may_be_in_training(number):
+    """One variant of pretraining has its first stages; a trial is training the stage after them."""
+    own = POOLED.baseline(POOLED.recipes[0])
+    trial = trial_of(POOLED, 0, NAME, own, [0.1, 0.2, 0.3][: number - 1])
+    maker, encoding, stages = known(POOLED, facts_of([trial], left_s={trial.stage_ids[number - 1]: 7.0}))
+    (group,) = maker.from_root(facts_of([]), np.random.default_rng(0))
+    shared = stages.look_up(group, encoding.vectors(NAME, group.place_CP))
+    variants = np.array([params["pretrain.variant"] for _, _, params in every(maker, [group])])
+    assert set(shared.depth_C[variants == 0]) == {number - 1} and set(shared.left_C[variants == 0]) == {7.0}
+    assert np.isnan(shared.left_C[variants == 1]).all()
+    later = stages.look_up(
+        maker.of_trial(trial_of(POOLED, 1, NAME, own, [0.1] * 4), number + 1), encoding.vectors(NAME, group.place_CP[:1])
+    )
+    assert np.isnan(later.left_C).all(), "a stage after it is published"
 
 
 def test_what_needs_a_closed_stage_is_known_by_its_parameters():
@@ -209,7 +226,7 @@ def test_what_needs_a_closed_stage_is_known_by_its_parameters():
     facts = facts_of([trial], closed=[trial.stage_ids[1]])
     maker, encoding, stages = known(POOLED, facts)
     (group,) = maker.from_root(facts, np.random.default_rng(0))
-    _, _, is_closed_C = stages.look_up(group, encoding.vectors(NAME, group.place_CP))
+    is_closed_C = stages.look_up(group, encoding.vectors(NAME, group.place_CP)).is_closed_C
     variants = np.array([params["pretrain.variant"] for _, _, params in every(maker, [group])])
     assert (is_closed_C == (variants == 0)).all()
 
@@ -228,7 +245,7 @@ def test_a_stage_is_found_again_by_whole_numbers_and_inactive_parameters():
     facts = facts_of([trial_of(search, 0, NAME, params, [0.1, 0.2, 0.3, 0.4])])
     maker, encoding, stages = known(search, facts)
     (group,) = maker.from_root(facts, np.random.default_rng(0))
-    depth_C, _, _ = stages.look_up(group, encoding.vectors(NAME, group.place_CP))
+    depth_C = stages.look_up(group, encoding.vectors(NAME, group.place_CP)).depth_C
     shares = [
         item["pretrain_ce.epochs"] == 20 and not item["pretrain_ce.mixing.spectrogram_prob"]
         for _, _, item in every(maker, [group])
@@ -242,5 +259,5 @@ def test_a_stage_that_was_removed_is_trained_again_unless_a_later_one_is_there()
         facts = facts_of([trial], removed=[trial.stage_ids[index] for index in removed])
         maker, encoding, stages = known(SEARCH, facts)
         group = maker.of_trial(trial, 0)
-        depth_C, score_C, _ = stages.look_up(group, encoding.vectors(NAME, group.place_CP))
-        assert depth_C.tolist() == [depth] and score_C[0] == (trial.scores[depth - 1] if depth else 0.0)
+        shared = stages.look_up(group, encoding.vectors(NAME, group.place_CP))
+        assert shared.depth_C.tolist() == [depth] and shared.score_C[0] == (trial.scores[depth - 1] if depth else 0.0)

@@ -1,11 +1,14 @@
-"""Costs are epochs times clips times their length, at the rate of what was measured."""
+"""Costs are asked for by what changes them, and added up for the stages that are left."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from made_up_facts import trial_of
+from made_up_facts import facts_of
 
+from birdclef_core.errors import InputError
 from birdclef_core.recipes import cnn_b0ns, sed_v2s
+from sweeps.sampling.encoding import Encoding
 from sweeps.sampling.stage_costs import StageCosts
 from sweeps.search import Choice, Range, Search
 
@@ -21,63 +24,71 @@ SEARCH = Search(
 POINT = {"train_ce.epochs": 60, "train_ce.learning_rate": 1e-3, "pretrain.clip_s": 10.0}
 
 
-def learnt(*trials, search: Search = SEARCH) -> StageCosts:
-    costs = StageCosts(search)
-    costs.learn(trials)
-    return costs
+class Asked:
+    """Costs of a second for each epoch of a clip of 10 s, and which points were asked for."""
+
+    def __init__(self, search: Search) -> None:
+        self.search, self.points = search, []
+
+    def __call__(self, recipe, params):
+        self.points.append((recipe, dict(params)))
+        return [stage.epochs * stage.clip_s / 10 for stage in self.search.stages(self.search.recipe(recipe), params)]
 
 
-def test_before_anything_is_measured_costs_are_in_units_of_work():
-    costs = learnt()
-    whole = costs.remaining("sed_v2s", POINT, 0)
-    parts = [costs.remaining("sed_v2s", POINT, depth) for depth in range(6)]
-    assert not costs.known and parts == sorted(parts, reverse=True) and parts[5] == 0
-    assert (whole - parts[1]) / (parts[1] - parts[2]) == pytest.approx(70 / 40), "epochs of pretraining"
-    shorter = costs.remaining("sed_v2s", {**POINT, "pretrain.clip_s": 5.0}, 0)
-    assert whole - shorter == pytest.approx((whole - parts[2]) / 2)
+def made(search: Search = SEARCH) -> tuple[StageCosts, Asked]:
+    costs, asked = StageCosts(search, Encoding(search)), Asked(search)
+    costs.learn(facts_of([], stage_s=asked))
+    return costs, asked
 
 
-def test_the_rate_is_that_of_the_same_stage_then_of_the_recipe_then_of_all():
-    trial = trial_of(SEARCH, 0, "sed_v2s", POINT, [0.1, 0.1], spent_s=[700.0, 800.0, 5.0, 0.0, 0.0])
-    costs = learnt(trial)
-    assert costs.known
-    assert costs.remaining("sed_v2s", POINT, 0) - costs.remaining("sed_v2s", POINT, 1) == pytest.approx(700)
-    fewer = {**POINT, "pretrain.clip_s": 5.0}
-    assert costs.remaining("sed_v2s", fewer, 1) - costs.remaining("sed_v2s", fewer, 2) == pytest.approx(400)
-    rate = 1500 / (70 + 40)
-    train_ce = costs.remaining("sed_v2s", POINT, 2) - costs.remaining("sed_v2s", POINT, 3)
-    assert train_ce == pytest.approx(60 * rate), "an unfinished stage does not count"
-    assert costs.remaining("cnn_b0ns", {"train_ce.epochs": 50}, 0) == pytest.approx(50 * 2 * rate), "clips of 20 s and not of 10"
+def test_the_stages_that_are_left_are_added_up():
+    costs, _ = made()
+    assert [costs.remaining("sed_v2s", POINT, depth) for depth in range(5)] == [230, 160, 120, 60, 30]
+    assert costs.remaining("sed_v2s", {**POINT, "pretrain.clip_s": 5.0, "train_ce.epochs": 20}, 0) == 35 + 20 + 20 + 30 + 30
+    assert costs.remaining("cnn_b0ns", {"train_ce.epochs": 50, "train_ce.learning_rate": 1e-3}, 0) == 100
 
 
-def test_a_stage_that_many_trials_share_counts_once_whoever_has_spent_it():
-    own = trial_of(SEARCH, 0, "sed_v2s", POINT, [0.1], spent_s=[700.0, 0.0, 0.0, 0.0, 0.0])
-    reuses = replace(own, trial="t0001", spent_s=[0.0] * 5, reused_s=[7000.0, 0, 0, 0, 0])
-    other = {**POINT, "pretrain.clip_s": 5.0}
-    another = trial_of(SEARCH, 2, "sed_v2s", other, [0.1], spent_s=[0.0] * 5, reused_s=[350.0, 0, 0, 0, 0])
-    for trials in ((own, reuses), (own, reuses, another), (another,)):
-        costs = learnt(*trials)
-        assert costs.remaining("sed_v2s", POINT, 0) - costs.remaining("sed_v2s", POINT, 1) == pytest.approx(700)
+def test_candidates_with_their_own_depths():
+    costs, _ = made()
+    place_CP = np.array([Encoding(SEARCH).places("sed_v2s", POINT)] * 3)
+    all_C, next_C = costs.after("sed_v2s", place_CP, np.array([0, 2, 4]))
+    assert all_C.tolist() == [230, 120, 30] and next_C.tolist() == [70, 60, 30]
 
 
-def test_an_encoder_has_its_own_rate():
-    search = replace(
-        SEARCH,
-        recipes=(sed_v2s(),),
-        space={
-            **SEARCH.space,
-            "model.encoder": Choice(("resnet18d.ra2_in1k", "tf_efficientnetv2_s.in21k", "resnet34d.ra2_in1k")),
-        },
-    )
-    slow, fast, unseen = ({**POINT, "model.encoder": name} for name in search.space["model.encoder"].values[::-1])
-    trials = [
-        trial_of(search, number, "sed_v2s", params, [0.1] * 5, spent_s=[seconds] * 5)
-        for number, (params, seconds) in enumerate(((slow, 900.0), (fast, 100.0)))
-    ]
-    costs = learnt(*trials, search=search)
-    assert costs.remaining("sed_v2s", slow, 4) == pytest.approx(900) and costs.remaining("sed_v2s", fast, 4) == pytest.approx(100)
-    assert costs.remaining("sed_v2s", unseen, 4) == pytest.approx(500), "what the stage costs with the others"
-    assert set(costs.keys["sed_v2s"]) == {"train_ce.epochs", "pretrain.clip_s", "model.encoder"}
+def test_it_is_asked_once_for_what_costs_the_same_until_more_is_known():
+    costs, asked = made()
+    place_CP = np.random.default_rng(0).random((300, 3))
+    place_CP = Encoding(SEARCH).settled("sed_v2s", place_CP)
+    costs.after("sed_v2s", place_CP, np.zeros(300, dtype=int))
+    assert len(asked.points) == len({(params["train_ce.epochs"], params["pretrain.clip_s"]) for _, params in asked.points}) == 12
+    costs.learn(facts_of([], stage_s=lambda recipe, params: [1.0] * 5))
+    assert costs.remaining("sed_v2s", POINT, 0) == 5
+
+
+def test_a_range_without_steps_is_asked_for_at_a_few_places():
+    search = replace(SEARCH, recipes=(sed_v2s(),), space={"train_ce.clip_s": Range(5.0, 13.0)})
+    costs, asked = made(search)
+    all_C, _ = costs.after("sed_v2s", np.linspace(0, 1, 500)[:, None], np.full(500, 2))
+    assert len(asked.points) == 16 and (np.diff(all_C) >= 0).all()
+    assert all_C[0] == pytest.approx(60 * 0.525 + 60) and all_C[-1] == pytest.approx(60 * 1.275 + 60)
+
+
+@pytest.mark.parametrize(
+    ("key", "parameter", "counts"),
+    [
+        ("train_ce.batch_size", Choice((16, 32)), True),
+        ("train_ce.precision", Choice(("fp32", "bf16")), True),
+        ("finetune.freeze_encoder", Choice((True, False)), True),
+        ("model.encoder", Choice(("resnet18d.ra2_in1k", "resnet34d.ra2_in1k")), True),
+        ("model.spectrogram.num_mels", Choice((64, 128)), True),
+        ("model.spectrogram.f_min_hz", Range(0.0, 100.0), False),
+        ("model.drop_path_rate", Choice((0.1, 0.2)), False),
+        ("train.mixing.wave_prob", Range(0.0, 1.0), False),
+    ],
+)
+def test_which_parameters_change_what_a_stage_costs(key, parameter, counts):
+    costs, _ = made(replace(SEARCH, recipes=(sed_v2s(),), space={key: parameter}))
+    assert costs.keys == {"sed_v2s": [key] if counts else []}
 
 
 def test_variants_and_inactive_parameters_count_by_what_they_make():
@@ -87,13 +98,10 @@ def test_variants_and_inactive_parameters_count_by_what_they_make():
         space={"pretrain_ce.epochs": Choice((35, 70)), "train_ce.epochs": Range(10, 60, step=10, when="train_ce.clip_s > 99")},
         pools={"pretrain": 4},
     )
-    costs, recipe = learnt(search=search), search.recipes[0]
+    costs, _ = made(search)
     for variant in range(4):
-        epochs = search.stages(recipe, {"pretrain.variant": variant})[0].epochs
-        cost = costs.remaining("sed_v2s", {"pretrain.variant": variant}, 0) - costs.remaining(
-            "sed_v2s", {"pretrain.variant": variant}, 1
-        )
-        assert cost == pytest.approx(epochs * 10 * 10_000)
+        epochs = search.stages(search.recipes[0], {"pretrain.variant": variant})[0].epochs
+        assert costs.remaining("sed_v2s", {"pretrain.variant": variant}, 0) == epochs + 40 + 60 + 30 + 30
 
 
 def test_values_that_break_a_rule_together_end_nothing():
@@ -105,5 +113,7 @@ def test_values_that_break_a_rule_together_end_nothing():
     }
     search = replace(SEARCH, recipes=(sed_v2s(),), space=space)
     params = {"train_ce.epochs": 20, "model.spectrogram.f_min_hz": 9000.0, "model.spectrogram.f_max_hz": 8000.0}
-    assert search.problem(search.recipes[0], params)
-    assert learnt(search=search).remaining("sed_v2s", params, 0) > 0
+    costs, asked = made(search)
+    with pytest.raises(InputError):
+        asked("sed_v2s", params)
+    assert costs.remaining("sed_v2s", params, 0) == 230

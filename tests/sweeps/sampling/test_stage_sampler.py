@@ -182,6 +182,54 @@ def test_a_variant_that_is_trained_costs_only_what_is_left():
     assert all(sampler.propose(facts_of(dear), number).params["pretrain.variant"] == 0 for number in range(4))
 
 
+def test_a_candidate_that_shares_its_pretraining_by_chance_does_not_count_as_a_departure_from_the_root():
+    """Two variants, one of which is published. Trials of it alone have had nearly all of the time, so the other one is begun though it is
+    dear."""
+    trials = [trial for trial in sweep(POOLED, 24) if trial.params["pretrain.variant"] == 0]
+    reuse = [replace(trial, spent_s=[400.0 if index == 0 else 0.0, 0.0, 99.0, 99.0, 99.0]) for index, trial in enumerate(trials)]
+    assert 0 < stage_sampler._root_share(reuse) < stage_sampler.ROOT_SHARE
+    assert all(propose(reuse, POOLED, number).params["pretrain.variant"] == 1 for number in range(4))
+
+
+THREE = replace(SEARCH, pools={"pretrain": 3})
+
+
+def waiting(left_s: float, **changes) -> SweepFacts:
+    """Of three variants the first is published, and a trial trains the second for so many seconds more."""
+    trials = [trial for trial in sweep(THREE, 36) if trial.params["pretrain.variant"] == 0]
+    spent = [[90_000.0 if index == 0 else 0.0, 10.0, 100.0, 100.0, 100.0] for index in range(len(trials))]
+    known = [
+        replace(trial, spent_s=item, scores=[0.1, 0.1, *trial.scores[2:]]) for trial, item in zip(trials, spent, strict=True)
+    ]
+    other = trial_of(THREE, 99, NAME, {"pretrain.variant": 1, TRAIN: 1e-3, FINETUNE: 1e-3})
+    return facts_of([*known, other], left_s={other.stage_ids[0]: left_s}, **changes)
+
+
+def waited(left_s: float, **changes) -> set[int]:
+    """The variants that are drawn then."""
+    facts, sampler = waiting(left_s, **changes), StageSampler(THREE, 0)
+    return {sampler.propose(facts, number).params["pretrain.variant"] for number in range(6)}
+
+
+def test_a_stage_that_a_trial_is_training_costs_its_waiting():
+    assert 1 in waited(0.0) and 1 not in waited(90_000.0)
+
+
+def test_a_candidate_whose_first_stage_is_being_trained_does_not_count_as_a_departure_from_the_root():
+    facts, sampler = waiting(0.0), StageSampler(THREE, 0)
+    model = sampler._model(facts)
+    assert model is not None
+    (group,) = sampler._maker.from_root(facts, np.random.default_rng(0))
+    rated = sampler._rate(group, model, None)
+    variants = [sampler._maker.params(group, index)["pretrain.variant"] for index in range(len(group.place_CP))]
+    assert rated.departs_C.tolist() == [variant == 2 for variant in variants] and set(variants) == {0, 1, 2}
+
+
+def test_waiting_takes_no_device_seconds():
+    """Its own stages take 310 s, and waiting for the stage before them 1000."""
+    assert 1 in waited(1000.0, remaining_s=320.0) and 1 not in waited(1000.0, remaining_s=305.0)
+
+
 def test_a_paused_trial_is_drawn_again_with_its_own_parameters():
     search = replace(SEARCH, space={**SEARCH.space, FINETUNE: Choice((1e-4, 1e-3))})
     trials = [replace(trial, spent_s=[4000.0, 4000, 4000, 4000, 10]) for trial in sweep(search)]
@@ -309,7 +357,7 @@ def test_conditional_nominal_and_model_parameters_are_drawn():
     search = replace(SEARCH, recipes=(sed_v2s(), sed_b3ns()), space=space)
     trials, sampler = sweep(search, 12), StageSampler(search, 0)
     seen = set()
-    for number in range(6):
+    for number in range(12):
         found = sampler.propose(facts_of(trials), number)
         assert search.point_of(found.recipe, found.params) == found.params
         seen.add("train.mixing.spectrogram_beta" in found.params)

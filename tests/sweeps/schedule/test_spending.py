@@ -19,7 +19,7 @@ from sweeps.plan.simulate import (
 )
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
-from sweeps.schedule.spending import REMEMBERED_EPOCHS, UNKNOWN_S, EpochCosts, nothing_known
+from sweeps.schedule.spending import REMEMBERED_EPOCHS, UNKNOWN_S, EpochCosts, EpochSeconds, nothing_known
 from sweeps.schedule.trials import TrialBook
 
 HOUR_S = 3600.0
@@ -30,6 +30,11 @@ WORKERS = 4
 
 def an_epoch(task: StageTask) -> float:
     return EPOCH_S
+
+
+def by_sound(task: StageTask) -> float:
+    """An epoch costs what its sound takes."""
+    return EPOCH_S * task.config.clip_s / 5
 
 
 class Place:
@@ -112,7 +117,7 @@ def test_unknown_costs_are_begun_and_learned_and_more_goes_on_where_it_was(chain
     """All workers begin. After their first epoch it is known that not all can end: those that need least do, the others wait."""
     place = Place()
     limits = Limits(gpu_hours=hours_of(chains))
-    first, result = place.run(limits, known=nothing_known, prunes=False)
+    first, result = place.run(limits, known=nothing_known, epoch_s=by_sound, prunes=False)
     limit_s = limits.gpu_hours * HOUR_S
     assert result.worker_s <= limit_s + WORKERS * EPOCH_S
     begun = {record.trial: record.status for record in first.trials.values()}
@@ -121,7 +126,7 @@ def test_unknown_costs_are_begun_and_learned_and_more_goes_on_where_it_was(chain
     stopped = [record for record in first.trials.values() if record.status == "interrupted"]
     assert all(f"could not end within --max-gpu-hours {limits.gpu_hours:g}" in record.reason for record in stopped)
 
-    second, more = place.run(Limits(gpu_hours=hours_of(chains + 6)), prunes=False)
+    second, more = place.run(Limits(gpu_hours=hours_of(chains + 6)), epoch_s=by_sound, prunes=False)
     assert all(second.trials[name].status == "finished" for name in begun), "they were begun first"
     assert second.budget.spent_s == pytest.approx(result.worker_s + more.worker_s), "what the first driver spent counts"
     assert second.budget.spent_s <= hours_of(chains + 6) * HOUR_S
@@ -212,16 +217,74 @@ def test_the_cost_of_an_epoch_is_the_median_of_what_was_measured_or_else_what_wa
     assert costs.of_epoch(other) == 7.0, "other work has another cost"
     same = replace(task, config=replace(task.config, learning_rate=1e-5), stage_id="x")
     assert costs.of_epoch(same) == 20.0
+    dropped = replace(task, model=replace(task.model, drop_path_rate=0.3, head_dropout=0.1))
+    assert costs.of_epoch(dropped) == 20.0, "dropout takes no time"
     assert EpochCosts(nothing_known).of_epoch(task) == UNKNOWN_S
 
 
 def test_work_of_unknown_cost_counts_as_much_as_the_dearest_that_is_most_like_it():
     pretraining, training, finetuning = (task_of(number) for number in (0, 2, 4))
-    other = replace(finetuning, model=replace(finetuning.model, drop_path_rate=0.3))
+    assert pretraining.config.clip_s == training.config.clip_s == finetuning.config.clip_s
+    model = finetuning.model
+    narrower = replace(finetuning, model=replace(model, spectrogram=replace(model.spectrogram, num_mels=64)))
+    other = replace(finetuning, model=replace(model, encoder="another"))
     costs = EpochCosts(nothing_known)
     costs.learn(pretraining, 50.0)
-    assert [costs.of_epoch(task) for task in (finetuning, other)] == [50.0, 50.0], "the same model, and any"
+    assert [costs.of_epoch(task) for task in (finetuning, narrower, other)] == [50.0] * 3, "the same encoder and head, and any"
     costs.learn(training, 10.0)
-    assert [costs.of_epoch(task) for task in (finetuning, other)] == [10.0, 50.0], "the same label space too"
+    assert [costs.of_epoch(task) for task in (finetuning, narrower, other)] == [10.0, 10.0, 50.0], "the same label space too"
     costs.learn(finetuning, 3.0)
-    assert costs.of_epoch(finetuning) == 3.0
+    assert [costs.of_epoch(task) for task in (finetuning, narrower)] == [3.0, 10.0]
+    config = finetuning.config
+    longer = replace(finetuning, config=replace(config, clip_s=4 * config.clip_s, clips_per_epoch=config.clips_per_epoch // 4))
+    assert costs.of_epoch(longer) == 10.0, "a fourth of the clips, of four times the length"
+    fewer = replace(finetuning, config=replace(config, batch_size=2))
+    assert costs.of_epoch(fewer) == 10.0, "the dearer kind of this model"
+    costs.learn(training, 1.0, epochs=9)
+    assert costs.of_epoch(fewer) == 3.0, "by the median of each kind"
+
+
+# What costs are known from before, and what is being trained.
+
+
+class Known:
+    """A coordinator of a sweep in which a trial has trained its first two stages and is in its third one."""
+
+    def __init__(self, before: EpochSeconds = nothing_known) -> None:
+        self.place = Place()
+        self.first = self.driver(before)
+        self.trial = self.first.next_trial()
+        workers = MadeUpWorkers(self.first)
+        self.updates = [replace(item, cost_s=7.0) for item in reversed(workers.updates(self.trial))]
+        stages = [task.config.epochs for task in self.trial.chain]
+        self.done = stages[0] + stages[1] + 1
+        for item in self.updates[: self.done]:
+            assert self.first.update(self.trial.record.trial, item)
+            if item.stage_done:
+                self.place.store.published.add(item.stage_id)
+
+    def driver(self, before: EpochSeconds = nothing_known) -> Coordinator:
+        book = TrialBook(self.place.records, SimulatedView(self.place.store, "s"))
+        return Coordinator(self.place.chains, book, samples=9, max_running=2, epoch_s=before)
+
+
+def test_the_next_driver_recalls_what_whole_stages_have_cost():
+    known = Known()
+    epochs = [task.config.epochs for task in known.trial.chain[:2]]
+    assert known.driver()._spending.stage_s(known.trial.chain)[:2] == pytest.approx([7.0 * number for number in epochs])
+    known = Known(an_epoch)
+    recalled = known.driver(an_epoch)._spending.stage_s(known.trial.chain)
+    assert recalled[:2] == pytest.approx([EPOCH_S * number for number in epochs]), "what the store says is of this device"
+
+
+def test_a_stage_in_training_is_left_for_the_epochs_that_it_still_takes():
+    known = Known()
+    stage, epochs = known.trial.record.stage_ids[2], known.trial.chain[2].config.epochs
+    assert known.first._spending.left_s() == pytest.approx({stage: 7.0 * (epochs - 1)})
+    for item in known.updates[known.done :]:
+        known.first.update(known.trial.record.trial, item)
+        if item.stage_id == stage and item.stage_done:
+            known.place.store.published.add(stage)
+            later = {known.trial.record.stage_ids[3]: 7.0 * known.trial.chain[3].config.epochs}
+            assert known.first._spending.left_s() == pytest.approx(later)
+    assert known.first._spending.left_s() == {}

@@ -140,7 +140,7 @@ def test_the_next_driver_is_told_what_the_one_before_knew(tmp_path, kill_after):
         workers.step()
     before = workers.coordinator
     after = made(tmp_path, samples=12, store=view_of(before).store)
-    known, again = ([replace(item, reused_s=[]) for item in one._source._facts().trials] for one in (before, after))
+    known, again = (one._source._facts().trials for one in (before, after))
     unfinished = {record.trial for record in before.trials.values() if not record.ended}
     assert [item.trial for item in again] == list(before.trials)
     for old, new in zip(known, again, strict=False):
@@ -148,6 +148,15 @@ def test_the_next_driver_is_told_what_the_one_before_knew(tmp_path, kill_after):
         assert old.trial in unfinished or old.spent_s == new.spent_s
     if not before.book.num_drawn:
         assert after._source._study.drawn == before._source._study.drawn
+
+
+def test_the_sampler_is_told_what_stages_cost_and_how_long_those_in_training_still_take(tmp_path):
+    coordinator = made(tmp_path, LATE, samples=3, max_running=1)
+    trial = coordinator.next_trial()
+    assert coordinator.update(trial.record.trial, update_of(trial, 0, 1))
+    facts, epochs = coordinator._source._facts(), trial.chain[0].config.epochs
+    assert facts.stage_s("sed_v2s", trial.record.params)[0] == pytest.approx(10.0)
+    assert facts.left_s == pytest.approx({trial.record.stage_ids[0]: 10.0 * (epochs - 1) / epochs})
 
 
 # What is paused.
