@@ -3,23 +3,20 @@
 import argparse
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from birdclef_core.errors import InputError
-from sweeps.options import DEFAULT_STORAGE
-from sweeps.wording import REFERENCE, counted, format_duration
+from sweeps.cli.detectors.model import MODEL_HELP, add_calibration_option, add_model_options, load_model
+from sweeps.cli.detectors.progress import shown_progress
+from sweeps.wording import counted, format_duration
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before that
     from birdclef_core.inference.results.selection import Selection
-    from birdclef_core.inference.run.job import Outcome, Progress
+    from birdclef_core.inference.run.job import Outcome
 
 FORMATS = "csv, parquet, raven, audacity, kaleidoscope"
-_SAY_EVERY_S = 30.0
-"""Seconds between two lines on how far it is, where there is no terminal for a bar."""
 
 
 def add_predict_command(commands: Any) -> None:
@@ -31,7 +28,7 @@ def add_predict_command(commands: Any) -> None:
         "could not be read."
     )
     parser.add_argument("audio", nargs="+", type=Path, metavar="AUDIO", help="audio files, and folders with audio at any depth")
-    parser.add_argument("--model", required=True, metavar="REF", help=f"{REFERENCE}; or the path of an ensemble.json")
+    parser.add_argument("--model", required=True, metavar="REF", help=MODEL_HELP)
     parser.add_argument("-o", "--out", required=True, type=Path, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--format", default="csv", metavar="NAMES", help=f"tables to write, with commas between them: {FORMATS} (default csv)"
@@ -51,12 +48,7 @@ def add_predict_command(commands: Any) -> None:
         "--segments", type=int, default=0, metavar="N", help="also cut out the N best windows of each species, as WAV files"
     )
     parser.add_argument("--embeddings", action="store_true", help="also write the embedding of each window, as Parquet")
-    parser.add_argument(
-        "--calibration",
-        type=Path,
-        metavar="FILE",
-        help="the calibration.json that birdclef calibrate made for this model, for the column calibrated and for post-processing",
-    )
+    add_calibration_option(parser, "for the column calibrated and for post-processing")
     parser.add_argument(
         "--smooth",
         type=float,
@@ -69,48 +61,22 @@ def add_predict_command(commands: Any) -> None:
         metavar="W",
         help="weight of a species' highest logit in the file, 0 to 1 (default: that of the calibration, else 0: off)",
     )
-    parser.add_argument(
-        "--procedure",
-        metavar="NAME",
-        help="how windows are cut and scored: default, or 2023 for that of the 2023 solution (default: that of the ensemble, else default)",
-    )
     parser.add_argument("--names", type=Path, metavar="FILE", help="names of the species: an eBird or BirdCLEF taxonomy (CSV)")
-    parser.add_argument(
-        "--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: a GPU if there is one)"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all cores)")
-    parser.add_argument(
-        "--storage",
-        metavar="DIR|URI",
-        help=f"the sweeps' --storage (default: the one that the ensemble names, else {DEFAULT_STORAGE})",
-    )
+    add_model_options(parser)
     parser.set_defaults(run=_predict)
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    if arguments.segments < 0 or (arguments.threads is not None and arguments.threads < 1):
-        raise InputError(f"--segments >= 0 and --threads >= 1 must hold, but got {arguments.segments}, {arguments.threads}.")
-
-    import torch
+    if arguments.segments < 0:
+        raise InputError(f"--segments >= 0 must hold, but got {arguments.segments}.")
 
     from birdclef_core.inference.results.formats import parse_formats
     from birdclef_core.inference.run.files import find_audio
     from birdclef_core.inference.run.job import Task, predict_files
-    from sweeps.deploy.loading import load_detector
 
-    if arguments.threads is not None:
-        torch.set_num_threads(arguments.threads)
     formats, selection = parse_formats(arguments.format), _selection(arguments)
     audio = find_audio(arguments.audio, out=arguments.out)
-    predictor = load_detector(
-        arguments.model,
-        storage=arguments.storage,
-        procedure=arguments.procedure,
-        device=arguments.device,
-        names=arguments.names,
-        embeddings=arguments.embeddings,
-        calibration=arguments.calibration,
-    )
+    predictor = load_model(arguments, calibration=arguments.calibration, names=arguments.names, embeddings=arguments.embeddings)
     detector = predictor.detector
     if arguments.step is not None:
         detector = detector.with_procedure(replace(detector.procedure, step_s=arguments.step))
@@ -130,7 +96,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         segments=arguments.segments,
     )
     started = time.monotonic()
-    with _shown_progress() as progress:
+    with shown_progress() as progress:
         outcome = predict_files(task, progress)
     _say(outcome, task.out, time.monotonic() - started)
     return 1 if outcome.unreadable else 0
@@ -150,45 +116,6 @@ def _selection(arguments: argparse.Namespace) -> "Selection":
         merge=arguments.merge,
         postprocessing=None if given == (None, None) else PostProcessing(smooth=given[0] or 0.0, peak=given[1] or 0.0),
     )
-
-
-@contextmanager
-def _shown_progress() -> Iterator["Progress"]:
-    """Yield a progress that is shown as a bar on a terminal, and as a line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _Lines()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
-        task = bar.add_task("Hearing", total=None)
-
-        def note(done: int, of: int, done_s: float, total_s: float) -> None:
-            bar.update(task, description=f"File {min(done + 1, of)} of {of}", completed=done_s, total=total_s)
-
-        yield note
-
-
-class _Lines:
-    """Prints now and then how far it is."""
-
-    def __init__(self) -> None:
-        self._said = time.monotonic()
-        self._began: tuple[float, float] | None = None
-        """When the first sound had been heard, and how many seconds of it: opening a long file takes its time too."""
-
-    def __call__(self, done: int, of: int, done_s: float, total_s: float) -> None:
-        now = time.monotonic()
-        if done_s and self._began is None:
-            self._began = (now, done_s)
-        if self._began is None or now - self._said < _SAY_EVERY_S or done_s <= self._began[1]:
-            return
-        self._said = now
-        left_s = (total_s - done_s) * (now - self._began[0]) / (done_s - self._began[1])
-        heard = f"{format_duration(done_s)} of {format_duration(total_s)} of audio"
-        print(f"{done} of {counted(of, 'file')}, {heard}; about {format_duration(left_s)} left", file=sys.stderr, flush=True)
 
 
 def _say(outcome: "Outcome", out: Path, took_s: float) -> None:

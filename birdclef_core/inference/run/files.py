@@ -31,11 +31,11 @@ class FoundAudio:
     """What was named or lies in a folder that was named, and cannot be read as audio."""
 
 
-def find_audio(paths: Sequence[Path], *, out: Path | None = None) -> FoundAudio:
+def find_audio(paths: Sequence[Path], *, out: Path | None = None, may_be_empty: bool = False) -> FoundAudio:
     """Return the audio that paths name. A folder stands for the audio in it, at any depth.
 
     What lies in `out` is left out: the results of an earlier run, such as windows that were cut out, are no recordings. Raises
-    InputError when there is neither a file to predict nor one that is unreadable.
+    InputError when there is neither a file to predict nor one that is unreadable, unless `may_be_empty`.
     """
     found: dict[Path, tuple[str, Path]] = {}
     unreadable: list[Unreadable] = []
@@ -51,7 +51,7 @@ def find_audio(paths: Sequence[Path], *, out: Path | None = None) -> FoundAudio:
             found.setdefault(path.resolve(), (path.name, path.parent))
         else:
             unreadable.append(Unreadable(shown(str(path)), "does not exist"))
-    if not found and not unreadable:
+    if not (found or unreadable or may_be_empty):
         raise InputError(f"At least one audio file must be named, but there is none in {', '.join(map(str, paths))}.")
     named = sorted((shown(str(folder / inside)), inside, folder) for inside, folder in found.values())
     places = _different([shown(inside) for _, inside, _ in named])

@@ -73,13 +73,14 @@ def predict_files(task: Task, progress: Progress | None = None) -> Outcome:
     with writing_to(task.out, way_out=WAY_OUT):
         task.out.mkdir(parents=True, exist_ok=True)
     journal = Journal(task.out / JOURNAL)
-    with journal.opened(_run_of(task.predictor)) as run:
-        heard = _hear_all(replace(task.predictor, embeddings=run.embeddings), task.audio, journal, progress)
+    with journal.opened(run_of(task.predictor)) as run:
+        heard = hear_all(replace(task.predictor, embeddings=run.embeddings), task.audio, journal, progress)
         with writing_to(task.out, way_out=WAY_OUT):
             return _write_all(task, selector, journal, heard)
 
 
-def _run_of(predictor: Predictor) -> Run:
+def run_of(predictor: Predictor) -> Run:
+    """Return what a journal of a predictor's logits depends on."""
     detector = predictor.detector
     return Run(
         model_id=detector.model_id,
@@ -91,7 +92,7 @@ def _run_of(predictor: Predictor) -> Run:
 
 
 @dataclass
-class _Heard:
+class Heard:
     """What is known of the files after all have been heard."""
 
     keys: list[tuple[AudioFile, str]]
@@ -100,11 +101,12 @@ class _Heard:
     num_known: int
 
 
-def _hear_all(predictor: Predictor, found: FoundAudio, journal: Journal, progress: Progress | None) -> _Heard:
+def hear_all(predictor: Predictor, found: FoundAudio, journal: Journal, progress: Progress | None) -> Heard:
+    """Hear all files that are not in the journal yet, and keep them there."""
     files = found.files
     durations_s = [header.duration_s for header in read_durations(files)]
     total_s, before_s = sum(durations_s), 0.0
-    heard = _Heard([], list(found.unreadable), 0)
+    heard = Heard([], list(found.unreadable), 0)
     for number, (audio, duration_s) in enumerate(zip(files, durations_s, strict=True)):
 
         def advance(samples: float, number: int = number, before_s: float = before_s, most_s: float = duration_s) -> None:
@@ -113,11 +115,11 @@ def _hear_all(predictor: Predictor, found: FoundAudio, journal: Journal, progres
 
         advance(0.0)
         try:
-            key = _key(journal, audio)
+            key = key_of(journal, audio)
             if journal.read(key) is not None:
                 heard.num_known += 1
             else:
-                _hear(predictor, journal, audio, key, advance)
+                hear_file(predictor, journal, audio, key, advance)
             heard.keys.append((audio, key))
         except DataError as error:
             heard.unreadable.append(Unreadable(audio.label, str(error)))
@@ -127,14 +129,19 @@ def _hear_all(predictor: Predictor, found: FoundAudio, journal: Journal, progres
     return heard
 
 
-def _key(journal: Journal, audio: AudioFile) -> str:
+def key_of(journal: Journal, audio: AudioFile) -> str:
+    """Return under which name a file is kept in a journal. Raises DataError when it is not there."""
     try:
         return journal.key(audio.path)
     except OSError as error:
         raise DataError(f"{audio.label} cannot be read: {error.strerror}") from error
 
 
-def _hear(predictor: Predictor, journal: Journal, audio: AudioFile, key: str, advance: Callable[[float], None]) -> None:
+def hear_file(predictor: Predictor, journal: Journal, audio: AudioFile, key: str, advance: Callable[[float], None]) -> None:
+    """Hear a file, or what an earlier run has not heard of it, and keep it in the journal. Raises DataError when it cannot be read.
+
+    What has been heard is also kept when `advance` raises an error.
+    """
     known = journal.parts(key)
     number = len(known)
 
@@ -147,7 +154,7 @@ def _hear(predictor: Predictor, journal: Journal, audio: AudioFile, key: str, ad
     journal.finish(key, whole, faults)
 
 
-def _write_all(task: Task, selector: Selector, journal: Journal, heard: _Heard) -> Outcome:
+def _write_all(task: Task, selector: Selector, journal: Journal, heard: Heard) -> Outcome:
     detector = task.predictor.detector
     writers = [WRITERS[name](task.out, detector.frequencies_hz) for name in task.formats]
     snippets = Snippets(task.out / "segments", task.segments, selector) if task.segments else None
