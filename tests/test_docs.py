@@ -35,6 +35,7 @@ MADE_BY_USE = {
     "inputs/",
     "journal/",
     "late_stages.py",
+    "networks/",
     "raven/",
     "result/",
     "segments/",

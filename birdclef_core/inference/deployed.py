@@ -81,9 +81,7 @@ class DeployedDetector:
     @cached_property
     def model_id(self) -> str:
         """Id of the only member, or the hash of all members' ids and shares."""
-        if len(self.members) == 1:
-            return self.members[0].model_id
-        return fingerprint([[member.model_id, share] for member, share in zip(self.members, self._shares, strict=True)])
+        return detector_id([member.model_id for member in self.members], [member.weight for member in self.members])
 
     @property
     def frequencies_hz(self) -> tuple[float, float]:
@@ -146,8 +144,7 @@ class DeployedDetector:
 
     @cached_property
     def _shares(self) -> tuple[float, ...]:
-        total = sum(member.weight for member in self.members)
-        return tuple(member.weight / total for member in self.members)
+        return shares([member.weight for member in self.members])
 
     @cached_property
     def _orders(self) -> list[list[int]]:
@@ -164,3 +161,16 @@ def _decibels_only(config: SpectrogramConfig) -> SpectrogramConfig:
 def soup_id(stage_ids: Sequence[str]) -> str:
     """Return the id of a network whose weights are the mean of those of stages: of one stage its own, else a hash of all their ids."""
     return stage_ids[0] if len(stage_ids) == 1 else fingerprint(["soup", *sorted(stage_ids)])
+
+
+def shares(weights: Sequence[float]) -> tuple[float, ...]:
+    """Return weights so that they sum to 1."""
+    total = sum(weights)
+    return tuple(weight / total for weight in weights)
+
+
+def detector_id(model_ids: Sequence[str], weights: Sequence[float]) -> str:
+    """Return the id of a detector: that of its only network, or a hash of the ids and shares of all."""
+    if len(model_ids) == 1:
+        return model_ids[0]
+    return fingerprint([[model_id, share] for model_id, share in zip(model_ids, shares(weights), strict=True)])

@@ -33,7 +33,17 @@ SCORED_S = 60.0
 """Seconds of a validation recording that count, as in the scores of stages."""
 
 _FILE = "logits.safetensors"
-_MODULES = ("deployed", "logits", "pooling", "procedure", "runtime", "stored", "torch_runtime", "windows")
+_MODULES = (
+    "deployed",
+    "logits",
+    "networks/network",
+    "networks/torch_runtime",
+    "pooling",
+    "procedure",
+    "runtime",
+    "stored",
+    "windows",
+)
 
 Progress = Callable[[int, int], None]
 """Gets (windows done, windows in all)."""
@@ -155,5 +165,5 @@ def _largest(
 @cache
 def inference_code() -> str:
     """Return a hash of the code that computes logits: 16 hexadecimal digits."""
-    files = [Path(__file__).with_name(f"{name}.py") for name in _MODULES]
+    files = [Path(__file__).parent / f"{name}.py" for name in _MODULES]
     return fingerprint([code_version(), *(read_module(file.read_text(encoding="utf-8")).code for file in files)])[:16]

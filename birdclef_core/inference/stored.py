@@ -9,7 +9,7 @@ from birdclef_core.config import ModelConfig
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import restore
 from birdclef_core.inference.deployed import SHOWN_DIGITS, Member, soup_id
-from birdclef_core.inference.torch_runtime import TorchRuntime
+from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.models.detector import Detector
 from birdclef_core.store.stage_store import StageEntry
 
@@ -17,7 +17,19 @@ from birdclef_core.store.stage_store import StageEntry
 def load_member(
     entry: StageEntry, device: torch.device, *, weight: float = 1.0, souped_with: Sequence[StageEntry] = ()
 ) -> Member:
-    """Return a stored stage as a member that runs in plain torch. `souped_with`: stages whose weights are averaged with its own.
+    """Return a stored stage as a member that runs in plain torch; raises as `load_model` does."""
+    model = load_model(entry, souped_with=souped_with)
+    return Member(
+        model_id=soup_id([item.record.stage_id for item in (entry, *souped_with)]),
+        config=model.config,
+        species=tuple(entry.record.species),
+        runtime=TorchRuntime(model, device),
+        weight=weight,
+    )
+
+
+def load_model(entry: StageEntry, *, souped_with: Sequence[StageEntry] = ()) -> Detector:
+    """Return the model of a stored stage. `souped_with`: stages whose weights are averaged with its own.
 
     Raises InputError when the stage's model is not one of this version of the code or the stages differ in model or species, StoreError
     when its weights are of another model.
@@ -39,13 +51,7 @@ def load_member(
         raise StoreError(
             f"The weights of stage {record.stage_id[:SHOWN_DIGITS]} must be those of the model of its record, but: {problem}"
         ) from None
-    return Member(
-        model_id=soup_id([item.record.stage_id for item in (entry, *souped_with)]),
-        config=config,
-        species=tuple(record.species),
-        runtime=TorchRuntime(model, device),
-        weight=weight,
-    )
+    return model
 
 
 def _mean_weights(entries: Sequence[StageEntry]) -> dict[str, Tensor]:

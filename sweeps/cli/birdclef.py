@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sweeps.cli.common import guarded
 from sweeps.cli.data import add_data_commands
+from sweeps.cli.detectors.export import add_export_command
 from sweeps.cli.detectors.submit import add_submit_command
 from sweeps.cli.predict import add_predict_command
 from sweeps.cli.stages import add_stage_commands
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_predict_command(commands)
     add_submit_command(commands)
+    add_export_command(commands)
     table = commands.add_parser("fields", help="list every setting of models and stages that searches and --set can name")
     table.add_argument("word", nargs="?", default="", help="only fields whose names contain this, such as noise or learning_rate")
     table.set_defaults(run=_fields)

@@ -1,4 +1,4 @@
-"""`birdclef predict`: finds the species in recordings with a trained stage or an ensemble."""
+"""`birdclef predict`: finds the species in recordings with a trained stage, an ensemble or a bundle."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Loads a stored stage, or an ensemble of several, as a detector that predicts files."""
+"""Loads a stored stage, an ensemble of several, or a bundle as a detector that predicts files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ import torch
 
 from birdclef_core.ensemble.record import EnsembleRecord, read_record
 from birdclef_core.errors import InputError
+from birdclef_core.inference.bundle.reading import Bundle, is_bundle, open_bundle
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
 from birdclef_core.inference.results.calibration import read_calibration
@@ -34,34 +35,59 @@ def load_detector(
     embeddings: bool = False,
     calibration: Path | str | None = None,
 ) -> Predictor:
-    """Return the stage or ensemble that a reference stands for, ready to predict files: `load_detector("NAME").predict("recordings/")`.
+    """Return the model that a reference stands for, ready to predict files: `load_detector("NAME").predict("recordings/")`.
 
-    `reference`: what commands call REF, such as the name of a sweep (the last stage of its best trial), or the path of an
-    `ensemble.json`. `storage`: the `--storage` of the sweeps, by default the one that the ensemble names, or that of the commands.
-    `procedure`: a name of `PROCEDURES` or settings of your own, by default those of the ensemble. `device`: `cpu`, `cuda`, or `auto` for a
-    GPU if there is one. `names`: a table with the names of species; by default those of the recordings that trained the (first) stage,
-    as far as they are still there. `calibration`: a `calibration.json` of this model, for the column `calibrated`. Raises InputError for
-    a reference, procedure, device or calibration that does not exist or is of another model, and StoreError for a damaged stage.
+    `reference`: what commands call REF, such as the name of a sweep (the last stage of its best trial), the path of an
+    `ensemble.json`, or the folder of a bundle. `storage`: the `--storage` of the sweeps, by default the one that the ensemble names, or
+    that of the commands; a bundle needs none. `procedure`: a name of `PROCEDURES` or settings of your own, by default those of the
+    ensemble or bundle. `device`: `cpu`, `cuda`, or `auto` for a GPU if there is one. `names`: a table with the names of species; by
+    default those of the recordings that trained the (first) stage, as far as they are still there. `calibration`: a `calibration.json` of
+    this model, for the column `calibrated`; by default that of the bundle. Raises InputError for a reference, procedure, device or
+    calibration that does not exist or is of another model, and for a bundle that is damaged, and StoreError for a damaged stage.
     """
-    ensemble = read_record(Path(reference)) if str(reference).endswith(ENSEMBLE_SUFFIX) else None
-    place = existing_storage(storage or (ensemble.storage if ensemble else DEFAULT_STORAGE))
-    store = store_of(place)
-    chosen = device_of(device)
-    if ensemble:
-        first_id, own, members = ensemble.members[0].stage_id, ensemble.procedure, load_ensemble(store, ensemble, chosen)
+    wanted = get_procedure(procedure) if isinstance(procedure, str) else procedure
+    if is_bundle(Path(reference)):
+        detector = _bundle_detector(open_bundle(Path(reference)), device, wanted)
+        if names is not None:
+            detector = replace(detector, names=names_in_file(Path(names)))
     else:
-        first_id = resolve(place, str(reference))
-        own, members = DEFAULT, (load_member(whole_stage(store, first_id), chosen),)
-    detector = DeployedDetector(
-        members,
-        get_procedure(procedure) if isinstance(procedure, str) else procedure or own,
-        chosen,
-        names_in_file(Path(names)) if names is not None else names_of_stage(place, known_record(store, first_id)),
-        weights_of_first=ensemble.weights_of_first if ensemble else (),
-    )
+        detector = _stored_detector(str(reference), storage, device_of(device), wanted, Path(names) if names else None)
     if calibration is not None:
         detector = with_calibration(detector, Path(calibration))
-    return Predictor(detector, BATCH_SIZE_ON_GPU if chosen.type == "cuda" else BATCH_SIZE, embeddings)
+    return Predictor(detector, BATCH_SIZE_ON_GPU if detector.device.type == "cuda" else BATCH_SIZE, embeddings)
+
+
+def _bundle_detector(bundle: Bundle, device: str, wanted: Procedure | None) -> DeployedDetector:
+    """The detector of a bundle. Its networks take so many frames, and its scores are of its own procedure, so that only the step can differ."""
+    own = bundle.record.procedure
+    if wanted is not None and replace(wanted, step_s=own.step_s) != own:
+        raise InputError(
+            f"A bundle has the procedure that it was exported with: {bundle.folder} cannot have another. Leave --procedure out, or export "
+            "it again with --procedure."
+        )
+    detector = bundle.detector(device_of(device if device != "auto" or bundle.runs_on("cuda") else "cpu"))
+    return detector.with_procedure(wanted or own)
+
+
+def _stored_detector(
+    reference: str, storage: str | None, device: torch.device, wanted: Procedure | None, names: Path | None
+) -> DeployedDetector:
+    """The detector of a stage or an ensemble."""
+    ensemble = read_record(Path(reference)) if reference.endswith(ENSEMBLE_SUFFIX) else None
+    place = existing_storage(storage or (ensemble.storage if ensemble else DEFAULT_STORAGE))
+    store = store_of(place)
+    if ensemble:
+        first_id, own, members = ensemble.members[0].stage_id, ensemble.procedure, load_ensemble(store, ensemble, device)
+    else:
+        first_id = resolve(place, reference)
+        own, members = DEFAULT, (load_member(whole_stage(store, first_id), device),)
+    return DeployedDetector(
+        members,
+        wanted or own,
+        device,
+        names_in_file(names) if names else names_of_stage(place, known_record(store, first_id)),
+        weights_of_first=ensemble.weights_of_first if ensemble else (),
+    )
 
 
 def with_calibration(detector: DeployedDetector, path: Path) -> DeployedDetector:

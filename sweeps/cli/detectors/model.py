@@ -11,7 +11,7 @@ from sweeps.wording import REFERENCE
 if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before that
     from birdclef_core.inference.run.predictor import Predictor
 
-MODEL_HELP = f"{REFERENCE}; or the path of an ensemble.json"
+MODEL_HELP = f"{REFERENCE}; the path of an ensemble.json; or the folder of a bundle"
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--procedure",
         metavar="NAME",
-        help="how windows are cut and scored: default, or 2023 for that of the 2023 solution (default: that of the ensemble, else default)",
+        help="how windows are cut and scored: default, or 2023 for that of the 2023 solution (default: that of the ensemble or bundle, else default)",
     )
     parser.add_argument(
         "--device", default="auto", metavar="auto|cpu|cuda", help="where it runs (default: a GPU if there is one)"

@@ -160,7 +160,7 @@ def test_a_member_can_be_the_mean_of_several_stages(storage, tmp_path):
     assert member.model_id == alone.model_id not in (STAGE, other)
     weights = [store(storage).open(stage_id).weights() for stage_id in (STAGE, other)]
     name = next(name for name in weights[0] if name.startswith("head.") and not torch.equal(weights[0][name], weights[1][name]))
-    assert torch.allclose(member.runtime._model.state_dict()[name], (weights[0][name] + weights[1][name]) / 2)
+    assert torch.allclose(member.runtime._network.model.state_dict()[name], (weights[0][name] + weights[1][name]) / 2)
 
 
 def test_an_ensemble_whose_stages_are_gone_or_other_is_refused(storage, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from made_up_detector import tiny_config
 
-from birdclef_core.inference.torch_runtime import TorchRuntime
+from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.models.detector import Detector
 
 CPU = torch.device("cpu")

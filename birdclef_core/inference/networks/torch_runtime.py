@@ -1,11 +1,12 @@
 """Runs a network in plain torch, which is always there.
 
-Shapes: B windows, K channels, F mel bins, N frames, D features, H and W the feature map (frequency, time), S segments, C species.
+Shapes: B windows, K channels, F mel bins, N frames, D features, S segments, C species.
 """
 
 import torch
 from torch import Tensor
 
+from birdclef_core.inference.networks.network import Network, outputs_of
 from birdclef_core.inference.runtime import Outputs
 from birdclef_core.models.detector import Detector
 from birdclef_core.stages.precision import Arithmetic
@@ -18,7 +19,7 @@ class TorchRuntime:
         """Move the model to the device and into evaluation mode. Its spectrogram is not used."""
         if device.type == "cuda":
             Arithmetic("float32", device)  # By default, torch rounds convolutions to TF32.
-        self._model, self._device = model.to(device).eval(), device
+        self._network, self._device = Network(model).to(device), device
         model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._at_once: int | None = None
 
@@ -36,10 +37,7 @@ class TorchRuntime:
                 torch.cuda.empty_cache()
 
     def _run(self, mel_BKFN: Tensor) -> Outputs:
-        # Not by the model's own call, which takes whole pieces of five seconds only: a window has one frame less with some hops.
-        features_BDHW = self._model.encoder(self._model.input_norm(mel_BKFN.to(self._device)))
-        scores = self._model.head(features_BDHW)
-        return Outputs(scores.logits_BC, scores.frame_logits_BNC, features_BDHW.float().mean(dim=(2, 3)))
+        return outputs_of(self._network(mel_BKFN.to(self._device)))
 
 
 def _joined(parts: list[Outputs]) -> Outputs:

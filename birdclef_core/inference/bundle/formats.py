@@ -1,0 +1,55 @@
+"""The formats in which a bundle keeps networks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from birdclef_core.errors import InputError
+from birdclef_core.inference.bundle.record import BundleMember, BundlePrecision, FormatName
+from birdclef_core.inference.networks.network import Network
+from birdclef_core.inference.networks.torch_runtime import TorchRuntime
+from birdclef_core.inference.runtime import Runtime
+from birdclef_core.models.detector import Detector
+
+Write = Callable[[Network, Path, BundlePrecision], None]
+"""Writes a network to a file whose name it is given, and to files of the same name with other suffixes."""
+Load = Callable[[BundleMember, Path, torch.device, BundlePrecision], Runtime]
+"""Returns what runs the network in a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFormat:
+    """How networks are written and loaded."""
+
+    suffix: str
+    """Of the file of a network."""
+    precisions: tuple[BundlePrecision, ...]
+    """Those that it has."""
+    devices: tuple[str, ...]
+    """Kinds of devices that it runs on."""
+    write: Write
+    load: Load
+
+
+def write_torch(network: Network, path: Path, precision: BundlePrecision) -> None:
+    """Write the weights of a network."""
+    torch.save(network.model.state_dict(), path)
+
+
+def load_torch(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
+    """Return the network with the weights in a file. Only tensors are read from it: code in it would not run."""
+    with torch.random.fork_rng(devices=[]):
+        model = Detector(member.model, len(member.species))
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # whatever is in a file that is none of ours
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} must have the weights of a {member.model.encoder}, but: {problem}") from None
+    return TorchRuntime(model, device)
+
+
+FORMATS: dict[FormatName, NetworkFormat] = {
+    "torch": NetworkFormat(suffix=".pt", precisions=("float32",), devices=("cpu", "cuda"), write=write_torch, load=load_torch),
+}

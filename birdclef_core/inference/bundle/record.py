@@ -1,0 +1,123 @@
+"""The record of a bundle, `bundle.json`: what the detector is made of, and the hash of each of its files."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Literal, get_args
+
+from birdclef_core.config import ModelConfig
+from birdclef_core.errors import InputError
+from birdclef_core.identity import fingerprint
+from birdclef_core.inference.deployed import detector_id, soup_id
+from birdclef_core.inference.procedure import Procedure
+from birdclef_core.json_files import to_json
+
+BUNDLE_FILE = "bundle.json"
+VERSION: Literal[1] = 1
+"""Version of the record. One of another version is refused, because what it means could only be guessed."""
+
+FormatName = Literal["torch", "openvino", "onnx"]
+BundlePrecision = Literal["float32", "bfloat16", "int8"]
+FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
+PRECISIONS: tuple[BundlePrecision, ...] = get_args(BundlePrecision)
+
+_SUM_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleMember:
+    """One network of a bundle."""
+
+    stage_id: str
+    """Id of the stage that has its weights, 64 digits."""
+    souped_with: tuple[str, ...]
+    """Ids of the other stages if its weights are the mean of several; empty for a stage alone."""
+    recipe: str
+    stage: str
+    """Name of the stage."""
+    model: ModelConfig
+    """Its spectrogram, encoder and head."""
+    species: tuple[str, ...]
+    """Species codes in the order of the network's classes."""
+    network: str
+    """The file of the network, in the bundle."""
+    num_frames: int
+    """Frames of the spectrograms that it takes."""
+    network_ms: float
+    """Milliseconds of CPU time of the network for one window, with one thread, on the machine that made the bundle."""
+    spectrogram_ms: float
+    """The same for its spectrogram. Members with the same decibels share most of it."""
+
+    def model_id(self, precision: BundlePrecision) -> str:
+        """Return the id of the network: in float32 that of what it was made of, otherwise a hash of that and the precision."""
+        own = soup_id((self.stage_id, *self.souped_with))
+        return own if precision == "float32" else fingerprint([own, precision])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleRecord:
+    """The record of a bundle."""
+
+    version: Literal[1] = VERSION
+    format: FormatName
+    precision: BundlePrecision
+    species: tuple[str, ...]
+    """Species codes, sorted."""
+    names: dict[str, str]
+    """What people call a species, by its code, as far as it is known."""
+    procedure: Procedure
+    members: tuple[BundleMember, ...]
+    """In the order in which they should be kept when time is short."""
+    weights_of_first: tuple[tuple[float, ...], ...]
+    """The k-th entry has the k weights of the first k members when only these run."""
+    source: str
+    """The REF or the ensemble that it was made of."""
+    made_with: dict[str, str]
+    """Versions of what made it, and the processor that timings are of."""
+    created_at: str
+    """ISO 8601."""
+    calibration: str | None
+    """The file of the calibration, in the bundle; None where there is none."""
+    files: dict[str, str]
+    """sha256 of every file of the bundle but this record, by its path in the bundle."""
+
+    def __post_init__(self) -> None:
+        if not self.members or not self.species or list(self.species) != sorted(set(self.species)):
+            raise InputError("members must have at least one entry, and species must be sorted and each be there once.")
+        if any(sorted(member.species) != list(self.species) for member in self.members):
+            raise InputError("the species of each member must be those of the bundle.")
+        if [len(weights) for weights in self.weights_of_first] != list(range(1, len(self.members) + 1)):
+            raise InputError("weights_of_first must have an entry of k weights for the first k members, for each k.")
+        if any(min(item) <= 0 or not math.isclose(sum(item), 1, abs_tol=_SUM_TOLERANCE) for item in self.weights_of_first):
+            raise InputError("the weights of each entry of weights_of_first must be above 0 and sum to 1.")
+        named = {member.network for member in self.members} | ({self.calibration} if self.calibration else set())
+        if missing := sorted(named - set(self.files)):
+            raise InputError(f"files must have the hash of {missing[0]}.")
+        if outside := [name for name in self.files if not _is_inside(name)]:
+            raise InputError(f"files must lie in the bundle, but {outside[0]!r} does not.")
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weights of all members."""
+        return self.weights_of_first[-1]
+
+    @property
+    def model_id(self) -> str:
+        """Id of its detector."""
+        return detector_id([member.model_id(self.precision) for member in self.members], self.weights)
+
+    def with_calibration(self, name: str, sha256: str) -> "BundleRecord":
+        """Return the record with the file of a calibration."""
+        return replace(self, calibration=name, files=dict(sorted({**self.files, name: sha256}.items())))
+
+
+def write_record(record: BundleRecord, folder: Path) -> None:
+    """Write the record of a bundle; it appears complete."""
+    aside = folder / f".{BUNDLE_FILE}.tmp"
+    aside.write_text(to_json(record, indent=1), encoding="utf-8")
+    aside.replace(folder / BUNDLE_FILE)
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and str(path) == name and "\\" not in name

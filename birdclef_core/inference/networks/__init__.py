@@ -1,0 +1,1 @@
+"""Networks as they are deployed, and what runs them."""

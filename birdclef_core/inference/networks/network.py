@@ -1,0 +1,49 @@
+"""A network as it is deployed: from spectrograms to outputs, as a module that every runtime and every format of a bundle is made of.
+
+Shapes: B windows, K channels, F mel bins, N frames, D features, H and W the feature map (frequency, time), S segments, C species.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from birdclef_core.audio.spectrogram import MelSpectrogram
+from birdclef_core.config import ModelConfig
+from birdclef_core.inference.procedure import Procedure
+from birdclef_core.inference.runtime import Outputs
+from birdclef_core.models.detector import Detector
+
+OUTPUT_NAMES = {"sed": ("clip", "segments", "embedding"), "cnn": ("clip", "embedding")}
+"""What a network says, by its head, in order."""
+
+
+class Network(nn.Module):
+    """A detector without its spectrogram: mel_BKFN -> the tensors of `OUTPUT_NAMES`."""
+
+    def __init__(self, model: Detector) -> None:
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, mel_BKFN: Tensor) -> tuple[Tensor, ...]:
+        # Not by the model's own call, which takes whole pieces of five seconds only: a window has one frame less with some hops.
+        features_BDHW = self.model.encoder(self.model.input_norm(mel_BKFN))
+        scores = self.model.head(features_BDHW)
+        embedding_BD = features_BDHW.float().mean(dim=(2, 3))
+        if scores.frame_logits_BNC is None:
+            return scores.logits_BC, embedding_BD
+        return scores.logits_BC, scores.frame_logits_BNC, embedding_BD
+
+
+def outputs_of(tensors: Sequence[Tensor]) -> Outputs:
+    """Return the outputs that the tensors of a network stand for."""
+    return Outputs(tensors[0], tensors[1] if len(tensors) == 3 else None, tensors[-1])
+
+
+def input_shape(config: ModelConfig, procedure: Procedure) -> tuple[int, int, int]:
+    """Return (K, F, N) of the spectrograms that a network takes in a procedure: all frames of a SED, the window's of a CNN."""
+    spectrogram = config.spectrogram
+    num_frames = MelSpectrogram(spectrogram).num_frames(procedure.context)
+    if config.head == "cnn":
+        first, last = procedure.frames(num_frames, spectrogram.hop_length)
+        num_frames = last - first
+    return spectrogram.num_channels, spectrogram.num_mels, num_frames

@@ -1,0 +1,59 @@
+"""`birdclef export`: makes a bundle of a trained stage or an ensemble."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from sweeps.options import DEFAULT_STORAGE
+from sweeps.wording import REFERENCE, bytes_text, counted
+
+
+def add_export_command(commands: Any) -> None:
+    """Add the command to the sub-parsers of `birdclef`."""
+    parser: argparse.ArgumentParser = commands.add_parser("export", help="make a bundle that predicts without the store")
+    parser.description = (
+        "Writes everything that a detector is made of into one folder, which can be copied to another machine. birdclef predict, calibrate "
+        "and submit take it as --model."
+    )
+    parser.add_argument("reference", metavar="REF", help=f"{REFERENCE}; or the path of an ensemble.json")
+    parser.add_argument(
+        "--to", required=True, type=Path, metavar="DIR", help="folder of the bundle: one that is empty or not there"
+    )
+    parser.add_argument("--format", default="torch", metavar="NAME", help="what runs the networks: torch (default torch)")
+    parser.add_argument("--precision", default="float32", metavar="NAME", help="what they compute in: float32 (default float32)")
+    parser.add_argument(
+        "--procedure",
+        metavar="NAME",
+        help="how windows are cut and scored: default, or 2023 for that of the 2023 solution (default: that of the ensemble, else default)",
+    )
+    parser.add_argument("--names", type=Path, metavar="FILE", help="names of the species: an eBird or BirdCLEF taxonomy (CSV)")
+    parser.add_argument(
+        "--storage",
+        metavar="DIR|URI",
+        help=f"the sweeps' --storage (default: the one that the ensemble names, else {DEFAULT_STORAGE})",
+    )
+    parser.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from sweeps.deploy.export import export
+
+    bundle = export(
+        arguments.reference,
+        arguments.to,
+        format=arguments.format,
+        precision=arguments.precision,
+        storage=arguments.storage,
+        procedure=arguments.procedure,
+        names=arguments.names,
+    )
+    record = bundle.record
+    size = sum((bundle.folder / name).stat().st_size for name in record.files)
+    print(f"Model {record.model_id[:16]}: {counted(len(record.members), 'network')}, {len(record.species)} species.")
+    for member, weight in zip(record.members, record.weights, strict=True):
+        print(
+            f"  {member.recipe}, {member.stage} {member.stage_id[:8]}: weight {weight:.3f}, "
+            f"{member.network_ms:.0f} + {member.spectrogram_ms:.0f} ms of CPU a window"
+        )
+    print(f"Bundle: {bundle.folder} ({bytes_text(size)}, {record.format}, {record.precision})")
+    return 0

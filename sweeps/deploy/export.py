@@ -1,0 +1,68 @@
+"""Makes a bundle of a stored stage or of an ensemble."""
+
+from pathlib import Path
+
+from birdclef_core.ensemble.record import read_record
+from birdclef_core.errors import InputError
+from birdclef_core.inference.bundle.reading import Bundle
+from birdclef_core.inference.bundle.record import FORMAT_NAMES, PRECISIONS, BundlePrecision, FormatName
+from birdclef_core.inference.bundle.writing import Contents, Part, write_bundle
+from birdclef_core.inference.procedure import DEFAULT, get_procedure
+from birdclef_core.inference.stored import load_model
+from birdclef_core.store.stage_store import StageStore
+from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
+from sweeps.checkpoints.replay import whole_stage
+from sweeps.deploy.loading import ENSEMBLE_SUFFIX
+from sweeps.deploy.names import names_in_file, names_of_stage
+from sweeps.options import DEFAULT_STORAGE
+
+
+def export(
+    reference: str | Path,
+    to: Path,
+    *,
+    format: FormatName = "torch",
+    precision: BundlePrecision = "float32",
+    storage: str | None = None,
+    procedure: str | None = None,
+    names: Path | None = None,
+) -> Bundle:
+    """Write the stage or ensemble that a reference stands for as a bundle to the folder `to`, and return the bundle.
+
+    `reference`, `storage`, `procedure` and `names` are as for `load_detector`. Raises as `load_detector` and `write_bundle` do.
+    """
+    for flag, value, known in (("--format", format, FORMAT_NAMES), ("--precision", precision, PRECISIONS)):
+        if value not in known:
+            raise InputError(f"{flag} must be one of {', '.join(known)}, but got {value!r}.")
+    ensemble = read_record(Path(reference)) if str(reference).endswith(ENSEMBLE_SUFFIX) else None
+    place = existing_storage(storage or (ensemble.storage if ensemble else DEFAULT_STORAGE))
+    store = store_of(place)
+    if ensemble:
+        stages = [member.stage_ids for member in ensemble.members]
+        own, weights_of_first = ensemble.procedure, ensemble.weights_of_first
+    else:
+        stages, own, weights_of_first = [(resolve(place, str(reference)),)], DEFAULT, ((1.0,),)
+    first = known_record(store, stages[0][0])
+    contents = Contents(
+        parts=tuple(_part(store, stage_ids) for stage_ids in stages),
+        weights_of_first=weights_of_first,
+        procedure=get_procedure(procedure) if procedure else own,
+        names=names_in_file(names) if names else names_of_stage(place, first),
+        source=str(reference),
+        format=format,
+        precision=precision,
+    )
+    return write_bundle(contents, to)
+
+
+def _part(store: StageStore, stage_ids: tuple[str, ...]) -> Part:
+    first, *others = (whole_stage(store, stage_id) for stage_id in stage_ids)
+    record = first.record
+    return Part(
+        stage_id=record.stage_id,
+        souped_with=stage_ids[1:],
+        recipe=record.recipe,
+        stage=record.stage,
+        model=load_model(first, souped_with=others),
+        species=tuple(record.species),
+    )
