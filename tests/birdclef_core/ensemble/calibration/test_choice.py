@@ -1,0 +1,63 @@
+"""Post-processing is used where it helps by more than chance, and not where it hurts or does nothing."""
+
+import numpy as np
+import pytest
+from made_up_labels import heard_rows
+
+from birdclef_core.ensemble.calibration.choice import CANDIDATES, choose_postprocessing
+from birdclef_core.ensemble.calibration.folds import jackknife_error, parts_of
+from birdclef_core.errors import InputError
+from birdclef_core.evaluation.jackknife import standard_errors
+from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING
+
+
+def rows(length: int, seed: int = 0, num_files: int = 8):
+    """Birds that sing for `length` windows, and a detector that is right by chance often."""
+    generator = np.random.default_rng(seed)
+    singing_RC = np.repeat(generator.random((960 // length, 3)) < 0.3, length, axis=0)
+    return heard_rows(singing_RC, generator.normal(2.0 * singing_RC - 1, 2.0), num_files)
+
+
+def test_smoothing_is_chosen_where_birds_sing_for_long():
+    choice = choose_postprocessing(rows(10))
+    assert choice.helps and choice.chosen == choice.best and choice.chosen.smooth == 0.3
+    assert choice.gain > 0.05 > 2 * choice.error
+
+
+def test_nothing_is_chosen_where_windows_have_nothing_in_common():
+    for seed in range(3):
+        choice = choose_postprocessing(rows(1, seed))
+        assert not choice.helps and choice.chosen == NO_POSTPROCESSING == CANDIDATES[0]
+
+
+def test_all_that_was_tried_is_told():
+    choice = choose_postprocessing(rows(10))
+    assert [item.postprocessing for item in choice.tried] == list(CANDIDATES)
+    assert max(choice.tried, key=lambda item: item.auroc).postprocessing == choice.best
+    assert choice.tried[0].auroc == pytest.approx(choice.without)
+
+
+def test_one_file_and_recordings_cannot_say():
+    with pytest.raises(InputError, match="of one file"):
+        choose_postprocessing(rows(10, num_files=1))
+    made = rows(10)
+    with pytest.raises(InputError, match="of recordings"):
+        choose_postprocessing(heard_rows(made.truth_RC, made.logits(NO_POSTPROCESSING), 8, source="recordings"))
+
+
+def test_parts_have_whole_files_and_about_as_many_rows():
+    group_R = np.repeat([7, 3, 5, 9, 1], [10, 40, 20, 30, 20])
+    part_R = parts_of(group_R)
+    assert all(len(np.unique(part_R[group_R == group])) == 1 for group in np.unique(group_R))
+    assert sorted(np.bincount(part_R)) == [20, 30, 30, 40]
+    assert len(np.unique(parts_of(np.array([0, 1, 1])))) == 2
+    assert parts_of(np.zeros(5, dtype=int)) is None
+
+
+def test_an_error_is_that_of_scores():
+    made = rows(10)
+    score_RC = 1 / (1 + np.exp(-made.logits(NO_POSTPROCESSING)))
+    from birdclef_core.evaluation.jackknife import figures_without_groups
+
+    figure_G = figures_without_groups(made.truth_RC, score_RC, made.group_R)["auroc"]
+    assert jackknife_error(figure_G[:-1]) == standard_errors(made.truth_RC, score_RC, made.group_R)["auroc"]
