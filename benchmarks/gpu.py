@@ -5,7 +5,7 @@ Its parts run in this order, and a part that would begin after `--minutes` is le
 tests      the tests that are marked `gpu`
 steps      a training step of each recipe, at its own batch size, against the encoder alone on a ready spectrogram (benchmarks/train.py)
 stages     a stage of each recipe as a trial trains it: cache, feed, augmentation, step, scoring
-largest    how many clips fit into the memory at once
+largest    how much memory a clip takes, and how many fit at once
 memory     a stage that has too little memory
 sharing    two trials on the GPU, against one
 inference  a soundscape of ten minutes, the GPU against the CPU
@@ -41,11 +41,12 @@ from train import make_batch, make_case, timed, to_device_memory
 from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig, Precision, Recipe, SpectrogramConfig, StageConfig
 from birdclef_core.data.cache import build_cache
 from birdclef_core.data.dataset import load_dataset
+from birdclef_core.data.feed import TrainBatch
 from birdclef_core.data.prefetch import READER_THREADS
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.procedure import DEFAULT
-from birdclef_core.inference.runtime import TorchRuntime
+from birdclef_core.inference.torch_runtime import TorchRuntime
 from birdclef_core.inference.windows import stream_windows
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.encoders import RANDOM
@@ -62,8 +63,8 @@ GIB = 2**30
 NUM_SPECIES = 264
 SOUNDSCAPE_S = 600
 INFERENCE_RECIPES = ("sed_v2s", "sed_b3ns", "cnn_v2s", "cnn_b3ns")
-COMPILED = ("cnn_b0ns", "sed_v2s")
-IN_OTHER_PRECISIONS = ("sed_v2s", "sed_b3ns", "cnn_resnet34d")
+SHARED, COMPILED, IN_OTHER_PRECISIONS = "sed_v2s", "sed_v2s", "sed_v2s"
+"""The recipe with which two trials share the GPU, that is compiled, and that is trained in the other precisions."""
 Row = dict[str, object]
 
 
@@ -81,7 +82,6 @@ class Scale:
     num_recordings: int = 800
     """Recordings of 30 s from which stages are trained."""
     steps_per_epoch: int = 16
-    most_clips: int = 2048
     soundscape_s: int = SOUNDSCAPE_S
     small_epochs: int | None = None
     """Epochs of each stage of the small budget; None: its own."""
@@ -103,7 +103,6 @@ def tiny() -> Scale:
         shared_s=1.0,
         num_recordings=20,
         steps_per_epoch=2,
-        most_clips=8,
         soundscape_s=20,
         small_epochs=1,
     )
@@ -174,14 +173,13 @@ def stage_of(recipe: Recipe, precision: Precision) -> StageConfig:
 
 
 def steps(scale: Scale, device: torch.device) -> Iterator[Row]:
-    """Compare in bfloat16, then some recipes in the other two precisions."""
+    """Compare in bfloat16, then one recipe in the other two precisions."""
     for name, recipe in scale.recipes.items():
         yield compare(name, recipe, stage_of(recipe, "bfloat16"), device, scale)
     others: tuple[Precision, ...] = ("tf32", "float32")
+    recipe = scale.recipes[IN_OTHER_PRECISIONS]
     for precision in others:
-        for name in IN_OTHER_PRECISIONS:
-            if name in scale.recipes:
-                yield compare(name, scale.recipes[name], stage_of(scale.recipes[name], precision), device, scale)
+        yield compare(recipe.name, recipe, stage_of(recipe, precision), device, scale)
 
 
 def compare(name: str, recipe: Recipe, stage: StageConfig, device: torch.device, scale: Scale) -> Row:
@@ -209,11 +207,6 @@ def compare(name: str, recipe: Recipe, stage: StageConfig, device: torch.device,
     }
     if device.type == "cuda":
         row["gpu_works"] = round(kernel_s(case.step, 5) * scale.free_steps / 5 / passed_s, 2)
-        torch.backends.cudnn.benchmark = True
-        for _ in range(3):
-            case.step()
-        row["with_cudnn_benchmark"] = round(free_running_s(case.step, scale.free_steps, device) / passed_s, 2)
-        torch.backends.cudnn.benchmark = False
     return row
 
 
@@ -299,53 +292,43 @@ def make_step(recipe: Recipe, stage: StageConfig, device: torch.device, notes: l
 
 
 def largest(scale: Scale, device: torch.device) -> Iterator[Row]:
-    """Find the largest number of clips at once, to within a sixteenth."""
+    """Say how much memory a clip takes, by two numbers of clips, and try nineteen twentieths of what that promises."""
     for name, recipe in scale.recipes.items():
         stage = stage_of(recipe, "bfloat16")
-        (_, step), few = make_step(recipe, stage, device, []), make_batch(replace(stage, batch_size=16), 0)
-
-        def fits(clips: int, step: TrainingStep = step, few: Any = few) -> bool:
-            step.micro_batch_size = clips
-            repeats = -(-clips // 16)
-            # Noise is the same few clips: a batch of the recipe's kind would take longer to make than to train on.
-            batch = replace(
-                few,
-                wave_BT=few.wave_BT.repeat(repeats, 1)[:clips],
-                target_BC=few.target_BC.repeat(repeats, 1)[:clips],
-                weight_B=few.weight_B.repeat(repeats)[:clips],
-                rows_B=few.rows_B.repeat(repeats)[:clips],
-                noise_clip_M=few.noise_clip_M[few.noise_clip_M < clips],
-                noise_wave_MT=few.noise_wave_MT[few.noise_clip_M < clips],
-                noise_snr_db_M=few.noise_snr_db_M[few.noise_clip_M < clips],
-            )
-            step(batch, 0)
-            return step.micro_batch_size == clips
-
-        reset_peak_memory(device)
-        most = largest_batch(fits, scale.most_clips)
-        yield {
-            "recipe": name,
-            "precision": stage.precision,
-            "clip_s": stage.clip_s,
-            "clips": most,
-            "recipe_uses": stage.batch_size,
-            "peak_gib": round(peak_memory_bytes(device) / GIB, 1),
-        }
-        del step, fits
+        _, step = make_step(recipe, stage, device, [])
+        few = make_batch(replace(stage, batch_size=16), 0)
+        peaks = [peak_of(step, few, clips, device) for clips in (32, 64)]
+        per_clip = (peaks[1] - peaks[0]) / 32
+        row: Row = {"recipe": name, "precision": stage.precision, "clip_s": stage.clip_s, "recipe_uses": stage.batch_size}
+        row |= {"mib_per_clip": round(per_clip / 2**20), "gib_without_clips": round((peaks[0] - 32 * per_clip) / GIB, 2)}
+        if device.type == "cuda":
+            memory = torch.cuda.get_device_properties(device).total_memory
+            promised = int(0.95 * (memory - peaks[0] + 32 * per_clip) / per_clip)
+            peak = peak_of(step, few, promised, device)
+            row |= {"tried": promised, "fits": step.micro_batch_size == promised, "peak_gib": round(peak / GIB, 1)}
+        yield row
+        del step
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def largest_batch(fits: Callable[[int], bool], limit: int) -> int:
-    """Return the largest number of clips up to `limit` that fits, to within a sixteenth, by doubling from 32 and then bisecting."""
-    low, high = 0, min(32, limit)
-    while high <= limit and fits(high):
-        low, high = high, 2 * high
-    high = min(high, limit + 1)
-    while high - low > max(1, low // 16):
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+def peak_of(step: TrainingStep, few: TrainBatch, clips: int, device: torch.device) -> int:
+    """Return the peak memory of a step with so many clips, which are those of a small batch again and again.
+
+    Only the small batch's own clips have background noise: to make a batch takes longer than to train on it.
+    """
+    repeats = -(-clips // len(few.wave_BT))
+    batch = replace(
+        few,
+        wave_BT=few.wave_BT.repeat(repeats, 1)[:clips],
+        target_BC=few.target_BC.repeat(repeats, 1)[:clips],
+        weight_B=few.weight_B.repeat(repeats)[:clips],
+        rows_B=few.rows_B.repeat(repeats)[:clips],
+    )
+    step.micro_batch_size = clips
+    reset_peak_memory(device)
+    step(batch, 0)
+    return peak_memory_bytes(device)
 
 
 def too_little_memory(scale: Scale, device: torch.device) -> Iterator[Row]:
@@ -380,15 +363,13 @@ def too_little_memory(scale: Scale, device: torch.device) -> Iterator[Row]:
 
 
 def sharing(scale: Scale, device: torch.device) -> Iterator[Row]:
-    for name in ("sed_v2s", "sed_b3ns"):
-        recipe = scale.recipes[name]
-        alone, together = (side_by_side(recipe, count, scale, device) for count in (1, 2))
-        yield {
-            "recipe": name,
-            "one_trial_clips_per_s": f"{sum(alone):.0f}",
-            "two_trials_clips_per_s": " + ".join(f"{value:.0f}" for value in together),
-            "ratio": round(sum(together) / sum(alone), 2),
-        }
+    alone, together = (side_by_side(scale.recipes[SHARED], count, scale, device) for count in (1, 2))
+    yield {
+        "recipe": SHARED,
+        "one_trial_clips_per_s": f"{sum(alone):.0f}",
+        "two_trials_clips_per_s": " + ".join(f"{value:.0f}" for value in together),
+        "ratio": round(sum(together) / sum(alone), 2),
+    }
 
 
 def side_by_side(recipe: Recipe, count: int, scale: Scale, device: torch.device) -> list[float]:
@@ -478,15 +459,12 @@ def learning(scale: Scale, device: torch.device) -> Iterator[Row]:
 
 
 def compilation(scale: Scale, device: torch.device) -> Iterator[Row]:
-    for name in COMPILED:
-        if name not in scale.recipes:
-            continue
-        recipe = scale.recipes[name]
-        stage = stage_of(recipe, "bfloat16")
-        notes: list[str] = []
-        model, step = make_step(recipe, stage, device, notes)
-        compile_if_faster(model, step, to_device_memory(make_batch(stage, 0), device), notes.append)
-        yield {"recipe": name, "note": notes[-1]}
+    recipe = scale.recipes[COMPILED]
+    stage = stage_of(recipe, "bfloat16")
+    notes: list[str] = []
+    model, step = make_step(recipe, stage, device, notes)
+    compile_if_faster(model, step, to_device_memory(make_batch(stage, 0), device), notes.append)
+    yield {"recipe": COMPILED, "note": notes[-1]}
 
 
 def main() -> None:
