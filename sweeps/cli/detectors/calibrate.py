@@ -23,7 +23,7 @@ def add_calibrate_command(commands: Any) -> None:
     )
     parser.description = (
         "Fits one slope for all species and an intercept for each, and chooses thresholds; what it says of them is cross-fitted by file. Writes "
-        "calibration.json, thresholds.csv and reliability.html. The same command continues a run that was stopped."
+        "calibration.json, thresholds.csv and reliability.html; a bundle also gets the calibration into it. The same command continues a run that was stopped."
     )
     parser.add_argument("model", metavar="REF", help=MODEL_HELP)
     parser.add_argument(
@@ -61,6 +61,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     from birdclef_core.ensemble.calibration.job import calibrate, write_calibrated
     from birdclef_core.ensemble.calibration.labelled import hear_rows
     from birdclef_core.ensemble.calibration.thresholds import Target
+    from birdclef_core.inference.bundle.reading import is_bundle, open_bundle, set_calibration
     from birdclef_core.inference.run.job import JOURNAL
 
     target = Target.parse(arguments.target)
@@ -76,6 +77,9 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     calibrated = calibrate(detector, heard, target, tries_postprocessing=arguments.choose_postprocessing)
     write_calibrated(calibrated, arguments.out, detector.names)
     _say(calibrated, heard, arguments.out)
+    if is_bundle(Path(arguments.model)):
+        set_calibration(open_bundle(Path(arguments.model)), calibrated.calibration)
+        print(f"The bundle {arguments.model} has the calibration now: predict and submit use it.")
     return 1 if heard.unreadable else 0
 
 

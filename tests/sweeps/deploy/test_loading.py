@@ -1,6 +1,8 @@
 """A reference becomes a detector that predicts, with the names of its species as far as they are known."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +17,14 @@ from birdclef_core.ensemble.record import write_record
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
 from birdclef_core.inference.results.calibration import write_calibration
+from birdclef_core.inference.results.selection import COLUMNS
 from birdclef_core.store.storage import Storage
 from sweeps.deploy import load_detector
-from sweeps.options import SweepOptions
+from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.schedule.records import SweepRecords, TrialRecord
 
 STAGE = "ab" * 32
+PREDICTING = Path(__file__).parents[3] / "docs" / "predicting.md"
 
 
 @pytest.fixture
@@ -57,6 +61,17 @@ def test_three_lines_of_a_notebook(storage, tmp_path):
     rows = detector.predict(tmp_path / "in", top=2)
     assert len(rows) == 6 and set(rows["model_id"]) == {STAGE[:16]} and set(rows["species"]) <= set(SPECIES)
     assert detector.detector.species == SPECIES and detector.detector.procedure == DEFAULT
+
+
+def test_the_lines_of_the_documents_run(storage, tmp_path, monkeypatch):
+    """Those of docs/predicting.md, with the sweep and the folder of this test."""
+    (code,) = re.findall(r"```python\n(.*?)```", PREDICTING.read_text(encoding="utf-8"), re.DOTALL)
+    write_sound(tmp_path / "recordings" / "a.wav", 12.0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").rename(DEFAULT_STORAGE)
+    names: dict = {}
+    exec(code.replace('"NAME"', '"s"'), names)
+    assert isinstance(names["rows"], pd.DataFrame) and list(names["rows"]) == list(COLUMNS)
 
 
 @pytest.mark.parametrize("reference", ["s", "s/t0000", "s/t0000/train_bce", STAGE[:6]])

@@ -10,9 +10,11 @@ from made_up_labels import write_labelled
 from made_up_store import store
 
 from birdclef_core.errors import DataError
+from birdclef_core.inference.results.calibration import read_calibration
 from birdclef_core.inference.run.predictor import Predictor
 from birdclef_core.store.storage import Storage
 from sweeps.cli.birdclef import birdclef
+from sweeps.deploy import load_detector
 
 STAGE = "ab" * 32
 
@@ -72,6 +74,15 @@ def test_a_file_that_cannot_be_decoded_exits_1(place, capsys, monkeypatch):
     said = capsys.readouterr()
     assert "8 labelled rows left out" in said.out and "1 file could not be read:\n  s1.wav: s1.wav cannot be decoded." in said.err
     assert Path("out/calibration.json").is_file()
+
+
+def test_a_bundle_gets_its_calibration(place, capsys):
+    assert birdclef(["export", STAGE[:8], "--to", "bundle"]) == 0
+    assert birdclef(["calibrate", "bundle", "--labels", "data", "-o", "out"]) == 0
+    assert "The bundle bundle has the calibration now" in capsys.readouterr().out
+    rows = load_detector("bundle").predict("data/test_soundscapes", threshold=0.0)
+    assert load_detector("bundle").detector.calibration == read_calibration(Path("out/calibration.json"))
+    assert rows["calibrated"].notna().all()
 
 
 @pytest.mark.parametrize(
