@@ -10,6 +10,13 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_collection_modifyitems(items):
+    """Of several processes (`-n 2`), one runs the tests of a file, which share fixtures, and one all tests that start Ray, which begin first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.location[0]))
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint():
     """A moto server; its access keys are in the environment while it runs."""

@@ -18,7 +18,7 @@ from birdclef_core.store.storage import Storage
 from sweeps.schedule.records import SweepRecords
 
 mlflow = pytest.importorskip("mlflow")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 REPOSITORY = Path(__file__).parents[3]
 HELPERS = REPOSITORY / "tests" / "helpers"

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 SEARCH = """
 from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig

@@ -73,6 +73,7 @@ class Place:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_sweep_waits_for_anothers_prefix_and_goes_on_from_its_last_epoch_when_that_is_killed(tmp_path, tone_data):
     place = Place(tmp_path, tone_data.dataset.root)
     first = place.start("first", "--samples", "1")
@@ -93,6 +94,7 @@ def test_a_sweep_waits_for_anothers_prefix_and_goes_on_from_its_last_epoch_when_
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_sweep_has_one_driver(tmp_path, tone_data):
     place = Place(tmp_path, tone_data.dataset.root)
     first = place.start("s", "--samples", "1")
@@ -112,6 +114,7 @@ def test_a_sweep_has_one_driver(tmp_path, tone_data):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_plan_says_what_a_sweep_would_do_and_the_sweep_says_what_it_took(tmp_path, tone_data):
     place = Place(tmp_path, tone_data.dataset.root)
     short = ("--samples", "2", "--set", "pretrain_ce.epochs=2", "--max-concurrent", "1")

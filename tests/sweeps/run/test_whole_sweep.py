@@ -116,6 +116,7 @@ def place(tmp_path, tone_data) -> Workplace:
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
     objective = ("--objective", "0.5*val/cmap+0.5*val/lrap")
     output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2", *objective))
@@ -138,6 +139,7 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
     """Two trials; one more of a wider search of another name; then a new sweep from the first trial's prefix."""
     place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1"))
@@ -160,6 +162,7 @@ def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_start_stage_of_another_fold_is_refused_or_marks_every_score(place):
     place.run(*place.start_arguments("--samples", "1", "--fold", "0"))
     arguments = ["--samples", "1", "--fold", "1", "--from-stage", "s/t0000/pretrain_ce", "--name", "other"]
@@ -175,6 +178,7 @@ def test_a_start_stage_of_another_fold_is_refused_or_marks_every_score(place):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
     process = place.start(*place.start_arguments("--samples", "2", "--max-concurrent", "1", *LONG_EPOCHS))
     read_until(process, r"t0001 .*train_bce epoch 1/3")
@@ -193,6 +197,7 @@ def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_after_kill_9_of_the_driver_a_resume_ends_the_sweep(place):
     process = place.start(*place.start_arguments("--samples", "3", "--max-concurrent", "1", *LONG_EPOCHS))
     read_until(process, r"t0001 .*train_bce epoch 1/3")
@@ -209,6 +214,7 @@ def test_after_kill_9_of_the_driver_a_resume_ends_the_sweep(place):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_worker_is_replaced_and_loses_one_epoch_at_most(place, number):
     process = place.start(*place.start_arguments("--samples", "1", "--set", "clips_per_epoch=400"))
@@ -226,6 +232,7 @@ def test_a_killed_worker_is_replaced_and_loses_one_epoch_at_most(place, number):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_sweep_stays_in_its_bytes_and_the_next_one_trains_damaged_stages_again_aloud(place):
     """34 MiB: nine of a stage's size are for epoch checkpoints and one for the next stage, so two fit beside the best trial."""
     output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "1", "--max-store-bytes", "34M"))
@@ -241,6 +248,7 @@ def test_a_sweep_stays_in_its_bytes_and_the_next_one_trains_damaged_stages_again
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_when_all_trials_fail_the_first_reason_is_given(place):
     output = place.run(*place.start_arguments("--samples", "2", "--set", "learning_rate=1e30"), expect=1)
     assert "No trial finished. The first reason: The loss must be finite" in output
@@ -248,18 +256,21 @@ def test_when_all_trials_fail_the_first_reason_is_given(place):
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_gpus_that_are_not_there_are_refused(place):
     output = place.run(*place.start_arguments("--gpus-per-trial", "64"), expect=2)
     assert "--gpus-per-trial <= the cluster's GPUs must hold, but got 64" in output
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_storage_that_cannot_be_written_is_refused(place):
     output = place.run(*place.start_arguments("--storage", "/proc/sweeps"), expect=2)
     assert "The storage /proc/sweeps must be writable, but is not" in output and "Traceback" not in output
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -284,6 +295,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(tmp_path, arguments, message
 
 
 @pytest.mark.slow
+@pytest.mark.ray
 def test_a_sweep_keeps_everything_on_s3_and_is_resumed_from_there(place, s3_uri):
     place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1", "--storage", s3_uri))
     shutil.rmtree(place.output, ignore_errors=True)
