@@ -252,7 +252,7 @@ def _tune(arguments: argparse.Namespace) -> int:
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that were given on the command line, by their names in SweepOptions."""
-    own = ("resume", "extend", "drop_extension", "set", "plan", "price_per_hour")
+    own = ("resume", "extend", "drop_extension", "set", "plan")
     given = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
     return given | ({"settings": parse_settings(arguments.set)} if arguments.set else {})
 

@@ -77,6 +77,7 @@ def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys)
 def test_what_is_not_given_is_not_taken_for_given():
     """A default in the parser would replace what an extended sweep was started with; defaults are those of SweepOptions."""
     assert _given(_parse(["--resume", "s"])) == {}
+    assert _given(_parse(["--resume", "s", "--max-cost", "5", "--price-per-hour", "2"])) == {"max_cost": 5, "price_per_hour": 2}
 
 
 def test_where_a_sweep_goes_on_are_options_that_it_has():
