@@ -1,7 +1,8 @@
 """Compare searches at equal device time, on made-up response surfaces and through the real driver without training.
 
-python benchmarks/search_worth.py               the stage-aware sampler against TPE and random draws without reuse
+python benchmarks/search_worth.py               the stage-aware sampler against TPE without reuse, random draws and EEIPU
 python benchmarks/search_worth.py ablation      the sampler without each of its ingredients
+python benchmarks/search_worth.py --out FILE    writes every outcome as it comes; the same command goes on where it was, and prints the table
 
 A surface makes up the scores of all stages: what a stage adds for its parameters, what it takes over from the stage before, noise that is
 a stage's own and that its descendants inherit, and noise of the measurement. Every method has the same surfaces, workers and device time.
@@ -10,6 +11,7 @@ The result of a method is the true value of the trial with the best measured sco
 
 import argparse
 import hashlib
+import json
 import math
 import os
 import platform
@@ -17,11 +19,13 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
+from search_eeipu import Eeipu
 
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.models.encoders import RANDOM
@@ -29,15 +33,16 @@ from birdclef_core.stages.training import StageTask
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import (
     MemoryRecords,
-    SimulatedClock,
     SimulatedStore,
     SimulatedSweep,
     SimulatedView,
-    _Simulation,
+    SimulationResult,
+    simulate,
 )
-from sweeps.sampling import stage_model, stage_sampler
+from sweeps.sampling import candidates, stage_model, stage_sampler
 from sweeps.sampling.candidates import CandidateMaker
 from sweeps.sampling.encoding import Encoding
+from sweeps.schedule import trial_source
 from sweeps.schedule.coordinator import Coordinator, Observer
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.trials import Trial, TrialBook
@@ -141,26 +146,24 @@ def _normal(text: str) -> float:
 
 @dataclass
 class Finals(Observer):
-    """The finished trials of one search, with the device time that the search had spent by then."""
+    """The trials of one search that have finished within its device time. It begins no others after that."""
 
-    simulation: _Simulation | None = None
-    budget: float = math.inf
+    budget_s: float
+    result: SimulationResult = field(default_factory=SimulationResult)
     coordinator: Coordinator | None = None
-    found: list[tuple[float, str, Trial]] = field(default_factory=list)
+    found: list[Trial] = field(default_factory=list)
     started: int = 0
 
     def trial_started(self, trial: Trial) -> None:
         self.started += 1
 
     def updated(self, trial: Trial, update: object) -> None:
-        assert self.simulation is not None and self.coordinator is not None
-        if self.simulation._result.worker_s >= self.budget:
+        if self.coordinator is not None and self.result.worker_s >= self.budget_s:
             self.coordinator.samples = 0
 
     def trial_ended(self, trial: Trial) -> None:
-        assert self.simulation is not None
-        if trial.record.status == "finished" and self.simulation._result.worker_s <= self.budget:
-            self.found.append((self.simulation._result.worker_s, trial.record.trial, trial))
+        if trial.record.status == "finished" and self.result.worker_s <= self.budget_s:
+            self.found.append(trial)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,41 +177,54 @@ class Outcome:
     draw_ms: float
 
 
-METHODS = {
-    "random, no reuse": dict(sampler="random"),
-    "tpe, no reuse": dict(sampler="tpe"),
-    "stage": dict(sampler="stage"),
+Method = Mapping[str, object]
+METHODS: Mapping[str, Method] = {
+    "tpe, no reuse": {"sampler": "tpe"},
+    "random, no reuse": {"sampler": "random"},
+    "eeipu": {"sampler": "eeipu"},
+    "stage": {"sampler": "stage"},
 }
-ABLATIONS = {
-    "stage": dict(sampler="stage"),
-    "no stopping": dict(sampler="stage", stop=0.0),
-    "stages alone": dict(sampler="stage", share=1.0),
-    "direct alone": dict(sampler="stage", share=0.0),
-    "divided by the whole cost": dict(sampler="stage", power=1.0),
-    "no share for the root": dict(sampler="stage", root=0.0),
-    "half for the root": dict(sampler="stage", root=0.5),
+ABLATIONS: Mapping[str, Method] = {
+    "tpe, no reuse": {"sampler": "tpe"},
+    "stage": {"sampler": "stage"},
+    "no stopping": {"sampler": "stage", "stops": False},
+    "no completions": {"sampler": "stage", "prefixes": 0},
+    "model by stages alone": {"sampler": "stage", "share": 1.0},
+    "direct model alone": {"sampler": "stage", "share": 0.0},
+    "cost power 0": {"sampler": "stage", "power": 0.0},
+    "cost power 1": {"sampler": "stage", "power": 1.0},
+    "no root share": {"sampler": "stage", "root": 0.0},
 }
+OWN = (stage_sampler.ROOT_SHARE, stage_sampler.COST_POWER, candidates.PREFIXES_A_DEPTH, stage_model.share_of_stages)
 
 
-def run(search: Search, family: Family, seed: int, workers: int, chains_a_search: float, method: Mapping[str, object]) -> Outcome:
+def set_up(method: Method, budget_s: float) -> None:
+    """Set the constants of the sampler, and which one the driver makes."""
+    root, power, prefixes, share = OWN
+    stage_sampler.ROOT_SHARE = method.get("root", root)
+    stage_sampler.COST_POWER = method.get("power", power)
+    candidates.PREFIXES_A_DEPTH = method.get("prefixes", prefixes)
+    stage_model.share_of_stages = (lambda finals: method["share"]) if "share" in method else share
+    trial_source.StageSampler = stage_sampler.StageSampler if method["sampler"] != "eeipu" else partial(Eeipu, budget_s=budget_s)
+
+
+def run(search: Search, family: Family, seed: int, workers: int, chains_a_search: float, method: Method) -> Outcome:
     """Search one surface with one method until the budget is spent."""
-    stage_sampler.ROOT_SHARE = float(method.get("root", 0.25))
-    stage_sampler.COST_POWER = float(method.get("power", 0.6))
-    stage_sampler.STOP_FACTOR = max(float(method.get("stop", 0.6)), 1e-300)
-    share = method.get("share")
-    stage_model._share_of_stages = (lambda finals: share) if share is not None else SHARE
+    budget_s = chains_a_search * sum(stage.epochs for stage in search.recipes[0].stages) * workers / 8
+    set_up(method, budget_s)
     surface = Surface(search, family, seed)
-    search = replace(search, sampler=str(method["sampler"]))
+    sampler = str(method["sampler"])
+    search = replace(search, sampler="stage" if sampler == "eeipu" else sampler)
     space = LabelSpace.of("all", [f"s{index}" for index in range(3)])
     chains = ChainBuilder(
         search=search, seed=seed, pretrained={recipe.model.encoder: RANDOM for recipe in search.recipes}, all_species=space,
         target_species=space, data_fingerprint="made up", code_version="made up",
     )  # fmt: skip
     store = SimulatedStore()
-    finals = Finals()
+    finals = Finals(budget_s)
     coordinator = Coordinator(
         chains, TrialBook(MemoryRecords(), SimulatedView(store, "one")), samples=10**6, max_running=workers, observers=(finals,),
-        pruning=StageHalving(grace=math.inf), stops_by_worth=search.sampler == "stage",
+        pruning=StageHalving(grace=math.inf), stops_by_worth=sampler == "stage" and bool(method.get("stops", True)),
     )  # fmt: skip
 
     def score(task: StageTask, epoch: int) -> float:
@@ -229,15 +245,12 @@ def run(search: Search, family: Family, seed: int, workers: int, chains_a_search
                     break
         return by_stage[task.stage_id]
 
-    simulation = _Simulation(
-        [SimulatedSweep(name="one", coordinator=coordinator)], store, workers, _epoch_s, score, SimulatedClock()
-    )
-    chain_s = sum(stage.epochs for stage in search.recipes[0].stages)
-    finals.simulation, finals.coordinator, finals.budget = simulation, coordinator, chains_a_search * chain_s * workers / 8
+    finals.coordinator = coordinator
     started = time.process_time()
-    result = simulation.run()
+    sweep = SimulatedSweep(name="one", coordinator=coordinator)
+    result = simulate([sweep], store, workers, lambda task: 1.0, score, result=finals.result)
     seconds = time.process_time() - started
-    scored = [(trial.record.score or 0.0, by_stage[trial.record.stage_ids[-1]][1]) for _, _, trial in finals.found]
+    scored = [(trial.record.score or 0.0, by_stage[trial.record.stage_ids[-1]][1]) for trial in finals.found]
     best = max(scored, default=(0.0, -9.0))
     return Outcome(
         best_true=best[1],
@@ -245,13 +258,6 @@ def run(search: Search, family: Family, seed: int, workers: int, chains_a_search
         use=result.worker_s / (result.elapsed_s * workers),
         draw_ms=1000 * seconds / max(1, finals.started),
     )
-
-
-def _epoch_s(task: StageTask) -> float:
-    return 1.0
-
-
-SHARE = stage_model._share_of_stages
 
 
 @cache
@@ -275,59 +281,94 @@ def searched() -> Search:
     return replace(load_search("sed"), pools={})
 
 
-def task(job: tuple[str, int, int, float, str, Mapping[str, object]]) -> tuple[str, int, str, Outcome]:
+def task(job: tuple[str, int, int, float, str, Method]) -> tuple[str, int, str, Outcome]:
     name, seed, workers, chains, title, method = job
     return name, seed, title, run(searched(), FAMILIES[name], seed, workers, chains, method)
+
+
+def load(path: Path | None) -> dict[tuple[str, int, str], Outcome]:
+    """Return the outcomes that an earlier run has written."""
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    return {(item["family"], item["seed"], item["method"]): Outcome(**item["outcome"]) for item in map(json.loads, lines)}
+
+
+def table(outcomes: Mapping[tuple[str, int, str], Outcome], methods: Sequence[str], families: Sequence[str]) -> str:
+    """Return the gains over the first method, on the surfaces that every method has searched."""
+    pairs = sorted(
+        {
+            (name, seed)
+            for name, seed, _ in outcomes
+            if name in families and all((name, seed, title) in outcomes for title in methods)
+        }
+    )
+    rows = [f"{'':24}{'candidates':>11}{'gain':>7}{'s.e.':>6}{'use':>6}{'ms':>6}  " + "".join(f"{name:>14}" for name in families)]
+    for title in methods:
+        gains = {
+            (name, seed): (outcomes[name, seed, title].best_true - outcomes[name, seed, methods[0]].best_true)
+            / spread(name, seed)
+            for name, seed in pairs
+        }
+        mine = [outcomes[name, seed, title] for name, seed in pairs]
+        mean, error = average(list(gains.values()))
+        by_family = [average([gain for (name, _), gain in gains.items() if name == family]) for family in families]
+        rows.append(
+            f"{title:24}{statistics.mean(item.candidates for item in mine):11.0f}{mean:+7.2f}{error:6.2f}"
+            f"{statistics.mean(item.use for item in mine):6.2f}{statistics.mean(item.draw_ms for item in mine):6.0f}  "
+            + "".join(f"{mean:+8.2f}({error:.2f})" for mean, error in by_family)
+        )
+    seeds = ", ".join(f"{family} {sum(name == family for name, _ in pairs)}" for family in families)
+    return "\n".join([*rows, f"surfaces: {seeds}"])
+
+
+def average(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and its standard error."""
+    if len(values) < 2:
+        return (values[0] if values else math.nan), math.nan
+    return statistics.mean(values), statistics.stdev(values) / math.sqrt(len(values))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=("methods", "ablation"), default="methods")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument(
         "--chains", type=float, default=40, help="device time for 8 workers, in complete chains of the first recipe"
     )
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--families", default=",".join(FAMILIES))
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument(
+        "--methods", help="names of methods, separated by semicolons; the first is the one that others are compared with"
+    )
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument(
+        "--out", type=Path, help="file for the outcomes, a line each; use one for each number of workers and chains"
+    )
     options = parser.parse_args()
-    methods = METHODS if options.what == "methods" else {"tpe, no reuse": METHODS["tpe, no reuse"], **ABLATIONS}
+    every = METHODS if options.what == "methods" else ABLATIONS
+    methods = {title: every[title] for title in options.methods.split(";")} if options.methods else every
     families = options.families.split(",")
+    outcomes = load(options.out)
     jobs = [
         (name, seed, options.workers, options.chains, title, method)
-        for seed in range(options.seeds)
+        for seed in range(options.first_seed, options.first_seed + options.seeds)
         for name in families
         for title, method in methods.items()
+        if (name, seed, title) not in outcomes
     ]
     started = time.time()
-    outcomes: dict[tuple[str, int, str], Outcome] = {}
     with ProcessPoolExecutor(options.processes) as pool:
         for name, seed, title, outcome in pool.map(task, jobs):
             outcomes[name, seed, title] = outcome
+            if options.out is not None:
+                line = {"family": name, "seed": seed, "method": title, "outcome": asdict(outcome)}
+                with options.out.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
     print(
-        f"{options.workers} workers, {options.chains * options.workers / 8:g} chains, {options.seeds} seeds, {time.time() - started:.0f} s, "
-        f"numpy {version('numpy')}, {platform.machine()}, {os.cpu_count()} cores"
+        f"{options.workers} workers, {options.chains * options.workers / 8:g} chains, {time.time() - started:.0f} s, "
+        f"Python {platform.python_version()}, numpy {version('numpy')}, optuna {version('optuna')}, {platform.machine()}, {os.cpu_count()} cores"
     )
-    print(f"{'':24}{'candidates':>11}{'gain':>7}{'s.e.':>6}  {'use':>5}{'ms':>6}  " + "".join(f"{name:>14}" for name in families))
-    for title in methods:
-        gains = {
-            name: [
-                (outcomes[name, seed, title].best_true - outcomes[name, seed, "tpe, no reuse"].best_true) / spread(name, seed)
-                for seed in range(options.seeds)
-            ]
-            for name in families
-        }
-        every = [gain for values in gains.values() for gain in values]
-        mine = [outcome for (_, _, other), outcome in outcomes.items() if other == title]
-        error = statistics.stdev(every) / math.sqrt(len(every)) if len(every) > 1 else 0
-        print(
-            f"{title:24}{statistics.mean(item.candidates for item in mine):11.0f}{statistics.mean(every):+7.2f}{error:6.2f}"
-            f"  {statistics.mean(item.use for item in mine):5.2f}{statistics.mean(item.draw_ms for item in mine):6.0f}  "
-            + "".join(
-                f"{statistics.mean(values):+8.2f}({statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0:.2f})"
-                for values in gains.values()
-            )
-        )
+    print(table(outcomes, list(methods), families))
 
 
 if __name__ == "__main__":

@@ -112,12 +112,13 @@ def simulate(
     epoch_s: EpochSeconds,
     score: Score = even_score,
     clock: SimulatedClock | None = None,
+    result: SimulationResult | None = None,
 ) -> SimulationResult:
     """Run sweeps on one store to their end. A free worker goes to the sweep with the fewest running trials, as on a shared cluster.
 
-    `clock` is set to the simulated time at every event.
+    `clock` is set to the simulated time at every event, and `result`, which is returned, says at any time what was done so far.
     """
-    return _Simulation(sweeps, store, workers, epoch_s, score, clock or SimulatedClock()).run()
+    return _Simulation(sweeps, store, workers, epoch_s, score, clock or SimulatedClock(), result or SimulationResult()).run()
 
 
 class _Simulation:
@@ -129,10 +130,10 @@ class _Simulation:
         epoch_s: EpochSeconds,
         score: Score,
         clock: SimulatedClock,
+        result: SimulationResult,
     ) -> None:
         self._sweeps, self._store, self._epoch_s, self._score, self._clock = sweeps, store, epoch_s, score, clock
-        self._free = workers
-        self._result = SimulationResult()
+        self._free, self._result = workers, result
         self._events: list[tuple[float, int, Iterator[float]]] = []
         """Simulated time, a tie-breaker, and the worker that continues at that time."""
         self._order = count()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky, lapack, solve_triangular
+from scipy.linalg import cho_solve, cholesky, lapack
 from scipy.optimize import minimize
 
 from sweeps.sampling.encoding import Array
@@ -113,13 +113,13 @@ class GaussianProcess:
         """Return the standardised mean and variance of the noiseless score at candidates."""
         observed = self._num_observed
         cross_NC = self._signal2 * _matern(_distance(self._x_ND, x_CD * self._scale_D))
-        solved_NC = solve_triangular(self._factor_NN, cross_NC, lower=True, check_finite=False)
+        solved_NC = _solved(self._factor_NN, cross_NC)
         mean_C = self._weights_N @ cross_NC[:observed]
         variance_C = np.maximum(self._signal2 - np.einsum("nc,nc->c", solved_NC, solved_NC), _LOWEST_VARIANCE)
         if self._before_N is None:
             return Terms(mean_C, 0.0, variance_C, np.zeros(len(x_CD)), 0.0)
         linear_N = self._slope2 * self._before_N
-        solved_N = solve_triangular(self._factor_NN, linear_N, lower=True, check_finite=False)
+        solved_N = _solved(self._factor_NN, linear_N)
         slope = float(self._weights_N @ linear_N[:observed])
         square = max(self._slope2 - float(solved_N @ solved_N), 0.0)
         return Terms(mean_C, slope, variance_C, -(solved_N @ solved_NC), square)
@@ -131,6 +131,12 @@ class GaussianProcess:
             kernel_NN += self._slope2 * np.outer(before_N, before_N)
         kernel_NN[np.diag_indices_from(kernel_NN)] += self.noise2 + _JITTER
         return cholesky(kernel_NN, lower=True, check_finite=False, overwrite_a=True)
+
+
+def _solved(factor_NN: Array, right: Array) -> Array:
+    """The solution of a lower triangular system. SciPy's own function takes longer to check its arguments than to solve it."""
+    solved, _ = lapack.dtrtrs(factor_NN, right, lower=True)
+    return np.asarray(solved)
 
 
 def _spread(score_N: Array, usual: float) -> float:
@@ -160,29 +166,31 @@ def _fit(x_ND: Array, z_N: Array, previous_N: Array | None, groups_D: NDArray[np
         square_GNN[group] += (x_ND[:, None, column] - x_ND[None, :, column]) ** 2
     flat_GM = square_GNN.reshape(num, -1)
     linear_NN = np.zeros((len(x_ND), len(x_ND))) if previous_N is None else np.outer(previous_N, previous_N)
-    identity_NN = np.eye(len(x_ND))
+    diagonal = np.diag_indices(len(x_ND))
 
     def loss(theta: Array) -> tuple[float, Array]:
         signal2, noise2, slope2 = np.exp(2 * theta[num:])
         weight_G = np.exp(-2 * theta[:num])
-        scaled = _SQRT5 * np.sqrt(np.maximum(weight_G @ flat_GM, 0)).reshape(linear_NN.shape)
+        scaled = _SQRT5 * np.sqrt(weight_G @ flat_GM).reshape(linear_NN.shape)
         decay = np.exp(-scaled)
         matern = (1 + scaled + scaled**2 / 3) * decay
-        kernel = signal2 * matern + slope2 * linear_NN + (noise2 + _LOWEST_NOISE**2 + _JITTER) * identity_NN
+        kernel = signal2 * matern + slope2 * linear_NN
+        kernel[diagonal] += noise2 + _LOWEST_NOISE**2 + _JITTER
         factor, failed = lapack.dpotrf(kernel, lower=True)
         if failed:
             return math.inf, np.zeros(len(theta))
         inverse, _ = lapack.dpotri(factor, lower=True)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
+        inverse += inverse.T
+        inverse[diagonal] /= 2
         alpha = inverse @ z_N
         pull = (theta - prior_mean) / prior_sd
         value = 0.5 * z_N @ alpha + np.log(np.diag(factor)).sum() + 0.5 * pull @ pull
         outer = inverse - np.outer(alpha, alpha)
         # d Matern / d log length = 5/3 (1 + sqrt(5) r) exp(-sqrt(5) r) (difference / length)^2
         by_length = weight_G * (flat_GM @ (outer * (signal2 * 5 / 3 * (1 + scaled) * decay)).ravel()) / 2
-        by_signal = signal2 * float((outer * matern).sum())
+        by_signal = signal2 * float(np.vdot(outer, matern))
         by_noise = noise2 * float(np.trace(outer))
-        by_slope = slope2 * float((outer * linear_NN).sum())
+        by_slope = slope2 * float(np.vdot(outer, linear_NN))
         return float(value), np.concatenate((by_length, (by_signal, by_noise, by_slope))) + pull / prior_sd
 
     bounds = list(zip(prior_mean - 4 * prior_sd, prior_mean + 4 * prior_sd, strict=True))

@@ -90,7 +90,7 @@ class StageModel:
         self._processes = {stage: self._process(stage, items, fitted) for stage, items in self._observations(trials).items()}
         self.best = float(np.max(self._direct.smoothed_N))
         """The best final score so far, without its noise."""
-        self.stage_share = _share_of_stages(finals)
+        self.stage_share = share_of_stages(finals)
         """Weight of the model by stages in the mixture, 0 to 1."""
         self._await([trial for trial in trials if trial.state == "open"][-_MAX_PENDING:])
 
@@ -240,7 +240,7 @@ def _capped(items: list[_Observation]) -> list[_Observation]:
     return [items[index] for index in sorted(chosen)]
 
 
-def _share_of_stages(finals: Iterable[TrialFacts]) -> float:
+def share_of_stages(finals: Iterable[TrialFacts]) -> float:
     """The weight of the model by stages, from how likely each model had held the final scores."""
     evidence = 0.0
     for trial in finals:

@@ -94,6 +94,8 @@ class StageSampler:
         self._baselines = [(recipe, search.baseline(recipe)) for recipe in search.recipes]
         self._x: dict[str, Array] = {}
         """The vectors of the trials, which never change."""
+        self._keys: dict[str, _Key] = {}
+        """What tells each trial from others."""
 
     def propose(self, facts: SweepFacts, number: int) -> Proposal | None:
         """Return the next point to try; None when no candidate is new, allowed and within the remaining device seconds.
@@ -101,7 +103,7 @@ class StageSampler:
         `number`: the number of the draw, with which its random numbers change.
         """
         model = self._model(facts)
-        tried = {_key(trial.recipe, trial.params) for trial in facts.trials} | _refused(facts)
+        tried = {self._keys[trial.trial] for trial in facts.trials} | _refused(facts)
         for recipe, own in self._baselines:
             if self._is_new(recipe.name, own, tried) and self._point_fits(facts, recipe.name, own):
                 return Proposal(recipe=recipe.name, params=own, foretold={})
@@ -146,6 +148,7 @@ class StageSampler:
         for trial in facts.trials:
             if trial.trial not in self._x:
                 self._x[trial.trial] = self._maker.vector(trial)
+                self._keys[trial.trial] = _key(trial.recipe, trial.params)
         self._known.learn(facts, self._x)
         finals = {trial.stage_ids[-1] for trial in facts.trials if trial.final is not None}
         if len(finals) < MIN_FINALS:
@@ -154,7 +157,7 @@ class StageSampler:
 
     def _best(self, facts: SweepFacts, model: StageModel, generator: np.random.Generator) -> _Best | None:
         """The best candidate. While the root has had less than its share, it is one that departs from there, if there is one."""
-        taken = {_key(trial.recipe, trial.params) for trial in facts.trials if trial.state != "paused"} | _refused(facts)
+        taken = {self._keys[trial.trial] for trial in facts.trials if trial.state != "paused"} | _refused(facts)
         rated = [self._rate(group, model, facts.remaining_s) for group in self._maker.from_root(facts, generator)]
         if _root_share(facts.trials) < ROOT_SHARE:
             own = [replace(item, value_C=np.where(item.departs_C, item.value_C, -math.inf)) for item in rated]

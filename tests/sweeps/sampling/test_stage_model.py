@@ -262,15 +262,15 @@ def with_foretold(final: float, by_stages: tuple[float, float], direct: tuple[fl
 
 
 def test_the_model_that_has_foretold_better_counts_more():
-    assert stage_model._share_of_stages(drawn(5)) == 0.5, "nothing was foretold"
+    assert stage_model.share_of_stages(drawn(5)) == 0.5, "nothing was foretold"
     better, worse = with_foretold(0.5, (0.5, 0.1), (0.6, 0.1)), with_foretold(0.5, (0.6, 0.1), (0.5, 0.1))
-    assert stage_model._share_of_stages([better]) == pytest.approx(1 / (1 + math.exp(-0.5)))
-    assert stage_model._share_of_stages([worse]) == pytest.approx(1 / (1 + math.exp(0.5)))
-    assert stage_model._share_of_stages([worse, better]) == pytest.approx(1 / (1 + math.exp(-0.5 * 0.03)), rel=1e-6), (
+    assert stage_model.share_of_stages([better]) == pytest.approx(1 / (1 + math.exp(-0.5)))
+    assert stage_model.share_of_stages([worse]) == pytest.approx(1 / (1 + math.exp(0.5)))
+    assert stage_model.share_of_stages([worse, better]) == pytest.approx(1 / (1 + math.exp(-0.5 * 0.03)), rel=1e-6), (
         "older ones fade"
     )
     far = with_foretold(0.5, (0.5, 0.01), (0.9, 0.01))
-    assert stage_model._share_of_stages([far]) == pytest.approx(1 / (1 + math.exp(-3))), "one trial does not decide"
+    assert stage_model.share_of_stages([far]) == pytest.approx(1 / (1 + math.exp(-3))), "one trial does not decide"
     wide = with_foretold(0.5, (0.5, 0.1), (0.5, 0.2))
-    assert stage_model._share_of_stages([wide]) == pytest.approx(2 / 3), "and it counts how sure they were"
+    assert stage_model.share_of_stages([wide]) == pytest.approx(2 / 3), "and it counts how sure they were"
     assert model_of([*drawn(5), better]).stage_share > 0.5
