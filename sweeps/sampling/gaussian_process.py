@@ -64,10 +64,12 @@ class GaussianProcess:
         groups_D: Sequence[int],
         length_G: Sequence[float],
         usual_spread: float = 0.0,
+        like: "GaussianProcess | None" = None,
     ) -> None:
         """`x_ND`: encoded parameters. `previous_N`: scores of the stage before, NaN where there is none; None for a process without
         them. `groups_D`: the parameter of each column. `length_G`: prior median of the length scale of each parameter. `usual_spread`:
-        standard deviation that is usual for such scores, where these are too few to tell; 0 takes theirs alone.
+        standard deviation that is usual for such scores, where these are too few to tell; 0 takes theirs alone. `like`: the process of
+        most of these scores, whose length scales and variances it takes; None fits its own.
         """
         self.centre, self.scale = float(np.mean(score_N)), _spread(score_N, usual_spread)
         self._previous_centre, self._previous_scale = 0.0, 1.0
@@ -79,8 +81,9 @@ class GaussianProcess:
         groups = np.asarray(groups_D, dtype=int)
         log_length_G = np.log(np.asarray(length_G, dtype=float))
         last = slice(-_FITTED_POINTS, None)
-        theta = _fit(x_ND[last], z_N[last], None if before_N is None else before_N[last], groups, log_length_G)
-        num = len(length_G)
+        before = None if before_N is None else before_N[last]
+        self._theta: Array = _fit(x_ND[last], z_N[last], before, groups, log_length_G) if like is None else like._theta
+        theta, num = self._theta, len(length_G)
         self.length_G = np.exp(theta[:num])
         self._signal2, self.noise2 = math.exp(2 * theta[num]), math.exp(2 * theta[num + 1]) + _LOWEST_NOISE**2
         self._slope2 = math.exp(2 * theta[num + 2]) if previous_N is not None else 0.0
@@ -94,7 +97,7 @@ class GaussianProcess:
 
     def standardise(self, previous_C: Array) -> Array:
         """Return scores of the stage before as this process sees them; 0 where there is none."""
-        return np.nan_to_num((previous_C - self._previous_centre) / self._previous_scale)
+        return np.where(np.isnan(previous_C), 0.0, (previous_C - self._previous_centre) / self._previous_scale)
 
     def standardise_variance(self, variance_C: Array) -> Array:
         """Return variances of scores of the stage before as this process sees them."""

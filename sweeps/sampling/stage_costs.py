@@ -1,6 +1,6 @@
 """What candidates would still cost, from what the sweep knows of the costs of stages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,17 @@ class StageCosts:
 
     def after(self, recipe: str, place_CP: Array, depth_C: NDArray[np.int_]) -> tuple[Array, Array]:
         """Return the device seconds of the stages of candidates after their first `depth_C`, and of the first of these alone (C,)."""
-        rows = self._alike(recipe, place_CP)
-        stages_CS = np.array([self._of_places(recipe, row) for row in rows])
+        kind_C = np.zeros(len(place_CP), dtype=int)
+        for place_C in (place_PC := self._alike(recipe, place_CP)):
+            distinct, own_C = np.unique(place_C, return_inverse=True)
+            kind_C = kind_C * len(distinct) + own_C
+        _, first_K, kind_C = np.unique(kind_C, return_index=True, return_inverse=True)
+        stages_KS = np.array([self._of_places(recipe, [place_C[first] for place_C in place_PC]) for first in first_K])
+        stages_CS = stages_KS[kind_C]
         is_left_CS = np.arange(stages_CS.shape[1]) >= depth_C[:, None]
-        return (stages_CS * is_left_CS).sum(axis=1), stages_CS[np.arange(len(rows)), depth_C]
+        return (stages_CS * is_left_CS).sum(axis=1), stages_CS[np.arange(len(place_CP)), depth_C]
 
-    def _of_places(self, recipe: str, place_P: list[float]) -> tuple[float, ...]:
+    def _of_places(self, recipe: str, place_P: Sequence[float]) -> tuple[float, ...]:
         name = (recipe, *place_P)
         if name not in self._known:
             own = self._search.recipe(recipe)
@@ -62,15 +67,15 @@ class StageCosts:
             self._known[name] = tuple(stages)
         return self._known[name]
 
-    def _alike(self, recipe: str, place_CP: Array) -> list[list[float]]:
-        """For each candidate the places of the parameters in `keys`: the same ones for all that count as equal."""
+    def _alike(self, recipe: str, place_CP: Array) -> list[Array]:
+        """For each parameter in `keys` the places of the candidates (C,): the same ones for all that count as equal."""
         kept_PC = []
         for key, column in zip(self.keys[recipe], self._columns[recipe], strict=True):
             parameter = self._encoding.spaces[recipe][key]
             parts = len(parameter.values) if isinstance(parameter, Choice) else 0 if parameter.finite() else _PARTS
             place_C = place_CP[:, column]
             kept_PC.append((np.minimum(np.floor(place_C * parts), parts - 1) + 0.5) / parts if parts else place_C)
-        return np.array(kept_PC).reshape(len(kept_PC), len(place_CP)).T.tolist()
+        return kept_PC
 
 
 def _costs(key: str, parameter: Parameter) -> bool:

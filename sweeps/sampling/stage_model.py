@@ -29,6 +29,8 @@ _FEW = 8
 """The spread of fewer scores than this says little."""
 _MAX_POINTS = 240
 """A process sees at most this many observations: the best, the newest and some others."""
+_SETTLED, _NEWEST, _REFITTED_EVERY = 48, 8, 8
+"""Length scales and variances of so many scores change little: they are those of all but the newest ones, and fitted every so many scores."""
 _MAX_PENDING = 64
 _LENGTH, _LONGER, _LONGEST = 0.7, 0.4, 1.2
 """Prior median of a length scale in the stage where its parameter first matters; growth of its logarithm a stage later, and limit of that."""
@@ -151,7 +153,7 @@ class StageModel:
 
     def _process(self, stage: str, observations: list[_Observation], fitted: FittedProcesses) -> GaussianProcess:
         places = {recipe: stages.index(stage) for recipe, stages in self._stages.items() if stage in stages}
-        return self._fitted(stage, _capped(observations), places, fitted)
+        return self._fitted(stage, observations, places, fitted)
 
     def _direct_process(self, trials: Iterable[TrialFacts], fitted: FittedProcesses) -> GaussianProcess:
         items = [
@@ -160,18 +162,29 @@ class StageModel:
             if trial.final is not None or trial.state == "failed"
         ]
         return self._fitted(
-            DIRECT, _capped(_with_failures(items)), {recipe: len(stages) - 1 for recipe, stages in self._stages.items()}, fitted
+            DIRECT, _with_failures(items), {recipe: len(stages) - 1 for recipe, stages in self._stages.items()}, fitted
         )
 
     def _fitted(
-        self, name: str, items: Sequence[_Observation], places: Mapping[str, int], fitted: FittedProcesses
+        self,
+        name: str,
+        observations: list[_Observation],
+        places: Mapping[str, int],
+        fitted: FittedProcesses,
+        *,
+        are_older: bool = False,
     ) -> GaussianProcess:
-        """`places`: index of the stage in each recipe that has it."""
-        usual_spread = self._direct.scale if name != DIRECT and len(items) < _FEW else 0.0
+        """`places`: index of the stage in each recipe that has it. `are_older`: the newest observations are not among them."""
+        usual_spread = self._direct.scale if name != DIRECT and len(observations) < _FEW else 0.0
+        items = _capped(observations)
 
         def fit() -> GaussianProcess:
             chained = name != DIRECT and any(places.values())
             lengths = [_LENGTH * math.exp(min(_LONGER * lag, _LONGEST)) for lag in self._encoding.lags(places)]
+            like = None
+            if len(observations) >= _SETTLED and not are_older:
+                num = (len(observations) - _NEWEST) // _REFITTED_EVERY * _REFITTED_EVERY
+                like = self._fitted(name, observations[:num], places, fitted, are_older=True)
             return GaussianProcess(
                 np.array([self._until(item.trial, item.index) for item in items]),
                 np.array([item.score for item in items]),
@@ -179,10 +192,11 @@ class StageModel:
                 self._encoding.groups_D,
                 lengths,
                 usual_spread,
+                like,
             )
 
         seen = (usual_spread, *((item.trial.stage_ids[item.index], item.score) for item in items))
-        return fitted.get(name, seen, fit)
+        return fitted.get(f"{name}, older" if are_older else name, seen, fit)
 
     def _until(self, trial: TrialFacts, index: int) -> Array:
         """The vector of a trial without the parameters that matter only after a stage."""
@@ -246,7 +260,7 @@ def share_of_stages(finals: Iterable[TrialFacts]) -> float:
     for trial in finals:
         if trial.final is not None and BY_STAGES in trial.foretold and DIRECT in trial.foretold:
             likely = {name: _log_density(trial.final, *trial.foretold[name]) for name in (BY_STAGES, DIRECT)}
-            evidence = _FORGETTING * evidence + float(np.clip(likely[BY_STAGES] - likely[DIRECT], -_CLIP, _CLIP))
+            evidence = _FORGETTING * evidence + min(max(likely[BY_STAGES] - likely[DIRECT], -_CLIP), _CLIP)
     return 1 / (1 + math.exp(-evidence))
 
 

@@ -158,15 +158,16 @@ class StageSampler:
     def _best(self, facts: SweepFacts, model: StageModel, generator: np.random.Generator) -> _Best | None:
         """The best candidate. While the root has had less than its share, it is one that departs from there, if there is one."""
         taken = {self._keys[trial.trial] for trial in facts.trials if trial.state != "paused"} | _refused(facts)
-        rated = [self._rate(group, model, facts.remaining_s) for group in self._maker.from_root(facts, generator)]
+        from_root = self._maker.from_root(facts, generator)
         if _root_share(facts.trials) < ROOT_SHARE:
+            rated = [self._rate(group, model, facts.remaining_s) for group in from_root]
             own = [replace(item, value_C=np.where(item.departs_C, item.value_C, -math.inf)) for item in rated]
             if (best := self._first_new(own, taken)) is not None:
                 return best
-        by_recipe: dict[str, list[Candidates]] = {}
+        by_recipe = {group.recipe: [group] for group in from_root}
         for group in self._maker.from_stages(facts, generator):
-            by_recipe.setdefault(group.recipe, []).append(group)
-        rated += [self._rate(Candidates.joined(parts), model, facts.remaining_s) for parts in by_recipe.values()]
+            by_recipe[group.recipe].append(group)
+        rated = [self._rate(Candidates.joined(parts), model, facts.remaining_s) for parts in by_recipe.values()]
         return self._first_new(rated, taken)
 
     def _first_new(self, rated: Sequence[_Rated], taken: set[_Key]) -> _Best | None:

@@ -74,6 +74,8 @@ class TrialSource:
         """Those of them that may be open by now."""
         self._priced: dict[tuple[str, tuple[tuple[str, Any], ...]], Chain] = {}
         """Chains of which the stage-aware sampler has asked what they cost: few, because it asks once for all that cost the same."""
+        self._finished: dict[str, TrialFacts] = {}
+        """What the stage-aware sampler is told of finished trials, which do not change."""
         self._refused: list[Point] = []
         """What the stage-aware sampler proposed and became no trial of its own."""
         self.left_out = 0
@@ -183,10 +185,11 @@ class TrialSource:
         """What the stage-aware sampler is told: the trials that mean the same in this search."""
         records = [*self._book.records.values(), *(trial.record for trial in self._book.drawn_trials())]
         trials = [
-            self._facts_of(record, point)
+            self._finished.get(record.trial) or self._facts_of(record, point)
             for record in records
             if (point := self._points.get(record.trial, record.params)) is not None
         ]
+        self._finished |= {trial.trial: trial for trial in trials if trial.final is not None}
         return SweepFacts(
             trials=trials,
             is_published=self._book.is_published,
