@@ -35,6 +35,18 @@ def test_executed_epochs_are_the_unique_epochs():
     assert result.elapsed_s < result.worker_s < 4 * result.elapsed_s
 
 
+def test_what_was_done_so_far_is_known_while_a_simulation_runs():
+    result, seen = SimulationResult(), []
+    one = sweep(SimulatedStore(), samples=3)
+
+    def epoch_s(task) -> float:
+        seen.append(result.worker_s)
+        return 2.0
+
+    assert simulate([one], view_of(one.coordinator).store, 2, epoch_s, result=result) is result
+    assert seen == sorted(seen) and seen[0] == 0.0 < seen[-1] < result.worker_s
+
+
 def test_two_sweeps_on_one_store_train_nothing_twice_and_share_what_is_the_same():
     store = SimulatedStore()
     sweeps = sweep(store, "a", samples=20, seed=1, prunes=False), sweep(store, "b", samples=20, seed=2, prunes=False)

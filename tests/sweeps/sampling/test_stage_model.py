@@ -92,6 +92,18 @@ def test_the_expected_improvement_is_that_of_a_simulation_of_the_mixture():
     np.testing.assert_allclose(np.exp(model.log_improvement(foretold)), simulated, rtol=0.02)
 
 
+
+def test_length_scales_of_many_scores_are_those_of_all_but_the_newest_and_fitted_in_steps():
+    trials = drawn(66)
+    lengths, observed = {}, {}
+    for count in (47, 48, 55, 56, 63, 64, 66):
+        model = model_of(trials[:count])
+        lengths[count], observed[count] = model._direct.length_G.tolist(), len(model._direct.smoothed_N)
+    assert observed == {count: count for count in observed}, "all scores count"
+    assert lengths[47] != lengths[48] == lengths[55] == model_of(trials[:40])._direct.length_G.tolist()
+    assert lengths[55] != lengths[56] == lengths[63] != lengths[64] == lengths[66]
+
+
 @pytest.mark.parametrize("depth", [0, 2, 4])
 def test_a_chain_of_processes_has_the_mean_and_deviation_of_a_simulation(depth):
     """A stage starts from the score before as it would be measured, with its noise; the last score is foretold without noise."""
