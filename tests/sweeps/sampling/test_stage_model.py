@@ -92,7 +92,6 @@ def test_the_expected_improvement_is_that_of_a_simulation_of_the_mixture():
     np.testing.assert_allclose(np.exp(model.log_improvement(foretold)), simulated, rtol=0.02)
 
 
-
 def test_length_scales_of_many_scores_are_those_of_all_but_the_newest_and_fitted_in_steps():
     trials = drawn(66)
     lengths, observed = {}, {}
