@@ -45,8 +45,8 @@ from birdclef_core.data.feed import TrainBatch
 from birdclef_core.data.prefetch import READER_THREADS
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.inference.deployed import DeployedDetector, Member
-from birdclef_core.inference.procedure import DEFAULT
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
+from birdclef_core.inference.procedure import DEFAULT
 from birdclef_core.inference.windows import stream_windows
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.encoders import RANDOM
