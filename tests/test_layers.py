@@ -46,6 +46,11 @@ floor below its own, and never from a neighbour on the same floor."""
 OWNERS = {
     "jinja2": ["birdclef_core/html/page.py"],
     "timm": ["birdclef_core/models/encoders.py"],
+    "nncf": ["birdclef_core/inference/bundle/conversion.py"],
+    "onnx": ["birdclef_core/inference/bundle/conversion.py"],
+    "onnxruntime": ["birdclef_core/inference/networks/onnx_runtime.py"],
+    "onnxscript": ["birdclef_core/inference/bundle/conversion.py"],
+    "openvino": ["birdclef_core/inference/networks/openvino_runtime.py"],
     "optuna": ["sweeps/sampling/study.py"],
     "mlflow": ["sweeps/tracking/mlflow_sink.py"],
     "pydantic": ["birdclef_core/json_files.py"],

@@ -3,7 +3,7 @@
 Shapes: B windows, T samples, K channels, F mel bins, N frames, D features, C species.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -109,18 +109,24 @@ class DeployedDetector:
     @torch.inference_mode()
     def hear(self, wave_BT: NDArray[np.float32]) -> Heard:
         """Return what the detector says of windows. `wave_BT` is their context at 32 kHz, as `windows.heard` gives it."""
-        wave = torch.from_numpy(wave_BT).to(self.device)
-        decibels: dict[SpectrogramConfig, Tensor] = {}
         total_BC = torch.zeros(0)
         embedding_BD = torch.zeros(0)
         main = max(self.members, key=lambda member: member.weight)
-        for member, share, order in zip(self.members, self._shares, self._orders, strict=True):
-            outputs = member.runtime(self._spectrogram(member.config, wave, decibels))
+        heard = zip(self.spectrograms(wave_BT), self.members, self._shares, self._orders, strict=True)
+        for mel_BKFN, member, share, order in heard:
+            outputs = member.runtime(mel_BKFN)
             logits_BC = pool(outputs, self.procedure).double().cpu()[:, order] * share
             total_BC = logits_BC if not total_BC.numel() else total_BC + logits_BC
             if member is main:
                 embedding_BD = outputs.embedding_BD.float().cpu()
         return Heard(logits_BC=total_BC.float().numpy(), embedding_BD=embedding_BD.numpy())
+
+    def spectrograms(self, wave_BT: NDArray[np.float32]) -> Iterator[Tensor]:
+        """Yield the spectrograms mel_BKFN that each member hears of windows."""
+        wave = torch.from_numpy(wave_BT).to(self.device)
+        decibels: dict[SpectrogramConfig, Tensor] = {}
+        for member in self.members:
+            yield self._spectrogram(member.config, wave, decibels)
 
     def _spectrogram(self, config: ModelConfig, wave_BT: Tensor, decibels: dict[SpectrogramConfig, Tensor]) -> Tensor:
         """Return mel_BKFN that a member hears. Members whose decibels are the same share them.

@@ -2,19 +2,22 @@
 
 from pathlib import Path
 
+from birdclef_core.data.dataset import load_dataset
 from birdclef_core.ensemble.record import read_record
 from birdclef_core.errors import InputError
+from birdclef_core.inference.bundle.examples import Examples, find_examples, no_examples
 from birdclef_core.inference.bundle.reading import Bundle
 from birdclef_core.inference.bundle.record import FORMAT_NAMES, PRECISIONS, BundlePrecision, FormatName
-from birdclef_core.inference.bundle.writing import Contents, Part, write_bundle
-from birdclef_core.inference.procedure import DEFAULT, get_procedure
+from birdclef_core.inference.bundle.writing import Contents, Part, check_place, write_bundle
+from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
 from birdclef_core.inference.stored import load_model
-from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.stage_store import StageRecord, StageStore
+from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
-from sweeps.checkpoints.replay import whole_stage
+from sweeps.checkpoints.replay import recording_finder, whole_stage
 from sweeps.deploy.loading import ENSEMBLE_SUFFIX
 from sweeps.deploy.names import names_in_file, names_of_stage
-from sweeps.options import DEFAULT_STORAGE
+from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE
 
 
 def export(
@@ -26,10 +29,13 @@ def export(
     storage: str | None = None,
     procedure: str | None = None,
     names: Path | None = None,
+    data: Path | None = None,
+    force: bool = False,
 ) -> Bundle:
     """Write the stage or ensemble that a reference stands for as a bundle to the folder `to`, and return the bundle.
 
-    `reference`, `storage`, `procedure` and `names` are as for `load_detector`. Raises as `load_detector` and `write_bundle` do.
+    `reference`, `storage`, `procedure` and `names` are as for `load_detector`. `data`: a data folder on whose sound the bundle is compared
+    with the networks; by default the one that trained the (first) stage. Raises as `load_detector` and `write_bundle` do.
     """
     for flag, value, known in (("--format", format, FORMAT_NAMES), ("--precision", precision, PRECISIONS)):
         if value not in known:
@@ -43,16 +49,30 @@ def export(
     else:
         stages, own, weights_of_first = [(resolve(place, str(reference)),)], DEFAULT, ((1.0,),)
     first = known_record(store, stages[0][0])
+    chosen = get_procedure(procedure) if procedure else own
+    check_place(to, format, precision)
     contents = Contents(
         parts=tuple(_part(store, stage_ids) for stage_ids in stages),
         weights_of_first=weights_of_first,
-        procedure=get_procedure(procedure) if procedure else own,
+        procedure=chosen,
         names=names_in_file(names) if names else names_of_stage(place, first),
         source=str(reference),
         format=format,
         precision=precision,
+        examples=_examples(place, first, chosen, data),
     )
-    return write_bundle(contents, to)
+    return write_bundle(contents, to, force=force)
+
+
+def _examples(storage: Storage, record: StageRecord, procedure: Procedure, data: Path | None) -> Examples:
+    """Windows of a data folder, or of the recordings that trained a stage; none where these are no longer there."""
+    if data is not None:
+        return find_examples(load_dataset(data), record.species, procedure)
+    try:
+        dataset = recording_finder(storage, None, DEFAULT_CACHE).find(record).dataset
+    except InputError as error:
+        return no_examples(procedure, str(error))
+    return find_examples(dataset, record.species, procedure)
 
 
 def _part(store: StageStore, stage_ids: tuple[str, ...]) -> Part:

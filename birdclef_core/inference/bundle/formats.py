@@ -5,18 +5,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from birdclef_core.errors import InputError
+from birdclef_core.inference.bundle.conversion import to_onnx, to_openvino
 from birdclef_core.inference.bundle.record import BundleMember, BundlePrecision, FormatName
 from birdclef_core.inference.networks.network import Network
+from birdclef_core.inference.networks.onnx_runtime import OnnxRuntime
+from birdclef_core.inference.networks.openvino_runtime import OpenVinoRuntime
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.runtime import Runtime
 from birdclef_core.models.detector import Detector
 
-Write = Callable[[Network, Path, BundlePrecision], None]
-"""Writes a network to a file whose name it is given, and to files of the same name with other suffixes."""
+Write = Callable[[Network, Tensor, Path, BundlePrecision], None]
+"""Writes a network to the file that it is given, and to files of the same name with other suffixes. Gets spectrograms of real sound."""
 Load = Callable[[BundleMember, Path, torch.device, BundlePrecision], Runtime]
-"""Returns what runs the network in a file."""
+"""Returns what runs the network in a file, with as many threads as torch has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ class NetworkFormat:
     load: Load
 
 
-def write_torch(network: Network, path: Path, precision: BundlePrecision) -> None:
+def write_torch(network: Network, mel_BKFN: Tensor, path: Path, precision: BundlePrecision) -> None:
     """Write the weights of a network."""
     torch.save(network.model.state_dict(), path)
 
@@ -50,6 +54,30 @@ def load_torch(member: BundleMember, path: Path, device: torch.device, precision
     return TorchRuntime(model, device)
 
 
+def write_openvino(network: Network, mel_BKFN: Tensor, path: Path, precision: BundlePrecision) -> None:
+    """Write a network as OpenVINO's .xml and .bin."""
+    to_openvino(network, mel_BKFN, path, precision)
+
+
+def load_openvino(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
+    """Return the network in OpenVINO."""
+    return OpenVinoRuntime(path, precision, torch.get_num_threads())
+
+
+def write_onnx(network: Network, mel_BKFN: Tensor, path: Path, precision: BundlePrecision) -> None:
+    """Write a network as ONNX."""
+    to_onnx(network, mel_BKFN, path)
+
+
+def load_onnx(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
+    """Return the network in ONNX Runtime."""
+    return OnnxRuntime(path, torch.get_num_threads())
+
+
 FORMATS: dict[FormatName, NetworkFormat] = {
     "torch": NetworkFormat(suffix=".pt", precisions=("float32",), devices=("cpu", "cuda"), write=write_torch, load=load_torch),
+    "openvino": NetworkFormat(
+        suffix=".xml", precisions=("float32", "bfloat16", "int8"), devices=("cpu",), write=write_openvino, load=load_openvino
+    ),
+    "onnx": NetworkFormat(suffix=".onnx", precisions=("float32",), devices=("cpu",), write=write_onnx, load=load_onnx),
 }

@@ -8,6 +8,7 @@ import torch
 from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
 from birdclef_core.inference.bundle.formats import FORMATS
+from birdclef_core.inference.bundle.parity import PARITY_FILE, Parity
 from birdclef_core.inference.bundle.record import BUNDLE_FILE, BundleRecord, write_record
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.results.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
@@ -58,6 +59,13 @@ class Bundle:
         calibration = read_calibration(path)
         calibration.require_of(detector.model_id, detector.procedure, str(path))
         return replace(detector, calibration=calibration)
+
+    def parity(self) -> Parity | None:
+        """Return how far it is from what it was made of; None where it was not compared."""
+        if PARITY_FILE not in self.record.files:
+            return None
+        path = self.folder / PARITY_FILE
+        return from_json(Parity, path.read_bytes(), file=str(path))
 
 
 def is_bundle(path: Path) -> bool:

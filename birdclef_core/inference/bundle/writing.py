@@ -6,16 +6,23 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
+from birdclef_core.inference.bundle.examples import FEWEST, Examples
 from birdclef_core.inference.bundle.formats import FORMATS, NetworkFormat
+from birdclef_core.inference.bundle.parity import PARITY_FILE, compare
 from birdclef_core.inference.bundle.reading import Bundle, open_bundle
 from birdclef_core.inference.bundle.record import BundleMember, BundlePrecision, BundleRecord, FormatName, write_record
 from birdclef_core.inference.bundle.timing import network_ms, one_thread, spectrogram_ms
+from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.networks.network import Network, input_shape
+from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import Procedure
+from birdclef_core.json_files import to_json
 from birdclef_core.models.detector import Detector
 from birdclef_core.output_place import writing_to
 
@@ -48,27 +55,31 @@ class Contents:
     source: str
     format: FormatName
     precision: BundlePrecision
+    examples: Examples
+    """Windows of real sound, on which the bundle is compared with the networks. Without any, it can only be written by force."""
 
 
-def write_bundle(contents: Contents, folder: Path) -> Bundle:
+def write_bundle(contents: Contents, folder: Path, *, force: bool = False) -> Bundle:
     """Write a bundle to a folder that does not exist or is empty, and return it.
 
-    Raises InputError when the format does not have the precision, or the folder is in use or cannot be written.
+    `force`: also when it differs from the networks by more than its precision allows, or there is too little sound to know. Raises
+    InputError when it does so without force, when the format does not have the precision or needs a library that is missing, and when the
+    folder is in use or cannot be written.
     """
-    kind = FORMATS[contents.format]
-    if contents.precision not in kind.precisions:
+    check_place(folder, contents.format, contents.precision)
+    if contents.precision == "int8" and not len(contents.examples.wave_RT):
         raise InputError(
-            f"--precision must be one that the format {contents.format} has ({', '.join(kind.precisions)}), but got {contents.precision}."
+            f"int8 is fitted on real sound, but there is none: name a data folder with --data. {contents.examples.source}"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--to must name a folder that does not exist or is empty, but {folder} is there and is not empty.")
+    kind = FORMATS[contents.format]
     aside = folder.with_name(f".{folder.name}.partial")
     with writing_to(folder, way_out=_WAY_OUT):
         shutil.rmtree(aside, ignore_errors=True)
         (aside / NETWORKS).mkdir(parents=True)
         try:
             record = _write_parts(contents, kind, aside)
-            write_record(record, aside)
+            _write_parity(contents, record, aside, force=force)
+            write_record(replace(record, files=_hashes(aside)), aside)
             if folder.exists():
                 folder.rmdir()
             aside.replace(folder)
@@ -77,9 +88,17 @@ def write_bundle(contents: Contents, folder: Path) -> Bundle:
     return open_bundle(folder)
 
 
+def check_place(folder: Path, format: FormatName, precision: BundlePrecision) -> None:
+    """Raise InputError when the format does not have the precision, or the folder is in use."""
+    known = FORMATS[format].precisions
+    if precision not in known:
+        raise InputError(f"--precision must be one that the format {format} has ({', '.join(known)}), but got {precision}.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--to must name a folder that does not exist or is empty, but {folder} is there and is not empty.")
+
+
 def _write_parts(contents: Contents, kind: NetworkFormat, folder: Path) -> BundleRecord:
     members = tuple(_write_part(contents, kind, folder, number) for number in range(len(contents.parts)))
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return BundleRecord(
         format=contents.format,
         precision=contents.precision,
@@ -92,14 +111,51 @@ def _write_parts(contents: Contents, kind: NetworkFormat, folder: Path) -> Bundl
         made_with={"python": platform.python_version(), "torch": torch.__version__, "processor": processor()},
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         calibration=None,
-        files={path.relative_to(folder).as_posix(): file_sha256(path) for path in files},
+        files=_hashes(folder),
     )
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+
+
+def _write_parity(contents: Contents, record: BundleRecord, folder: Path, *, force: bool) -> None:
+    """Compare what was written with the networks. Raises InputError when it breaks a rule, unless it is forced."""
+    if len(contents.examples.wave_RT):
+        bundled = Bundle(folder, record).detector()
+        networks = [member.network for member in record.members]
+        parity = compare(_original(contents), bundled, networks, contents.examples, record.precision, processor())
+        (folder / PARITY_FILE).write_text(to_json(parity, indent=1), encoding="utf-8")
+        broken: tuple[str, ...] = parity.broken_rules
+    else:
+        broken = (f"there must be {FEWEST} windows of labelled sound, but there are none ({contents.examples.source})",)
+    if broken and not force:
+        raise InputError(
+            f"A bundle must give the scores of what it was made of: {'; '.join(broken)}. Name a data folder with labelled sound with --data, "
+            "take another precision, or write it all the same with --force."
+        )
+
+
+def _original(contents: Contents) -> DeployedDetector:
+    """What the bundle is made of, in torch."""
+    members = tuple(
+        Member(
+            model_id=part.stage_id,
+            config=part.model.config,
+            species=part.species,
+            runtime=TorchRuntime(part.model, _CPU),
+            weight=weight,
+        )
+        for part, weight in zip(contents.parts, contents.weights_of_first[-1], strict=True)
+    )
+    return DeployedDetector(members, contents.procedure)
 
 
 def _write_part(contents: Contents, kind: NetworkFormat, folder: Path, number: int) -> BundleMember:
     part, procedure = contents.parts[number], contents.procedure
     name = f"{NETWORKS}/{number + 1}_{_file_name(part.recipe)}{kind.suffix}"
-    kind.write(Network(part.model), folder / name, contents.precision)
+    kind.write(Network(part.model), _spectrograms(contents, number), folder / name, contents.precision)
     member = BundleMember(
         stage_id=part.stage_id,
         souped_with=part.souped_with,
@@ -119,6 +175,15 @@ def _write_part(contents: Contents, kind: NetworkFormat, folder: Path, number: i
             network_ms=network_ms(runtime, part.model.config, procedure),
             spectrogram_ms=spectrogram_ms(part.model.config, procedure),
         )
+
+
+def _spectrograms(contents: Contents, number: int) -> Tensor:
+    """Return spectrograms of real sound for a network; of noise where there is none."""
+    wave_RT = contents.examples.wave_RT
+    if not len(wave_RT):
+        wave_RT = np.random.default_rng(0).uniform(-0.5, 0.5, (2, contents.procedure.context)).astype(np.float32)
+    original = _original(contents)
+    return torch.cat(list(replace(original, members=original.members[number : number + 1]).spectrograms(wave_RT)))
 
 
 def processor() -> str:

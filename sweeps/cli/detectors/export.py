@@ -1,6 +1,7 @@
 """`birdclef export`: makes a bundle of a trained stage or an ensemble."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,31 @@ def add_export_command(commands: Any) -> None:
     parser.add_argument(
         "--to", required=True, type=Path, metavar="DIR", help="folder of the bundle: one that is empty or not there"
     )
-    parser.add_argument("--format", default="torch", metavar="NAME", help="what runs the networks: torch (default torch)")
-    parser.add_argument("--precision", default="float32", metavar="NAME", help="what they compute in: float32 (default float32)")
+    parser.add_argument(
+        "--format",
+        default="torch",
+        metavar="NAME",
+        help="what runs the networks: torch, openvino (fastest on a CPU) or onnx (default torch)",
+    )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        metavar="NAME",
+        help="what they compute in: float32, bfloat16 or int8; the last two with openvino only (default float32)",
+    )
     parser.add_argument(
         "--procedure",
         metavar="NAME",
         help="how windows are cut and scored: default, or 2023 for that of the 2023 solution (default: that of the ensemble, else default)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="data folder on whose sound the bundle is compared with the networks (default: the one that trained the first stage)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="write it even if its scores differ by too much, or there is no sound to compare on"
     )
     parser.add_argument("--names", type=Path, metavar="FILE", help="names of the species: an eBird or BirdCLEF taxonomy (CSV)")
     parser.add_argument(
@@ -46,6 +66,8 @@ def _export(arguments: argparse.Namespace) -> int:
         storage=arguments.storage,
         procedure=arguments.procedure,
         names=arguments.names,
+        data=arguments.data,
+        force=arguments.force,
     )
     record = bundle.record
     size = sum((bundle.folder / name).stat().st_size for name in record.files)
@@ -55,5 +77,12 @@ def _export(arguments: argparse.Namespace) -> int:
             f"  {member.recipe}, {member.stage} {member.stage_id[:8]}: weight {weight:.3f}, "
             f"{member.network_ms:.0f} + {member.spectrogram_ms:.0f} ms of CPU a window"
         )
+    parity = bundle.parity()
+    if parity is not None:
+        cmap = "no cmAP" if parity.cmap is None else f"cmAP {parity.cmap:.4f} ({parity.cmap_difference:+.4f})"
+        print(f"Compared on {parity.source}: largest difference of a score {parity.largest_probability_difference:.2g}, {cmap}")
+    broken = ("it was not compared, for want of labelled sound",) if parity is None else parity.broken_rules
+    for rule in broken:
+        print(f"Written by force: {rule}", file=sys.stderr)
     print(f"Bundle: {bundle.folder} ({bytes_text(size)}, {record.format}, {record.precision})")
     return 0

@@ -4,13 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from made_up_bundles import made_up_data
 from made_up_detector import SPECIES, publish_random, write_sound
 from made_up_ensembles import STAGES, ensemble_record
 from made_up_store import store
 
 from birdclef_core.ensemble.record import write_record
 from birdclef_core.errors import InputError
+from birdclef_core.inference.bundle.parity import Parity
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
+from birdclef_core.json_files import from_json
 from birdclef_core.store.storage import Storage
 from sweeps.cli.birdclef import birdclef
 from sweeps.deploy import load_detector
@@ -29,9 +32,27 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
+def test_it_is_compared_on_the_sound_of_a_data_folder(place, capsys):
+    """A SED and a CNN in OpenVINO, on labelled soundscapes."""
+    made_up_data(place / "data", num_windows=66)
+    command = ["export", "ensemble.json", "--to", "bundle", "--format", "openvino"]
+    pytest.importorskip("openvino")
+    assert birdclef([*command, "--data", "data"]) == 0
+    said = capsys.readouterr().out
+    parity = from_json(Parity, (place / "bundle" / "parity.json").read_text(), file="parity.json")
+    assert parity.num_windows == 72 and parity.num_species == 3 and parity.broken_rules == ()
+    assert parity.source == "66 windows of labelled soundscapes and 6 of validation recordings in data"
+    assert f"largest difference of a score {parity.largest_probability_difference:.2g}, cmAP {parity.cmap:.4f} (+0.0000)" in said
+    expected = load_detector("ensemble.json").predict("in", threshold=0.0)
+    found = load_detector("bundle").predict("in", threshold=0.0)
+    np.testing.assert_allclose(found["score"], expected["score"], atol=1e-4)
+    assert set(found["model_id"]) == set(expected["model_id"]), "in float32 it is the same model"
+
+
 @pytest.mark.parametrize("reference", [STAGES[0][:8], "ensemble.json"])
 def test_it_predicts_what_it_was_made_of_predicts(place, reference, capsys):
-    assert birdclef(["export", reference, "--to", "bundle"]) == 0
+    assert birdclef(["export", reference, "--to", "bundle", "--force"]) == 0
     said = capsys.readouterr().out
     assert (
         f"tiny, train_bce {STAGES[0][:8]}: weight {1 if 'ab' in reference else 0.6:.3f}, " in said and "Bundle: bundle (" in said
@@ -51,13 +72,13 @@ def test_souped_stages_are_one_network(place):
     first = ensemble.members[0]
     soup = type(first)(**{**vars(first), "weight": 1.0, "souped_with": ("ef" * 32,)})
     write_record(ensemble_record(members=(soup,), weights_of_first=((1.0,),)), place / "soup.json")
-    bundle = export("soup.json", place / "bundle")
+    bundle = export("soup.json", place / "bundle", force=True)
     assert bundle.record.members[0].souped_with == ("ef" * 32,)
     assert bundle.record.model_id == load_detector("soup.json").detector.model_id == soup.model_id
 
 
 def test_a_bundle_keeps_its_procedure_but_the_step_can_change(place):
-    export(STAGES[0], place / "bundle", procedure="2023")
+    export(STAGES[0], place / "bundle", procedure="2023", force=True)
     with pytest.raises(InputError, match="has the procedure that it was exported with"):
         load_detector("bundle", procedure="default")
     assert load_detector("bundle", procedure="2023").detector.procedure == SOLUTION_2023
@@ -68,10 +89,10 @@ def test_a_bundle_keeps_its_procedure_but_the_step_can_change(place):
 
 
 def test_names_and_the_device_can_be_given(place, monkeypatch):
-    export(STAGES[0], place / "bundle")
+    export(STAGES[0], place / "bundle", force=True)
     (place / "names.csv").write_text("SPECIES_CODE,SCI_NAME,PRIMARY_COM_NAME\nbeta,Avis beta,Second bird\n")
     assert load_detector("bundle", names="names.csv").detector.name("beta") == "Second bird"
-    export(STAGES[0], place / "named", names=place / "names.csv")
+    export(STAGES[0], place / "named", names=place / "names.csv", force=True)
     assert load_detector("named").detector.name("beta") == "Second bird"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="needs a GPU"):
@@ -84,6 +105,10 @@ def test_names_and_the_device_can_be_given(place, monkeypatch):
         (["--format", "tflite"], "--format must be one of torch, "),
         (["--precision", "int4"], "--precision must be one of float32, "),
         (["--to", "in"], "is not empty"),
+        (["--precision", "int8"], "--precision must be one that the format torch has (float32)"),
+        (["--format", "openvino", "--precision", "int8", "--force"], "int8 is fitted on real sound"),
+        ([], "there must be 64 windows of labelled sound, but there are none (The recordings of stage abababababababab"),
+        (["--data", "nowhere"], "nowhere"),
         (["--procedure", "1999"], "no procedure"),
         (["--storage", "nowhere"], "There is no store"),
     ],
@@ -94,7 +119,7 @@ def test_wrong_input_exits_2(place, capsys, arguments, message):
 
 
 def test_a_damaged_bundle_exits_2(place, capsys):
-    export(STAGES[0], place / "bundle")
+    export(STAGES[0], place / "bundle", force=True)
     (place / "bundle" / "networks" / "1_tiny.pt").write_bytes(b"")
     assert birdclef(["predict", "in", "--model", "bundle", "-o", "out"]) == 2
     assert "has another content" in capsys.readouterr().err and not (place / "out").exists()

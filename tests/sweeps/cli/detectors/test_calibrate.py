@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_decoded_exits_1(place, capsys, monkeypatch):
 
 
 def test_a_bundle_gets_its_calibration(place, capsys):
-    assert birdclef(["export", STAGE[:8], "--to", "bundle"]) == 0
+    assert birdclef(["export", STAGE[:8], "--to", "bundle", "--force"]) == 0
     assert birdclef(["calibrate", "bundle", "--labels", "data", "-o", "out"]) == 0
     assert "The bundle bundle has the calibration now" in capsys.readouterr().out
     rows = load_detector("bundle").predict("data/test_soundscapes", threshold=0.0)

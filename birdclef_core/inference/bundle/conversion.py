@@ -1,0 +1,83 @@
+"""Turns a network into the files of other libraries: OpenVINO and ONNX, in float32, bfloat16 or int8.
+
+Shapes: B windows, K channels, F mel bins, N frames.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from birdclef_core.errors import InputError
+from birdclef_core.inference.networks.network import OUTPUT_NAMES, Network
+from birdclef_core.inference.networks.onnx_runtime import INPUT_NAME
+from birdclef_core.inference.networks.openvino_runtime import import_openvino
+
+
+def to_openvino(network: Network, mel_BKFN: Tensor, path: Path, precision: str) -> None:
+    """Write a network as OpenVINO's .xml and .bin. `mel_BKFN`: spectrograms of real sound, on which int8 is fitted.
+
+    Weights are kept in float32, or in float16 for a bfloat16 network, which rounds them more than that. Raises InputError when a library
+    is missing.
+    """
+    openvino = import_openvino()
+    nncf = _import_nncf() if precision == "int8" else None
+    with _quiet():
+        # Traced here and not by OpenVINO, which traces twice.
+        with torch.no_grad():
+            traced = torch.jit.trace(network, mel_BKFN[:2], check_trace=False)
+        model = openvino.convert_model(traced, example_input=mel_BKFN[:2], input=[(-1, *mel_BKFN.shape[1:])])
+        if nncf is not None:
+            samples = nncf.Dataset(list(mel_BKFN.numpy()), lambda item_KFN: item_KFN[None])
+            model = nncf.quantize(model, samples, subset_size=len(mel_BKFN))
+        openvino.save_model(model, path, compress_to_fp16=precision == "bfloat16")
+
+
+def to_onnx(network: Network, mel_BKFN: Tensor, path: Path) -> None:
+    """Write a network as ONNX, in float32, for any number of windows. Raises InputError when a library is missing."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise InputError(
+            "The format onnx is written by onnx and onnxscript, which are not installed: pip install onnx onnxscript"
+        ) from None
+    names = OUTPUT_NAMES[network.model.config.head]
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (mel_BKFN[:2],),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            input_names=[INPUT_NAME],
+            output_names=names,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(path, external_data=False)
+
+
+def _import_nncf() -> Any:
+    try:
+        import nncf
+    except ImportError:
+        raise InputError("The precision int8 needs NNCF, which is not installed: pip install nncf") from None
+    return nncf
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what libraries say about themselves off the terminal: nobody who exports a network can act on it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,48 @@
+"""Runs a network with ONNX Runtime on a CPU.
+
+Shapes: B windows, K channels, F mel bins, N frames.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from birdclef_core.errors import InputError
+from birdclef_core.inference.networks.network import outputs_of
+from birdclef_core.inference.runtime import Outputs
+
+INPUT_NAME = "mel"
+
+
+class OnnxRuntime:
+    """Runs the network in an ONNX file, in float32."""
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        """Load the network. Raises InputError when ONNX Runtime is missing or cannot load the file."""
+        library = _import_onnxruntime()
+        options = library.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.log_severity_level = 3
+        try:
+            self._session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have no class of their own
+            problem = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} must be a network that ONNX Runtime can run, but: {problem}") from None
+        self._shape = tuple(self._session.get_inputs()[0].shape[1:])
+
+    def __call__(self, mel_BKFN: Tensor) -> Outputs:
+        if tuple(mel_BKFN.shape[1:]) != self._shape:
+            raise InputError(f"The network takes spectrograms of the shape {self._shape}, but got {tuple(mel_BKFN.shape[1:])}.")
+        arrays = self._session.run(None, {INPUT_NAME: np.ascontiguousarray(mel_BKFN.cpu().numpy(), dtype=np.float32)})
+        return outputs_of([torch.from_numpy(array) for array in arrays])
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("The format onnx needs ONNX Runtime, which is not installed: pip install onnxruntime") from None
+    return onnxruntime
