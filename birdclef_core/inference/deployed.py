@@ -134,7 +134,7 @@ class DeployedDetector:
         Decibels are cut below the maximum of the whole context, before a CNN's window is cut out of it.
         """
         front = self._fronts[config.spectrogram]
-        same = _decibels_only(config.spectrogram)
+        same = decibels_only(config.spectrogram)
         if same not in decibels:
             decibels[same] = front.mel_db(wave_BT)
         db_BFN = decibels[same]
@@ -158,8 +158,8 @@ class DeployedDetector:
         return [[member.species.index(code) for code in self.species] for member in self.members]
 
 
-def _decibels_only(config: SpectrogramConfig) -> SpectrogramConfig:
-    """The settings with what does not change decibels as it is by default."""
+def decibels_only(config: SpectrogramConfig) -> SpectrogramConfig:
+    """Return the settings with what does not change decibels as it is by default. Spectrograms of equal ones share their decibels."""
     default = SpectrogramConfig()
     return replace(config, db_scale=default.db_scale, deltas=default.deltas)
 

@@ -19,11 +19,12 @@ from birdclef_core.data.decode import INT16_SCALE
 from birdclef_core.data.soundscapes import WINDOW_S
 from birdclef_core.data.targets import validation_truth
 from birdclef_core.data.wave_cache import WaveCache
+from birdclef_core.data.windows import SoundscapeWindows
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import fingerprint
 from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.procedure import Procedure
-from birdclef_core.inference.windows import heard, num_windows
+from birdclef_core.inference.windows import heard, heard_until, num_windows
 from birdclef_core.stages.training import TrainingData
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import scratch_folder
@@ -65,12 +66,14 @@ def deployed_logits(
     data: TrainingData,
     data_fingerprint: str,
     *,
+    kept_with: str = "",
     batch_size: int = 16,
     progress: Progress | None = None,
 ) -> DeployedLogits:
     """Return the logits of a detector with one member, from the store if they are there, and keep them there if not.
 
-    They are kept by stage, data and procedure, and by the code that computes them. Audio comes from the cache, so the mean of a
+    They are kept by member, data and procedure, and by the code that computes them, until the stage `kept_with` is removed (empty:
+    the stage that the member is). Audio comes from the cache, so the mean of a
     recording is always removed. Raises InputError when the procedure's windows are not as long as those of the labels.
     """
     (member,) = detector.members
@@ -78,8 +81,8 @@ def deployed_logits(
         raise InputError(
             f"window_s == {WINDOW_S} must hold, as labels are of such windows, but got {detector.procedure.window_s}."
         )
-    key = fingerprint([data_fingerprint, detector.procedure.fingerprint, list(detector.species), inference_code()])[:32]
-    place = f"logits/{member.model_id}/{key}"
+    parts = [member.model_id, data_fingerprint, detector.procedure.fingerprint, list(detector.species), inference_code()]
+    place = f"logits/{kept_with or member.model_id}/{fingerprint(parts)[:32]}"
     try:
         arrays = load_file(store.storage.read_bundle(place, scratch_folder()) / _FILE)
         return DeployedLogits(recordings_RC=arrays["recordings"], soundscapes_RC=arrays["soundscapes"])
@@ -93,8 +96,8 @@ def deployed_logits(
 def _compute(detector: DeployedDetector, data: TrainingData, batch_size: int, progress: Progress | None) -> DeployedLogits:
     procedure = detector.procedure
     recordings = list(_recording_windows(data, detector, procedure))
-    soundscapes = list(_soundscape_windows(data, procedure))
-    total = len(recordings) + len(soundscapes)
+    soundscapes = _soundscape_windows(data, detector, batch_size)
+    total = len(recordings) + (soundscapes.num_windows if soundscapes else 0)
 
     def note(done: int) -> None:
         if progress:
@@ -102,8 +105,10 @@ def _compute(detector: DeployedDetector, data: TrainingData, batch_size: int, pr
 
     num_recordings = recordings[-1].row + 1 if recordings else 0
     recordings_RC = _largest(detector, recordings, num_recordings, batch_size, note)
-    num_rows = soundscapes[-1].row + 1 if soundscapes else 0
-    soundscapes_RC = _largest(detector, soundscapes, num_rows, batch_size, lambda done: note(len(recordings) + done))
+    soundscapes_RC = np.zeros((0, len(detector.species)), dtype=np.float32)
+    if soundscapes:
+        silent_R = _silent_from(data, procedure)
+        soundscapes_RC = _each(detector, soundscapes, silent_R, lambda done: note(len(recordings) + done))
     return DeployedLogits(recordings_RC=recordings_RC, soundscapes_RC=soundscapes_RC)
 
 
@@ -140,13 +145,39 @@ def _recording_windows(data: TrainingData, detector: DeployedDetector, procedure
             yield _Task(row, sound, number * procedure.step)
 
 
-def _soundscape_windows(data: TrainingData, procedure: Procedure) -> Iterator[_Task]:
+def _soundscape_windows(data: TrainingData, detector: DeployedDetector, batch_size: int) -> SoundscapeWindows | None:
+    """Return the labelled windows with what is heard around them; None where there are no soundscapes."""
     soundscapes, cached = data.dataset.soundscapes, data.soundscape_cache
     if soundscapes is None or cached is None:
-        return
-    for row, (file, end_s) in enumerate(soundscapes.windows[["file", "end_s"]].itertuples(index=False)):
+        return None
+    space, context_s = LabelSpace.of("deployed", detector.species), detector.procedure.side / SAMPLE_RATE_HZ
+    return SoundscapeWindows(soundscapes, cached, space, context_s=context_s, batch_size=batch_size)
+
+
+def _silent_from(data: TrainingData, procedure: Procedure) -> list[int]:
+    """Return for each labelled window the sample of its context from which on the procedure has silence."""
+    soundscapes, cached = data.dataset.soundscapes, data.soundscape_cache
+    assert soundscapes is not None and cached is not None
+    silent = []
+    for file, end_s in soundscapes.windows[["file", "end_s"]].itertuples(index=False):
         start = round((end_s - WINDOW_S) * SAMPLE_RATE_HZ)
-        yield _Task(row, _CachedSound(cached, int(file), cached.num_samples(int(file))), start)
+        silent.append(max(0, heard_until(start, cached.num_samples(int(file)), procedure) - (start - procedure.side)))
+    return silent
+
+
+def _each(
+    detector: DeployedDetector, windows: SoundscapeWindows, silent_R: list[int], note: Callable[[int], None]
+) -> NDArray[np.float32]:
+    """Return the logits of each window, (R, C)."""
+    parts, done = [], 0
+    for batch in windows:
+        wave_BT = np.divide(batch.wave_BT.numpy(), INT16_SCALE, dtype=np.float32)
+        for wave_T, row in zip(wave_BT, batch.recording_B.tolist(), strict=True):
+            wave_T[silent_R[row] :] = 0
+        parts.append(detector.hear(wave_BT).logits_BC)
+        done += len(wave_BT)
+        note(done)
+    return np.concatenate(parts)
 
 
 def _largest(

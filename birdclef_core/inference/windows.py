@@ -66,19 +66,23 @@ def window(number: int, num_samples: int, procedure: Procedure) -> Window:
 
 
 def heard(sound: Sound, start: int, num_samples: int, procedure: Procedure) -> NDArray[np.float32]:
-    """Return what a model hears of the window that begins at sample `start`: its context (T,), silent beyond the file's ends.
-
-    With `tail` silence, what lies behind the last whole window is silent for that window too.
-    """
-    end = num_samples
-    if procedure.tail == "silence" and start // procedure.step == num_whole(num_samples, procedure) - 1:
-        end = start + procedure.window
+    """Return what a model hears of the window that begins at sample `start`: its context (T,), silent where nothing is heard."""
+    end = heard_until(start, num_samples, procedure)
     first = start - procedure.side
     wave_T = np.zeros(procedure.context, dtype=np.float32)
     from_sample, to_sample = max(0, first), min(first + procedure.context, end)
     if to_sample > from_sample:
         wave_T[from_sample - first : to_sample - first] = sound.read(from_sample, to_sample)
     return wave_T
+
+
+def heard_until(start: int, num_samples: int, procedure: Procedure) -> int:
+    """Return the sample from which on a model hears silence in the window that begins at sample `start`: the end of the file.
+
+    With `tail` silence, what lies behind the last whole window is silent for that window too.
+    """
+    is_last = start // procedure.step == num_whole(num_samples, procedure) - 1
+    return start + procedure.window if procedure.tail == "silence" and is_last else num_samples
 
 
 def stream_windows(

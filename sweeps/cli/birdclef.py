@@ -8,6 +8,7 @@ from pathlib import Path
 from sweeps.cli.common import guarded
 from sweeps.cli.data import add_data_commands
 from sweeps.cli.detectors.calibrate import add_calibrate_command
+from sweeps.cli.detectors.ensemble import add_ensemble_command
 from sweeps.cli.detectors.export import add_export_command
 from sweeps.cli.detectors.submit import add_submit_command
 from sweeps.cli.predict import add_predict_command
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--tracking-uri", metavar="URI|DIR", help="where to deliver (default: to the server of the last delivery)")
     sync.set_defaults(run=_sync)
 
+    add_ensemble_command(commands)
     add_predict_command(commands)
     add_calibrate_command(commands)
     add_submit_command(commands)

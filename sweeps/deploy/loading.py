@@ -54,7 +54,7 @@ def load_detector(
         detector = _stored_detector(str(reference), storage, device_of(device), wanted, Path(names) if names else None)
     if calibration is not None:
         detector = with_calibration(detector, Path(calibration))
-    return Predictor(detector, BATCH_SIZE_ON_GPU if detector.device.type == "cuda" else BATCH_SIZE, embeddings)
+    return Predictor(detector, batch_size_on(detector.device), embeddings)
 
 
 def _bundle_detector(bundle: Bundle, device: str, wanted: Procedure | None) -> DeployedDetector:
@@ -110,6 +110,11 @@ def load_ensemble(store: StageStore, ensemble: EnsembleRecord, device: torch.dev
             raise InputError(f"Stage {item.stage_id[:16]} must know the species of the ensemble, but knows others.")
         members.append(member)
     return tuple(members)
+
+
+def batch_size_on(device: torch.device) -> int:
+    """Return how many windows a device hears at once."""
+    return BATCH_SIZE_ON_GPU if device.type == "cuda" else BATCH_SIZE
 
 
 def device_of(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""The events of a sweep, the tracker that they are sent to, and the tracker that ignores them.
+"""The events of a sweep or an ensemble, the tracker that they are sent to, and the tracker that ignores them.
 
 Only the driver uses a tracker. Events are written to a journal in the sweep's folder first and delivered from there
 (`delivery.py`), so a tracking server that is slow, away or dead never delays a sweep.
@@ -126,8 +126,41 @@ class SweepFinished:
     """As in StageFinished, with plan, result and pictures of the sweep."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnsembleChosen:
+    """An ensemble was chosen. It is the only event of its journal."""
+
+    ensemble: str
+    """Its id, unique among ensembles."""
+    name: str
+    """What to call its run."""
+    sweep: str
+    """The sweep that it was chosen from, the first one if there were several; empty where no sweep is known."""
+    search: str
+    """Name of the search of that sweep."""
+    stages: Mapping[str, str]
+    """The name of each stage whose weights it has, by stage id; each checkpoint is linked as the run's input."""
+    checkpoint_uris: Mapping[str, str]
+    """Where these are, by stage id."""
+    params: Params = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    """What it is worth, in Markdown, for the run's description."""
+    artifacts: str | None = None
+    """As in StageFinished, with its record and its page."""
+
+
 Event = (
-    SweepStarted | TrialStarted | StageStarted | EpochFinished | StageFinished | CheckpointUsed | TrialFinished | SweepFinished
+    SweepStarted
+    | TrialStarted
+    | StageStarted
+    | EpochFinished
+    | StageFinished
+    | CheckpointUsed
+    | TrialFinished
+    | SweepFinished
+    | EnsembleChosen
 )
 
 _KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}

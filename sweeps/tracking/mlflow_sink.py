@@ -4,7 +4,7 @@ Experiment `birdclef/<search>`: each trial is a top-level run, because MLflow's 
 of a stage is a run below the trial that trained it. A checkpoint is an external model: an output of the execution that made it, and
 an input of every execution that starts from it and of every trial that has it in its chain, trained or reused.
 Experiment `birdclef/sweeps`: one run per sweep, with its result and artifacts. An interrupted trial has the status SCHEDULED, because
-it continues when the sweep is resumed.
+it continues when the sweep is resumed. Experiment `birdclef/ensembles`: one run per ensemble; its inputs are the checkpoints that it has.
 """
 
 import logging
@@ -24,6 +24,7 @@ from sweeps.tracking.delivery import LoggedEvent, Rejected
 from sweeps.tracking.events import (
     OBJECTIVE,
     CheckpointUsed,
+    EnsembleChosen,
     EpochFinished,
     Event,
     StageFinished,
@@ -108,6 +109,8 @@ class MlflowSink:
                 self._trial_finished(event, time_ms)
             case SweepFinished():
                 self._sweep_finished(event, time_ms)
+            case EnsembleChosen():
+                self._ensemble_chosen(event, time_ms)
 
     # Events
 
@@ -214,6 +217,18 @@ class MlflowSink:
         self._enter(run_id, tags={"birdclef.status": event.status, _NOTE: note})
         self._end(run_id, "FINISHED" if event.status == "finished" else "KILLED", time_ms, event.artifacts)
         self._describe_experiment(event.status, event.table_markdown)
+
+    def _ensemble_chosen(self, event: EnsembleChosen, time_ms: int) -> None:
+        self._memory |= {"sweep": event.sweep, "search": event.search}
+        tags = {**event.tags, _NOTE: event.note}
+        run_id = self._run("ensemble", event.ensemble, views.ENSEMBLES_EXPERIMENT, time_ms, name=event.name, tags=tags)
+        for stage_id, stage in event.stages.items():
+            model_id = self._find_model(stage_id) or self._create_model(
+                stage_id, stage, event.checkpoint_uris[stage_id], source=None
+            )
+            self._client.log_inputs(run_id, models=[LoggedModelInput(model_id)])
+        self._enter(run_id, metrics=event.metrics, time_ms=time_ms, params=event.params)
+        self._end(run_id, "FINISHED", time_ms, event.artifacts)
 
     # Runs
 

@@ -18,6 +18,7 @@ Trial = tuple[Mapping[str, str], Mapping[str, float]]
 
 EXPERIMENT_PREFIX = "birdclef/"
 SWEEPS_EXPERIMENT = "birdclef/sweeps"
+ENSEMBLES_EXPERIMENT = "birdclef/ensembles"
 FRONT_PATH = "#/experiments?workflowType=machine_learning"
 
 _NOTE_BEGIN, _NOTE_END = "<!-- sweep -->", "<!-- end of sweep -->"

@@ -1,7 +1,22 @@
 """Ensembles that nobody has selected."""
 
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from made_up_detector import publish_random, tiny_config, write_sound
+from made_up_records import sweep_record
+from made_up_store import save_trial, store
+
+from birdclef_core.data.dataset import load_dataset
 from birdclef_core.ensemble.record import EnsembleMember, EnsembleRecord, EnsembleScore, EnsembleScores
+from birdclef_core.ensemble.selection import Rows
+from birdclef_core.identity import canonical
 from birdclef_core.inference.procedure import DEFAULT
+from birdclef_core.store.storage import Storage
+from sweeps.options import SweepOptions
+from sweeps.schedule.records import SweepRecords
 
 STAGES = ("ab" * 32, "cd" * 32)
 
@@ -32,3 +47,62 @@ def ensemble_record(**values) -> EnsembleRecord:
         "created_at": "2026-11-26T12:00:00+00:00",
     }
     return EnsembleRecord(**{**known, **values})
+
+
+def made_up_rows(*, own, files: int = 8, windows: int = 40, species: int = 12, seed: int = 0, logits_KRC=None) -> Rows:
+    """Windows of soundscapes that candidates hear with errors that all share and with errors of their own, one size in `own` for each."""
+    generator = np.random.default_rng(seed)
+    file_R = np.repeat(np.arange(files), windows)
+    shape = (len(file_R), species)
+    truth_RC = generator.random(shape) < 0.15
+    heard_RC = 1.5 * truth_RC + 0.5 * generator.standard_normal(shape)
+    logits = [heard_RC + size * generator.standard_normal(shape) for size in own]
+    made_KRC = np.stack(logits).astype(np.float32) if logits_KRC is None else logits_KRC
+    return Rows(source="soundscapes", truth_RC=truth_RC, logits_KRC=made_KRC, group_R=file_R)
+
+
+SPECIES_OF_TONES = ("low", "top")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data folder with labelled soundscapes, and a storage with the stages of a sweep that nobody has trained."""
+
+    storage: Storage
+    data: Path
+    cache: Path
+    fingerprint: str
+
+    def publish(self, stage_id: str, **values) -> None:
+        """Publish a stage with random weights that was trained with the data."""
+        identity = {"model": canonical(tiny_config("sed")), "stage": STAGE_CONFIG, "data": self.fingerprint}
+        known = {
+            "species": SPECIES_OF_TONES,
+            "identity": identity,
+            "trained_by": "s/t0000",
+            "metrics": {"cmap": 0.5, "auroc": 0.6},
+        }
+        publish_random(store(self.storage), stage_id, **{**known, **values})
+
+
+STAGE_CONFIG = {"name": "train_bce", "label_space": "target"}
+
+
+def make_place(root: Path, tones: Path, *, files: int = 4, trials: int = 3) -> Place:
+    """The recordings of `tone_data`, `files` soundscapes of 15 s, and a sweep with as many finished trials."""
+    data = root / "data"
+    shutil.copytree(tones, data)
+    rows = ["row_id,labels"]
+    for file in range(files):
+        write_sound(data / "test_soundscapes" / f"s{file}.wav", 15.0, seed=file)
+        rows += [f"s{file}_5,low", f"s{file}_10,top", f"s{file}_15,"]
+    if files:
+        (data / "test_soundscapes_labels.csv").write_text("\n".join(rows) + "\n")
+    place = Place(Storage.parse(str(root / "out")), data, root / "cache", load_dataset(data).fingerprint)
+    options = SweepOptions(search="sed", name="s", data=str(data), tracking_uri="off")
+    SweepRecords(place.storage.at("s")).save_sweep(sweep_record(options, data_fingerprint=place.fingerprint))
+    for trial in range(trials):
+        stage_id = f"{trial + 1:x}" * 64
+        place.publish(stage_id, seed=trial, head="sed", recipe=("sed_v2s", "sed_b3ns")[trial % 2])
+        save_trial(place.storage, f"t{trial:04d}", [stage_id], score=0.5)
+    return place

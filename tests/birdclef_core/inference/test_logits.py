@@ -99,6 +99,17 @@ def test_they_go_with_their_stage(data, store, tmp_path):
     assert [path.name for path in (tmp_path / "store" / "logits").iterdir()] == ["2" * 64]
 
 
+def test_those_of_a_mean_of_weights_are_kept_with_a_stage(data, store, tmp_path):
+    deployed_logits(store, detector(model_id="3" * 64), data, "d" * 64, kept_with="1" * 64)
+    heard = detector(model_id="3" * 64)
+    deployed_logits(store, heard, data, "d" * 64, kept_with="1" * 64)
+    assert not heard.members[0].runtime.shapes
+    own = detector(model_id="1" * 64)
+    deployed_logits(store, own, data, "d" * 64)
+    assert own.members[0].runtime.shapes, "the stage itself has others"
+    assert [path.name for path in (tmp_path / "store" / "logits").iterdir()] == ["1" * 64]
+
+
 def test_data_without_soundscapes_have_logits_of_recordings_only(tone_data, store):
     logits = deployed_logits(store, detector(), tone_data, "d" * 64)
     assert logits.soundscapes_RC.shape == (0, 2) and len(logits.recordings_RC) > 1

@@ -13,6 +13,7 @@ from sweeps.tracking.connect import _import_mlflow_sink
 from sweeps.tracking.delivery import Rejected
 from sweeps.tracking.events import (
     CheckpointUsed,
+    EnsembleChosen,
     EpochFinished,
     StageFinished,
     StageStarted,
@@ -357,3 +358,40 @@ def test_an_execution_that_a_crash_cut_short_and_nobody_goes_on_with_is_ended(dr
     assert {trial: driver.run(execution=f"{trial}/train_ce").info.status for trial in "abc"} == dict.fromkeys("abc", "KILLED")
     driver.apply(*list(driver.stage("b", "train_bce"))[1:])
     assert driver.run(execution="b/train_bce").info.status == "FINISHED"
+
+
+def test_an_ensemble_is_a_run_whose_inputs_are_its_stages(driver, client, uri, tmp_path):
+    """One stage is known to the server from its sweep, the other is not; delivered twice, it is one run."""
+    driver.apply(
+        TrialStarted(trial="t"),
+        *driver.stage("t", "finetune"),
+        TrialFinished(trial="t", status="finished", metrics={"objective": 0.2}),
+    )
+    known, other = driver.stage_id("t/finetune"), f"{driver.sweep}-other"
+    (tmp_path / "artifacts").mkdir()
+    (tmp_path / "artifacts" / "ensemble.json").write_text("{}")
+    event = EnsembleChosen(
+        ensemble=f"e-{driver.sweep}",
+        name="night",
+        sweep=driver.sweep,
+        search=driver.search,
+        stages={known: "finetune", other: "train_bce"},
+        checkpoint_uris={known: "/s/known", other: "/s/other"},
+        params={"weight/abc": 0.5},
+        metrics={"cross_fitted/auroc": 0.8},
+        note="What it is worth.",
+        artifacts="artifacts",
+    )
+    memory: dict[str, str] = {}
+    for seen_before in (False, True):
+        sink = _import_mlflow_sink().MlflowSink(uri, {} if seen_before else memory, tmp_path)
+        sink.apply([(event, 1)], seen_before=seen_before)
+    experiment = client.get_experiment_by_name("birdclef/ensembles")
+    (run,) = client.search_runs([experiment.experiment_id], f"tags.`birdclef.ensemble` = '{event.ensemble}'")
+    assert (run.info.run_name, run.info.status) == ("night", "FINISHED")
+    assert run.data.metrics == {"cross_fitted/auroc": 0.8} and run.data.params == {"weight/abc": "0.5"}
+    assert run.data.tags["mlflow.note.content"] == "What it is worth."
+    models = [client.get_logged_model(model_id) for model_id in driver.inputs(run)]
+    assert {model.tags["birdclef.stage_id"] for model in models} == {known, other}
+    assert driver.model(driver.run(execution="t/finetune")).model_id in driver.inputs(run)
+    assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["ensemble.json"]
