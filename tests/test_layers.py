@@ -58,6 +58,7 @@ OWNERS = {
     "ray": [
         "sweeps/execution/actor.py",
         "sweeps/execution/cluster.py",
+        "sweeps/execution/private_ray.py",
         "sweeps/execution/tune_adapters.py",
         "sweeps/run/runner.py",
     ],

@@ -45,6 +45,13 @@ def test_only_the_server_is_reached_from_outside_and_asks_for_a_password() -> No
     assert set(services["mlflow"]["depends_on"]) == set(services) - {"mlflow"}
 
 
+def test_no_password_is_on_a_command_line_or_in_a_file_of_settings() -> None:
+    content = yaml.safe_load(COMPOSE)
+    shown = str([service.get("command") for service in content["services"].values()]) + str(content["configs"])
+    assert "postgresql+psycopg2://mlflow@postgres" in shown
+    assert not re.search(r"PASSWORD|SECRET", shown)
+
+
 def test_allowed_hosts_and_origins_name_the_same_places() -> None:
     hosts = SETTINGS["MLFLOW_ALLOWED_HOSTS"].split(",")
     origins = SETTINGS["MLFLOW_ALLOWED_ORIGINS"].split(",")

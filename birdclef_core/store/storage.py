@@ -79,9 +79,17 @@ class Storage:
 
     @classmethod
     def parse(cls, place: str) -> "Storage":
-        """Return the storage at a local path or a URI such as `s3://bucket/folder`. Raises InputError for anything else."""
+        """Return the storage at a local path or a URI such as `s3://bucket/folder`. Raises InputError for anything else.
+
+        A URI with a key is refused too.
+        """
         if "://" not in place:
             return cls(pafs.LocalFileSystem(), str(Path(place).expanduser().resolve()))
+        if ":" in place.partition("://")[2].partition("?")[0].rpartition("@")[0]:
+            raise InputError(
+                "A storage's URI must have no keys, because it is written into records and shown, but this one has. Put them where the "
+                "tools of AWS or Google look: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or ~/.aws/credentials."
+            )
         try:
             filesystem, root = pafs.FileSystem.from_uri(place)
         except (ValueError, OSError) as error:

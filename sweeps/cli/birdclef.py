@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.cli.common import guarded
+from sweeps.cli.credentials import command_line
 from sweeps.cli.data import add_data_commands
 from sweeps.cli.detectors.calibrate import add_calibrate_command
 from sweeps.cli.detectors.ensemble import add_ensemble_command
@@ -17,7 +18,7 @@ from sweeps.cli.stages import add_stage_commands
 
 def birdclef(arguments: Sequence[str] | None = None) -> int:
     """Run `birdclef COMMAND` and return its exit code: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C."""
-    parsed = _parser().parse_args(arguments)
+    parsed = _parser().parse_args(command_line(arguments))
     return guarded(lambda: parsed.run(parsed))
 
 

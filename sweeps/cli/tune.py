@@ -9,6 +9,7 @@ from rich.console import Console
 
 from birdclef_core.errors import InputError
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
+from sweeps.cli.credentials import command_line
 from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, PruningName, SweepOptions
 from sweeps.wording import REFERENCE
 
@@ -31,7 +32,7 @@ def tune_main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _tune_parser()
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_args(command_line(arguments))
     if not (parsed.search or parsed.resume or parsed.extend):
         parser.error("give --search for a new sweep, --resume NAME to continue one, or --extend NAME to add trials to one")
     if parsed.resume and parsed.search:
@@ -215,7 +216,8 @@ def _tune_parser() -> argparse.ArgumentParser:
     place.add_argument(
         "--tracking-uri",
         metavar="URI|DIR|off",
-        help="address of an MLflow server, a folder for a local server, or off (default: a local server on mlflow/)",
+        help="address of an MLflow server, a folder for a local server, or off (default: a local server on mlflow/); user and password are "
+        "read from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or from ~/.mlflow/credentials",
     )
     return parser
 

@@ -23,7 +23,11 @@ head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head_host" hostname --ip-addres
 export RAY_USAGE_STATS_ENABLED=0
 # Ray runs what it is sent: only for those who have the token in this home folder, which the nodes share.
 export RAY_AUTH_MODE=token
-ray get-auth-token --generate > /dev/null
+(umask 077 && ray get-auth-token --generate > /dev/null)
+if [[ -n $(find "$HOME/.ray/auth_token" \( -perm /077 -o ! -user "$(id -un)" \)) ]]; then
+    echo "Others can read $HOME/.ray/auth_token, so they could run code as you. Remove it; the next job makes another." >&2
+    exit 2
+fi
 # Ray allows its nodes 30 s to find each other, too little where Python starts from a shared file system.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=600
 

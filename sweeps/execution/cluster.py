@@ -4,14 +4,14 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 
 from birdclef_core.errors import InputError
+from sweeps.execution.private_ray import private_ray
 
 OBJECT_STORE_BYTES = 256 * 2**20
 
@@ -47,22 +47,25 @@ class Slots:
 def connect(address: str | None) -> Iterator[None]:
     """Join the Ray cluster at `address` (`auto`: the one of this machine) for the block, or start one without an address.
 
-    Raises InputError when no cluster answers at the address.
+    One that is started here can be reached by nobody else (`private_ray`). Raises InputError when no cluster answers at the
+    address.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    own: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False} if address is None else {}
-    try:
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
-    except ConnectionError as error:
-        raise InputError(f"--address must name a running Ray cluster, but none answers at {address!r}: {error}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with private_ray() if address is None else nullcontext({}) as own:
+        if address is None:
+            own |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        try:
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
+        except ConnectionError as error:
+            raise InputError(f"--address must name a running Ray cluster, but none answers at {address!r}: {error}") from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def make_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_concurrent: int | None) -> Slots:

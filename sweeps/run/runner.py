@@ -26,6 +26,7 @@ from birdclef_core.store.storage import Storage
 from sweeps.budget import Budget
 from sweeps.execution.actor import TrialActor, WorkerContext
 from sweeps.execution.cluster import Slots, connect, make_slots, ray_log
+from sweeps.execution.private_ray import close_token_file
 from sweeps.execution.recordings import audio_cache
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
@@ -170,6 +171,8 @@ class _Driver:
         leak = check_leak(request, recordings, self._say)
         folder = make_place()
         folder.mkdir(parents=True, exist_ok=True)
+        if self.options.address is not None and (warning := close_token_file()):
+            self._say(warning, style=WARNING)
         with self._lease(only_driver), ray_log(folder / "ray.log"), connect(self.options.address):
             slots = make_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
             budget = request.budget(has_gpus=bool(slots.gpus_per_trial))

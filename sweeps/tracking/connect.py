@@ -90,20 +90,34 @@ def open_ui(tracking: str | None = None, *, sweep: str | None = None, search: st
 
 
 def parse_destination(tracking: str | None) -> Path | str | None:
-    """Return a folder for a local server, the URL of a running one, or None for "off". Raises InputError for anything else."""
+    """Return a folder for a local server, the URL of a running one, or None for "off".
+
+    Raises InputError for anything else, also for a URL with a user or a password: what is returned is written into records.
+    """
     if tracking is None or tracking == "local":
         home = _REPOSITORY if (_REPOSITORY / "tune_main.py").exists() else Path.cwd()
         return home / "mlflow"
     if tracking == "off":
         return None
     if tracking.startswith(("http://", "https://")):
+        if "@" in tracking:
+            raise InputError(
+                "A tracking server's URL must have no user and password, because it is written into records, but that of "
+                f"{_without_user_info(tracking)} has. Give --tracking-uri without them, and MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD in the environment."
+            )
         return tracking.rstrip("/")
     if "://" in tracking:
         raise InputError(
-            f"--tracking-uri must be local, off, a folder or http(s)://..., but is {tracking!r}. Only a server opens a database: "
+            f"--tracking-uri must be local, off, a folder or http(s)://..., but is {_without_user_info(tracking)!r}. Only a server opens a database: "
             "name a folder, in which a local server keeps its own, or the URL of a server that uses that database."
         )
     return Path(tracking).expanduser().resolve()
+
+
+def _without_user_info(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _connector(destination: Path | str, sweep_dir: Path) -> "Connect":

@@ -37,6 +37,13 @@ def test_a_bundle_whose_writer_failed_is_not_there(storage, tmp_path):
         storage.read_bundle("b", tmp_path / "scratch")
 
 
+@pytest.mark.parametrize("place", ["s3://AKIA:secret@bucket/x", "s3://AKIA:sec/ret@bucket?region=x"])
+def test_a_uri_with_keys_is_refused_without_showing_them(place):
+    with pytest.raises(InputError, match="AWS_SECRET_ACCESS_KEY in the environment") as error:
+        Storage.parse(place)
+    assert "AKIA" not in str(error.value) and "sec" not in str(error.value)
+
+
 @pytest.mark.parametrize("damage", ["sonG", "son", None])
 def test_changed_truncated_and_missing_files_are_noticed(storage, tmp_path, damage):
     write(storage, "b", "song")

@@ -76,6 +76,28 @@ def test_every_node_asks_for_the_same_token(name: str) -> None:
     assert load("rayjob.yaml")["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
 
 
+def test_the_documents_put_no_password_where_ray_shows_it() -> None:
+    texts = "".join(path.read_text() for path in CLUSTER.iterdir() if path.name != "rayjob.yaml")
+    assert "env_vars" not in texts and "TRACKING_PASSWORD" not in texts
+    assert "~/.mlflow/credentials" in texts
+
+
+@pytest.mark.parametrize(("mode", "status"), [(0o600, 0), (0o644, 2)])
+def test_slurm_trusts_no_token_that_others_can_read(tmp_path: Path, mode: int, status: int) -> None:
+    lines = (CLUSTER / "slurm.sh").read_text().splitlines()
+    begin = lines.index("export RAY_AUTH_MODE=token")
+    block = "\n".join(lines[begin : lines.index("fi", begin) + 1])
+    token = tmp_path / ".ray" / "auth_token"
+    token.parent.mkdir()
+    token.write_text("secret")
+    token.chmod(mode)
+    (tmp_path / "ray").write_text("#!/bin/sh\n")
+    (tmp_path / "ray").chmod(0o755)
+    environment = {**os.environ, "HOME": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", block], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == status and ("Others can read" in done.stderr) == bool(status)
+
+
 def test_rayjob_workers_have_gpus_and_what_they_mount_exists() -> None:
     spec = load("rayjob.yaml")["spec"]
     cluster = spec["rayClusterSpec"]

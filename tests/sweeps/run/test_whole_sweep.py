@@ -8,9 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import ray  # noqa: F401  it brings psutil along
+from psutil import AccessDenied, NoSuchProcess, Process
+
+from sweeps.tracking.server import run_local
 
 REPOSITORY = Path(__file__).parents[3]
 SEARCH = """
@@ -40,6 +45,9 @@ SEARCH = Search(
 """
 LONG_EPOCHS = ("--set", "train_bce.clips_per_epoch=120")
 """So long that a sweep has not ended before it hears of a signal, however busy the machine is."""
+
+PASSWORD, KEY = "planted-pass%2Fword", "planted-secret-key"
+PLANTED = {"AWS_ACCESS_KEY_ID": "AKIAPLANTED", "AWS_SECRET_ACCESS_KEY": KEY, "HF_TOKEN": "hf_plantedtoken"}
 
 
 class Workplace:
@@ -303,3 +311,48 @@ def test_a_sweep_keeps_everything_on_s3_and_is_resumed_from_there(place, s3_uri)
     assert "Best: t000" in output
     assert not re.search(r"epoch \d+/", output), "nothing was trained again"
     assert not (place.output / "store").exists()
+
+
+def seen_of(driver: Process) -> tuple[set[str], str, set[str]]:
+    """Addresses on which a driver's processes listen, their command lines, and the tokens that Ray's have."""
+    addresses, commands, tokens = set(), "", set()
+    for process in (driver, *driver.children(recursive=True)):
+        with suppress(NoSuchProcess, AccessDenied):  # it has ended
+            commands += " ".join(process.cmdline())
+            links = [link for link in process.net_connections(kind="inet") if link.status == "LISTEN"]
+            addresses |= {link.laddr.ip.removeprefix("::ffff:") for link in links}
+            if process.name() == "raylet":
+                assert len(links) == 2
+                tokens.add(process.environ()["RAY_AUTH_TOKEN"])
+    return addresses, commands, tokens
+
+
+def files_with(words: set[bytes], *folders: Path) -> list[tuple[Path, bytes]]:
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 20
+    return [(path, word) for path in files for content in [path.read_bytes()] for word in words if word in content]
+
+
+@pytest.mark.slow
+def test_a_sweep_keeps_its_secrets(tmp_path, tone_data, monkeypatch):
+    """Passwords on the command line and in the environment, a tracker that takes everything, one trial; then all that was written."""
+    for name, value in PLANTED.items():
+        monkeypatch.setenv(name, value)
+    place = Workplace(tmp_path, tone_data.dataset.root)
+    with run_local(tmp_path / "mlflow") as url:
+        arguments = place.start_arguments("--samples", "1", "--max-concurrent", "1")
+        arguments[arguments.index("off")] = url.replace("://", f"://ann:{PASSWORD}@")
+        started = place.start(*arguments)
+        output = read_until(started, "started with")
+        addresses, commands, tokens = seen_of(Process(started.pid))
+        assert addresses == {"127.0.0.1"} and len(tokens) == 1
+        assert "tune_main.py" in commands and "planted" not in commands
+        output += started.communicate(timeout=300)[0]
+    assert started.returncode == 0, output
+    assert f"birdclef ui s --tracking-uri {url}" in output
+    words = {b"planted-pass", *(value.encode() for value in PLANTED.values()), *(token.encode() for token in tokens)}
+    (session,) = Path("/tmp/ray").glob(f"session_*_{started.pid}")
+    assert files_with(words, place.output, tmp_path / "mlflow", session) == []
+    assert not any(word in output.encode() for word in words)
+    assert url.encode() in b"".join(path.read_bytes() for path in place.output.rglob("sweep.json"))
+    assert os.environ.get("MLFLOW_TRACKING_PASSWORD") is None

@@ -40,6 +40,13 @@ def test_a_database_is_refused_with_the_way_out(uri):
         parse_destination(uri)
 
 
+@pytest.mark.parametrize("uri", ["http://ann:secret@host", "https://ann:sec/ret@host", "postgresql://ann:secret@host/db"])
+def test_a_url_with_a_password_is_refused_without_showing_it(uri):
+    with pytest.raises(InputError) as error:
+        parse_destination(uri)
+    assert "sec" not in str(error.value) and "ann" not in str(error.value) and "host" in str(error.value)
+
+
 def test_off_keeps_nothing(tmp_path):
     tracker = make_tracker("off", tmp_path)
     assert isinstance(tracker, NullTracker)
