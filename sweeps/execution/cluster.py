@@ -4,14 +4,15 @@ import logging
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from birdclef_core.errors import InputError
-from sweeps.execution.private_ray import private_ray
+from sweeps.execution.private_ray import keep_keys_off_runtime_environments, private_ray
 
 OBJECT_STORE_BYTES = 256 * 2**20
 
@@ -55,7 +56,9 @@ def connect(address: str | None) -> Iterator[None]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    with private_ray() if address is None else nullcontext({}) as own:
+    keep_keys_off_runtime_environments()
+    place: AbstractContextManager[dict[str, Any]] = private_ray() if address is None else nullcontext({})
+    with place as own:
         if address is None:
             own |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:

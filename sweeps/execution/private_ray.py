@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray._private.ray_constants as ray_constants
+from ray.tune.execution import class_cache
 
 TOKEN_FILE = "~/.ray/auth_token"
 _TOKEN = secrets.token_hex(32)
@@ -33,6 +34,14 @@ def private_ray() -> Iterator[dict[str, Any]]:
         ray_constants.ENABLE_RAY_CLUSTER = clusters
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def keep_keys_off_runtime_environments() -> None:
+    """Keep Tune from sending the driver's AWS keys to the workers: Ray writes what it sends into a log on every machine.
+
+    Workers find keys where every process of their machine does; those of a local Ray have the driver's environment.
+    """
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 
 def close_token_file() -> str:
