@@ -37,6 +37,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"plan", "deploy"},
         {"tracking"},
         {"run"},
+        {"library"},
         {"cli"},
     ),
 }

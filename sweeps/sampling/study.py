@@ -170,6 +170,20 @@ class Study:
         )
 
 
+def finished_study(name: str, search: Search, told: Sequence[tuple[Told, Mapping[str, Any]]]) -> optuna.Study:
+    """Return a study of Optuna in memory with draws that have outcomes, each with its user attributes.
+
+    `search` must know all recipes and parameters of the draws.
+    """
+    study, known = optuna.create_study(study_name=name, direction="maximize"), Study(search, seed=0)
+    for item, attributes in told:
+        trial = known._frozen(item)
+        for key, value in attributes.items():
+            trial.set_user_attr(key, value)
+        study.add_trial(trial)
+    return study
+
+
 def check_sampler(search: Search) -> None:
     """Raise InputError for a sampler that does not exist, or that cannot draw from the search."""
     if search.sampler == "grid" and search.points() is None:

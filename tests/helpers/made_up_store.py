@@ -42,10 +42,9 @@ def save_trial(storage: Storage, trial: str, stage_ids, *, sweep: str = "s", **v
     if not records.exists():
         records.save_sweep(sweep_record())
     stages = list(CHAIN[: len(stage_ids)])
-    known = {"kinds": ["target ce"] * len(stages), "status": "finished", "stage_scores": dict.fromkeys(stages, 0.5)}
-    records.save_trial(
-        TrialRecord(trial=trial, recipe="tiny", params={}, stage_ids=list(stage_ids), stages=stages, **{**known, **values})
-    )
+    known = {"recipe": "tiny", "params": {}, "kinds": ["target ce"] * len(stages), "status": "finished"}
+    known |= {"stage_scores": dict.fromkeys(stages, 0.5)}
+    records.save_trial(TrialRecord(trial=trial, stage_ids=list(stage_ids), stages=stages, **{**known, **values}))
 
 
 def make(place: str) -> Storage:

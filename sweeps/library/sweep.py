@@ -1,0 +1,214 @@
+"""A sweep that has run, or is running: its trials as a table, its stages with their predictions, its study.
+
+Nothing is kept up to date: `load_sweep` reads the records as they are at that moment.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from birdclef_core.errors import InputError
+from birdclef_core.reports.stage_report import PREDICTIONS, SPECIES
+from birdclef_core.store.stage_store import StageRecord, StageStore
+from birdclef_core.store.storage import Storage
+from sweeps.checkpoints.references import best, existing_storage, known_record, resolve, store_of
+from sweeps.checkpoints.replay import whole_stage
+from sweeps.objective import STANDARD_ERROR, Objective
+from sweeps.options import DEFAULT_STORAGE
+from sweeps.run.ranking import ranking
+from sweeps.sampling.draws import Told
+from sweeps.sampling.study import finished_study
+from sweeps.schedule.records import SweepRecord, SweepRecords, TrialRecord
+from sweeps.search.parameters import Choice, Parameter, Range
+from sweeps.search.space import Search
+
+if TYPE_CHECKING:
+    import optuna
+
+    from birdclef_core.inference.run.predictor import Predictor
+
+_HOUR_S = 3600
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stored stage."""
+
+    record: StageRecord
+    """What it was made of, its scores, its cost, its history."""
+    store: StageStore
+
+    @property
+    def id(self) -> str:
+        """Its stage id."""
+        return self.record.stage_id
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Its scores in its own label space, each with its standard error as `<score>_se`."""
+        return dict(self.record.metrics)
+
+    @property
+    def folder(self) -> Path:
+        """A folder on this machine with its verified files; of a remote storage, a copy. Raises InputError for a damaged stage."""
+        return whole_stage(self.store, self.id).folder
+
+    def predictions(self) -> pd.DataFrame:
+        """Return its probabilities of the validation recordings: a row for each recording id, a column for each species."""
+        return pd.read_parquet(self.folder / PREDICTIONS)
+
+    def species(self) -> pd.DataFrame:
+        """Return a row for each species, with its recordings and its average precision."""
+        return pd.read_csv(self.folder / SPECIES)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of a sweep."""
+
+    record: TrialRecord
+    """Its configuration and its results."""
+    sweep: "Sweep"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Its sampled parameters by name."""
+        return dict(self.record.params)
+
+    @property
+    def score(self) -> float | None:
+        """Its objective; None if it has not finished."""
+        return self.record.score
+
+    def stage(self, name: str = "") -> Stage:
+        """Return one of its stages by name, by default the last one that has ended. Raises InputError when it has not ended."""
+        return self.sweep.stage("/".join(part for part in (self.sweep.name, self.record.trial, name) if part))
+
+    def model(self, **options: Any) -> "Predictor":
+        """Return its last stage, ready to predict files; `options` are those of `sweeps.deploy.load_detector`."""
+        from sweeps.deploy.loading import load_detector
+
+        return load_detector(f"{self.sweep.name}/{self.record.trial}", storage=self.sweep.place, **options)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep as its records were when it was loaded."""
+
+    record: SweepRecord
+    """Its options, its parts with their searches, and its state."""
+    trial_records: tuple[TrialRecord, ...]
+    """The records of its trials, in the order in which they began."""
+    place: str
+    """Its storage, a folder or URI."""
+    storage: Storage
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.record.name
+
+    @property
+    def objective(self) -> Objective:
+        """What its trials are compared by."""
+        return Objective.of(self.record.parts[-1].search.objective)
+
+    def trials(self) -> pd.DataFrame:
+        """Return a row for each trial: the finished ones from the best to the worst, then the others.
+
+        The index is the trial's name. Columns: `recipe`, `status`, `reason` (why it did not finish), `score` and `score_se` (the objective
+        and its standard error; missing if it has not finished), `last_stage` and `last_score` (of a trial that was stopped, too), `epochs`,
+        `epochs_trained`, `device_hours` and `saved_hours` (what its reused stages would have cost), `stage_id` of the last stage that
+        ended, every sampled parameter under its name, and every tracked score of a finished trial.
+        """
+        rows = [self._row(record) for record in ranking(list(self.trial_records))]
+        return pd.DataFrame(rows, index=pd.Index([record.trial for record in ranking(list(self.trial_records))], name="trial"))
+
+    def _row(self, record: TrialRecord) -> dict[str, Any]:
+        ended = list(record.stage_scores)
+        row = {
+            "recipe": record.recipe,
+            "status": record.status,
+            "reason": record.reason,
+            "score": record.score,
+            f"score{STANDARD_ERROR}": self.objective.score(record.metrics).error if record.score is not None else None,
+            "last_stage": ended[-1] if ended else "",
+            "last_score": record.stage_scores[ended[-1]] if ended else None,
+            "epochs": record.epochs_done,
+            "epochs_trained": record.epochs_trained,
+            "device_hours": record.cost_s / _HOUR_S,
+            "saved_hours": record.saved_s / _HOUR_S,
+            "stage_id": record.stage_ids[len(ended) - 1] if ended else "",
+        }
+        return row | record.params | (record.metrics if record.score is not None else {})
+
+    def best(self) -> Trial:
+        """Return the finished trial with the best objective. Raises InputError when no trial has finished."""
+        record = best(self.trial_records)
+        if record is None:
+            raise InputError(f"Sweep {self.name} has no finished trial.")
+        return Trial(record, self)
+
+    def trial(self, name: str) -> Trial:
+        """Return a trial by its name, such as `t0003`. Raises InputError when there is none of that name."""
+        for record in self.trial_records:
+            if record.trial == name:
+                return Trial(record, self)
+        raise InputError(f"Sweep {self.name} has no trial {name!r}; it has t0000 to t{len(self.trial_records) - 1:04d}.")
+
+    def stage(self, reference: str) -> Stage:
+        """Return a stored stage: REF is what the commands take, such as the beginning of a stage id. Raises InputError when there is none."""
+        store = store_of(self.storage)
+        return Stage(known_record(store, resolve(self.storage, reference)), store)
+
+    def study(self) -> "optuna.Study":
+        """Return an Optuna study in memory with all trials that have ended, for `optuna.visualization`, `optuna.importance` and the like.
+
+        The value of a trial is its objective, which is maximised. One that was stopped is PRUNED, and its last score is an intermediate
+        value at the number of stages that it had ended. `user_attrs` have its name and the id of its last stage.
+        """
+        told = [
+            (
+                Told(recipe=record.recipe, params=record.params, outcome=draw.outcome),
+                {"trial": record.trial, "stage_id": record.stage_ids[max(0, len(record.stage_scores) - 1)]},
+            )
+            for record in self.trial_records
+            for draw in record.told[-1:]
+        ]
+        search = joined_search([part.search for part in self.record.parts], [item.params for item, _ in told])
+        return finished_study(self.name, search, told)
+
+
+def joined_search(searches: Sequence[Search], points: Sequence[Mapping[str, Any]]) -> Search:
+    """Return a search with the recipes of all these, and with parameters that hold the values of all, and those of points."""
+    recipes = {recipe.name: recipe for search in searches for recipe in search.recipes}
+    space: dict[str, Parameter] = {}
+    pools: dict[str, int] = {}
+    for search in searches:
+        for key, parameter in search.space.items():
+            space[key] = _joined(space[key], parameter) if key in space else parameter
+        for name, count in search.pools.items():
+            pools[name] = max(count, pools.get(name, 0))
+    for key, parameter in space.items():
+        if isinstance(parameter, Choice):  # in one part a Choice, in another a Range
+            drawn = [point[key] for point in points if key in point]
+            space[key] = Choice(tuple(dict.fromkeys((*parameter.values, *drawn))))
+    return replace(searches[-1], recipes=tuple(recipes.values()), space=space, pools=pools, constraints=())
+
+
+def _joined(first: Parameter, second: Parameter) -> Parameter:
+    if isinstance(first, Range) and isinstance(second, Range):
+        step = first.step if (first.step, first.low) == (second.step, second.low) else None
+        return Range(min(first.low, second.low), max(first.high, second.high), log=first.log and second.log, step=step)
+    values = [value for item in (first, second) for value in (item.values if isinstance(item, Choice) else ())]
+    return Choice(tuple(dict.fromkeys(values)))
+
+
+def load_sweep(name: str, *, storage: str = DEFAULT_STORAGE) -> Sweep:
+    """Return a sweep of a storage. Raises InputError when there is no such sweep or storage, or a record cannot be read."""
+    place = existing_storage(storage)
+    records = SweepRecords(place.at(name))
+    return Sweep(records.load_sweep(), tuple(records.load_trials()), storage, place)
