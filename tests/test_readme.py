@@ -21,3 +21,13 @@ def test_versions_are_bounded_and_pinned():
         name = re.split(r"[\[=<>]", requirement)[0].lower().replace("_", "-")
         assert "<" in requirement or "==" in requirement, f"{requirement} has no upper bound"
         assert name in pinned, f"{name} is not in constraints.txt"
+
+
+def test_an_installed_package_has_every_file_that_is_no_module():
+    """Those that only people read stay in the repository: pages beside the sources."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package, patterns in setuptools["package-data"].items():
+        files = [path.relative_to(ROOT / package) for path in (ROOT / package).rglob("*") if path.is_file()]
+        others = [path for path in files if path.suffix not in (".py", ".pyc") and path.name != "README.md"]
+        missing = [str(path) for path in others if not any(path.match(pattern) for pattern in patterns)]
+        assert others and not missing

@@ -1,8 +1,9 @@
-"""The command line of `birdclef`: predicting, and looking at sweeps, their stored stages and their recordings. `tune.py` runs sweeps."""
+"""The command line of `birdclef`: all commands. `birdclef tune` is that of `tune_main.py`, which is in `tune.py`."""
 
 import argparse
 import signal
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from sweeps.cli.common import guarded
@@ -18,15 +19,24 @@ from sweeps.cli.stages import add_stage_commands
 
 def birdclef(arguments: Sequence[str] | None = None) -> int:
     """Run `birdclef COMMAND` and return its exit code: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C."""
-    parsed = _parser().parse_args(command_line(arguments))
+    given = command_line(arguments)
+    if given[:1] == ["tune"]:
+        from sweeps.cli.tune import tune_main
+
+        return tune_main(given[1:], prog="birdclef tune")
+    parsed = _parser().parse_args(given)
     return guarded(lambda: parsed.run(parsed))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="birdclef", description="Predict recordings, and look at sweeps, their trained stages and their recordings."
+        prog="birdclef",
+        description="Run sweeps, predict recordings, and look at sweeps, their trained stages and their recordings.",
     )
+    parser.add_argument("--version", action="version", version=f"birdclef-sweeps {version('birdclef-sweeps')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    commands.add_parser("tune", help="plan and run sweeps: the same as tune_main.py", add_help=False)
 
     ui = commands.add_parser("ui", help="show the trials of a sweep in MLflow")
     ui.add_argument("sweep", nargs="?", help="name of the sweep (default: the newest)")

@@ -25,13 +25,16 @@ exit codes: 0 done, 1 the work failed, 2 wrong input (nothing was run), 130 stop
 """
 
 
-def tune_main(arguments: Sequence[str] | None = None) -> int:
-    """Run `python tune_main.py` and return its exit code: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C."""
-    return guarded(lambda: _tune(_parse(arguments)))
+def tune_main(arguments: Sequence[str] | None = None, *, prog: str = "tune_main.py") -> int:
+    """Run `python tune_main.py` and return its exit code: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C.
+
+    `prog` is what the command is called in its messages.
+    """
+    return guarded(lambda: _tune(_parse(arguments, prog)))
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _tune_parser()
+def _parse(arguments: Sequence[str] | None, prog: str = "tune_main.py") -> argparse.Namespace:
+    parser = _tune_parser(prog)
     parsed = parser.parse_args(command_line(arguments))
     if not (parsed.search or parsed.resume or parsed.extend):
         parser.error("give --search for a new sweep, --resume NAME to continue one, or --extend NAME to add trials to one")
@@ -42,9 +45,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parsed
 
 
-def _tune_parser() -> argparse.ArgumentParser:
+def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="tune_main.py",
+        prog=prog,
         description="Search for the best bird-sound detector: train models in stages, share stages between trials, compare the trials in "
         "MLflow.",
         epilog=_EPILOG,
