@@ -15,7 +15,8 @@ def test_ci_runs_the_readmes_test_command():
 
 def test_versions_are_bounded_and_pinned():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    extras = [item for items in project["optional-dependencies"].values() for item in items]
+    wanted = [*project["dependencies"], *(item for item in extras if not item.startswith(project["name"]))]
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
     for requirement in wanted:
         name = re.split(r"[\[=<>]", requirement)[0].lower().replace("_", "-")
