@@ -1,4 +1,5 @@
-"""What trials are compared by: one tracked score or a weighted sum of several, with its standard error; and the names of tracked scores.
+"""What trials are compared by: one tracked score or a weighted sum of several, with its standard error, and perhaps a cost of the model
+beside it; and the names of tracked scores.
 
 A stage's record has scores in its own label space (`cmap`) and, where the data have labelled soundscapes, on these
 (`soundscapes/cmap`). They are tracked as `val/cmap` for the target species, `val_all/cmap` for all species, and
@@ -9,8 +10,8 @@ import difflib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from birdclef_core.errors import InputError
 from birdclef_core.taxonomy import SOUNDSCAPES
@@ -25,10 +26,18 @@ METRICS = ("cmap", "cmap_pad5", "cmap_pad3", "lrap", "auroc")
 STANDARD_ERROR = "_se"
 """Ending of the name of a score's standard error."""
 
+CPU_SECONDS, DEVICE_HOURS = "cost/cpu_seconds_10min", "cost/device_hours"
+COSTS = {
+    CPU_SECONDS: "CPU seconds in which the model hears 10 minutes of sound",
+    DEVICE_HOURS: "device hours of all stages of its chain, reused ones too",
+}
+"""Costs of a trial's model by which trials may be compared too, and what they are. Less is better."""
+
 _TARGET, _ALL, _ON_SOUNDSCAPES = "val", "val_all", "val_soundscapes"
 _KNOWN = tuple(f"{kind}/{metric}" for kind in (_TARGET, _ON_SOUNDSCAPES, _ALL) for metric in METRICS)
 _TERM = re.compile(r"(?:(?P<weight>[^*]*)\*)?(?P<name>[^*]*)")
 _EXAMPLE = "0.5*val/cmap + 0.5*val_soundscapes/auroc"
+_EXAMPLE_WITH_COST = f"val/cmap, {CPU_SECONDS}"
 _SIMILARITY = 0.5
 """How similar a known name must be to be suggested for a wrong one, from 0 to 1."""
 
@@ -84,21 +93,30 @@ class Term:
 
 @dataclass(frozen=True)
 class Objective:
-    """What trials are compared by. More is better."""
+    """What trials are compared by: a score, of which more is better, and perhaps a cost, of which less is better.
+
+    With a cost there is a Pareto front: the trials that no other trial beats in both.
+    """
 
     terms: tuple[Term, ...]
+    cost: str | None = None
+    """Name of the cost; None where trials are compared by the score alone."""
 
     @classmethod
     def of(cls, text: str | None) -> "Objective":
-        """Read an objective such as `val/cmap` or `0.5*val/cmap + 0.5*val_soundscapes/auroc`; None stands for `DEFAULT`.
+        """Read an objective such as `val/cmap`, `0.5*val/cmap + 0.5*val_soundscapes/auroc` or `val/cmap, cost/device_hours`; None stands
+        for `DEFAULT`.
 
         Raises InputError, with the nearest right name, for a score that is not tracked, a weight that is no number above 0, a score
-        that is named twice, and scores of target species together with scores of all species, which no single stage has.
+        that is named twice, scores of target species together with scores of all species, which no single stage has, and anything
+        but one cost after the score.
         """
         text = DEFAULT if text is None else text
         if not isinstance(text, str):
             raise InputError(f"An objective must be text, such as {_EXAMPLE!r}, but got {text!r}.")
-        terms = tuple(_term(part.strip(), text) for part in text.split("+"))
+        score, *others = (part.strip() for part in text.split(","))
+        cost = _cost(score, others, text)
+        terms = tuple(_term(part.strip(), text) for part in score.split("+"))
         names = [term.name for term in terms]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"An objective must name each score once, but {text!r} has {', '.join(repeated)} more than once.")
@@ -108,10 +126,20 @@ class Objective:
                 f"An objective must be of scores that one stage has, but {text!r} has scores of all species (val_all/...) and of the "
                 "target species (val/... and val_soundscapes/...)."
             )
-        return cls(terms)
+        return cls(terms, cost)
 
     def __str__(self) -> str:
+        return self.score_name if self.cost is None else f"{self.score_name}, {self.cost}"
+
+    @property
+    def score_name(self) -> str:
+        """The score as text, without the cost."""
         return " + ".join(str(term) for term in self.terms)
+
+    @property
+    def of_score(self) -> "Objective":
+        """The objective without its cost."""
+        return replace(self, cost=None)
 
     def named_in(self, label_space: str) -> str:
         """Return what a stage of that label space is compared by, as text."""
@@ -152,13 +180,54 @@ class Objective:
         return Score(value, None if math.isnan(error) else error)
 
 
+def pareto_front(values: Sequence[tuple[float, float]]) -> list[int]:
+    """Return the indexes of the pairs (score, cost) that no other pair beats, from the highest score to the lowest cost.
+
+    A pair beats another if it is no worse in both and better in one. So equal pairs do not beat each other.
+    """
+    front: list[int] = []
+    for index in sorted(range(len(values)), key=lambda index: (-values[index][0], values[index][1])):
+        if not front or values[index][1] < values[front[-1]][1] or values[index] == values[front[-1]]:
+            front.append(index)
+    return front
+
+
 def _space_of(label_space: str) -> str:
     return _TARGET if label_space == "target" else f"val_{label_space}"
+
+
+def _cost(score: str, others: Sequence[str], text: str) -> str | None:
+    """The cost beside the score; None where there is none. Raises InputError for anything else after the score."""
+    if not others and score not in COSTS:
+        return None
+    parts = (score, *others)
+    what: str | None = None
+    if repeated := sorted({part for part in parts if parts.count(part) > 1}):
+        what = f"{text!r} has {', '.join(repeated)} more than once"
+    elif len(parts) > 2:
+        what = f"{text!r} has {len(parts)} parts"
+    elif not others:
+        what = f"{text!r} is a cost alone: the model that costs least need not tell any species"
+    elif score in COSTS:
+        what = f"{text!r} begins with a cost"
+    elif others[0] not in COSTS:
+        near = difflib.get_close_matches(others[0], COSTS, n=1, cutoff=_SIMILARITY)
+        what = f"{others[0]!r} in {text!r} is no cost.{f' Perhaps {near[0]!r} is meant' if near else ' Weigh scores in one sum'}"
+    if what is None:
+        return others[0]
+    known = ", ".join(f"{name} ({meaning})" for name, meaning in COSTS.items())
+    raise InputError(
+        f"An objective must be a score, or a score and then one cost, such as {_EXAMPLE_WITH_COST!r}, but {what}. Costs: {known}."
+    )
 
 
 def _term(part: str, text: str) -> Term:
     found = _TERM.fullmatch(part)
     name, weight = (found["name"].strip(), found["weight"]) if found else (part, None)
+    if name in COSTS:
+        raise InputError(
+            f"A cost cannot be weighed in a sum, but {text!r} has {name}. It is an objective of its own: {_EXAMPLE_WITH_COST!r}."
+        )
     if name not in _KNOWN:
         near = difflib.get_close_matches(name, _KNOWN, n=1, cutoff=_SIMILARITY)
         meant = f" Perhaps {near[0]!r} is meant." if near else ""

@@ -13,20 +13,23 @@ from birdclef_core.store.leases import Leases
 from birdclef_core.store.leftovers import Leftover, find_leftovers
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
-from sweeps.checkpoints.references import best, store_of, sweeps_in
+from sweeps.checkpoints.references import store_of, sweeps_in
 from sweeps.objective import Score
-from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.schedule.records import SweepRecords, TrialRecord, best_trials
 from sweeps.wording import bytes_text, format_duration
 
 MAX_LISTED = 40
 
 
 def needed_by(records: SweepRecords, trials: Sequence[TrialRecord]) -> set[str]:
-    """Return the stages of a sweep's best trial and of those that have not ended, and the stage that all of them start from."""
-    winner = best(trials)
-    chains = [record.stage_ids for record in trials if not record.ended or record is winner]
-    start = records.load_sweep().options.from_stage
-    return {*([start] if start else ()), *itertools.chain(*chains)}
+    """Return the stages of a sweep's best trials and of those that have not ended, and the stage that all of them start from.
+
+    The best trials are those of the Pareto front where the sweep has one.
+    """
+    sweep = records.load_sweep()
+    needed = [*best_trials(trials, sweep.objective), *(record for record in trials if not record.ended)]
+    start = sweep.options.from_stage
+    return {*([start] if start else ()), *itertools.chain(*(record.stage_ids for record in needed))}
 
 
 def stages_in_training(store: StageStore) -> set[str]:

@@ -182,7 +182,7 @@ def lineage_page(ancestors: Sequence[Ancestor], title: str, objective: Objective
         "lineage",
         title=title,
         picture=lineage_svg(ancestors, objective),
-        objective=str(objective),
+        objective=objective.score_name,
         objective_all=objective.named_in("all"),
         text="\n".join(lineage_lines(ancestors)),
     )

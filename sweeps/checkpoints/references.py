@@ -1,12 +1,11 @@
 """Resolves what a user calls a checkpoint: the beginning of a stage id, a sweep, a trial of it, or one stage of a trial."""
 
 import re
-from collections.abc import Sequence
 
 from birdclef_core.errors import InputError
 from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.storage import Storage
-from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.schedule.records import SweepRecords, best_trials
 from sweeps.wording import REFERENCE
 
 MAX_NAMED = 12
@@ -52,8 +51,9 @@ def resolve(storage: Storage, reference: str) -> str:
 
 
 def _of_sweep(storage: Storage, sweep: str, trial: str = "", stage: str = "") -> str:
-    trials = {record.trial: record for record in SweepRecords(storage.at(sweep)).load_trials()}
-    record = trials.get(trial) if trial else best(list(trials.values()))
+    records = SweepRecords(storage.at(sweep))
+    trials = {record.trial: record for record in records.load_trials()}
+    record = trials.get(trial) if trial else next(iter(best_trials(list(trials.values()), records.load_sweep().objective)), None)
     if record is None:
         what = f"no trial {trial!r}; it has {_names(list(trials))}" if trial else "no finished trial"
         raise InputError(f"Sweep {sweep} has {what}.")
@@ -78,11 +78,6 @@ def _names(names: list[str]) -> str:
     """Return the first names as text."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return (", ".join(names[:MAX_NAMED]) or "none") + more
-
-
-def best(trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """Return the trial with the best score; None when no trial has finished."""
-    return max((record for record in trials if record.score is not None), key=lambda record: record.score or 0.0, default=None)
 
 
 def sweeps_in(storage: Storage) -> list[str]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from birdclef_core.errors import InputError
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
 from sweeps.cli.credentials import command_line
+from sweeps.objective import COSTS
 from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, PruningName, SweepOptions
 from sweeps.wording import REFERENCE
 
@@ -23,6 +24,8 @@ _EPILOG = """examples:
 
 exit codes: 0 done, 1 the work failed, 2 wrong input (nothing was run), 130 stopped by Ctrl-C
 """
+
+_COSTS = "; ".join(f"{name}, {meaning}" for name, meaning in COSTS.items())
 
 
 def tune_main(arguments: Sequence[str] | None = None, *, prog: str = "tune_main.py") -> int:
@@ -129,10 +132,10 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
     size = parser.add_argument_group("what is searched, and how much")
     size.add_argument(
         "--objective",
-        metavar="SCORE",
+        metavar="SCORE[,COST]",
         help="what trials are compared by: a tracked score such as val/cmap, val/cmap_pad5, val/lrap or val_soundscapes/auroc, or a weighted "
         "sum such as 0.5*val/cmap+0.5*val_soundscapes/auroc (default: what the search says, else macro AUROC on labelled soundscapes where "
-        "the data have some, else unpadded val/cmap)",
+        f"the data have some, else unpadded val/cmap). With a cost beside it, the result is the Pareto front of both: {_COSTS}",
     )
     size.add_argument(
         "--samples",
@@ -165,7 +168,7 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
         "--pruning",
         choices=get_args(PruningName),
         help="worth: at the end of a stage, stop a trial if another one is worth more for what it costs (the default with the sampler "
-        "stage); halving: stop stages whose scores are low among those of their kind; off: train every trial to its end",
+        "stage); halving: stop stages whose scores are low among those of their kind (not with a COST); off: train every trial to its end",
     )
     size.add_argument(
         "--sampler",

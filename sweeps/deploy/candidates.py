@@ -90,7 +90,7 @@ def find_candidates(storage: Storage, references: Sequence[str]) -> Candidates:
         if (name := record.trained_by.partition("/")[0]) and name not in sweeps and _is_sweep(storage, name):
             sweeps[name] = SweepRecords(storage.at(name)).load_sweep()
     first = next(iter(sweeps.values()), None)
-    objective = Objective.of(first.parts[-1].search.objective if first else None)
+    objective = first.objective.of_score if first else Objective.of(None)
     weights = _recipe_weights(sweeps.values())
 
     def candidate(record: StageRecord) -> Candidate:

@@ -3,6 +3,7 @@
 Nothing is kept up to date: `load_sweep` reads the records as they are at that moment.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,14 +15,14 @@ from birdclef_core.errors import InputError
 from birdclef_core.reports.stage_report import PREDICTIONS, SPECIES
 from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.storage import Storage
-from sweeps.checkpoints.references import best, existing_storage, known_record, resolve, store_of
+from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
 from sweeps.checkpoints.replay import whole_stage
 from sweeps.objective import STANDARD_ERROR, Objective
 from sweeps.options import DEFAULT_STORAGE
 from sweeps.run.ranking import ranking
 from sweeps.sampling.draws import Told
 from sweeps.sampling.study import finished_study
-from sweeps.schedule.records import SweepRecord, SweepRecords, TrialRecord
+from sweeps.schedule.records import SweepRecord, SweepRecords, TrialRecord, best_trials
 from sweeps.search.parameters import Choice, Parameter, Range
 from sweeps.search.space import Search
 
@@ -114,18 +115,23 @@ class Sweep:
     @property
     def objective(self) -> Objective:
         """What its trials are compared by."""
-        return Objective.of(self.record.parts[-1].search.objective)
+        return self.record.objective
 
     def trials(self) -> pd.DataFrame:
-        """Return a row for each trial: the finished ones from the best to the worst, then the others.
+        """Return a row for each trial: the finished ones from the best to the worst (those of a Pareto front first), then the others.
 
         The index is the trial's name. Columns: `recipe`, `status`, `reason` (why it did not finish), `score` and `score_se` (the objective
         and its standard error; missing if it has not finished), `last_stage` and `last_score` (of a trial that was stopped, too), `epochs`,
         `epochs_trained`, `device_hours` and `saved_hours` (what its reused stages would have cost), `stage_id` of the last stage that
-        ended, every sampled parameter under its name, and every tracked score of a finished trial.
+        ended, every sampled parameter under its name, and every tracked score of a finished trial. Where trials are compared by a cost
+        too, also `front` (whether it is on the Pareto front) and the cost under its name.
         """
-        rows = [self._row(record) for record in ranking(list(self.trial_records))]
-        return pd.DataFrame(rows, index=pd.Index([record.trial for record in ranking(list(self.trial_records))], name="trial"))
+        ranked = ranking(list(self.trial_records), self.objective)
+        table = pd.DataFrame(map(self._row, ranked), index=pd.Index([record.trial for record in ranked], name="trial"))
+        if (cost := self.objective.cost) is not None:
+            table.insert(5, "front", table.index.isin([trial.record.trial for trial in self.front()]))
+            table.insert(6, cost, [record.costs[cost] if record.score is not None else math.nan for record in ranked])
+        return table
 
     def _row(self, record: TrialRecord) -> dict[str, Any]:
         ended = list(record.stage_scores)
@@ -146,11 +152,15 @@ class Sweep:
         return row | record.params | (record.metrics if record.score is not None else {})
 
     def best(self) -> Trial:
-        """Return the finished trial with the best objective. Raises InputError when no trial has finished."""
-        record = best(self.trial_records)
-        if record is None:
+        """Return the finished trial with the best score. Raises InputError when no trial has finished."""
+        best = self.front()
+        if not best:
             raise InputError(f"Sweep {self.name} has no finished trial.")
-        return Trial(record, self)
+        return best[0]
+
+    def front(self) -> list[Trial]:
+        """Return the trials of the Pareto front, the best score first; where trials are compared by a score alone, the best one."""
+        return [Trial(record, self) for record in best_trials(self.trial_records, self.objective)]
 
     def trial(self, name: str) -> Trial:
         """Return a trial by its name, such as `t0003`. Raises InputError when there is none of that name."""
@@ -167,8 +177,8 @@ class Sweep:
     def study(self) -> "optuna.Study":
         """Return an Optuna study in memory with all trials that have ended, for `optuna.visualization`, `optuna.importance` and the like.
 
-        The value of a trial is its objective, which is maximised. One that was stopped is PRUNED, and its last score is an intermediate
-        value at the number of stages that it had ended. `user_attrs` have its name and the id of its last stage.
+        The value of a trial is its score, which is maximised, and its cost where the objective has one. One that was stopped is PRUNED, and its last score is an intermediate
+        value at the number of stages that it had ended; with a cost it is FAIL. `user_attrs` have its name and the id of its last stage.
         """
         told = [
             (

@@ -21,6 +21,7 @@ from sweeps.plan.simulate import (
     SimulatedStore,
     SimulatedSweep,
     SimulatedView,
+    cpu_seconds_by_size,
     simulate,
 )
 from sweeps.schedule.coordinator import Coordinator
@@ -260,6 +261,7 @@ def _run(
         stops_by_worth=pruning == "worth",
         budget=budget,
         epoch_s=epoch_s,
+        cpu_seconds=cpu_seconds_by_size,
     )
     sweep = SimulatedSweep(name="plan", coordinator=coordinator)
     result = simulate([sweep], store, workers, epoch_s, clock=clock)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from birdclef_core.config import ModelConfig
 from birdclef_core.stages.training import StageTask
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import middle_epochs
@@ -103,6 +104,11 @@ class SimulatedSweep:
 def even_score(task: StageTask, epoch: int) -> float:
     """A made-up score, spread evenly over 0 to 1, always the same for the same stage and epoch."""
     return (int(task.stage_id[:8], 16) * (epoch + 1) * 2654435761 % 2**32) / 2**32
+
+
+def cpu_seconds_by_size(model: ModelConfig) -> float:
+    """Made-up CPU seconds of a model, in proportion to the size of its spectrogram."""
+    return model.spectrogram.num_mels / model.spectrogram.hop_length
 
 
 def simulate(

@@ -19,7 +19,7 @@ from sweeps.checkpoints.start_stage import StartLeak, describe_start
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.recordings import load_recordings
 from sweeps.execution.recordings_list import RecordingsList
-from sweeps.objective import DEFAULT, DEFAULT_ON_SOUNDSCAPES, METRICS, Objective
+from sweeps.objective import COSTS, DEFAULT, DEFAULT_ON_SOUNDSCAPES, METRICS, Objective
 from sweeps.options import SweepOptions
 from sweeps.run.request import SweepRequest
 from sweeps.search.chains import ChainBuilder
@@ -66,8 +66,15 @@ def choose_objective(asked: str | None, dataset: Dataset, say: Callable[[str], N
             f"{', '.join(known)}."
         )
     chosen = "" if asked else f" (the default {'with' if default != DEFAULT else 'without'} labelled soundscapes)"
-    say(f"Objective: trials are compared by {objective}{chosen}.")
+    say(f"Objective: trials are compared by {objective}{chosen}.{_about_cost(objective)}")
     return str(objective)
+
+
+def _about_cost(objective: Objective) -> str:
+    """A sentence about the cost by which trials are compared too; empty where they are not."""
+    if objective.cost is None:
+        return ""
+    return f" The second is {COSTS[objective.cost]}; less is better. The result is the Pareto front of both."
 
 
 def _defined(dataset: Dataset) -> list[str]:

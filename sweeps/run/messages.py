@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sweeps.budget import Budget, Limits
 from sweeps.execution.cluster import Slots
-from sweeps.run.ranking import best_by_end, score_of
+from sweeps.run.ranking import best_by_end, front_line, score_of
 from sweeps.run.results import SweepResult
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.events import DeliveryStatus
@@ -91,11 +91,16 @@ def outcome_lines(result: SweepResult, samples: int | None, folder: Path) -> lis
         space = "val" if result.objective.label_space == "target" else "val_all"
         cmap, padded, chance = (best.metrics.get(f"{space}/{name}", math.nan) for name in ("cmap", "cmap_pad5", "cmap_chance"))
         lines += [
-            f"Best: {best.trial} ({best.recipe}), {result.objective} {score_of(best, result.objective)}{leaked}.",
+            f"Best: {best.trial} ({best.recipe}), {result.objective.score_name} {score_of(best, result.objective)}{leaked}.",
             f"Its unpadded {space}/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}); padded (cmap_pad5) it is {padded:.3f}.",
             f"Best checkpoint: {result.best_checkpoint}",
             f"All stages as a picture: {folder / 'tree.html'}",
         ]
+        if front := front_line(result.front, result.objective):
+            lines += [
+                front,
+                f"The best is still by the score alone, also where {result.name} stands for a checkpoint. Others: {result.name}/TRIAL.",
+            ]
     return lines
 
 

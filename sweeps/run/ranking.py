@@ -1,17 +1,17 @@
-"""The trials of a sweep from the best to the worst: as a table for the terminal and in Markdown."""
+"""The trials of a sweep from the best to the worst, those of a Pareto front first: as a table for the terminal and in Markdown."""
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from rich.markup import escape
 from rich.table import Table
 
 from birdclef_core.store.leakage import Leak
-from sweeps.objective import STANDARD_ERROR, Objective, Score
-from sweeps.schedule.records import TrialRecord
-from sweeps.wording import format_duration
+from sweeps.objective import COSTS, STANDARD_ERROR, Objective, Score
+from sweeps.schedule.records import TrialRecord, best_trials
+from sweeps.wording import counted, figure, format_duration
 
 Leaks = Mapping[str, Leak]
 """The leaks into the scores of trials, by the names of the trials that have one."""
@@ -23,23 +23,39 @@ MAX_NAMED = 8
 """At most this many trials are named in a line."""
 
 
-def ranking(trials: list[TrialRecord]) -> list[TrialRecord]:
-    """The finished trials from the best score to the worst, then the others in their order."""
-    finished = sorted((record for record in trials if record.score is not None), key=lambda record: -(record.score or 0))
-    return finished + [record for record in trials if record.score is None]
+def ranking(trials: list[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """The finished trials from the best score to the worst, then the others in their order. Those of a Pareto front come first."""
+    best = best_trials(trials, objective)
+    is_best = {record.trial for record in best}
+    finished = [record for record in trials if record.score is not None and record.trial not in is_best]
+    behind = sorted(finished, key=lambda record: -(record.score or 0))
+    return [*best, *behind, *(record for record in trials if record.score is None)]
 
 
 def ranked_rows(trials: list[TrialRecord], objective: Objective, leaks: Leaks) -> tuple[list[str], list[list[str]]]:
     """Column names and rows of the ranked table, for the terminal and for Markdown. Leaked scores have the stars of `leak_lines`."""
     beside = scores_beside(objective)
-    columns = ["trial", "recipe", "status", "objective", *(name.removeprefix("val/") for name in beside), "spent", "saved"]
+    of_cost = [] if objective.cost is None else ["front", objective.cost.removeprefix("cost/")]
+    columns = [
+        "trial",
+        "recipe",
+        "status",
+        "objective",
+        *of_cost,
+        *(name.removeprefix("val/") for name in beside),
+        "spent",
+        "saved",
+    ]
     rows, stars = [], _stars(leaks)
-    for record in ranking(trials):
+    front = {record.trial for record in best_trials(trials, objective)}
+    for record in ranking(trials, objective):
         mark = stars[leaks[record.trial]] if record.trial in leaks else ""
         finished = record.metrics if record.score is not None else {}
         errors = {name: finished.get(f"{name}{STANDARD_ERROR}") for name in objective.names}
         scores = [score_of(record, objective), *(Score(finished.get(name, math.nan), errors.get(name)) for name in beside)]
         cells = ["" if math.isnan(score.value) else f"{score}{mark}" for score in scores]
+        if objective.cost is not None:
+            cells[1:1] = ["yes" if record.trial in front else "", cost_text(record, objective.cost)]
         costs = [format_duration(record.cost_s), format_duration(record.saved_s)]
         rows.append([record.trial, record.recipe, record.status, *cells, *costs])
     return columns, rows
@@ -50,16 +66,28 @@ def score_of(record: TrialRecord, objective: Objective) -> Score:
     return Score(math.nan if record.score is None else record.score, objective.score(record.metrics).error)
 
 
+def cost_text(record: TrialRecord, cost: str) -> str:
+    """What the model of a finished trial costs, by the name of the cost; empty where that is not known."""
+    value = math.inf if record.score is None else record.costs[cost]
+    return figure(value) if math.isfinite(value) else ""
+
+
 def scores_beside(objective: Objective) -> list[str]:
     """Tracked names of the scores that are shown beside the objective: its parts, and cmAP without and with padding."""
     space = "val" if objective.label_space == "target" else "val_all"
     shown = [*objective.names, f"{space}/cmap", f"{space}/cmap_pad5"]
-    return [name for name in dict.fromkeys(shown) if name != str(objective)]
+    return [name for name in dict.fromkeys(shown) if name != objective.score_name]
 
 
 def objective_line(objective: Objective) -> str:
-    """What the column `objective` is."""
-    return f"Objective: {objective}, with its standard error where that is known."
+    """What the column `objective` is, and the columns of a Pareto front."""
+    score = f"Objective: {objective.score_name}, with its standard error where that is known."
+    if objective.cost is None:
+        return score
+    return (
+        f"{score} Front: no other trial has at least this score at no more {objective.cost} ({COSTS[objective.cost]}), and less of one. The "
+        "first trial has the best score."
+    )
 
 
 def leak_lines(leaks: Leaks) -> list[str]:
@@ -74,7 +102,7 @@ def _stars(leaks: Leaks) -> dict[Leak, str]:
 def best_by_end(trials: list[TrialRecord], objective: Objective) -> str:
     """A sentence with the best trial for each last stage; empty when all chains end with the same stage."""
     best: dict[str, TrialRecord] = {}
-    for record in ranking(trials):
+    for record in ranking(trials, objective.of_score):
         if record.score is not None:
             best.setdefault(record.stages[-1], record)
     if len(best) < 2:
@@ -87,7 +115,8 @@ def best_by_end(trials: list[TrialRecord], objective: Objective) -> str:
 def ranked_table(trials: list[TrialRecord], objective: Objective, leaks: Leaks = NO_LEAKS) -> Table:
     """The ranked table for the terminal, as wide as its cells are."""
     columns, rows = ranked_rows(trials, objective, leaks)
-    title = f"\nTrials, best first by {objective}"
+    score = f"{objective.score_name} and {objective.cost}"
+    title = f"\nTrials, best first by {objective}" if objective.cost is None else f"\nTrials, the Pareto front of {score} first"
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, collapse_padding=True)
     table.width = sum(widths) + len(widths) - 1
@@ -101,7 +130,7 @@ def ranked_table(trials: list[TrialRecord], objective: Objective, leaks: Leaks =
 def ranked_markdown(trials: list[TrialRecord], objective: Objective, leaks: Leaks = NO_LEAKS) -> str:
     """The ranked table in Markdown, with the reason of each trial that has one; below it the objective and the leaks."""
     columns, rows = ranked_rows(trials, objective, leaks)
-    reasons = [record.reason for record in ranking(trials)]
+    reasons = [record.reason for record in ranking(trials, objective)]
     table = ([*columns, "reason"], ["---"] * (len(columns) + 1), *([*row, why] for row, why in zip(rows, reasons, strict=True)))
     lines = ["| " + " | ".join(_escaped(cell) for cell in cells) + " |" for cells in table]
     return "\n".join([*lines, *(f"\n{_escaped(line)}" for line in (objective_line(objective), *leak_lines(leaks)))])
@@ -127,6 +156,15 @@ def early_endings(trials: list[TrialRecord]) -> list[str]:
     lines = [f"  {_named(names)} {reason}" for reason, names in by_reason.items()]
     more = len(lines) - MAX_REASONS
     return lines if more <= 0 else [*lines[:MAX_REASONS], f"  and {more} more reasons, in result/ranking.md"]
+
+
+def front_line(front: Sequence[TrialRecord], objective: Objective) -> str:
+    """A sentence with the trials of the Pareto front; empty where there is none."""
+    if objective.cost is None or not front:
+        return ""
+    few = [f"{record.trial} ({score_of(record, objective)}, {cost_text(record, objective.cost)})" for record in front]
+    named = ", ".join(few if len(few) <= MAX_NAMED else [*few[: MAX_NAMED - 1], "...", few[-1]])
+    return f"Pareto front of {objective.score_name} and {objective.cost}: {counted(len(front), 'trial')}, {named}."
 
 
 def _named(names: list[str]) -> str:

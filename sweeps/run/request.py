@@ -97,7 +97,7 @@ class SweepRequest:
             if self.budget(has_gpus=True) == self.budget(has_gpus=False):
                 raise
             search = self.search(self.budget(has_gpus=False))
-        chosen_pruning(self.options.pruning, search.sampler)
+        chosen_pruning(self.options.pruning, search)
         return search
 
     def budget(self, *, has_gpus: bool) -> str:

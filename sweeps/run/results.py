@@ -8,9 +8,9 @@ from birdclef_core.json_files import to_json
 from birdclef_core.store.leakage import NO_LEAK, Leak
 from birdclef_core.store.stage_store import StageStore
 from sweeps.objective import Objective
-from sweeps.run.ranking import leak_lines, ranked_markdown, ranking
+from sweeps.run.ranking import leak_lines, ranked_markdown, ranking, score_of
 from sweeps.run.tree_picture import MAX_TRIALS, tree_page
-from sweeps.schedule.records import SweepRecord, TrialRecord
+from sweeps.schedule.records import SweepRecord, TrialRecord, best_trials
 
 RESULT_FOLDER = "result"
 NOT_RECORDED = Leak(
@@ -28,7 +28,7 @@ class SweepResult:
     objective: Objective
     """What the trials are compared by."""
     best: TrialRecord | None
-    """The finished trial with the best score; None when no trial has finished."""
+    """The finished trial with the best score; None when no trial has finished. Also where there is a Pareto front."""
     best_checkpoint: str | None
     """Where the weights of the best trial's last stage are."""
     interrupted: bool
@@ -36,15 +36,35 @@ class SweepResult:
     leaks: Mapping[str, Leak] = field(default_factory=dict)
     """The leak into the scores of each trial that has one, or may have one, by the trial's name."""
 
+    @property
+    def front(self) -> list[TrialRecord]:
+        """The trials of the Pareto front, the best score first; none where trials are compared by their scores alone."""
+        return [] if self.objective.cost is None else best_trials(self.trials, self.objective)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontEntry:
+    """A trial of the Pareto front, as `pareto_front.json` has it."""
+
+    trial: str
+    recipe: str
+    score: float
+    error: float | None
+    """Standard error of the score; None where it is not known."""
+    cost: float
+    checkpoint: str
+    """Where the weights of its last stage are."""
+
 
 def sweep_result(sweep: SweepRecord, trials: Sequence[TrialRecord], store: StageStore, *, interrupted: bool) -> SweepResult:
     """Find the best trial and its checkpoint."""
-    best = next((record for record in ranking(list(trials)) if record.score is not None), None)
+    objective = sweep.objective
+    best = next(iter(best_trials(trials, objective)), None)
     checkpoint = store.location(best.stage_ids[-1]) if best else None
     return SweepResult(
         name=sweep.name,
         trials=list(trials),
-        objective=Objective.of(sweep.parts[-1].search.objective),
+        objective=objective,
         best=best,
         best_checkpoint=checkpoint,
         interrupted=interrupted,
@@ -64,11 +84,26 @@ def leaks_of(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> dict[str, Lea
 
 
 def write_result(folder: Path, result: SweepResult, store: StageStore) -> None:
-    """Write `ranking.md`, `trials.json` and `tree.html` into a folder."""
+    """Write `ranking.md`, `trials.json` and `tree.html` into a folder, and `pareto_front.json` where there is a Pareto front."""
     folder.mkdir(exist_ok=True)
-    ranked = ranking(result.trials)
+    ranked = ranking(result.trials, result.objective)
     (folder / "ranking.md").write_text(ranked_markdown(result.trials, result.objective, result.leaks) + "\n")
     (folder / "trials.json").write_text(to_json(ranked, indent=1))
+    if result.objective.cost is not None:
+        front = {"objective": str(result.objective), "trials": [_front_entry(record, result, store) for record in result.front]}
+        (folder / "pareto_front.json").write_text(to_json(front, indent=1))
     summaries = store.summaries({stage_id for record in ranked[:MAX_TRIALS] for stage_id in record.reached_ids()})
     title = "; ".join([result.name, *leak_lines(result.leaks)])
     (folder / "tree.html").write_text(tree_page(result.trials, summaries, result.objective, title))
+
+
+def _front_entry(record: TrialRecord, result: SweepResult, store: StageStore) -> FrontEntry:
+    score = score_of(record, result.objective)
+    return FrontEntry(
+        trial=record.trial,
+        recipe=record.recipe,
+        score=score.value,
+        error=score.error,
+        cost=record.costs[result.objective.cost or ""],
+        checkpoint=store.location(record.stage_ids[-1]) or "",
+    )

@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import BirdclefError, InputError
+from birdclef_core.inference.cpu_cost import CpuCosts
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
@@ -51,7 +52,7 @@ from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.connect import check_state, make_tracker
-from sweeps.tracking.events import OBJECTIVE_TAG, SweepFinished, SweepStarted, Tracker
+from sweeps.tracking.events import OBJECTIVE_TAG, FrontFound, SweepFinished, SweepStarted, Tracker
 from sweeps.tracking.observer import TrackingObserver, leak_tags
 
 MAX_WORKER_LOSSES = 3
@@ -221,7 +222,7 @@ class _Driver:
             dataset=inputs.dataset,
             store=self.store,
             slots=inputs.slots,
-            pruning=chosen_pruning(self.options.pruning, inputs.chains.search.sampler),
+            pruning=chosen_pruning(self.options.pruning, inputs.chains.search),
             known=self.request.known,
             limits=self.request.limits,
             ran_s=self.request.ran_s,
@@ -283,7 +284,7 @@ class _Driver:
         tracking = TrackingObserver(
             tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags, objective=objective
         )
-        pruning = chosen_pruning(self.options.pruning, chains.search.sampler)
+        pruning = chosen_pruning(self.options.pruning, chains.search)
         limits = self.request.limits
         budget = Budget(limits, gpus_per_worker=slots.gpus_per_trial, ran_s=record.ran_s)
         with SweepConsole(self.console, book, samples, objective) as terminal:
@@ -299,6 +300,7 @@ class _Driver:
                 stops_by_worth=pruning == "worth",
                 budget=budget,
                 epoch_s=self._planner(inputs).epoch_seconds() if limits.any_set else nothing_known,
+                cpu_seconds=CpuCosts(self.store.storage, self._say),
             )
             if store_budget:
                 store_budget.begin()
@@ -359,6 +361,7 @@ class _Driver:
             max_bytes=self.options.max_store_bytes,
             max_running=slots.max_concurrent,
             start=chains.start,
+            objective=Objective.of(chains.search.objective),
             say=self._say,
         )
 
@@ -372,9 +375,13 @@ class _Driver:
         self.request.end(record, state, trials=len(trials), ran_s=coordinator.budget.ran_s)
         folder = self.local_dir / RESULT_FOLDER
         write_result(folder, result, self.store)
+        if result.objective.cost is not None:
+            tracker.log(FrontFound(trials=tuple(record.trial for record in result.front)))
         tracker.log(
             SweepFinished(
-                status=state, table_markdown=ranked_markdown(trials, result.objective, result.leaks), artifacts=folder.name
+                status=state,
+                table_markdown=ranked_markdown(trials, result.objective, result.leaks),
+                artifacts=folder.name,
             )
         )
         self.console.print(ranked_table(trials, result.objective, result.leaks), soft_wrap=True)

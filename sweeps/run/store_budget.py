@@ -18,10 +18,11 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary, total_bytes
 from sweeps.checkpoints.garbage import needed_by_sweep, stages_in_training
-from sweeps.checkpoints.references import best, store_of
+from sweeps.checkpoints.references import store_of
+from sweeps.objective import Objective
 from sweeps.plan.plan import CHECKPOINTS_KEPT, STATES_A_CHECKPOINT, Plan
 from sweeps.schedule.coordinator import Observer
-from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.schedule.records import SweepRecords, TrialRecord, best_trials
 from sweeps.schedule.trials import Trial, TrialBook, stages_of
 from sweeps.schedule.update import TrialUpdate
 from sweeps.wording import bytes_text
@@ -90,16 +91,18 @@ class StoreBudget(Observer):
         max_bytes: int,
         max_running: int,
         start: str | None,
+        objective: Objective,
         say: Callable[[str], None],
     ) -> None:
-        """`storage` holds the sweeps and their store; `start` is the id of the stage that all trials start from, if there is one."""
+        """`storage` holds the sweeps and their store; `start` is the id of the stage that all trials start from, if there is one;
+        `objective` says which trials are the best."""
         self._store, self._others, self._book = store_of(storage), OtherSweeps(storage, sweep), book
         self._max_bytes, self._max_running, self._say = max_bytes, max_running, say
         self._start = {start} if start else set()
+        self._objective = objective
         self._summaries: dict[str, StageSummary] = {}
         self._uses: Counter[str] = Counter()
         self._counted: set[str] = set()
-        self._best: TrialRecord | None = None
         self._until_next = 0
         """How many stages may be written before the store is measured again."""
         self._warned = False
@@ -110,7 +113,6 @@ class StoreBudget(Observer):
         """Remove leftovers and measure the store for the first time, once the trials of earlier drivers are in the book."""
         for record in self._book.records.values():
             self._count(record)
-        self._best = best(list(self._book.records.values()))
         self._others.read()
         for leftover in find_leftovers(self._store, self._others.keep | self._needed(), time.time()):
             self._store.storage.delete(leftover.place)
@@ -130,8 +132,6 @@ class StoreBudget(Observer):
         record = trial.record
         if not record.ended:
             return  # an interrupted trial will need what it has, and the driver ends
-        if record.score is not None and (self._best is None or record.score > (self._best.score or 0.0)):
-            self._best = record
         # A trial that stops within a stage leaves its epoch checkpoints behind.
         self._count_written(1 if record.status == "finished" else STATES_A_CHECKPOINT * CHECKPOINTS_KEPT)
 
@@ -209,8 +209,9 @@ class StoreBudget(Observer):
         self._summaries |= self._store.summaries(known - self._summaries.keys())
 
     def _needed(self) -> set[str]:
-        """Ids of the stages that the open trials and the best trial of this sweep need."""
-        return self._start | stages_of(self._book.open_trials) | set(self._best.stage_ids if self._best else ())
+        """Ids of the stages that the open trials and the best trials of this sweep need."""
+        best = best_trials(list(self._book.records.values()), self._objective)
+        return self._start.union(stages_of(self._book.open_trials), *(record.stage_ids for record in best))
 
     def _remove(self, plan: GarbageList) -> None:
         if not plan.removals and not plan.abandoned:

@@ -1,6 +1,6 @@
 """The tree of stages that a sweep went through, as a picture: from each recipe's first weights to the last stages of its trials.
 
-Each stage has its score and its cost.
+Each stage has its score and its cost. A Pareto front of the trials is a second picture.
 """
 
 import math
@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from birdclef_core.config import STAGE_NAMES
+from birdclef_core.html.front import Mark, front_svg
 from birdclef_core.html.page import render
 from birdclef_core.html.svg import box, drawing, path, text
 from birdclef_core.html.table import Column, Table
 from birdclef_core.store.summary import StageSummary
-from sweeps.objective import Objective, Score
-from sweeps.run.ranking import ranking
-from sweeps.schedule.records import TrialRecord
-from sweeps.wording import format_duration
+from sweeps.objective import COSTS, Objective, Score
+from sweeps.run.ranking import cost_text, ranking, score_of
+from sweeps.schedule.records import TrialRecord, best_trials
+from sweeps.wording import figure, format_duration
 
 WIDTH = 1120.0
 ROOT_WIDTH = 160.0
@@ -116,19 +117,51 @@ def _start(record: TrialRecord, summaries: Mapping[str, StageSummary]) -> str:
 
 def tree_page(trials: Sequence[TrialRecord], summaries: Mapping[str, StageSummary], objective: Objective, name: str) -> str:
     """Return a self-contained HTML page with the picture and a table of the stages, for the sweep `name`."""
-    shown = ranking(list(trials))[:MAX_TRIALS]
+    shown = ranking(list(trials), objective)[:MAX_TRIALS]
     best = next((record for record in shown if record.score is not None), None)
     roots = grow_tree(shown, summaries, objective)
     return render(
         "tree",
         name=name,
-        objective=str(objective),
+        objective=objective.score_name,
         objective_all=objective.named_in("all"),
         num_shown=len(shown),
         num_trials=len(trials),
         picture=tree_svg(roots, best),
         table=_table(roots),
+        front=_front(list(trials), objective, objective.cost) if objective.cost else None,
     )
+
+
+def _front(trials: Sequence[TrialRecord], objective: Objective, cost: str) -> dict[str, object]:
+    """Return what the page says of the Pareto front: the cost, a picture of all finished trials, and a table of those on the front."""
+    front = best_trials(trials, objective)
+    on_front = {record.trial for record in front}
+    marks = [
+        Mark(
+            cost=record.costs[cost],
+            score=score.value,
+            error=score.error,
+            on_front=record.trial in on_front,
+            tip=f"{record.trial} {record.recipe}: {score}, {cost_text(record, cost)}",
+        )
+        for record in trials
+        if record.score is not None and 0 < record.costs[cost] < math.inf
+        for score in [score_of(record, objective)]
+    ]
+    columns = [
+        Column("trial", [record.trial for record in front]),
+        Column("recipe", [record.recipe for record in front]),
+        Column(objective.score_name, [str(score_of(record, objective)) for record in front]),
+        Column(cost, [record.costs[cost] for record in front], is_number=True, shown=figure),
+        Column("last stage", [record.stage_ids[-1][:16] for record in front]),
+    ]
+    return {
+        "cost": cost,
+        "meaning": COSTS[cost],
+        "picture": front_svg(marks, cost_title=cost, score_title=objective.score_name, shown=figure),
+        "table": Table("Pareto front", columns, is_sortable=True),
+    }
 
 
 def _table(roots: Sequence[TreeRoot]) -> Table:

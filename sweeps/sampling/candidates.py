@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sweeps.objective import pareto_front
 from sweeps.sampling.encoding import MIDDLE, Array, Encoding
 from sweeps.sampling.facts import SweepFacts, TrialFacts
 from sweeps.search.parameters import Parameter
@@ -157,7 +158,7 @@ class CandidateMaker:
 
     def from_root(self, facts: SweepFacts, generator: np.random.Generator) -> list[Candidates]:
         """Return candidates that train every stage: half of them anywhere, half near the best trials."""
-        best = _best(facts.trials)
+        best = _best_first(facts.trials, generator)[:NUM_BEST]
         num_near = ROOT_CANDIDATES // 2 if best else 0
         near = [best[number % len(best)] for number in range(num_near)]
         recipes = list(self._encoding.spaces)
@@ -170,10 +171,11 @@ class CandidateMaker:
 
     def from_stages(self, facts: SweepFacts, generator: np.random.Generator) -> list[Candidates]:
         """Return completions of published stages of every depth, and the paused trials."""
-        best = _best(facts.trials)
+        best_first = _best_first(facts.trials, generator)
+        best = best_first[:NUM_BEST]
         made = [self.of_trial(trial, self._num_published(trial, facts)) for trial in _paused(facts.trials)]
         for depth in range(1, max(self._encoding.num_stages.values())):
-            for departure in _chosen(self._departures(facts, depth), generator):
+            for departure in _chosen(self._departures(facts, depth, best_first), generator):
                 alike = [trial for trial in best if trial.recipe == departure.trial.recipe]
                 num_near = COMPLETIONS // 2 if alike else 0
                 near = [alike[number % len(alike)] for number in range(num_near)]
@@ -268,18 +270,19 @@ class CandidateMaker:
     def _num_published(self, trial: TrialFacts, facts: SweepFacts) -> int:
         return next((depth for depth in range(len(trial.scores), 0, -1) if facts.departs(trial, depth)), 0)
 
-    def _departures(self, facts: SweepFacts, depth: int) -> list["_Departure"]:
+    def _departures(self, facts: SweepFacts, depth: int, best_first: Sequence[TrialFacts]) -> list["_Departure"]:
         """Every published stage at a depth that is not the last of its chain."""
+        rank = {trial.trial: number for number, trial in enumerate(best_first)}
         found: dict[str, _Departure] = {}
         for trial in facts.trials:
             if depth < self._encoding.num_stages[trial.recipe] and len(trial.scores) >= depth:
                 stage_id = trial.stage_ids[depth - 1]
-                final = -math.inf if trial.final is None else trial.final
+                rank_of_trial = rank.get(trial.trial, len(rank))
                 known = found.get(stage_id)
                 if known is not None:
-                    known.final = max(known.final, final)
+                    known.rank = min(known.rank, rank_of_trial)
                 elif facts.departs(trial, depth):
-                    found[stage_id] = _Departure(trial=trial, score=trial.scores[depth - 1], final=final)
+                    found[stage_id] = _Departure(trial=trial, score=trial.scores[depth - 1], rank=rank_of_trial)
         return list(found.values())
 
 
@@ -291,25 +294,33 @@ class _Departure:
     """The first trial that has it."""
     score: float
     """Score at its end."""
-    final: float
-    """The best final score that it led to; minus infinity when there is none."""
+    rank: int
+    """Place of the best finished trial that has it, from 0; behind all when there is none."""
 
 
 def _paused(trials: Iterable[TrialFacts]) -> list[TrialFacts]:
     return [trial for trial in trials if trial.state == "paused"][-MAX_PAUSED:]
 
 
-def _best(trials: Iterable[TrialFacts]) -> list[TrialFacts]:
+def _best_first(trials: Iterable[TrialFacts], generator: np.random.Generator) -> list[TrialFacts]:
+    """The finished trials by their scores. Where trials are compared by a cost too, those of the Pareto front come first, in random
+    order: each draw looks near other parts of it."""
     finished = [trial for trial in trials if trial.final is not None]
-    return sorted(finished, key=lambda trial: -(trial.final or 0.0))[:NUM_BEST]
+    by_score = sorted(finished, key=lambda trial: -(trial.final or 0.0))
+    values = [(trial.final or 0.0, trial.cost) for trial in by_score if trial.cost is not None]
+    if len(values) < len(by_score):
+        return by_score
+    front = pareto_front(values)
+    others = sorted(set(range(len(by_score))) - set(front))
+    return [by_score[index] for index in (*map(int, generator.permutation(front)), *others)]
 
 
 def _chosen(departures: Sequence[_Departure], generator: np.random.Generator) -> list[_Departure]:
-    """A third by the best final score that they led to, a third by their own score, and others at random."""
+    """A third by the best trial that they led to, a third by their own score, and others at random."""
     if len(departures) <= PREFIXES_A_DEPTH:
         return list(departures)
     third = PREFIXES_A_DEPTH // 3
-    by_final = sorted(range(len(departures)), key=lambda index: -departures[index].final)
-    by_score = sorted(by_final[third:], key=lambda index: -departures[index].score)
+    by_rank = sorted(range(len(departures)), key=lambda index: departures[index].rank)
+    by_score = sorted(by_rank[third:], key=lambda index: -departures[index].score)
     others = generator.choice(by_score[third:], size=PREFIXES_A_DEPTH - 2 * third, replace=False)
-    return [departures[index] for index in (*by_final[:third], *by_score[:third], *map(int, others))]
+    return [departures[index] for index in (*by_rank[:third], *by_score[:third], *map(int, others))]

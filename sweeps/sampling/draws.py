@@ -22,6 +22,8 @@ class Outcome:
     kind: Literal["score", "pruned", "failed"]
     value: float | None = None
     """The objective, or the last intermediate score of a pruned trial."""
+    cost: float | None = None
+    """The cost of the model of a finished trial, where the objective has one."""
     step: int = 0
     """How far a pruned trial came, by which Optuna ranks pruned trials before it compares their scores: twice the place of the stage's
     name among the five names, plus 1 in its middle or 2 at its end. So the same step means the same kind of score in every recipe."""

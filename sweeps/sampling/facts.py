@@ -26,7 +26,7 @@ class TrialFacts:
     scores: Sequence[float]
     """Scores at the ends of its first stages, as far as it came. NaN and infinite ones do not occur."""
     final: float | None
-    """The objective of a finished trial."""
+    """The score of a finished trial, by which trials are compared."""
     state: TrialState
     """`open`: waits or runs; `paused`: stopped, and may go on from the store; `failed`: at the stage after its scores; `ended`: in any other
     way."""
@@ -34,6 +34,8 @@ class TrialFacts:
     """Device seconds that it spent on each stage of its chain."""
     foretold: Foretold
     """What the models foretold when the trial was drawn."""
+    cost: float | None = None
+    """What the model of a finished trial costs, where the objective has a cost; else None."""
 
 
 @dataclass(frozen=True, kw_only=True)

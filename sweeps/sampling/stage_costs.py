@@ -1,13 +1,16 @@
-"""What candidates would still cost, from what the sweep knows of the costs of stages."""
+"""What candidates would still cost, from what the sweep knows of the costs of stages; and what their models cost where they are used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from birdclef_core.config import ModelConfig
 from birdclef_core.errors import InputError
 from birdclef_core.store.summary import DROPOUTS
+from sweeps.objective import CPU_SECONDS
 from sweeps.sampling.encoding import Array, Encoding
 from sweeps.sampling.facts import SweepFacts
 from sweeps.search.names import MODEL
@@ -19,6 +22,14 @@ _SIZES = {"epochs", "clip_s", "clips_per_epoch", "batch_size", "precision", "fre
 _PARTS = 16
 """Of a range without steps only the middles of so many parts are asked for: their number is small, and no cost is known so exactly."""
 
+CpuSeconds = Callable[[ModelConfig], float]
+"""Gives the CPU seconds in which a model hears 10 minutes of sound."""
+
+
+def not_measured(model: ModelConfig) -> float:
+    """Stand for the CPU seconds of models in a sweep whose trials are not compared by them."""
+    raise ValueError(f"cpu_seconds must be given to compare trials by {CPU_SECONDS}.")
+
 
 class StageCosts:
     """Device seconds of the stages of candidates. Asks for costs once for all that differ only in what costs nothing."""
@@ -27,7 +38,6 @@ class StageCosts:
         self._search, self._encoding = search, encoding
         self.keys = {name: [key for key in space if _costs(key, space[key])] for name, space in encoding.spaces.items()}
         """The parameters of each recipe that change what its stages cost."""
-        self._columns = {name: [list(encoding.spaces[name]).index(key) for key in keys] for name, keys in self.keys.items()}
         self._known: dict[tuple[Any, ...], tuple[float, ...]] = {}
         """The seconds of the stages by recipe and places of its parameters in `keys`."""
 
@@ -42,13 +52,8 @@ class StageCosts:
 
     def after(self, recipe: str, place_CP: Array, depth_C: NDArray[np.int_]) -> tuple[Array, Array]:
         """Return the device seconds of the stages of candidates after their first `depth_C`, and of the first of these alone (C,)."""
-        kind_C = np.zeros(len(place_CP), dtype=int)
-        for place_C in (place_PC := self._alike(recipe, place_CP)):
-            distinct, own_C = np.unique(place_C, return_inverse=True)
-            kind_C = kind_C * len(distinct) + own_C
-        _, first_K, kind_C = np.unique(kind_C, return_index=True, return_inverse=True)
-        stages_KS = np.array([self._of_places(recipe, [place_C[first] for place_C in place_PC]) for first in first_K])
-        stages_CS = stages_KS[kind_C]
+        places_KP, kind_C = _distinct(self._encoding.spaces[recipe], self.keys[recipe], place_CP)
+        stages_CS = np.array([self._of_places(recipe, place_P) for place_P in places_KP])[kind_C]
         is_left_CS = np.arange(stages_CS.shape[1]) >= depth_C[:, None]
         return (stages_CS * is_left_CS).sum(axis=1), stages_CS[np.arange(len(place_CP)), depth_C]
 
@@ -67,15 +72,64 @@ class StageCosts:
             self._known[name] = tuple(stages)
         return self._known[name]
 
-    def _alike(self, recipe: str, place_CP: Array) -> list[Array]:
-        """For each parameter in `keys` the places of the candidates (C,): the same ones for all that count as equal."""
-        kept_PC = []
-        for key, column in zip(self.keys[recipe], self._columns[recipe], strict=True):
-            parameter = self._encoding.spaces[recipe][key]
-            parts = len(parameter.values) if isinstance(parameter, Choice) else 0 if parameter.finite() else _PARTS
-            place_C = place_CP[:, column]
-            kept_PC.append((np.minimum(np.floor(place_C * parts), parts - 1) + 0.5) / parts if parts else place_C)
-        return kept_PC
+
+class ModelCosts:
+    """CPU seconds of the models of candidates, without measuring each of them.
+
+    A model is measured with its recipe's own spectrogram, once for each encoder and head. The cost of another spectrogram is in proportion
+    to its size, because that is how many places the encoder looks at.
+    """
+
+    def __init__(self, search: Search, encoding: Encoding, cpu_seconds: CpuSeconds) -> None:
+        self._search, self._encoding, self._cpu_seconds = search, encoding, cpu_seconds
+        self.keys = {
+            name: [key for key in space if key.partition(".")[0] == MODEL and key.partition(".")[2] not in DROPOUTS]
+            for name, space in encoding.spaces.items()
+        }
+        """The parameters of each recipe that change what its model costs."""
+        self._known: dict[tuple[Any, ...], float] = {}
+        """CPU seconds by recipe and places of its parameters in `keys`."""
+
+    def of(self, recipe: str, place_CP: Array) -> Array:
+        """Return the CPU seconds in which the model of each candidate hears 10 minutes of sound (C,)."""
+        places_KP, kind_C = _distinct(self._encoding.spaces[recipe], self.keys[recipe], place_CP)
+        return np.array([self._of_places(recipe, place_P) for place_P in places_KP])[kind_C]
+
+    def _of_places(self, recipe: str, place_P: Sequence[float]) -> float:
+        name = (recipe, *place_P)
+        if name not in self._known:
+            own = self._search.recipe(recipe)
+            keys = self.keys[recipe]
+            values = {key: self._encoding.value(recipe, key, place) for key, place in zip(keys, place_P, strict=True)}
+            try:
+                model = self._search.model(own, self._search.baseline(own) | values)
+            except InputError:  # these values are allowed only beside others, if at all
+                model = own.model
+            measured = replace(model, spectrogram=own.model.spectrogram)
+            self._known[name] = self._cpu_seconds(measured) * _size(model) / _size(measured)
+        return self._known[name]
+
+
+def _size(model: ModelConfig) -> float:
+    """Mel bins of a spectrogram in one sample of sound."""
+    return model.spectrogram.num_mels / model.spectrogram.hop_length
+
+
+def _distinct(space: Mapping[str, Parameter], keys: Sequence[str], place_CP: Array) -> tuple[list[list[float]], NDArray[np.int_]]:
+    """Return the K distinct places that candidates have for the parameters in `keys`, and which of them each candidate has (C,).
+
+    Places that count as equal are made equal.
+    """
+    names, alike_PC = list(space), []
+    kind_C = np.zeros(len(place_CP), dtype=int)
+    for key in keys:
+        parameter, place_C = space[key], place_CP[:, names.index(key)]
+        parts = len(parameter.values) if isinstance(parameter, Choice) else 0 if parameter.finite() else _PARTS
+        alike_PC.append((np.minimum(np.floor(place_C * parts), parts - 1) + 0.5) / parts if parts else place_C)
+        distinct, own_C = np.unique(alike_PC[-1], return_inverse=True)
+        kind_C = kind_C * len(distinct) + own_C
+    _, first_K, kind_C = np.unique(kind_C, return_index=True, return_inverse=True)
+    return [[float(alike_C[first]) for alike_C in alike_PC] for first in first_K], kind_C
 
 
 def _costs(key: str, parameter: Parameter) -> bool:

@@ -6,17 +6,22 @@ Two models, mixed by how well each has foretold scores that it had not seen:
   at the end of the stage before. From any stage of the tree the processes are chained to a mean and a variance of the final score.
 - direct: one process of the final score on all parameters.
 
-Shapes: C candidates, D columns of the encoding.
+Where trials are compared by a cost too, that of a candidate is known before it is trained. So what it is expected to add to the area under the
+Pareto front is a sum over the ranges of costs from its own on: the width of the range times the expected improvement over the best score so
+far at such costs.
+
+Shapes: C candidates, D columns of the encoding, R ranges of costs.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, ndtr
 
+from sweeps.objective import pareto_front
 from sweeps.sampling.encoding import Array, Encoding
 from sweeps.sampling.facts import TrialFacts
 from sweeps.sampling.gaussian_process import GaussianProcess
@@ -35,6 +40,9 @@ _MAX_PENDING = 64
 _LENGTH, _LONGER, _LONGEST = 0.7, 0.4, 1.2
 """Prior median of a length scale in the stage where its parameter first matters; growth of its logarithm a stage later, and limit of that."""
 _FORGETTING, _CLIP = 0.97, 3.0
+_LOWEST_COST = 1e-9
+COSTLIER = 2.0
+"""A model that costs up to this many times as much as the costliest so far may improve the front, if its score is higher."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +66,43 @@ class Foretold:
     deviation: Mapping[str, Array]
     noise: float
     """Standard deviation of the noise of a final score, which a score that is measured has on top."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """What a new trial must beat: in each range of costs the best final score of the trials that cost no more.
+
+    Without costs there is one range. In the range below the cheapest trial, the lowest final score is to be beaten.
+    """
+
+    score_R: Array
+    log_cost_R: Array
+    """Logarithm of the lowest cost of each range; minus infinity for the first."""
+    log_end: float
+    """Logarithm of the highest cost of the last range."""
+
+    @classmethod
+    def of(cls, scores: Sequence[float], costs: Sequence[float] | None) -> "Bar":
+        """Return the bar that trials with these final scores set; `costs`: of their models."""
+        if costs is None:
+            return cls(score_R=np.array([max(scores)]), log_cost_R=np.array([-math.inf]), log_end=math.inf)
+        front = pareto_front(list(zip(scores, costs, strict=True)))
+        rising = [(scores[index], math.log(max(costs[index], _LOWEST_COST))) for index in reversed(front)]
+        return cls(
+            score_R=np.array([min(scores), *(score for score, _ in rising)]),
+            log_cost_R=np.array([-math.inf, *(log_cost for _, log_cost in rising)]),
+            log_end=math.log(COSTLIER * max(*costs, _LOWEST_COST)),
+        )
+
+    def log_width(self, cost_C: Array | None) -> Array:
+        """Return the logarithm of the width of the part of each range in which a candidate is no costlier (C or 1, R)."""
+        if cost_C is None:
+            return np.zeros((1, 1))
+        end_R = np.append(self.log_cost_R[1:], self.log_end)
+        log_cost_C = np.log(np.maximum(cost_C, _LOWEST_COST))
+        width_CR = end_R - np.maximum(self.log_cost_R, log_cost_C[:, None])
+        with np.errstate(divide="ignore"):
+            return np.log(np.maximum(width_CR, 0.0))
 
 
 class FittedProcesses:
@@ -88,10 +133,14 @@ class StageModel:
         """`stages`: names of the stages of each recipe. `x_by_trial`: the vector of every trial."""
         self._encoding, self._stages, self._x = encoding, stages, x_by_trial
         finals = [trial for trial in trials if trial.final is not None]
-        self._direct = self._direct_process(trials, fitted)
+        self._front = _front_of(finals)
+        self._direct, observed = self._direct_process(trials, fitted)
         self._processes = {stage: self._process(stage, items, fitted) for stage, items in self._observations(trials).items()}
-        self.best = float(np.max(self._direct.smoothed_N))
-        """The best final score so far, without its noise."""
+        without_noise = {item.trial.trial: float(score) for item, score in zip(observed, self._direct.smoothed_N, strict=True)}
+        costs = {trial.trial: trial.cost for trial in finals if trial.cost is not None and trial.trial in without_noise}
+        scores = [without_noise[name] for name in costs] or [max(without_noise.values())]
+        self.bar = Bar.of(scores, list(costs.values()) or None)
+        """What a new trial must beat, by final scores without their noise."""
         self.stage_share = share_of_stages(finals)
         """Weight of the model by stages in the mixture, 0 to 1."""
         self._await([trial for trial in trials if trial.state == "open"][-_MAX_PENDING:])
@@ -125,14 +174,23 @@ class StageModel:
         noise = self._direct.scale * math.sqrt(self._direct.noise2)
         return Foretold(mean={BY_STAGES: mean_C, DIRECT: direct_mean}, deviation=deviations, noise=noise)
 
-    def log_improvement(self, foretold: Foretold) -> Array:
-        """Return the logarithm of the expected improvement over the best final score (C,)."""
-        logs = [
-            log_expected_improvement((foretold.mean[name] - self.best) / foretold.deviation[name])
-            + np.log(foretold.deviation[name])
-            + math.log(max(share, 1e-12))
-            for name, share in ((BY_STAGES, self.stage_share), (DIRECT, 1 - self.stage_share))
-        ]
+    @property
+    def best(self) -> float:
+        """The best final score so far, without its noise."""
+        return float(self.bar.score_R[-1])
+
+    def log_improvement(self, foretold: Foretold, cost_C: Array | None = None) -> Array:
+        """Return the logarithm of the expected improvement over the best final score (C,).
+
+        `cost_C`: what the models of the candidates cost, where trials are compared by that too; then it is the improvement of the area
+        under the Pareto front, with costs as logarithms: half the cost is worth the same everywhere.
+        """
+        log_width_CR = self.bar.log_width(cost_C)
+        logs = []
+        for name, share in ((BY_STAGES, self.stage_share), (DIRECT, 1 - self.stage_share)):
+            mean_C1, deviation_C1 = foretold.mean[name][:, None], foretold.deviation[name][:, None]
+            log_CR = log_expected_improvement((mean_C1 - self.bar.score_R) / deviation_C1) + np.log(deviation_C1)
+            logs.append(np.logaddexp.reduce(log_CR + log_width_CR, axis=1) + math.log(max(share, 1e-12)))
         return np.logaddexp(*logs)
 
     def _observations(self, trials: Sequence[TrialFacts]) -> dict[str, list[_Observation]]:
@@ -155,15 +213,17 @@ class StageModel:
         places = {recipe: stages.index(stage) for recipe, stages in self._stages.items() if stage in stages}
         return self._fitted(stage, observations, places, fitted)
 
-    def _direct_process(self, trials: Iterable[TrialFacts], fitted: FittedProcesses) -> GaussianProcess:
+    def _direct_process(
+        self, trials: Iterable[TrialFacts], fitted: FittedProcesses
+    ) -> tuple[GaussianProcess, Sequence[_Observation]]:
         items = [
             _Observation(trial=trial, index=len(trial.stage_ids) - 1, score=math.nan if trial.final is None else trial.final)
             for trial in trials
             if trial.final is not None or trial.state == "failed"
         ]
-        return self._fitted(
-            DIRECT, _with_failures(items), {recipe: len(stages) - 1 for recipe, stages in self._stages.items()}, fitted
-        )
+        observed, places = _with_failures(items), {recipe: len(stages) - 1 for recipe, stages in self._stages.items()}
+        process = self._fitted(DIRECT, observed, places, fitted)
+        return process, _capped(observed, self._front)
 
     def _fitted(
         self,
@@ -176,7 +236,7 @@ class StageModel:
     ) -> GaussianProcess:
         """`places`: index of the stage in each recipe that has it. `are_older`: the newest observations are not among them."""
         usual_spread = self._direct.scale if name != DIRECT and len(observations) < _FEW else 0.0
-        items = _capped(observations)
+        items = _capped(observations, self._front)
 
         def fit() -> GaussianProcess:
             chained = name != DIRECT and any(places.values())
@@ -239,19 +299,28 @@ def _with_failures(items: list[_Observation]) -> list[_Observation]:
     return [] if lowest is None else [replace(item, score=lowest) if math.isnan(item.score) else item for item in items]
 
 
-def _capped(items: list[_Observation]) -> list[_Observation]:
-    """At most 240 observations in their order: the best third, the newest third, and every n-th of the others."""
+def _capped(items: list[_Observation], front: Container[str] = ()) -> list[_Observation]:
+    """At most 240 observations in their order: the best third, the newest third, and every n-th of the others.
+
+    The best are those of trials of the Pareto front, then those with the highest scores.
+    """
     if len(items) <= _MAX_POINTS:
         return items
     third = _MAX_POINTS // 3
-    best = sorted(range(len(items)), key=lambda index: (-items[index].score, index))[:third]
-    chosen = set(best)
+    best_first = sorted(range(len(items)), key=lambda index: (items[index].trial.trial not in front, -items[index].score, index))
+    chosen = set(best_first[:third])
     newest = [index for index in reversed(range(len(items))) if index not in chosen][:third]
     chosen.update(newest)
     others = [index for index in range(len(items)) if index not in chosen]
     step = len(others) / (_MAX_POINTS - len(chosen))
     chosen.update(others[int(number * step)] for number in range(_MAX_POINTS - len(chosen)))
     return [items[index] for index in sorted(chosen)]
+
+
+def _front_of(finals: Sequence[TrialFacts]) -> set[str]:
+    """The trials of the Pareto front; none where trials are compared by their scores alone."""
+    known = [(trial, (trial.final, trial.cost)) for trial in finals if trial.final is not None and trial.cost is not None]
+    return {known[index][0].trial for index in pareto_front([(score, cost) for _, (score, cost) in known])}
 
 
 def share_of_stages(finals: Iterable[TrialFacts]) -> float:

@@ -1,7 +1,8 @@
 """A sampler that knows what a stage is worth.
 
 A trial that departs from a published stage costs only the stages that remain. So each draw compares candidates from the root of the tree and
-from its stages by their expected improvement over the best final score, divided by a power of what they would still cost.
+from its stages by their expected improvement over the best final score, divided by a power of what they would still cost. Where trials are
+compared by a cost of their models too, it is the expected improvement of the Pareto front.
 
 Everything is a function of the facts, the random seed and the number of the draw: a sweep that was killed and resumed draws what it
 would have drawn from the same facts.
@@ -16,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import qmc
 
+from sweeps.objective import CPU_SECONDS, DEVICE_HOURS, Objective
 from sweeps.sampling.candidates import CandidateMaker, Candidates, KnownStages, Shared
 from sweeps.sampling.encoding import Array, Encoding
 from sweeps.sampling.facts import Proposal, SweepFacts, TrialFacts
-from sweeps.sampling.stage_costs import StageCosts
+from sweeps.sampling.stage_costs import CpuSeconds, ModelCosts, StageCosts, not_measured
 from sweeps.sampling.stage_model import MIN_FINALS, MODELS, FittedProcesses, Foretold, StageModel
 from sweeps.search.space import Search
 
@@ -83,13 +85,16 @@ class _Best:
 class StageSampler:
     """Proposes points for one search. See the module for how."""
 
-    def __init__(self, search: Search, seed: int) -> None:
+    def __init__(self, search: Search, seed: int, cpu_seconds: CpuSeconds = not_measured) -> None:
+        """`cpu_seconds` is asked only where trials are compared by them."""
         self._search, self._seed = search, seed
         self._stages = {recipe.name: [stage.name for stage in recipe.stages] for recipe in search.recipes}
         self._encoding = Encoding(search)
         self._maker = CandidateMaker(search, self._encoding)
         self._known = KnownStages(self._encoding)
         self._costs = StageCosts(search, self._encoding)
+        self._cost_name = Objective.of(search.objective).cost
+        self._model_costs = ModelCosts(search, self._encoding, cpu_seconds)
         self._fitted = FittedProcesses()
         self._baselines = [(recipe, search.baseline(recipe)) for recipe in search.recipes]
         self._x: dict[str, Array] = {}
@@ -193,7 +198,8 @@ class StageSampler:
         shared = self._known.look_up(candidates, x_CD)
         foretold = model.foretell(candidates.recipe, x_CD, shared.depth_C, shared.score_C)
         cost_C, own_C = self._cost(candidates.recipe, candidates.place_CP, shared)
-        value_C = model.log_improvement(foretold) - COST_POWER * np.log(np.maximum(cost_C, 1e-9))
+        improvement_C = model.log_improvement(foretold, self._cost_of_model(candidates.recipe, candidates.place_CP))
+        value_C = improvement_C - COST_POWER * np.log(np.maximum(cost_C, 1e-9))
         value_C[shared.is_closed_C] = -math.inf
         if remaining_s is not None:
             value_C[own_C > remaining_s] = -math.inf
@@ -209,6 +215,15 @@ class StageSampler:
         all_C, next_C = self._costs.after(recipe, place_CP, shared.depth_C)
         own_C = np.where(np.isnan(shared.left_C), all_C, all_C - next_C)
         return own_C + np.nan_to_num(shared.left_C), own_C
+
+    def _cost_of_model(self, recipe: str, place_CP: Array) -> Array | None:
+        """The cost of each candidate by which trials are compared (C,); None where they are compared by their scores alone."""
+        if self._cost_name == CPU_SECONDS:
+            return self._model_costs.of(recipe, place_CP)
+        if self._cost_name == DEVICE_HOURS:
+            whole_C, _ = self._costs.after(recipe, place_CP, np.zeros(len(place_CP), dtype=int))
+            return whole_C / 3600
+        return None
 
     def _start(self, facts: SweepFacts, number: int, taken: set[_Key]) -> Proposal | None:
         """While nothing can be foretold: points that fill the space and share their early stages."""

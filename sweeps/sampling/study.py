@@ -11,9 +11,11 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from birdclef_core.errors import InputError
+from sweeps.objective import Objective, pareto_front
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.space import Search
@@ -28,8 +30,8 @@ RANDOM_LOOKAHEAD = 16
 """How many trials are drawn ahead for each running one, where draws do not depend on scores."""
 
 SAMPLERS = ("stage", "tpe", "random", "grid")
-_NEED_MORE = ("BaseSampler", "GridSampler", "PartialFixedSampler")
-"""Samplers of Optuna that need more than a random seed."""
+_NEED_MORE = ("BaseSampler", "BaseGASampler", "GridSampler", "PartialFixedSampler")
+"""Samplers of Optuna that need more than a random seed, and those that are only the base of others."""
 _DRAWS_TO_TRY = 3
 """Optuna imports the package that a sampler needs at its first draws after scores are known."""
 
@@ -46,7 +48,8 @@ class _State:
 
 
 class Study:
-    """An Optuna study: draws from a search's space by one of Optuna's samplers, or takes points from others. The objective is maximised.
+    """An Optuna study: draws from a search's space by one of Optuna's samplers, or takes points from others. The score is maximised, and
+    the cost minimised where the objective has one.
 
     The first draws are each recipe at its own values.
     """
@@ -56,12 +59,18 @@ class Study:
         of the history.
         """
         self._search, self._seed = search, seed
+        self._has_cost = Objective.of(search.objective).cost is not None
         self._drawn = len(history)
         self._next_ticket = len(history) if first_ticket is None else first_ticket
         self._state = self._new_state(_worth_remembering(history))
         known = [(item.recipe, dict(item.params)) for item in history]
         baselines = [(recipe.name, search.baseline(recipe)) for recipe in search.recipes]
         self._first = deque(item for item in baselines if item not in known)
+
+    @property
+    def directions(self) -> list[StudyDirection]:
+        """What Optuna makes of the values of a trial: a score is maximised, a cost beside it minimised."""
+        return [StudyDirection.MAXIMIZE, *([StudyDirection.MINIMIZE] if self._has_cost else [])]
 
     @property
     def drawn(self) -> int:
@@ -87,8 +96,8 @@ class Study:
         trial, draw = self._state.open.pop(ticket)
         study = self._state.study
         if outcome.kind == "score":
-            study.tell(trial, outcome.value)
-        elif outcome.kind == "pruned":
+            study.tell(trial, self._values(outcome))
+        elif outcome.kind == "pruned" and not self._has_cost:  # Optuna compares no pruned trials by two objectives
             trial.report(outcome.value or 0.0, outcome.step)
             study.tell(trial, state=TrialState.PRUNED)
         else:
@@ -96,6 +105,10 @@ class Study:
         self._state.told.append(Told(recipe=draw.recipe, params=draw.params, outcome=outcome))
         if len(self._state.told) >= 2 * REMEMBERED_TRIALS:
             self._forget()
+
+    def _values(self, outcome: Outcome) -> list[float]:
+        """What Optuna compares finished trials by."""
+        return [outcome.value or 0.0, *([outcome.cost or 0.0] if self._has_cost else [])]
 
     def free_draws(self, waiting: int, max_running: int) -> int:
         """How many more draws may be made early without making any of them worse: draws that do not depend on scores.
@@ -143,7 +156,7 @@ class Study:
 
     def _new_state(self, history: Sequence[Told]) -> _State:
         seed = (self._seed + self._next_ticket) % 2**32
-        study = optuna.create_study(direction="maximize", sampler=_optuna_sampler(self._search.sampler, seed))
+        study = optuna.create_study(directions=self.directions, sampler=_optuna_sampler(self._search.sampler, seed))
         study.add_trials([self._frozen(item) for item in history])
         return _State(study, told=list(history))
 
@@ -159,8 +172,17 @@ class Study:
         space = self._search.sampled_space(self._search.recipe(item.recipe))
         distributions: dict[str, BaseDistribution] = {key: _distribution(space[key]) for key in item.params}
         distributions[RECIPE] = CategoricalDistribution([recipe.name for recipe in self._search.recipes])
-        states = {"score": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        pruned = TrialState.FAIL if self._has_cost else TrialState.PRUNED
+        states = {"score": TrialState.COMPLETE, "pruned": pruned, "failed": TrialState.FAIL}
         outcome = item.outcome
+        if self._has_cost:
+            values = self._values(outcome) if outcome.kind == "score" else None
+            return optuna.trial.create_trial(
+                state=states[outcome.kind],
+                params={RECIPE: item.recipe, **item.params},
+                distributions=distributions,
+                values=values,
+            )
         return optuna.trial.create_trial(
             state=states[outcome.kind],
             params={RECIPE: item.recipe, **item.params},
@@ -175,7 +197,8 @@ def finished_study(name: str, search: Search, told: Sequence[tuple[Told, Mapping
 
     `search` must know all recipes and parameters of the draws.
     """
-    study, known = optuna.create_study(study_name=name, direction="maximize"), Study(search, seed=0)
+    known = Study(search, seed=0)
+    study = optuna.create_study(study_name=name, directions=known.directions)
     for item, attributes in told:
         trial = known._frozen(item)
         for key, value in attributes.items():
@@ -195,7 +218,7 @@ def check_sampler(search: Search) -> None:
     study = Study(search, seed=0)
     try:
         for _ in range(len(search.recipes) + _DRAWS_TO_TRY):
-            study.tell(study.ask().ticket, Outcome(kind="score", value=0.5))
+            study.tell(study.ask().ticket, Outcome(kind="score", value=0.5, cost=1.0))
     except ImportError as error:
         raise InputError(f"The sampler {search.sampler!r} needs a package that is not installed: {error}") from None
     except ValueError as error:
@@ -226,13 +249,16 @@ def _optuna_sampler(name: str, seed: int) -> optuna.samplers.BaseSampler:
 def _worth_remembering(history: Sequence[Told]) -> list[Told]:
     """At most REMEMBERED_TRIALS draws in their order: the best half, and the newest of the others. Samplers look at no failed ones.
 
-    TPE counts at most 25 trials as good ones; of the others it needs only their distribution in the space.
+    The best are those of the Pareto front, then those with the highest scores. TPE counts at most 25 trials as good ones; of the others it needs only their distribution in the space.
     """
     history = [item for item in history if item.outcome.kind != "failed"]
     if len(history) <= REMEMBERED_TRIALS:
         return history
     scored = [index for index, item in enumerate(history) if item.outcome.kind == "score"]
-    best = sorted(scored, key=lambda index: -(history[index].outcome.value or 0.0))[: REMEMBERED_TRIALS // 2]
+    values = [(history[index].outcome.value or 0.0, history[index].outcome.cost or 0.0) for index in scored]
+    front = {scored[place] for place in pareto_front(values)}
+    rising = sorted(scored, key=lambda index: (index not in front, -(history[index].outcome.value or 0.0)))
+    best = rising[: REMEMBERED_TRIALS // 2]
     others = sorted(set(range(len(history))) - set(best))
     newest = others[-(REMEMBERED_TRIALS - len(best)) :]
     return [history[index] for index in sorted((*best, *newest))]

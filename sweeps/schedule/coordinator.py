@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from sweeps.budget import Budget
 from sweeps.objective import Objective
+from sweeps.sampling.stage_costs import CpuSeconds, not_measured
 from sweeps.schedule.pruning import RungScore, StageHalving, StageVerdicts, Stopped, rung_at
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.spending import EpochSeconds, Spending, nothing_known
@@ -56,12 +57,14 @@ class Coordinator:
         stops_by_worth: bool = False,
         budget: Budget | None = None,
         epoch_s: EpochSeconds = nothing_known,
+        cpu_seconds: CpuSeconds = not_measured,
     ) -> None:
         """Continues with the trials that are in the book.
 
         `samples`: how many trials are to have had a worker in all; None: as many as the budget allows. `max_running`: how many may
         run at the same time. `epoch_s`: what is known from before of the costs of epochs. `stops_by_worth`: whether a trial stops at the
-        end of a stage when another one is worth more; the sampler must know stages.
+        end of a stage when another one is worth more; the sampler must know stages. `cpu_seconds`: what a model costs, where trials are
+        compared by that.
         """
         self.book, self.samples = book, samples
         self.objective = Objective.of(chains.search.objective)
@@ -70,7 +73,7 @@ class Coordinator:
         self._stops_by_worth = stops_by_worth
         self.budget = budget or Budget()
         self._spending = Spending(self.budget, book, epoch_s)
-        self._source = TrialSource(chains, book, self._verdicts, self._spending)
+        self._source = TrialSource(chains, book, self._verdicts, self._spending, cpu_seconds)
         self.limit_reached = ""
         """The limit at which the sweep has ended, as the flag that sets it; empty while it goes on, and when it ended otherwise."""
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
@@ -114,6 +117,7 @@ class Coordinator:
         while trial is None and self.book.num_waiting < self._max_running and self._draw():
             trial = self._pop_startable()
         if trial is not None:
+            self._source.measure(trial.record, trial.chain)
             needs = self._spending.needs(trial)
             self.book.start(trial)
             self._spending.begin(trial, needs)
@@ -252,7 +256,7 @@ class Coordinator:
                 self._verdicts.pruning.add(score)
         if update.done:
             usable = math.isfinite(update.score)
-            return Finished(update.score) if usable else Failed(f"{self.objective} is {update.score}")
+            return Finished(update.score) if usable else Failed(f"{self.objective.score_name} is {update.score}")
         if self._stops_by_worth and stopped is None and was_trained and update.stage_done and rung is not None and self._may_draw:
             reason = self._source.why_stop(trial)
             if reason:

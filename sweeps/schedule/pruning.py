@@ -15,7 +15,9 @@ from typing import Literal
 
 from birdclef_core.config import StageConfig
 from birdclef_core.errors import InputError
+from sweeps.objective import Objective
 from sweeps.options import PruningName
+from sweeps.search.space import Search
 
 MIN_EPOCHS_FOR_A_MIDDLE = 10
 
@@ -229,14 +231,25 @@ class StageHalving:
         return stopped
 
 
-def chosen_pruning(name: PruningName | None, sampler: str) -> PruningName:
-    """Return the value of `--pruning`, by default `worth` with the sampler that can tell it, else `halving`.
+def chosen_pruning(name: PruningName | None, search: Search) -> PruningName:
+    """Return the value of `--pruning`: by default `worth` with the sampler that can tell it, else `halving`, or `off` where the objective
+    has a cost.
 
-    Raises InputError for `worth` with another sampler.
+    Raises InputError for `worth` with another sampler, and for `halving` with a cost: it compares scores alone.
     """
-    if name == "worth" and sampler != "stage":
-        raise InputError(f"--pruning worth needs the sampler 'stage', but the search has {sampler!r}. Give halving or off.")
-    return name or ("worth" if sampler == "stage" else "halving")
+    objective = Objective.of(search.objective)
+    if name == "worth" and search.sampler != "stage":
+        raise InputError(
+            f"--pruning worth needs the sampler 'stage', but the search has {search.sampler!r}. Give halving or off."
+        )
+    if name == "halving" and objective.cost is not None:
+        raise InputError(
+            f"--pruning halving compares scores alone, so it would stop the cheap models that {objective} asks for. Give off, or worth "
+            "with the sampler 'stage'."
+        )
+    if search.sampler == "stage":
+        return name or "worth"
+    return name or ("halving" if objective.cost is None else "off")
 
 
 def make_pruning(name: PruningName) -> StageHalving:

@@ -1,6 +1,7 @@
 """The records of a sweep: one of the sweep itself and one of each trial, so that any driver can go on with it."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -8,6 +9,7 @@ from typing import Any, Literal, Protocol
 from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
+from sweeps.objective import CPU_SECONDS, DEVICE_HOURS, Objective, pareto_front
 from sweeps.options import SweepOptions
 from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, RungScore, Stopped
@@ -79,6 +81,11 @@ class SweepRecord:
         if not self.parts:
             raise InputError("parts must hold at least one part, the start of the sweep.")
 
+    @property
+    def objective(self) -> Objective:
+        """What all its trials are compared by."""
+        return Objective.of(self.parts[-1].search.objective)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToldDraw:
@@ -135,6 +142,8 @@ class TrialRecord:
     """GPU seconds that these were, by the GPUs that its workers had; device seconds where they had none."""
     reused_s: dict[str, float] = field(default_factory=dict)
     """Device seconds that its reused stages would have cost, by name of the stage."""
+    cpu_seconds: float | None = None
+    """CPU seconds in which its model hears 10 minutes of sound, on the driver's machine; None where trials are not compared by them."""
     reason: str = ""
     """Why it was pruned, failed or interrupted."""
     stopped: Stopped | None = None
@@ -153,6 +162,18 @@ class TrialRecord:
     def saved_s(self) -> float:
         """Device seconds that its reused stages would have cost."""
         return sum(self.reused_s.values())
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """What its model costs by the names of costs that an objective may have; infinite where that is not known.
+
+        Of a stage that counts as reused only what its complete training took counts, not what this trial had begun of it.
+        """
+        trained_s = sum((self.spent_s | self.reused_s).values())
+        return {
+            CPU_SECONDS: math.inf if self.cpu_seconds is None else self.cpu_seconds,
+            DEVICE_HOURS: trained_s / 3600 if self.score is not None else math.inf,
+        }
 
     @property
     def ended(self) -> bool:
@@ -206,6 +227,18 @@ class TrialRecord:
         if others := sorted(named - set(self.stages)):
             return f"its scores must be of its stages, but {others[0]} is none of them"
         return ""
+
+
+def best_trials(trials: Sequence[TrialRecord], objective: Objective) -> list[TrialRecord]:
+    """Return the finished trials that no other beats, the one with the highest score first: the Pareto front of the objective.
+
+    Where the objective has no cost, this is one trial, the first with the highest score. Empty when none has finished.
+    """
+    finished = [record for record in trials if record.score is not None]
+    if objective.cost is None:
+        return [max(finished, key=lambda record: record.score or 0.0)] if finished else []
+    values = [(record.score or 0.0, record.costs[objective.cost]) for record in finished]
+    return [finished[index] for index in pareto_front(values)]
 
 
 class Records(Protocol):

@@ -11,8 +11,10 @@ from typing import Any
 
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
+from sweeps.objective import CPU_SECONDS, Objective
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.sampling.facts import Foretold, Point, SweepFacts, TrialFacts, TrialState
+from sweeps.sampling.stage_costs import CpuSeconds, not_measured
 from sweeps.sampling.stage_sampler import StageSampler
 from sweeps.sampling.study import Study
 from sweeps.schedule.pruning import StageVerdicts, kind_of
@@ -37,10 +39,26 @@ class TrialSource:
     passes over it. What earlier drivers reported to their samplers is reported to this one, where it means the same in this search.
     """
 
-    def __init__(self, chains: ChainBuilder, book: TrialBook, verdicts: StageVerdicts, spending: Spending) -> None:
+    def __init__(
+        self,
+        chains: ChainBuilder,
+        book: TrialBook,
+        verdicts: StageVerdicts,
+        spending: Spending,
+        cpu_seconds: CpuSeconds = not_measured,
+    ) -> None:
+        """`cpu_seconds` is asked where trials are compared by them, also for the trials of earlier drivers: these may have run on another
+        machine."""
         self._chains, self._book, self._verdicts, self._spending = chains, book, verdicts, spending
+        self._cost_name, self._cpu_seconds = Objective.of(chains.search.objective).cost, cpu_seconds
         known = list(book.records.values())
         found = {record.trial: _found_in(chains, record, record.recipe, record.params) for record in known}
+        for record in known:
+            if (item := found[record.trial]) is not None:
+                before = record.cpu_seconds
+                self.measure(record, item[1])
+                if record.cpu_seconds != before:
+                    book.mark_changed(record)
         self._points = {trial: item and item[0] for trial, item in found.items()}
         self._stage_ids = {trial: [task.stage_id for task in item[1]] for trial, item in found.items() if item}
         """The stages that the trials of earlier drivers would have now: under another version of the code these are others."""
@@ -51,7 +69,7 @@ class TrialSource:
         """Scores at the ends of stages, by their ids, of the trials that begin again."""
         draws = [draw.draw for record in known for draw in record.told]
         history = [
-            (draw.draw, Told(recipe=draw.recipe, params=point, outcome=draw.outcome))
+            (draw.draw, Told(recipe=draw.recipe, params=point, outcome=self._with_cost(draw.outcome, record)))
             for record in known
             for draw in record.told
             if (point := self._point_of_draw(record, draw)) is not None
@@ -62,7 +80,8 @@ class TrialSource:
             history=[told for _, told in sorted(history, key=lambda item: item[0])],
             first_ticket=max(draws, default=-1) + 1,
         )
-        self._stage_sampler = StageSampler(chains.search, chains.seed) if chains.search.sampler == "stage" else None
+        is_stage_aware = chains.search.sampler == "stage"
+        self._stage_sampler = StageSampler(chains.search, chains.seed, cpu_seconds) if is_stage_aware else None
         self._by_last_stage = {record.stage_ids[-1]: record for record in known}
         self._duplicates: defaultdict[str, list[Draw]] = defaultdict(list)
         """Draws with the configuration of an open trial, by the id of its last stage."""
@@ -82,6 +101,11 @@ class TrialSource:
         """How many draws became no trial because a stage that they need had failed or was stopped. The caller of `drop` counts too."""
         self.exhausted = False
         """Whether the search space has nothing new to draw, unless a stopped stage rises."""
+
+    def measure(self, record: TrialRecord, chain: Chain) -> None:
+        """Measure what the model of a trial costs, if trials are compared by that."""
+        if self._cost_name == CPU_SECONDS:
+            record.cpu_seconds = self._cpu_seconds(chain[0].model)
 
     def means_the_same(self, record: TrialRecord) -> bool:
         """Whether an earlier trial is a point of this search: only then are its scores compared with those of new trials."""
@@ -218,6 +242,7 @@ class TrialSource:
             state=_state_of(record),
             spent_s=[record.spent_s.get(stage, 0.0) for stage in record.stages],
             foretold=record.foretold,
+            cost=self._cost_of(record),
         )
 
     def _stage_s(self, recipe: str, params: Mapping[str, Any]) -> list[float]:
@@ -225,6 +250,14 @@ class TrialSource:
         if name not in self._priced:
             self._priced[name] = self._chains.chain(recipe, params)
         return self._spending.stage_s(self._priced[name])
+
+    def _cost_of(self, record: TrialRecord) -> float | None:
+        """What the model of a finished trial costs, if trials are compared by that and it is known."""
+        cost = math.inf if self._cost_name is None else record.costs[self._cost_name]
+        return cost if record.status == "finished" and math.isfinite(cost) else None
+
+    def _with_cost(self, outcome: Outcome, record: TrialRecord) -> Outcome:
+        return replace(outcome, cost=self._cost_of(record)) if outcome.kind == "score" else outcome
 
     def _random_points(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """RANDOM_POINTS points of the space, unless it is that small itself."""
@@ -274,7 +307,7 @@ class TrialSource:
             self._duplicates[twin.stage_ids[-1]].append(draw)
 
     def _tell(self, draw: Draw, record: TrialRecord) -> None:
-        outcome = _outcome(record)
+        outcome = self._with_cost(_outcome(record), record)
         self._study.tell(draw.ticket, outcome)
         record.told.append(ToldDraw(draw=draw.ticket, recipe=draw.recipe, params=draw.params, outcome=outcome))
         self._book.mark_changed(record)

@@ -14,7 +14,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
 from birdclef_core.json_files import from_json, to_json
 from birdclef_core.models.encoders import RANDOM, build_encoder, check_name
-from sweeps.objective import Objective
+from sweeps.objective import Objective, Term
 from sweeps.search.expressions import parse
 from sweeps.search.names import MODEL, STAGE_GROUPS, find_field
 from sweeps.search.parameters import Choice, Parameter
@@ -117,10 +117,11 @@ def check_small_recipes(full: Search, small: Search) -> None:
 def _check_end(search: Search, recipe: Recipe) -> None:
     last, objective = recipe.stages[-1], Objective.of(search.objective)
     if last.label_space != objective.label_space:
-        other = f"val{'' if last.label_space == 'target' else '_all'}/{objective.names[0].rpartition('/')[2]}"
+        metric = Term(1.0, objective.names[0]).in_space(last.label_space)
+        other = str(Objective((metric,), objective.cost)).replace(" ", "")
         raise InputError(
-            f"The last stage of a recipe must have the scores by which trials are compared ({objective}), but recipe {recipe.name!r} of "
-            f"search {search.name!r} ends with {last.name}, whose label_space is {last.label_space!r}. Add a stage with "
+            f"The last stage of a recipe must have the scores by which trials are compared ({objective.score_name}), but recipe "
+            f"{recipe.name!r} of search {search.name!r} ends with {last.name}, whose label_space is {last.label_space!r}. Add a stage with "
             f"label_space={objective.label_space!r}, or compare trials by another score: --objective {other}."
         )
 

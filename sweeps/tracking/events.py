@@ -19,6 +19,8 @@ OBJECTIVE, OBJECTIVE_ERROR = "objective", "objective_se"
 """Names of the metrics under which every sweep's trials have what they are compared by, and its standard error."""
 OBJECTIVE_TAG = "birdclef.objective"
 """Name of the tag that says what they are compared by."""
+FRONT_TAG = "birdclef.pareto_front"
+"""Name of the tag of the trials on the Pareto front: true, or false when later trials of the sweep have beaten one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +118,14 @@ class TrialFinished:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrontFound:
+    """The Pareto front of a sweep whose trials are compared by a cost too. It is logged when the sweep ends or is stopped."""
+
+    trials: tuple[str, ...]
+    """The trials of the front. Others were never on it, or have been beaten since."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SweepFinished:
     """The last event of a sweep."""
 
@@ -159,6 +169,7 @@ Event = (
     | StageFinished
     | CheckpointUsed
     | TrialFinished
+    | FrontFound
     | SweepFinished
     | EnsembleChosen
 )

@@ -22,11 +22,13 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from sweeps.tracking import mlflow_views as views
 from sweeps.tracking.delivery import LoggedEvent, Rejected
 from sweeps.tracking.events import (
+    FRONT_TAG,
     OBJECTIVE,
     CheckpointUsed,
     EnsembleChosen,
     EpochFinished,
     Event,
+    FrontFound,
     StageFinished,
     StageStarted,
     SweepFinished,
@@ -60,7 +62,7 @@ class MlflowSink:
 
     `memory` is kept by the caller from one sink to the next. It holds ids of this server: `experiment/<name>`,
     `sweep/<name>`, `trial/<trial>`, `execution/<execution>`, `model/<stage_id>`, a trial's `open/` execution with its
-    `open_stage/`, its `chain/` of models, and the last epochs that were written.
+    `open_stage/`, its `chain/` of models, the trials of the Pareto `front`, and the last epochs that were written.
     """
 
     def __init__(self, url: str, memory: dict[str, str], sweep_dir: Path) -> None:
@@ -107,6 +109,8 @@ class MlflowSink:
                 self._checkpoint_used(event, time_ms)
             case TrialFinished():
                 self._trial_finished(event, time_ms)
+            case FrontFound():
+                self._mark_front(event.trials)
             case SweepFinished():
                 self._sweep_finished(event, time_ms)
             case EnsembleChosen():
@@ -217,6 +221,14 @@ class MlflowSink:
         self._enter(run_id, tags={"birdclef.status": event.status, _NOTE: note})
         self._end(run_id, "FINISHED" if event.status == "finished" else "KILLED", time_ms, event.artifacts)
         self._describe_experiment(event.status, event.table_markdown)
+
+    def _mark_front(self, trials: Sequence[str]) -> None:
+        """Tag the trials of the Pareto front, and take the tag back from those that were on it when the sweep ended before."""
+        before = self._last("front", "").split()
+        for trial in dict.fromkeys([*before, *trials]):
+            if run_id := self._memory.get(f"trial/{trial}"):  # this server may not have all trials of an extended sweep
+                self._enter(run_id, tags={FRONT_TAG: "true" if trial in trials else "false"})
+        self._once_written["front"] = " ".join(trials)
 
     def _ensemble_chosen(self, event: EnsembleChosen, time_ms: int) -> None:
         self._memory |= {"sweep": event.sweep, "search": event.search}

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 from birdclef_core.errors import InputError
 from sweeps.objective import Objective
-from sweeps.tracking.events import OBJECTIVE, OBJECTIVE_ERROR, OBJECTIVE_TAG
+from sweeps.tracking.events import FRONT_TAG, OBJECTIVE, OBJECTIVE_ERROR, OBJECTIVE_TAG
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -114,12 +114,15 @@ def saved_views(sweep: str, objective: Objective, trials: Sequence[Trial], time_
 
     One view has the trials, best first. Its charts begin with parallel coordinates, the trials' scores as bars and their learning
     curves; MLflow adds all other metrics. The other view has each trial's stages below it, which MLflow shows only in order of time.
-    The columns of both are the objective and its standard error, scores, costs and the parameters that differ between trials.
+    The columns of both are the objective and its standard error, scores, costs and the parameters that differ between trials. Where
+    trials are compared by a cost too, it has a column, and a chart of the objective against it.
     """
     compared = [trial for trial in trials if OBJECTIVE in trial[1]]
     scores = _scores(objective, _known_metrics(trials))
-    columns = [f"metrics.`{name}`" for name in (OBJECTIVE, OBJECTIVE_ERROR, *scores[:_SCORE_COLUMNS], *_COST_METRICS)]
-    columns += [f"params.`{name}`" for name in _searched_params(trials, of_every_trial=False)] + ["tags.`birdclef.status`"]
+    cost = [objective.cost] if objective.cost else []
+    columns = [f"metrics.`{name}`" for name in (OBJECTIVE, OBJECTIVE_ERROR, *cost, *scores[:_SCORE_COLUMNS], *_COST_METRICS)]
+    columns += [f"params.`{name}`" for name in _searched_params(trials, of_every_trial=False)]
+    columns += [f"tags.`{tag}`" for tag in ("birdclef.status", *([FRONT_TAG] if cost else []))]
     table: dict[str, Any] = {"selectedColumns": columns, "runsHiddenMode": "FIRST_20_RUNS"}
     comparison = {
         **table,
@@ -127,7 +130,7 @@ def saved_views(sweep: str, objective: Objective, trials: Sequence[Trial], time_
         "orderByKey": f"metrics.`{OBJECTIVE}`",
         "orderByAsc": False,
         "compareRunSections": [_section(_SEARCHED, columns=1, height_px=380), _section(_SCORES, columns=2, height_px=360)],
-        "compareRunCharts": _charts(_searched_params(compared, of_every_trial=True), scores),
+        "compareRunCharts": _charts(_searched_params(compared, of_every_trial=True), scores, objective.cost),
         "isAccordionReordered": True,
     }
     stages = {**table, "searchFilter": sweep_filter(sweep), "orderByKey": "attributes.start_time", "orderByAsc": False}
@@ -185,9 +188,12 @@ def _scores(objective: Objective, known: Iterable[str]) -> list[str]:
     return [*(name for name in dict.fromkeys(first) if name in scores), *sorted(scores.difference(first))]
 
 
-def _charts(params: list[str], scores: list[str]) -> list[dict[str, Any]]:
+def _charts(params: list[str], scores: list[str], cost: str | None) -> list[dict[str, Any]]:
     parallel: dict[str, Any] = {"type": "PARALLEL", "selectedParams": params, "selectedMetrics": [OBJECTIVE], "showAllRuns": True}
     charts = [{**parallel, "metricSectionId": _SEARCHED}]
+    if cost is not None:
+        x, y = ({"key": name, "type": "METRIC", "index": 0} for name in (cost, OBJECTIVE))
+        charts.append({"type": "SCATTER", "xaxis": x, "yaxis": y, "metricSectionId": _SCORES})
     charts += [{"type": "BAR", "metricKey": name, "metricSectionId": _SCORES} for name in (OBJECTIVE, *scores[1:2])]
     charts += [{**_LINE, "metricKey": name, "metricSectionId": _SCORES} for name in scores[:2]]
     common = {"runsCountToCompare": 20, "deleted": False, "isGenerated": False}

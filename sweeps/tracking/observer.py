@@ -90,6 +90,8 @@ class TrackingObserver(Observer):
             metrics[OBJECTIVE] = record.score
             if (error := self._objective.score(record.metrics).error) is not None:
                 metrics[OBJECTIVE_ERROR] = error
+            if (cost := self._objective.cost) is not None and math.isfinite(record.costs[cost]):
+                metrics[cost] = record.costs[cost]
         tags = {"birdclef.last_stage": record.stage}
         self._tracker.log(
             TrialFinished(

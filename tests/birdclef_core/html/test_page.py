@@ -18,7 +18,8 @@ TEMPLATES = ROOT / "html" / "templates"
 
 def tree_page(**changes: object) -> str:
     table = Table(HOSTILE, [Column(HOSTILE, [HOSTILE]), Column("n", [3], is_number=True, has_bars=True)], is_sortable=True)
-    compared = {"objective": HOSTILE, "objective_all": HOSTILE}
+    front = {"cost": HOSTILE, "meaning": HOSTILE, "picture": HOSTILE, "table": table}
+    compared = {"objective": HOSTILE, "objective_all": HOSTILE, "front": front}
     values = {"name": HOSTILE, "num_shown": 1, "num_trials": 2, "picture": HOSTILE, "table": table, **compared}
     return render("tree", **{**values, **changes})
 

@@ -1,10 +1,15 @@
 """What a user calls a checkpoint stands for one stage, or the answer names what there is."""
 
+from dataclasses import replace
+
 import pytest
+from made_up_records import sweep_record
 from made_up_store import A, B, C, P, make, publish, save_trial
 
 from birdclef_core.errors import InputError
-from sweeps.checkpoints.references import best, resolve, sweeps_in
+from sweeps.checkpoints.garbage import needed_by
+from sweeps.checkpoints.references import resolve, sweeps_in
+from sweeps.schedule.records import SweepRecords
 
 
 @pytest.fixture
@@ -48,4 +53,17 @@ def test_a_trial_that_has_finished_no_stage_and_a_sweep_without_a_result_are_sai
         resolve(storage, "new/t0000")
     with pytest.raises(InputError, match="Sweep new has no finished trial"):
         resolve(storage, "new")
-    assert sweeps_in(storage) == ["new", "s"] and best([]) is None
+    assert sweeps_in(storage) == ["new", "s"]
+
+
+def test_a_sweep_with_a_pareto_front_stands_for_its_best_score_and_needs_all_of_its_front(storage):
+    """Of two equal scores it stands for the cheaper one, as the ranking has it."""
+    part = sweep_record().parts[0]
+    search = replace(part.search, objective="val/cmap, cost/cpu_seconds_10min")
+    records = SweepRecords(storage.at("both"))
+    records.save_sweep(sweep_record(parts=(replace(part, search=search),)))
+    stages = [number * 64 for number in "1234"]
+    for number, (score, seconds) in enumerate(((0.9, 20.0), (0.9, 16.0), (0.5, 2.5), (0.4, 2.5))):
+        save_trial(storage, f"t{number:04d}", (P, stages[number]), sweep="both", score=score, cpu_seconds=seconds)
+    assert resolve(storage, "both") == stages[1]
+    assert needed_by(records, records.load_trials()) == {P, stages[1], stages[2]}

@@ -67,6 +67,8 @@ def test_contradictions_are_refused_by_the_parser(arguments, capsys):
         (["--extend", "s", "--name", "x"], "--extend s keeps that name, but got --name x"),
         (["--resume", "s", "--objective", "val/cmap"], "but got --objective"),
         (["--search", "sed", "--objective", "val/cmpa", "--plan"], "Perhaps 'val/cmap' is meant"),
+        (["--search", "sed", "--objective", "val/cmap,cpu_seconds"], "Perhaps 'cost/cpu_seconds_10min' is meant"),
+        (["--search", "sed", "--objective", "cost/device_hours"], "is a cost alone"),
     ],
 )
 def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys):
@@ -101,6 +103,9 @@ def test_help_shows_examples_and_every_flag(capsys):
         "--gpus-per-trial",
         "--extend",
         "--from-stage",
+        "SCORE[,COST]",
+        "cost/cpu_seconds_10min",
+        "cost/device_hours",
     ):
         assert flag in text
     assert "python tune_main.py --search sed " in text

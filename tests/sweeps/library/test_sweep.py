@@ -155,3 +155,29 @@ def test_the_records_of_a_sweep_are_read_once(place):
     sweep = load_sweep("s", storage=str(place))
     SweepRecords(Storage.parse(str(place)).at("s")).storage.delete("trials/t0002.json")
     assert len(sweep.trials()) == 3
+
+
+def test_with_a_cost_the_front_comes_first_in_the_table_and_is_a_list_of_trials(place):
+    records = SweepRecords(Storage.parse(str(place)).at("s"))
+    sweep = records.load_sweep()
+    search = replace(sweep.parts[0].search, objective="val/cmap, cost/cpu_seconds_10min")
+    records.save_sweep(replace(sweep, parts=(replace(sweep.parts[0], search=search),)))
+    values = {"recipe": RECIPE, "metrics": {"val/cmap": 0.5}}
+    for trial, score, seconds in (("t0000", 0.4, 9.0), ("t0001", 0.5, 8.0), ("t0002", 0.2, 1.5)):
+        outcome = Outcome(kind="score", value=score, cost=seconds)
+        made_up_store.save_trial(
+            Storage.parse(str(place)),
+            trial,
+            (made_up_store.P,),
+            score=score,
+            cpu_seconds=seconds,
+            params=POINTS[0],
+            told=told(outcome, POINTS[0]),
+            **values,
+        )
+    loaded = load_sweep("s", storage=str(place))
+    table = loaded.trials()
+    assert table.index.tolist() == ["t0001", "t0002", "t0000"]
+    assert table["front"].tolist() == [True, True, False] and table["cost/cpu_seconds_10min"].tolist() == [8.0, 1.5, 9.0]
+    assert [trial.record.trial for trial in loaded.front()] == ["t0001", "t0002"] and loaded.best().record.trial == "t0001"
+    assert sorted(trial.values for trial in loaded.study().best_trials) == [[0.2, 1.5], [0.5, 8.0]]

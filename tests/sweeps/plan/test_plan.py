@@ -305,3 +305,9 @@ def test_what_limits_buy_is_not_made_up_where_costs_are_not_known():
     plan = make(wide_tree(), known=False, samples=None, hours=2.0)
     assert plan.within is None and plan.trials == PLANNED_WITHOUT_COSTS
     assert any("What --max-hours 2 buys is not known" in line for line in plan_lines(plan))
+
+
+@pytest.mark.parametrize("cost", ["cost/cpu_seconds_10min", "cost/device_hours"])
+def test_a_sweep_with_a_cost_is_planned_without_measuring_models(cost):
+    chains = make_chain_builder(replace(make_search(), sampler="stage", objective=f"val/cmap, {cost}"))
+    assert make(chains, samples=12).trials == 12

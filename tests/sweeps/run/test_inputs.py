@@ -70,6 +70,11 @@ def test_the_default_objective_follows_the_data(tone_data):
         "Objective: trials are compared by val_soundscapes/auroc (the default with labelled soundscapes).",
     ]
     assert said[-1] == "Objective: trials are compared by val/lrap."
+    assert inputs.choose_objective("val/lrap,cost/device_hours", tone_data.dataset, said.append) == "val/lrap, cost/device_hours"
+    assert said[-1] == (
+        "Objective: trials are compared by val/lrap, cost/device_hours. The second is device hours of all stages of its chain, reused ones "
+        "too; less is better. The result is the Pareto front of both."
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from birdclef_core.store.leakage import Leak
 from sweeps.objective import Objective
-from sweeps.run.ranking import best_by_end, early_endings, leak_lines, ranked_markdown, ranked_table, ranking
+from sweeps.run.ranking import best_by_end, early_endings, front_line, leak_lines, ranked_markdown, ranked_table, ranking
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import format_duration
@@ -31,7 +31,7 @@ def record(trial: str, score: float | None, **values) -> TrialRecord:
 
 def test_the_best_comes_first_and_those_without_a_score_last():
     trials = [record("t0000", 0.5), record("t0001", None), record("t0002", 0.9)]
-    assert [item.trial for item in ranking(trials)] == ["t0002", "t0000", "t0001"]
+    assert [item.trial for item in ranking(trials, OBJECTIVE)] == ["t0002", "t0000", "t0001"]
     markdown = ranked_markdown(trials, OBJECTIVE).splitlines()
     assert markdown[2].startswith("| t0002 | sed_seresnext26t | finished | 0.900 ± 0.010 | 0.950 |")
 
@@ -142,3 +142,47 @@ def test_spent_and_saved_stand_in_their_columns():
     ).splitlines()
     row = dict(zip(lines[0].split(" | "), lines[2].split(" | "), strict=True))
     assert (row["spent"], row["saved"]) == (format_duration(60.0), format_duration(7200.0))
+
+
+WITH_COST = Objective.of("val/cmap, cost/cpu_seconds_10min")
+
+
+def test_the_trials_of_a_pareto_front_come_first_and_are_marked():
+    """t0001 is worse than t0000 and no cheaper; t0002 is cheap; t0003 has not finished."""
+    trials = [
+        record("t0001", 0.8, cpu_seconds=16.0),
+        record("t0000", 0.9, cpu_seconds=16.0),
+        record("t0002", 0.5, cpu_seconds=2.54),
+        record("t0003", None, cpu_seconds=1.0),
+    ]
+    assert [item.trial for item in ranking(trials, WITH_COST)] == ["t0000", "t0002", "t0001", "t0003"]
+    lines = ranked_markdown(trials, WITH_COST).splitlines()
+    assert lines[0].startswith("| trial | recipe | status | objective | front | cpu_seconds_10min | cmap_pad5 | spent |")
+    assert lines[2].startswith("| t0000 | sed_seresnext26t | finished | 0.900 ± 0.010 | yes | 16.0 | 0.950 |")
+    assert lines[3].startswith("| t0002 | sed_seresnext26t | finished | 0.500 ± 0.010 | yes | 2.54 |")
+    assert lines[4].startswith("| t0001 | sed_seresnext26t | finished | 0.800 ± 0.010 |  | 16.0 |")
+    assert lines[5].startswith("| t0003 | sed_seresnext26t | pruned |  |  |  |")
+    assert "CPU seconds in which the model hears 10 minutes of sound" in lines[-1]
+    out = io.StringIO()
+    Console(file=out, width=40).print(ranked_table(trials, WITH_COST), soft_wrap=True)
+    assert "Trials, the Pareto front of val/cmap and cost/cpu_seconds_10min first" in out.getvalue()
+    assert front_line(trials[1:3], WITH_COST) == (
+        "Pareto front of val/cmap and cost/cpu_seconds_10min: 2 trials, t0000 (0.900 ± 0.010, 16.0), t0002 (0.500 ± 0.010, 2.54)."
+    )
+    assert front_line(trials, OBJECTIVE) == front_line([], WITH_COST) == ""
+
+
+def test_of_a_long_front_the_first_and_the_last_are_named():
+    front = [record(f"t{number:04d}", 0.9 - number / 100, cpu_seconds=20.0 - number) for number in range(12)]
+    line = front_line(front, WITH_COST)
+    assert "12 trials, t0000 (" in line and "..., t0011 (" in line and "t0008" not in line
+
+
+def test_the_best_of_each_end_is_by_the_score_where_there_is_a_front():
+    four, five = {"stages": ["train_ce", "train_bce"]}, {"stages": ["train_ce", "train_bce", "finetune"]}
+    trials = [
+        record("t0000", 0.9, cpu_seconds=9.0, **five),
+        record("t0001", 0.8, cpu_seconds=9.0, **four),
+        record("t0002", 0.5, cpu_seconds=1.0, **four),
+    ]
+    assert "2 with train_bce, best t0001" in best_by_end(trials, WITH_COST)

@@ -154,6 +154,22 @@ def test_a_sweep_keeps_its_objective_and_another_is_refused(place):
             place.extend(samples=1, **given).check_search()
 
 
+def test_a_sweep_keeps_both_objectives(place):
+    both = "val/cmap, cost/device_hours"
+    place.run(place.start(search=place.write("both.py", objective="val/cmap,cost/device_hours")))
+    assert place.resume().search("small").objective == place.extend(samples=1).search("small").objective == both
+    place.extend(samples=1, objective="val/cmap,cost/device_hours").check_search()
+    for other in ("val/cmap", "val/cmap,cost/cpu_seconds_10min"):
+        with pytest.raises(InputError, match="s has val/cmap, cost/device_hours, but got val/cmap"):
+            place.extend(samples=1, objective=other).check_search()
+
+
+def test_pruning_by_rank_is_refused_where_a_cost_counts_too(place):
+    asked = {"objective": "val/cmap,cost/device_hours", "pruning": "halving"}
+    with pytest.raises(InputError, match="--pruning halving compares scores alone"):
+        place.start(**asked).check_search()
+
+
 def test_a_search_file_with_another_objective_cannot_extend_a_sweep(place):
     place.run(place.start(search=place.write("first.py", objective="val/lrap")))
     with pytest.raises(InputError, match="s has val/lrap, but got val/auroc"):

@@ -12,6 +12,7 @@ from made_up_store import A, P, make, publish, save_epoch_checkpoint, save_trial
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.objective import Objective
 from sweeps.plan.plan import CHECKPOINTS_KEPT, STATES_A_CHECKPOINT
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedView
 from sweeps.run.store_budget import SHARE_A_LOOK, OtherSweeps, StoreBudget, budget_line
@@ -56,7 +57,9 @@ def sweep(folder: Path, max_bytes: int, *, samples: int = 20) -> tuple[Workers, 
     storage, said, chains = Storage.parse(str(folder)), [], make_chain_builder()
     view = SimulatedView(SimulatedStore(published=Published(store(storage))), "s")
     book = TrialBook(SweepRecords(storage.at("s")), view)
-    budget = StoreBudget(storage, book, sweep="s", max_bytes=max_bytes, max_running=2, start=None, say=said.append)
+    budget = StoreBudget(
+        storage, book, sweep="s", max_bytes=max_bytes, max_running=2, start=None, objective=Objective.of(None), say=said.append
+    )
     coordinator = Coordinator(chains, book, samples=samples, max_running=2, observers=(budget,))
     budget.begin()
     return Workers(coordinator), budget, said
@@ -127,9 +130,18 @@ def made_up_budget(
 ) -> tuple[StoreBudget, list[str]]:
     said: list[str] = []
     book = TrialBook(MemoryRecords(), SimulatedView(SimulatedStore(), "mine"))
-    return StoreBudget(
-        storage, book, sweep="mine", max_bytes=max_bytes, max_running=max_running, start=start, say=said.append
-    ), said
+    objective = Objective.of(None)
+    budget = StoreBudget(
+        storage,
+        book,
+        sweep="mine",
+        max_bytes=max_bytes,
+        max_running=max_running,
+        start=start,
+        objective=objective,
+        say=said.append,
+    )
+    return budget, said
 
 
 def test_what_others_need_stays_and_what_nobody_needs_goes_at_the_start(tmp_path):
@@ -243,7 +255,8 @@ def test_the_best_trial_so_far_is_needed_also_if_an_earlier_driver_ran_it(tmp_pa
     budget.begin()
     assert budget._needed() == {"first"}
     for score, needed in ((0.4, "first"), (0.6, "better"), (0.5, "better")):
-        budget.trial_ended(SimpleNamespace(record=finished("t0001", score, "better" if score == 0.6 else "other")))
+        number = f"t{len(budget._book.records):04d}"
+        budget._book.records[number] = finished(number, score, "better" if score == 0.6 else "other")
         assert budget._needed() == {needed}
 
 

@@ -126,7 +126,7 @@ def place(tmp_path, tone_data) -> Workplace:
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
-    objective = ("--objective", "0.5*val/cmap+0.5*val/lrap")
+    objective = ("--objective", "0.5*val/cmap+0.5*val/lrap,cost/cpu_seconds_10min")
     output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2", *objective))
     trials = place.trials()
     assert sorted(trials) == ["t0000", "t0001", "t0002"]
@@ -142,6 +142,12 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
     checkpoint = Path(re.search(r"Best checkpoint: (\S+)", output).group(1))
     assert checkpoint.is_file()
     assert "times chance" in output
+    assert output.count("Measuring what mobilenetv3_small_050 (sed) takes") == 1, "all trials have the same model"
+    (cpu_seconds,) = {record["cpu_seconds"] for record in trials.values()}
+    front = json.loads((place.output / "s" / "result" / "pareto_front.json").read_text())["trials"]
+    assert [(entry["trial"], entry["cost"], entry["checkpoint"]) for entry in front] == [
+        (best["trial"], cpu_seconds, str(checkpoint))
+    ]
     assert "Traceback" not in output and "WARNING" not in output
     assert "must be new" in place.run(*place.start_arguments("--samples", "3"), expect=2)
 

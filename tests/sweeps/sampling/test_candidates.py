@@ -8,6 +8,7 @@ import pytest
 from made_up_facts import facts_of, trial_of
 
 from birdclef_core.recipes import cnn_b0ns, sed_v2s
+from sweeps.sampling import candidates
 from sweeps.sampling.candidates import COMPLETIONS, NUM_BEST, PREFIXES_A_DEPTH, ROOT_CANDIDATES, CandidateMaker, KnownStages
 from sweeps.sampling.encoding import Encoding
 from sweeps.search import Choice, Range, Search
@@ -110,7 +111,7 @@ def test_no_more_than_a_few_stages_of_each_depth_are_completed_the_best_by_final
     assert len(set(chosen)) > 12, "others at random"
 
 
-def test_a_stage_that_several_trials_share_is_completed_once_and_its_final_score_is_their_best():
+def test_a_stage_that_several_trials_share_is_completed_once_and_ranks_as_their_best():
     maker, (trial, *_) = maker_of(SEARCH), drawn(SEARCH, 1)
     late = [{**trial.params, "finetune.learning_rate": rate} for rate in (1e-3, 2e-3, 3e-3)]
     trials = [
@@ -119,8 +120,8 @@ def test_a_stage_that_several_trials_share_is_completed_once_and_its_final_score
     ]
     groups = maker.from_stages(facts_of(trials), np.random.default_rng(0))
     assert [int(group.depth_C[0]) for group in groups] == [1, 2, 3, 4]
-    (departure,) = maker._departures(facts_of(trials), 4)
-    assert (departure.score, departure.final) == (0.3, 0.9)
+    (departure,) = maker._departures(facts_of(trials), 4, [trials[1], trials[2], trials[0]])
+    assert (departure.score, departure.rank) == (0.3, 0)
 
 
 @pytest.mark.parametrize("how", ["removed", "closed"])
@@ -261,3 +262,17 @@ def test_a_stage_that_was_removed_is_trained_again_unless_a_later_one_is_there()
         group = maker.of_trial(trial, 0)
         shared = stages.look_up(group, encoding.vectors(NAME, group.place_CP))
         assert shared.depth_C.tolist() == [depth] and shared.score_C[0] == (trial.scores[depth - 1] if depth else 0.0)
+
+
+def test_with_costs_candidates_lie_near_all_of_the_front_and_complete_what_led_to_it():
+    """A cheap trial with a low score is on the front; by scores alone it would be the last."""
+    trials = [replace(trial, final=0.5 + 0.01 * n, cost=10.0) for n, trial in enumerate(drawn(SEARCH, 30, 5))]
+    trials[3] = replace(trials[3], final=0.1, cost=1.0)
+    first = [candidates._best_first(trials, np.random.default_rng(seed))[0].trial for seed in range(20)]
+    assert set(first) == {"t0003", "t0029"}
+    order = candidates._best_first(trials, np.random.default_rng(0))
+    assert [trial.trial for trial in order[2:5]] == ["t0028", "t0027", "t0026"], "then by their scores"
+    by_score = candidates._best_first([replace(trial, cost=None) for trial in trials], np.random.default_rng(0))
+    assert (by_score[0].trial, by_score[-1].trial) == ("t0029", "t0003")
+    groups = maker_of(SEARCH).from_stages(facts_of(trials), np.random.default_rng(0))
+    assert {"t0003", "t0029"} <= {group.origin[0][0].trial for group in groups if group.depth_C[0] == 2}

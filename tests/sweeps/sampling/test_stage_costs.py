@@ -9,7 +9,7 @@ from made_up_facts import facts_of
 from birdclef_core.errors import InputError
 from birdclef_core.recipes import cnn_b0ns, sed_v2s
 from sweeps.sampling.encoding import Encoding
-from sweeps.sampling.stage_costs import StageCosts
+from sweeps.sampling.stage_costs import ModelCosts, StageCosts, not_measured
 from sweeps.search import Choice, Range, Search
 
 SEARCH = Search(
@@ -117,3 +117,40 @@ def test_values_that_break_a_rule_together_end_nothing():
     with pytest.raises(InputError):
         asked("sed_v2s", params)
     assert costs.remaining("sed_v2s", params, 0) == 230
+
+
+def test_models_are_measured_once_for_each_encoder_and_others_follow_from_the_size_of_the_spectrogram():
+    asked = []
+
+    def cpu_seconds(model) -> float:
+        asked.append(model)
+        return 10.0 if model.encoder == "resnet18d.ra2_in1k" else 40.0
+
+    space = {
+        "model.encoder": Choice((sed_v2s().model.encoder, "resnet18d.ra2_in1k")),
+        "model.spectrogram.num_mels": Range(64, 256),
+        "model.drop_path_rate": Range(0.0, 0.5),
+    }
+    search = Search(name="x", recipes=(sed_v2s(),), space=space)
+    encoding = Encoding(search)
+    costs = ModelCosts(search, encoding, cpu_seconds)
+    assert costs.keys == {"sed_v2s": ["model.encoder", "model.spectrogram.num_mels"]}
+
+    def of(encoder: str, num_mels: int) -> float:
+        point = {"model.encoder": encoder, "model.spectrogram.num_mels": num_mels}
+        return costs.of("sed_v2s", encoding.places("sed_v2s", point)[None])[0]
+
+    own = sed_v2s().model.spectrogram.num_mels
+    assert of("resnet18d.ra2_in1k", 2 * own) == pytest.approx(20.0, rel=0.05)
+    assert of("resnet18d.ra2_in1k", own // 2) == pytest.approx(5.0, rel=0.1)
+    assert of(sed_v2s().model.encoder, own) == pytest.approx(40.0, rel=0.05)
+    costs.of("sed_v2s", np.random.default_rng(0).random((200, 3)))
+    measured = {(model.encoder, model.spectrogram) for model in asked}
+    assert measured == {(encoder, sed_v2s().model.spectrogram) for encoder in space["model.encoder"].values}
+
+
+def test_cpu_seconds_that_nobody_gives_are_no_number():
+    encoding = Encoding(SEARCH)
+    costs = ModelCosts(SEARCH, encoding, not_measured)
+    with pytest.raises(ValueError, match="cpu_seconds must be given"):
+        costs.of("sed_v2s", encoding.places("sed_v2s", POINT)[None])

@@ -12,7 +12,7 @@ from birdclef_core.recipes import cnn_b0ns, sed_v2s
 from sweeps.sampling import stage_model
 from sweeps.sampling.candidates import CandidateMaker
 from sweeps.sampling.encoding import Encoding
-from sweeps.sampling.stage_model import BY_STAGES, DIRECT, FittedProcesses, Foretold, StageModel, log_expected_improvement
+from sweeps.sampling.stage_model import BY_STAGES, DIRECT, Bar, FittedProcesses, Foretold, StageModel, log_expected_improvement
 from sweeps.search import Range, Search
 
 SEARCH = Search(
@@ -80,7 +80,7 @@ def test_the_logarithm_of_the_expected_improvement_is_right_far_from_zero(z, exp
 
 def test_the_expected_improvement_is_that_of_a_simulation_of_the_mixture():
     model = model_of(drawn(8))
-    model.best, model.stage_share = 0.5, 0.3
+    model.bar, model.stage_share = Bar.of([0.5], None), 0.3
     means, deviations = {BY_STAGES: np.array([0.52, 0.3]), DIRECT: np.array([0.4, 0.45])}, {BY_STAGES: 0.05, DIRECT: 0.1}
     foretold = Foretold(mean=means, deviation={name: np.full(2, value) for name, value in deviations.items()}, noise=0.0)
     generator = np.random.default_rng(0)
@@ -101,6 +101,40 @@ def test_length_scales_of_many_scores_are_those_of_all_but_the_newest_and_fitted
     assert observed == {count: count for count in observed}, "all scores count"
     assert lengths[47] != lengths[48] == lengths[55] == model_of(trials[:40])._direct.length_G.tolist()
     assert lengths[55] != lengths[56] == lengths[63] != lengths[64] == lengths[66]
+
+
+def test_with_a_cost_the_expected_improvement_is_that_of_the_area_under_the_front():
+    """Against a simulation: the area above the front, over the logarithm of the cost from the candidate's to the end."""
+    model = model_of(drawn(8))
+    scores, costs = [0.5, 0.6, 0.55, 0.2], [2.0, 8.0, 16.0, 4.0]
+    model.bar, model.stage_share = Bar.of(scores, costs), 1.0
+    cost_C, mean_C, deviation = np.array([1.0, 2.0, 3.0, 8.0, 20.0, 40.0]), np.full(6, 0.52), 0.08
+    foretold = Foretold(
+        mean=dict.fromkeys((BY_STAGES, DIRECT), mean_C),
+        deviation=dict.fromkeys((BY_STAGES, DIRECT), np.full(6, deviation)),
+        noise=0.0,
+    )
+    drawn_N = 0.52 + deviation * np.random.default_rng(0).standard_normal(200_000)
+    grid = np.linspace(math.log(0.5), math.log(32), 4000)
+    beaten = np.array([max([0.2, *(s for s, c in zip(scores, costs, strict=True) if c <= math.exp(at))]) for at in grid])
+    gain = {bar: np.maximum(drawn_N - bar, 0).mean() for bar in set(beaten)}
+    step = grid[1] - grid[0]
+    expected = [sum(gain[bar] for at, bar in zip(grid, beaten, strict=True) if at >= math.log(cost)) * step for cost in cost_C]
+    found = np.exp(model.log_improvement(foretold, cost_C))
+    np.testing.assert_allclose(found[:5], expected[:5], rtol=0.02)
+    assert found[5] == 0, "more than twice the costliest"
+    assert model.best == 0.6
+
+
+def test_trials_with_costs_set_the_bar_and_those_of_the_front_are_among_many_observations():
+    trials = [replace(trial, cost=1.0 + number % 3) for number, trial in enumerate(drawn(9))]
+    bar = model_of(trials).bar
+    assert np.exp(bar.log_cost_R).tolist() == pytest.approx(sorted({0.0, *np.exp(bar.log_cost_R)})) and len(bar.score_R) >= 2
+    assert bar.log_end == pytest.approx(math.log(6))
+    assert len(model_of(drawn(9)).bar.score_R) == 1, "without costs there is one range"
+    items = [stage_model._Observation(trial=replace(trials[0], trial=f"t{n}"), index=0, score=1 - n / 1000) for n in range(1000)]
+    assert not any(item.trial.trial == "t501" for item in stage_model._capped(items))
+    assert any(item.trial.trial == "t501" for item in stage_model._capped(items, {"t501"}))
 
 
 @pytest.mark.parametrize("depth", [0, 2, 4])

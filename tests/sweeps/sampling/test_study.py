@@ -171,6 +171,7 @@ def test_any_sampler_of_optuna_draws_by_its_class_name():
         ("tpee", "Perhaps 'tpe' is meant"),
         ("CmaesSampler", "Perhaps 'CmaEsSampler' is meant"),
         ("GridSampler", "sampler must be one of"),
+        ("BaseGASampler", "sampler must be one of"),
         ("grid", "needs a finite space"),
         ("BruteForceSampler", "cannot draw from this search"),
     ],
@@ -178,3 +179,49 @@ def test_any_sampler_of_optuna_draws_by_its_class_name():
 def test_samplers_that_cannot_draw_are_refused(name, message):
     with pytest.raises(InputError, match=message):
         check_sampler(replace(SEARCH, sampler=name))
+
+
+WITH_COST = replace(SEARCH, objective="val/cmap, cost/device_hours")
+
+
+def test_with_a_cost_optuna_compares_trials_by_both():
+    """Optuna has no pruned trials with two objectives, so one that was paused is a failed one, as in a history."""
+    study = Study(WITH_COST, seed=0)
+    draws = [study.ask() for _ in range(4)]
+    outcomes = [Outcome(kind="score", value=0.7, cost=3.0), Outcome(kind="score", value=0.6, cost=1.0)]
+    outcomes += [Outcome(kind="score", value=0.5, cost=2.0), Outcome(kind="pruned", value=0.2, step=3)]
+    for draw, outcome in zip(draws, outcomes, strict=True):
+        study.tell(draw.ticket, outcome)
+    history = [
+        Told(recipe=draw.recipe, params=draw.params, outcome=outcome) for draw, outcome in zip(draws, outcomes, strict=True)
+    ]
+    for known in (study, Study(WITH_COST, seed=0, history=[*history])):
+        front = known._state.study.best_trials
+        assert sorted(trial.values for trial in front) == [[0.6, 1.0], [0.7, 3.0]]
+    assert [trial.state.name for trial in study._state.study.trials] == ["COMPLETE"] * 3 + ["FAIL"]
+
+
+@pytest.mark.parametrize("name", ["tpe", "NSGAIISampler", "random"])
+def test_samplers_of_several_objectives_draw_with_a_cost(name):
+    search = replace(WITH_COST, sampler=name)
+    check_sampler(search)
+    study = Study(search, seed=0)
+    for number in range(60):
+        draw = study.ask()
+        study.tell(draw.ticket, Outcome(kind="score", value=number % 7 / 7, cost=1.0 + number % 5))
+    assert len(study._state.study.trials) == 60
+
+
+def test_a_sampler_of_one_objective_is_refused_with_a_cost():
+    with pytest.raises(InputError, match=r"'CmaEsSampler' cannot draw from this search: .*multi-objective"):
+        check_sampler(replace(WITH_COST, sampler="CmaEsSampler"))
+
+
+def test_the_front_is_remembered_although_its_cheap_end_has_low_scores(monkeypatch):
+    monkeypatch.setattr("sweeps.sampling.study.REMEMBERED_TRIALS", 20)
+    study = Study(replace(WITH_COST, sampler="random"), seed=0)
+    for number in range(45):
+        cost = 1.0 if number == 1 else 5.0
+        study.tell(study.ask().ticket, Outcome(kind="score", value=0.1 if number == 1 else 0.5 + number / 100, cost=cost))
+    kept = {told.outcome.value for told in study._state.told}
+    assert 0.1 in kept and 0.94 in kept and 0.5 not in kept

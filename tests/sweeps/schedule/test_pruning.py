@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from birdclef_core.errors import InputError
-from birdclef_core.recipes import sed_v2s
+from birdclef_core.recipes import cnn_b0ns, sed_v2s
+from sweeps.objective import CPU_SECONDS
 from sweeps.schedule.pruning import (
     Rung,
     RungScore,
@@ -18,6 +19,7 @@ from sweeps.schedule.pruning import (
     make_pruning,
     rung_at,
 )
+from sweeps.search import Search
 
 STAGE = sed_v2s().stages[2]
 END = Rung("train_ce", kind="target ce")
@@ -241,10 +243,25 @@ def test_a_stage_that_was_stopped_in_its_middle_is_judged_by_its_end_once_anothe
 
 
 def test_the_sampler_that_knows_stages_stops_by_worth_and_others_by_rank():
-    assert [chosen_pruning(None, sampler) for sampler in ("stage", "tpe")] == ["worth", "halving"]
-    assert [chosen_pruning(name, "stage") for name in ("worth", "halving", "off")] == ["worth", "halving", "off"]
+    assert [chosen_pruning(None, search_with(sampler)) for sampler in ("stage", "tpe")] == ["worth", "halving"]
+    assert [chosen_pruning(name, search_with("stage")) for name in ("worth", "halving", "off")] == ["worth", "halving", "off"]
     with pytest.raises(InputError, match="--pruning worth needs the sampler 'stage', but the search has 'random'"):
-        chosen_pruning("worth", "random")
+        chosen_pruning("worth", search_with("random"))
+
+
+def test_with_a_cost_nothing_stops_by_its_score_alone():
+    """A cheap model has lower scores than a large one at every rung, and is asked for all the same."""
+    objective = f"val/cmap, {CPU_SECONDS}"
+    assert [chosen_pruning(None, search_with(sampler, objective)) for sampler in ("stage", "tpe")] == ["worth", "off"]
+    for sampler in ("stage", "tpe"):
+        with pytest.raises(
+            InputError, match=r"--pruning halving compares scores alone, so .* that val/cmap, cost/cpu_seconds_10min asks"
+        ):
+            chosen_pruning("halving", search_with(sampler, objective))
+
+
+def search_with(sampler: str, objective: str | None = None) -> Search:
+    return Search(name="x", recipes=(cnn_b0ns(),), space={}, sampler=sampler, objective=objective)
 
 
 @pytest.mark.parametrize(("name", "stops"), [("halving", True), ("worth", False), ("off", False)])

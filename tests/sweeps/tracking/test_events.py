@@ -13,6 +13,7 @@ from sweeps.tracking.events import (
     CheckpointUsed,
     EnsembleChosen,
     EpochFinished,
+    FrontFound,
     StageFinished,
     StageStarted,
     SweepFinished,
@@ -35,6 +36,7 @@ EVENTS = [
     ),
     CheckpointUsed(trial="t", stage_id="abc", stage="pretrain_ce"),
     TrialFinished(trial="t", status="pruned", metrics={"objective": 0.5}, reason='below "the" median\nof the rung'),
+    FrontFound(trials=("t0001", "t0004")),
     SweepFinished(status="finished", table_markdown="| a |\n|---|"),
     EnsembleChosen(
         ensemble="e", name="e", sweep="s", search="sed", stages={"abc": "finetune"}, checkpoint_uris={"abc": "s3://b/abc"}
@@ -97,5 +99,5 @@ def test_a_line_says_which_event_it_is_and_when(changes, problem):
 
 def test_a_journal_that_an_earlier_version_wrote_is_read():
     lines = (RECORDS / "sweep/tracking.jsonl").read_bytes().splitlines()
-    of_a_sweep = set(events.Event.__args__) - {EnsembleChosen}
+    of_a_sweep = set(events.Event.__args__) - {EnsembleChosen, FrontFound}
     assert {type(from_line(line, file="j")[0]) for line in lines} == of_a_sweep

@@ -15,6 +15,7 @@ from sweeps.tracking.events import (
     CheckpointUsed,
     EnsembleChosen,
     EpochFinished,
+    FrontFound,
     StageFinished,
     StageStarted,
     SweepFinished,
@@ -182,6 +183,18 @@ def test_a_checkpoint_of_another_search_is_found(driver, uri, client, tmp_path):
     other.apply(TrialStarted(trial="o"), *other.stage("o", "pretrain_ce", stage_id="5ha2ed"))
     driver.apply(TrialStarted(trial="t"), CheckpointUsed(trial="t", stage_id="5ha2ed"))
     assert driver.inputs(driver.run(kind="trial")) == {other.model(other.run(kind="execution")).model_id}
+
+
+def test_the_trials_of_the_pareto_front_are_tagged_and_those_that_were_beaten_since_are_not(driver):
+    def tags() -> list[str | None]:
+        return [driver.run(trial=trial, kind="trial").data.tags.get("birdclef.pareto_front") for trial in "abc"]
+
+    driver.apply(*(TrialStarted(trial=trial) for trial in "abc"))
+    driver.apply(FrontFound(trials=("a", "b")))
+    assert tags() == ["true", "true", None]
+    # In the extension. A trial that this server has never heard of is passed over.
+    driver.apply(FrontFound(trials=("a", "c", "of another server")))
+    assert tags() == ["true", "false", "true"]
 
 
 def everything(driver):

@@ -72,6 +72,15 @@ def test_parallel_coordinates_lead_from_what_was_searched_to_the_objective():
     assert len({chart["uuid"] for chart in charts}) == len(charts)
 
 
+def test_with_a_cost_there_is_a_column_for_it_a_mark_of_the_front_and_a_chart_of_both():
+    state = views(objective="val_soundscapes/auroc, cost/cpu_seconds_10min")["mlflow.sharedViewState.s"]["state"]
+    assert state["selectedColumns"][:3] == ["metrics.`objective`", "metrics.`objective_se`", "metrics.`cost/cpu_seconds_10min`"]
+    assert state["selectedColumns"][-2:] == ["tags.`birdclef.status`", "tags.`birdclef.pareto_front`"]
+    (chart,) = [chart for chart in state["compareRunCharts"] if chart["type"] == "SCATTER"]
+    assert (chart["xaxis"]["key"], chart["yaxis"]["key"]) == ("cost/cpu_seconds_10min", "objective")
+    assert {chart[axis]["type"] for axis in ("xaxis", "yaxis")} == {"METRIC"}
+
+
 def test_of_parameters_that_say_the_same_one_is_shown():
     """A recipe tells its encoder; two stages told to have one clip length have one axis; other numbers are never merged."""
     values = [("a", "x", "5", "5.0", "1"), ("b", "y", "9", "9.0", "2"), ("a", "x", "9", "9.0", "3")]

@@ -46,11 +46,11 @@ def workers(tmp_path, tracker, monkeypatch):
     return make_workers(make_search(), tmp_path, tracker, monkeypatch)
 
 
-def make_workers(search, folder, tracker, monkeypatch) -> MadeUpWorkers:
+def make_workers(search, folder, tracker, monkeypatch, objective: str | None = None) -> MadeUpWorkers:
     monkeypatch.setattr(StageStore, "copy_reports", lambda self, stage_id, folder: folder.mkdir(parents=True, exist_ok=True))
     store = StageStore(Storage.parse(str(folder / "store")))
     observer = TrackingObserver(
-        tracker, store, folder, space=search.space, tags={"birdclef.sweep": "s"}, objective=Objective.of(None)
+        tracker, store, folder, space=search.space, tags={"birdclef.sweep": "s"}, objective=Objective.of(objective)
     )
     return MadeUpWorkers(make_coordinator(folder / "sweep", make_chain_builder(search), samples=8, observers=(observer,)))
 
@@ -100,6 +100,17 @@ def test_a_parameter_whose_condition_does_not_hold_is_none_of_the_trial(tmp_path
         (True, True),
         (False, False),
     }
+
+
+def test_a_finished_trial_has_the_cost_by_which_trials_are_compared(tmp_path, tracker, monkeypatch):
+    workers = make_workers(make_search(), tmp_path, tracker, monkeypatch, "val/cmap, cost/device_hours")
+    workers.run()
+    ended = tracker.of(TrialFinished)
+    assert all(("cost/device_hours" in event.metrics) == (event.status == "finished") for event in ended)
+    record = workers.coordinator.trials[ended[0].trial]
+    assert {event.trial: event.metrics.get("cost/device_hours") for event in ended}[record.trial] == (
+        record.costs["cost/device_hours"] if record.status == "finished" else None
+    )
 
 
 def test_a_finished_trial_has_the_objective_with_its_standard_error(workers, tracker):
