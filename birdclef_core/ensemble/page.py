@@ -11,13 +11,10 @@ from birdclef_core.ensemble.costs import per_file_s
 from birdclef_core.ensemble.record import EnsembleRecord, EnsembleScore, Source
 from birdclef_core.ensemble.scores import ENSEMBLE, SINGLE, Point, Verdict
 from birdclef_core.html import page
-from birdclef_core.html.charts import HALF, WIDE, Line, curves, dots, drawable, label_rows, plain_numbers, without_frame
+from birdclef_core.html.charts import WIDE, Line, curves, dots, label_rows, plain_numbers, without_frame
 from birdclef_core.html.table import Column, Table
 from birdclef_core.html.theme import DENSITY, FIRST, SECOND, inline_svg
 
-_SHORT = 26
-_FEW = 12
-"""Candidates up to this number have numbers in the matrix."""
 ROWS: Mapping[Source, str] = {"soundscapes": "labelled windows of soundscapes", "recordings": "validation recordings"}
 GROUPS: Mapping[Source, str] = {"soundscapes": "soundscape file", "recordings": "author"}
 
@@ -114,9 +111,9 @@ def _members(record: EnsembleRecord, verdict: Verdict, candidates: Sequence[Show
             Column("member", [candidates[candidate].title for candidate in chosen]),
             Column("encoder", [member.encoder for member in record.members]),
             Column("weight", [member.weight for member in record.members], is_number=True, shown="{:.3f}".format),
-            Column(f"{record.metric} alone", [verdict.selected.singles[item] for item in chosen], is_number=True, shown=_figure),
-            Column(f"{record.metric} with those above", list(verdict.selected.scores), is_number=True, shown=_figure),
-            Column("CPU ms a window it adds", [member.cpu_ms_per_window for member in record.members], is_number=True),
+            Column("alone", [verdict.selected.singles[item] for item in chosen], is_number=True, shown=_figure),
+            Column("with those above", list(verdict.selected.scores), is_number=True, shown=_figure),
+            Column("adds CPU ms", [member.cpu_ms_per_window for member in record.members], is_number=True),
         ],
     )
 
@@ -181,21 +178,18 @@ def _curve(record: EnsembleRecord, verdict: Verdict) -> Markup:
 
 
 def _matrix(verdict: Verdict, candidates: Sequence[ShownCandidate]) -> Markup:
-    titles = [item.title for item in candidates]
-    size = min(WIDE, max(HALF, 2.6 + 0.36 * len(titles)))
-    with inline_svg(size, size, "correlation of the logits of each two candidates") as canvas:
+    titles = [f"{number}. {item.title}" for number, item in enumerate(candidates, start=1)]
+    with inline_svg(WIDE, 0.9 + 0.3 * len(titles), "correlation of the logits of each two candidates") as canvas:
         _draw_matrix(canvas.figure.subplots(), verdict, titles)
     return canvas.svg
 
 
 def _draw_matrix(axes: Axes, verdict: Verdict, titles: Sequence[str]) -> None:
-    matrix_KK = np.clip(verdict.correlation_KK, 0, 1)
-    axes.imshow(matrix_KK, cmap=DENSITY, vmin=0, vmax=1, interpolation="none")
-    label_rows(axes, titles, _SHORT)
-    axes.set_xticks(range(len(titles)), [drawable(title, _SHORT) for title in titles], rotation=90)
-    if len(titles) <= _FEW:
-        for (row, column), value in np.ndenumerate(verdict.correlation_KK):
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9)
+    axes.imshow(np.clip(verdict.correlation_KK, 0, 1), aspect="auto", cmap=DENSITY, vmin=0, vmax=1, interpolation="none")
+    label_rows(axes, titles)
+    axes.set_xticks(range(len(titles)), [str(number) for number in range(1, len(titles) + 1)])
+    for (row, column), value in np.ndenumerate(verdict.correlation_KK):
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9)
     without_frame(axes)
 
 

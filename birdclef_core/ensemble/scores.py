@@ -27,7 +27,7 @@ from birdclef_core.ensemble.selection import (
     select,
 )
 from birdclef_core.evaluation.jackknife import figures_without_groups
-from birdclef_core.evaluation.metrics import per_class_ap
+from birdclef_core.evaluation.metrics import per_class_ap, summarise
 
 FOLDS = 4
 ENSEMBLE, SINGLE, EQUAL_BEST, EQUAL, EQUAL_MEMBERS, OF_RECIPES = (
@@ -277,7 +277,7 @@ def _first(problem: Problem, whole: _Combined, others: Sequence[_Combined], part
             pooled_RC = _pooled(
                 problem.rows, part_R, [other.selected.first(min(count, len(other.selected.members))) for other in others]
             )
-            cross_fitted = score_of(problem.rows, pooled_RC, problem.metric).value
+            cross_fitted = summarise(problem.rows.truth_RC, expit(pooled_RC.astype(np.float64)))[problem.metric]
         points.append(
             Point(
                 members=members,

@@ -219,11 +219,15 @@ class _Selection:
         return members, refused
 
     def _best_addition(self, members: Sequence[int], counts_K: NDArray[np.float64]) -> tuple[int, float]:
-        """Return the candidate that makes the members best, and their score with it; minus infinity where there is none."""
+        """Return the candidate that makes the members best, and their score with it; minus infinity where there is none.
+
+        Tried are those that are the most in the bags, twice as many as there may be members.
+        """
+        most_first = np.argsort(-counts_K, kind="stable")[: 2 * self._rules.max_members].tolist()
         proposed = [
             candidate
-            for candidate in np.flatnonzero(counts_K).tolist()
-            if candidate not in members and self._fits([*members, candidate])
+            for candidate in most_first
+            if counts_K[candidate] and candidate not in members and self._fits([*members, candidate])
         ]
         tried = {candidate: self._score(self._weights([*members, candidate], counts_K)) for candidate in proposed}
         best = max(tried, key=tried.__getitem__, default=-1)

@@ -96,6 +96,8 @@ class _Choice:
         self._store = store_of(self._place)
         self._device = device_of(wish.device)
         self._notes: list[str] = []
+        self._unknown: list[str] = []
+        """Why scores on recordings may be leaked."""
 
     def run(self) -> ChosenEnsemble:
         candidates = find_candidates(self._place, self._wish.references)
@@ -113,7 +115,7 @@ class _Choice:
                 "candidates that were validated on the same fold, or --select-on soundscapes."
             )
         other: Source = "recordings" if source == "soundscapes" else "soundscapes"
-        why_touched = _why_touched(other, candidates, found, leaks)
+        why_touched = _why_touched(other, candidates, found, [*leaks, *self._unknown])
         data = found.training_data()
         kept, logits, costs = self._hear(candidates.found, found, data)
         metric = _metric(candidates.objective, source)
@@ -202,7 +204,9 @@ class _Choice:
                     f"{leak.num_by_author} of {leak.num_validation} have {AUTHOR_OR_PLACE} in common with recordings that trained {item.title}"
                 )
             elif leak.unknown:
-                self._note(f"It is not known which recordings trained {item.title}: its scores on recordings may be too good.")
+                self._unknown.append(f"it is not known which recordings trained {item.title}")
+        if self._unknown:
+            self._note(f"Scores on recordings may be too good: {'; '.join(self._unknown)}.")
         return leaks
 
     def _hear(

@@ -118,9 +118,9 @@ def _ensemble(arguments: argparse.Namespace) -> int:
         cache_dir=arguments.cache_dir,
         device=arguments.device,
     )
+    chosen = choose_ensemble(wish, print, _progress)
     with writing_to(arguments.out, way_out=WAY_OUT):
         arguments.out.mkdir(parents=True, exist_ok=True)
-    chosen = choose_ensemble(wish, print, _progress)
     write_record(chosen.record, arguments.out / ENSEMBLE_FILE)
     with writing_to(arguments.out, way_out=WAY_OUT):
         (arguments.out / PAGE).write_text(_page(chosen), encoding="utf-8")
@@ -241,7 +241,9 @@ def _event(chosen: "ChosenEnsemble", out: Path, artifacts: str) -> Any:
             metrics[f"{kind}/{score.metric}"] = score.value
         if score.error is not None:
             metrics[f"{kind}/{score.metric}_se"] = score.error
-    best = max(verdict.selected.singles)
+    for candidate, _ in verdict.selected.members:
+        stage_id = chosen.candidates[candidate].record.stage_id
+        metrics[f"deployed/{record.metric}/{stage_id[:12]}"] = verdict.selected.singles[candidate]
     return EnsembleChosen(
         ensemble=fingerprint([record.created_at, *(member.model_id for member in record.members)])[:16],
         name=out.resolve().name,
@@ -250,7 +252,7 @@ def _event(chosen: "ChosenEnsemble", out: Path, artifacts: str) -> Any:
         stages={stage_id: stages[stage_id] for member in record.members for stage_id in member.stage_ids},
         checkpoint_uris=dict(chosen.locations),
         params={f"weight/{member.stage_id[:12]}": round(member.weight, 6) for member in record.members},
-        metrics={**metrics, f"deployed/{record.metric}_best_single": best},
+        metrics=metrics,
         tags={"birdclef.selected_on": record.selected_on, "birdclef.objective": record.objective},
         note="```\n" + "\n".join(summary_lines(chosen)) + "\n```",
         artifacts=artifacts,

@@ -108,6 +108,18 @@ def test_a_candidate_that_was_trained_on_validation_recordings_is_refused(place)
     assert "trained tiny train_bce ffffffffffff" in chosen.record.scores.untouched.reason
 
 
+def test_what_trained_a_candidate_may_be_unknown(place):
+    identity = {"model": canonical(tiny_config("sed")), "stage": STAGE_CONFIG, "data": "c" * 64}
+    place.publish("d" * 64, identity=identity)
+    said: list[str] = []
+    chosen = choose(place, "dddd", data=place.data, said=said, rules=Rules(max_members=1))
+    assert any(
+        text.startswith("Scores on recordings may be too good: it is not known which recordings trained tiny") for text in said
+    )
+    assert "it is not known which recordings trained" in chosen.record.scores.untouched.reason
+    assert choose(place, "dddd", data=place.data, select_on="recordings").record.selected_on == "recordings"
+
+
 def test_stages_of_other_soundscapes_are_refused(place, tone_data, tmp_path):
     identity = {"model": canonical(tiny_config("sed")), "stage": STAGE_CONFIG, "data": OTHER_DATA}
     place.publish("e" * 64, identity=identity)
