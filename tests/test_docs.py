@@ -84,7 +84,10 @@ def test_every_command_of_birdclef_exists():
 
 
 def test_every_larger_package_says_what_it_is_for():
-    pages = ("data", "inference", "inventory", "stages", "store"), ("checkpoints", "run", "schedule", "search", "tracking")
+    pages = (
+        ("data", "ensemble", "inference", "inventory", "stages", "store"),
+        ("checkpoints", "run", "schedule", "search", "tracking"),
+    )
     for package, names in zip(PACKAGES, pages, strict=True):
         for name in names:
             modules = {path.name for path in (package / name).glob("*.py")} - {"__init__.py"}
