@@ -21,6 +21,7 @@ PLACEMENT = (
     "gpus_per_trial",
     "cpus_per_trial",
     "max_concurrent",
+    "wait_for_gpus",
     "cache_dir",
     "max_store_bytes",
     "tracking_uri",
@@ -75,6 +76,8 @@ class SweepOptions:
     gpus_per_trial: float | None = None
     cpus_per_trial: int | None = None
     max_concurrent: int | None = None
+    wait_for_gpus: int | None = None
+    """How many GPUs the cluster must have before the sweep begins."""
     pretrained: str = "auto"
     """Where the encoders' first weights come from: `auto`, `require`, `off` or a path."""
     target_species: str | None = None
@@ -109,6 +112,8 @@ class SweepOptions:
             ("--gpus-per-trial >= 0", self.gpus_per_trial, self.gpus_per_trial is None or self.gpus_per_trial >= 0),
             ("--cpus-per-trial >= 1", self.cpus_per_trial, self.cpus_per_trial is None or self.cpus_per_trial >= 1),
             ("--max-concurrent >= 1", self.max_concurrent, self.max_concurrent is None or self.max_concurrent >= 1),
+            ("--wait-for-gpus >= 0", self.wait_for_gpus, self.wait_for_gpus is None or self.wait_for_gpus >= 0),
+            ("--wait-for-gpus only with --address", self.wait_for_gpus, self.address is not None or not self.wait_for_gpus),
             ("--max-store-bytes >= 1", self.max_store_bytes, self.max_store_bytes is None or self.max_store_bytes >= 1),
             ("--max-bytes >= 0", self.max_bytes, self.max_bytes is None or self.max_bytes >= 0),
             ("0 <= --max-bad-share <= 1", self.max_bad_share, 0 <= self.max_bad_share <= 1),

@@ -218,7 +218,18 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
     place.add_argument(
         "--cpus-per-trial", type=int, metavar="N", help="CPU cores per trial (default: an equal share; 1 without GPUs)"
     )
-    place.add_argument("--max-concurrent", type=int, metavar="N", help="most trials at a time (default: as many as fit)")
+    place.add_argument(
+        "--max-concurrent",
+        type=int,
+        metavar="N",
+        help="most trials at a time (default: as many as fit; counted anew as machines join and leave)",
+    )
+    place.add_argument(
+        "--wait-for-gpus",
+        type=int,
+        metavar="N",
+        help="with --address: begin once the cluster has N GPUs; an autoscaler is asked for them",
+    )
     place.add_argument(
         "--tracking-uri",
         metavar="URI|DIR|off",

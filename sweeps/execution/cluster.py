@@ -1,47 +1,28 @@
-"""Joins or starts Ray, and finds the share of a machine that a trial gets and how many trials run at the same time."""
+"""Joins or starts Ray, and asks it for the nodes that there are."""
 
 import logging
-import math
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import canonicalize_bootstrap_address
+from ray.autoscaler.sdk import request_resources
 
 from birdclef_core.errors import InputError
+from sweeps.execution.nodes.slots import Node, Slots, check_can_choose, list_nodes, plan_slots, what_is_missing
 from sweeps.execution.private_ray import keep_keys_off_runtime_environments, private_ray
+from sweeps.options import SweepOptions
 
 OBJECT_STORE_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slots:
-    """The share of a machine that one trial gets, and how many trials run at the same time."""
-
-    gpus_per_trial: float
-    cpus_per_trial: int
-    max_concurrent: int
-    num_nodes: int
-
-    @property
-    def threads_per_trial(self) -> int:
-        return self.cpus_per_trial
-
-    def resources(self) -> dict[str, float]:
-        """The share as Ray's resources."""
-        gpus = {"gpu": self.gpus_per_trial} if self.gpus_per_trial else {}
-        return {"cpu": self.cpus_per_trial, **gpus}
-
-    def describe(self) -> str:
-        share = (
-            f"{self.gpus_per_trial:g} GPU and {self.cpus_per_trial} CPU"
-            if self.gpus_per_trial
-            else f"{self.cpus_per_trial} CPU, no GPU"
-        )
-        return f"{self.max_concurrent} at a time on {self.num_nodes} machine(s), each with {share}"
+ANSWER_S = 10.0
+"""For how long a cluster's address may not answer."""
+WAIT_S = 2.0
+"""How often the nodes are counted while a sweep waits for them."""
 
 
 @contextmanager
@@ -62,46 +43,79 @@ def connect(address: str | None) -> Iterator[None]:
         if address is None:
             own |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
         try:
+            if address is not None and "://" not in address:
+                _check_answers(address)
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, configure_logging=False, **own)
-        except ConnectionError as error:
-            raise InputError(f"--address must name a running Ray cluster, but none answers at {address!r}: {error}") from None
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            if address is None:
+                raise
+            raise InputError(
+                f"--address must name a running Ray cluster, but none answers at {address!r}: {error} Start one (ray start --head), correct "
+                "the address (HOST:PORT as `ray start` prints it; auto on a machine of the cluster), or leave it out to run on this machine alone."
+            ) from None
         try:
             yield
         finally:
+            if address is not None:
+                with suppress(Exception):  # the cluster may be gone
+                    ask_autoscaler([])
             ray.shutdown()
 
 
-def make_slots(gpus_per_trial: float | None, cpus_per_trial: int | None, max_concurrent: int | None) -> Slots:
-    """Find the slots from the user's options and the cluster's resources.
-
-    By default a trial gets one GPU, where there are any, and an equal share of the CPUs; without GPUs it gets one CPU core. A
-    fraction of a GPU lets several trials share it. `max_concurrent` is not checked, because a cluster may grow. Raises
-    InputError when a trial needs more GPUs or CPUs than the cluster has.
-    """
-    total = ray.cluster_resources()
-    gpus, cpus = total.get("GPU", 0.0), total.get("CPU", 1.0)
-    wanted = gpus_per_trial if gpus_per_trial is not None else float(gpus > 0)
-    if wanted > gpus:
-        raise InputError(
-            f"--gpus-per-trial <= the cluster's GPUs must hold, but got {wanted:g} and the cluster has {gpus:g}. "
-            "Leave it out to run on CPUs, or check that Ray sees the GPUs (nvidia-smi, CUDA_VISIBLE_DEVICES)."
+def alive_nodes() -> list[Node]:
+    """The nodes of the cluster that this process has joined, with what each has in all."""
+    return [
+        Node(
+            node_id=node["NodeID"],
+            name=f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})",
+            gpus=node["Resources"].get("GPU", 0.0),
+            cpus=node["Resources"].get("CPU", 0.0),
         )
-    if wanted:
-        fitting = math.floor(gpus / wanted) if wanted >= 1 else math.floor(gpus) * math.floor(1 / wanted)
-        share = max(1, int(cpus // fitting))
-    else:
-        share = 1
-        fitting = int(cpus // (cpus_per_trial or share))
-    cores = cpus_per_trial or share
-    if cores > cpus:
-        raise InputError(f"--cpus-per-trial <= the cluster's CPUs must hold, but got {cores} and the cluster has {cpus:g}.")
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    return Slots(
-        gpus_per_trial=wanted,
-        cpus_per_trial=cores,
-        max_concurrent=max_concurrent or max(1, fitting),
-        num_nodes=nodes,
-    )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def find_slots(options: SweepOptions, *, runs_on_cpus: bool, say: Callable[[str], None]) -> Slots:
+    """Find the slots of a sweep on the nodes that there are, after waiting for what the options ask for.
+
+    `runs_on_cpus`: whether the sweep is one for CPUs (the small budget). Raises InputError as `check_can_choose` and `plan_slots` do.
+    """
+    if options.address is not None:
+        gpus, cpus, wait_for_gpus = options.gpus_per_trial, options.cpus_per_trial or 1, options.wait_for_gpus
+        check_can_choose(alive_nodes(), gpus_per_trial=gpus, wait_for_gpus=wait_for_gpus, runs_on_cpus=runs_on_cpus)
+        asked = [{"GPU": 1.0}] * (wait_for_gpus or 0) or [{"GPU": gpus} if gpus else {"CPU": float(cpus)}]
+        _wait_for_nodes(lambda nodes: what_is_missing(nodes, wait_for_gpus=wait_for_gpus), asked, say)
+    return plan_slots(alive_nodes(), options.gpus_per_trial, options.cpus_per_trial, options.max_concurrent)
+
+
+def _wait_for_nodes(
+    missing: Callable[[Sequence[Node]], str], wanted: Sequence[dict[str, float]], say: Callable[[str], None]
+) -> None:
+    """Wait until nothing is missing, and say what is whenever it changes. An autoscaler, where there is one, is asked for `wanted`."""
+    said = ""
+    while what := missing(nodes := alive_nodes()):
+        if what != said:
+            said = what
+            say(f"Waiting for {what}. Nodes: {list_nodes(nodes)}.")
+            ask_autoscaler(wanted)
+        time.sleep(WAIT_S)
+
+
+def ask_autoscaler(bundles: Sequence[dict[str, float]]) -> None:
+    """Tell the cluster's autoscaler how large the cluster is to be. It holds until it is asked anew; without an autoscaler nothing happens."""
+    request_resources(bundles=list(bundles))
+
+
+def _check_answers(address: str) -> None:
+    """Raise OSError when no cluster answers at an address, RayError when something else does. Ray itself would try for ten minutes or more."""
+    found = canonicalize_bootstrap_address(address)  # `auto` may be an old cluster's address
+    if found is None:
+        return
+    host, _, port = found.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S):
+        pass
+    ray._raylet.GcsClient(address=found)  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """Tune's searcher and scheduler, which pass everything to the coordinator; the coordinator decides."""
 
+import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -12,6 +15,19 @@ from sweeps.schedule.update import TrialUpdate
 METRIC = "score"
 
 
+def at_most_every(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that calls another, unless it has done so within the last seconds."""
+    called_at = -math.inf
+
+    def call() -> None:
+        nonlocal called_at
+        if time.monotonic() - called_at >= seconds:
+            function()
+            called_at = time.monotonic()
+
+    return call
+
+
 class _WithoutState:
     """Gives Tune nothing to pickle: its own restore is not used, because a sweep is resumed from its records."""
 
@@ -22,13 +38,15 @@ class _WithoutState:
 class CoordinatorSearcher(_WithoutState, Searcher):
     """Suggests the trials that the coordinator hands out. After None, Tune asks again later."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
+    def __init__(self, coordinator: Coordinator, on_ask: Callable[[], None]) -> None:
+        """`on_ask` is called whenever Tune asks for a trial, which is several times a second."""
         super().__init__(metric=METRIC, mode="max")
-        self._coordinator = coordinator
+        self._coordinator, self._on_ask = coordinator, on_ask
         self._trials: dict[str, str] = {}
         """Names of our trials by Tune's trial ids."""
 
     def suggest(self, trial_id: str) -> Any:
+        self._on_ask()
         trial = self._coordinator.next_trial()
         if trial is None:
             return Searcher.FINISHED if self._coordinator.finished else None

@@ -15,7 +15,7 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread, StageSummary
 from sweeps.budget import Limits
-from sweeps.execution.cluster import Slots
+from sweeps.execution.nodes.slots import Slots
 from sweeps.options import PruningName
 from sweeps.plan.calibration import measure_clips_per_s
 from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, work_of_task

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from sweeps.budget import Budget, Limits
-from sweeps.execution.cluster import Slots
+from sweeps.execution.nodes.slots import Slots
 from sweeps.run.ranking import best_by_end, front_line, score_of
 from sweeps.run.results import SweepResult
 from sweeps.search.chains import ChainBuilder

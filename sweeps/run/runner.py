@@ -26,11 +26,12 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.budget import Budget
 from sweeps.execution.actor import TrialActor, WorkerContext
-from sweeps.execution.cluster import Slots, connect, make_slots, ray_log
+from sweeps.execution.cluster import alive_nodes, ask_autoscaler, connect, find_slots, ray_log
+from sweeps.execution.nodes.slots import Capacity, Slots
 from sweeps.execution.private_ray import close_token_file
 from sweeps.execution.recordings import audio_cache
 from sweeps.execution.recordings_list import RecordingsList
-from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher
+from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher, at_most_every
 from sweeps.objective import Objective
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.plan.picture import plan_page
@@ -56,6 +57,10 @@ from sweeps.tracking.events import OBJECTIVE_TAG, FrontFound, SweepFinished, Swe
 from sweeps.tracking.observer import TrackingObserver, leak_tags
 
 MAX_WORKER_LOSSES = 3
+MOST_AT_ONCE = 10_000
+"""More trials than ever run at the same time."""
+COUNT_NODES_S = 5.0
+"""How often the nodes are counted while trials run."""
 DELIVERY_TIMEOUT_S = 30.0
 WARNING = "yellow"
 PROBE = "writable"
@@ -175,7 +180,7 @@ class _Driver:
         if self.options.address is not None and (warning := close_token_file()):
             self._say(warning, style=WARNING)
         with self._lease(only_driver), ray_log(folder / "ray.log"), connect(self.options.address):
-            slots = make_slots(self.options.gpus_per_trial, self.options.cpus_per_trial, self.options.max_concurrent)
+            slots = find_slots(self.options, runs_on_cpus=request.budget(has_gpus=True) == "small", say=self._say)
             budget = request.budget(has_gpus=bool(slots.gpus_per_trial))
             search = replace(request.search(budget), objective=objective)
             chains = make_chain_builder(request, search, dataset, self.cache, self._say)
@@ -323,14 +328,16 @@ class _Driver:
             run=self.run_id,
         )
         tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(TrialActor, context=context), inputs.slots.resources()),
+            tune.with_resources(
+                tune.with_parameters(TrialActor, context=context), tune.PlacementGroupFactory([inputs.slots.resources()])
+            ),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",
-                search_alg=CoordinatorSearcher(coordinator),
+                search_alg=CoordinatorSearcher(coordinator, on_ask=self._count_nodes(coordinator, inputs.slots)),
                 scheduler=CoordinatorScheduler(coordinator),
                 num_samples=-1,
-                max_concurrent_trials=inputs.slots.max_concurrent,
+                max_concurrent_trials=MOST_AT_ONCE,  # the coordinator hands out what the nodes have room for
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -350,6 +357,17 @@ class _Driver:
             coordinator.interrupt()
             return True
         return False
+
+    def _count_nodes(self, coordinator: Coordinator, slots: Slots) -> Callable[[], None]:
+        """What counts the nodes now and then, lets the coordinator use those that there are, and asks an autoscaler for more."""
+        capacity = Capacity(slots, max_concurrent=self.options.max_concurrent, say=self._say)
+
+        def count() -> None:
+            coordinator.max_running = capacity.count(alive_nodes())
+            if self.options.address is not None:
+                ask_autoscaler(capacity.bundles(coordinator.could_run))
+
+        return at_most_every(COUNT_NODES_S, count)
 
     def _store_budget(self, book: TrialBook, chains: ChainBuilder, slots: Slots) -> StoreBudget | None:
         if self.options.max_store_bytes is None:

@@ -195,8 +195,9 @@ class StoreBudget(Observer):
     def _growth(self, unfinished_bytes: int) -> int:
         """Bytes that may be written before the next measurement: ended stages, and epoch checkpoints of running ones."""
         largest = self._largest()
-        working = self._max_running * STATES_A_CHECKPOINT * CHECKPOINTS_KEPT * largest
-        return max(self._until_next, self._max_running) * largest + max(0, working - unfinished_bytes)
+        running = max(self._max_running, self._book.num_running)  # nodes may have joined
+        working = running * STATES_A_CHECKPOINT * CHECKPOINTS_KEPT * largest
+        return max(self._until_next, running) * largest + max(0, working - unfinished_bytes)
 
     def _largest(self) -> int:
         """Size of the largest stage in bytes."""

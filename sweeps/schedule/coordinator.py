@@ -68,7 +68,8 @@ class Coordinator:
         """
         self.book, self.samples = book, samples
         self.objective = Objective.of(chains.search.objective)
-        self._max_running, self._observers = max_running, tuple(observers)
+        self.max_running, self._observers = max_running, tuple(observers)
+        """How many trials may run at the same time. It may be changed: what runs goes on."""
         self._verdicts = StageVerdicts(pruning)
         self._stops_by_worth = stops_by_worth
         self.budget = budget or Budget()
@@ -102,19 +103,34 @@ class Coordinator:
         """Whether no trial is open and none will be drawn, or a limit is reached."""
         return bool(self.limit_reached) or (not self._may_draw and not self.book.num_waiting and not self.book.num_running)
 
+    @property
+    def could_run(self) -> int:
+        """How many trials could run at the same time now, with room for them: those that run, and those that wait for no stage.
+
+        New draws count only where nothing waits for a stage, and at most as many as run now: they may all need the same prefix.
+        """
+        running, startable = self.book.num_running, self.book.num_startable
+        if self.limit_reached:
+            return running
+        draws = 0
+        if self._may_draw and startable == self.book.num_waiting:
+            undrawn = math.inf if self.samples is None else self.samples - len(self.book.records) - self.book.num_drawn
+            draws = int(min(undrawn, max(1, running + startable)))
+        return running + startable + draws
+
     # Handing out trials.
 
     def next_trial(self) -> Trial | None:
         """The next trial to start; None when none can start now."""
-        if self.book.num_running >= self._max_running or self.limit_reached:
+        if self.book.num_running >= self.max_running or self.limit_reached:
             return None
         self._reopen_risen()
         # Trials are drawn early where that costs nothing, so that the prefix that most of them need can go first.
-        while self._source.free_draws(self.book.num_waiting, self._max_running) > 0 and self._draw():
+        while self._source.free_draws(self.book.num_waiting, self.max_running) > 0 and self._draw():
             pass
         trial = self._pop_startable()
         # Otherwise no more trials wait than could start at once, or the sampler would choose before it knows enough.
-        while trial is None and self.book.num_waiting < self._max_running and self._draw():
+        while trial is None and self.book.num_waiting < self.max_running and self._draw():
             trial = self._pop_startable()
         if trial is not None:
             self._source.measure(trial.record, trial.chain)

@@ -45,6 +45,11 @@ class TrialQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def num_startable(self) -> int:
+        """How many waiting trials could start at the same time: of those that would train the same stage, one."""
+        return len(self._groups)
+
     def add(self, trial: str, stage_ids: Sequence[str], *, urgent: bool = False) -> None:
         """Add a waiting trial. An urgent one, which was open before, goes before the new ones."""
         self._added += 1

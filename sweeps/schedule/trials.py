@@ -108,6 +108,11 @@ class TrialBook:
         return len(self._drawn)
 
     @property
+    def num_startable(self) -> int:
+        """How many of those that wait could start at the same time, because none needs a stage that another trial trains."""
+        return self._queue.num_startable
+
+    @property
     def num_running(self) -> int:
         return len(self._open["running"])
 

@@ -1,64 +1,80 @@
-"""The slots of a cluster: whole GPUs, fractions of one that share it, CPUs alone, and what is refused."""
+"""Joining a cluster: an address without one is refused at once, and a sweep waits for the nodes that it was told to wait for."""
+
+import socket
+import time
 
 import pytest
 
 from birdclef_core.errors import InputError
 from sweeps.execution import cluster
-from sweeps.execution.cluster import make_slots
+from sweeps.options import SweepOptions
 
 
 @pytest.fixture
-def machine(monkeypatch):
-    """Lets Ray report a cluster of one node with as many GPUs and CPUs as are given."""
-
-    def make(gpus: float, cpus: float) -> None:
-        total = {"CPU": cpus, **({"GPU": gpus} if gpus else {})}
-        monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: total)
-        monkeypatch.setattr(
-            cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": total}, {"Alive": False, "Resources": {}}]
-        )
-
-    return make
+def closed_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        yield taken.getsockname()[1]
 
 
-@pytest.mark.parametrize(
-    ("gpus", "cpus", "gpus_per_trial", "max_concurrent", "cpus_per_trial"),
-    [
-        (8, 64, 1.0, 8, 8),
-        (8, 64, None, 8, 8),
-        (8, 64, 2.0, 4, 16),
-        (8, 64, 3.0, 2, 32),
-        (2, 16, 0.5, 4, 4),
-        (2, 16, 0.4, 4, 4),
-        (2, 16, 0.34, 4, 4),
-        (2, 16, 0.33, 6, 2),
-        (1, 2, 0.25, 4, 1),
-        (0, 6, None, 6, 1),
-    ],
-)
-def test_as_many_trials_as_fit_share_the_cpus(machine, gpus, cpus, gpus_per_trial, max_concurrent, cpus_per_trial):
-    """Two trials of .4 fit on a GPU, and none across two of them: what is left of each is lost."""
-    machine(gpus, cpus)
-    slots = make_slots(gpus_per_trial, None, None)
-    assert (slots.max_concurrent, slots.cpus_per_trial) == (max_concurrent, cpus_per_trial)
-    assert slots.gpus_per_trial == (gpus_per_trial if gpus_per_trial is not None else float(gpus > 0))
-    assert slots.num_nodes == 1
+def test_an_address_without_a_cluster_is_refused_at_once(closed_port):
+    started = time.monotonic()
+    with (
+        pytest.raises(InputError, match=f"none answers at '127.0.0.1:{closed_port}'"),
+        cluster.connect(f"127.0.0.1:{closed_port}"),
+    ):
+        pass
+    assert time.monotonic() - started < 30, "Ray tries for more than ten minutes"
 
 
-def test_what_the_user_gives_is_taken(machine):
-    machine(2, 16)
-    slots = make_slots(1.0, 3, 5)
-    assert (slots.cpus_per_trial, slots.max_concurrent) == (3, 5)
-    assert slots.resources() == {"cpu": 3, "gpu": 1.0}
-    assert make_slots(0.0, 4, None).resources() == {"cpu": 4}
-    assert make_slots(0.0, 4, None).max_concurrent == 4
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.1:port", "no host:1"])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(InputError, match="--address must name"), cluster.connect(address):
+        pass
 
 
-@pytest.mark.parametrize(
-    ("gpus_per_trial", "cpus_per_trial", "rule"),
-    [(2.0, None, "gpus-per-trial"), (None, 17, "cpus-per-trial"), (0.0, 17, "cpus-per-trial")],
-)
-def test_more_than_the_cluster_has_is_refused(machine, gpus_per_trial, cpus_per_trial, rule):
-    machine(1, 16)
-    with pytest.raises(InputError, match=rule):
-        make_slots(gpus_per_trial, cpus_per_trial, None)
+@pytest.fixture
+def growing(monkeypatch):
+    """A cluster that has one node more at each look. Yields what an autoscaler is asked for."""
+    asked: list[list] = []
+    nodes = [ray_node("head", CPU=8.0)]
+
+    def look():
+        now = list(nodes)
+        nodes.append(ray_node(f"worker{len(nodes)}", CPU=4.0, GPU=1.0))
+        return now
+
+    monkeypatch.setattr(cluster.ray, "nodes", look)
+    monkeypatch.setattr(cluster, "ask_autoscaler", asked.append)
+    monkeypatch.setattr(cluster, "WAIT_S", 0)
+    return asked
+
+
+def ray_node(name, *, alive=True, **resources):
+    return {"NodeID": f"{name}-0123456789", "NodeManagerHostname": name, "Alive": alive, "Resources": resources}
+
+
+def test_a_sweep_waits_for_its_gpus_and_says_so(growing):
+    said: list[str] = []
+    options = SweepOptions(search="sed", address="auto", wait_for_gpus=3)
+    slots = cluster.find_slots(options, runs_on_cpus=False, say=said.append)
+    assert (slots.gpus_per_trial, slots.cpus_per_trial) == (1.0, 4)
+    assert slots.max_concurrent >= 3
+    assert said[0].startswith("Waiting for 3 GPUs (--wait-for-gpus), of which 1 are there. Nodes: head (head-0): 0 GPU, 8 CPU; ")
+    assert "of which 2 are there" in said[1]
+    assert growing[0] == [{"GPU": 1.0}] * 3
+
+
+def test_without_the_flag_a_cluster_without_gpus_is_refused(growing):
+    with pytest.raises(InputError, match="--wait-for-gpus N"):
+        cluster.find_slots(SweepOptions(search="sed", address="auto"), runs_on_cpus=False, say=print)
+
+
+def test_a_machine_of_ones_own_is_taken_as_it_is(growing):
+    slots = cluster.find_slots(SweepOptions(search="sed"), runs_on_cpus=False, say=print)
+    assert (slots.gpus_per_trial, slots.cpus_per_trial, slots.max_concurrent) == (0.0, 1, 8)
+
+
+def test_nodes_that_have_died_do_not_count(monkeypatch):
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [ray_node("a", CPU=2.0), ray_node("b", alive=False, CPU=2.0)])
+    assert [node.name for node in cluster.alive_nodes()] == ["a (a-0123)"]

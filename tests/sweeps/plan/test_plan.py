@@ -18,7 +18,7 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread
 from sweeps.budget import Limits
-from sweeps.execution.cluster import Slots
+from sweeps.execution.nodes.slots import Slots
 from sweeps.plan import planner as planner_module
 from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
 from sweeps.plan.picture import plan_page

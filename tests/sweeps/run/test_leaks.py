@@ -27,7 +27,7 @@ from sweeps.checkpoints.garbage import find_garbage, remove_garbage
 from sweeps.cli.birdclef import birdclef
 from sweeps.cli.tune import tune_main
 from sweeps.execution.audio_cache import AudioCache
-from sweeps.execution.cluster import Slots
+from sweeps.execution.nodes.slots import Slots
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.plan import planner
 from sweeps.run import runner
@@ -114,7 +114,9 @@ def tracker(monkeypatch):
     """Lets sweeps run with made-up workers, and returns what is tracked."""
     tracker = ListTracker()
     monkeypatch.setattr(runner, "connect", lambda address: nullcontext())
-    monkeypatch.setattr(runner, "make_slots", lambda *_: Slots(gpus_per_trial=0, cpus_per_trial=1, max_concurrent=1, num_nodes=1))
+    monkeypatch.setattr(
+        runner, "find_slots", lambda *_, **__: Slots(gpus_per_trial=0, cpus_per_trial=1, max_concurrent=1, num_nodes=1)
+    )
     monkeypatch.setattr(runner, "make_tracker", lambda *_: tracker)
     monkeypatch.setattr(AudioCache, "build_and_say", lambda *_: None)
     monkeypatch.setattr(runner._Driver, "_fit", lambda driver, coordinator, inputs: Workers(coordinator, published=set()).run())

@@ -1,4 +1,4 @@
-"""A cluster of two nodes: trials run on both, on one store."""
+"""A cluster whose nodes join while the sweep waits and while it runs: trials run on both, on one store."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from sweeps.search.space import Range, Search
 
 STAGE = StageConfig(
     name="train_bce", label_space="target", loss="bce", seed=2, epochs=2, learning_rate=3e-3, clip_s=1.0, batch_size=4,
-    clips_per_epoch=100,
+    clips_per_epoch=40,
 )
 MODEL = ModelConfig(
     encoder="mobilenetv3_small_050",
@@ -36,15 +36,15 @@ def cluster(monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
 
 
-def test_trials_run_on_both_nodes(cluster, tmp_path, tone_data, monkeypatch):
+def test_a_sweep_waits_for_its_first_node_and_uses_one_that_joins_later(cluster, tmp_path, tone_data, monkeypatch):
+    """From an autoscaler, which gives a node at a time, as often as the sweep asks for more."""
+    from sweeps.execution import cluster as joining
     from sweeps.options import SweepOptions
     from sweeps.run import runner
 
@@ -54,11 +54,16 @@ def test_trials_run_on_both_nodes(cluster, tmp_path, tone_data, monkeypatch):
     original = runner.Coordinator.update
 
     def report(self, trial, report):
-        if report.node:  # the plan, simulated before the trials run, has none
-            seen.add(report.node)
+        seen.update({report.node} - {""})  # the plan, simulated before the trials run, has none
         return original(self, trial, report)
 
+    def scale_up(bundles):
+        if len(cluster.worker_nodes) < min(2, len(bundles)):
+            cluster.add_node(num_cpus=1)
+
     monkeypatch.setattr(runner.Coordinator, "update", report)
+    monkeypatch.setattr(joining, "ask_autoscaler", scale_up)
+    monkeypatch.setattr(runner, "ask_autoscaler", scale_up)
     options = SweepOptions(
         search="tiny.py",
         data=str(tone_data.dataset.root),
@@ -69,7 +74,13 @@ def test_trials_run_on_both_nodes(cluster, tmp_path, tone_data, monkeypatch):
         tracking_uri="off",
         cache_dir=str(tmp_path / "cache"),
         name="two",
+        gpus_per_trial=0,
     )
-    result = runner.start_sweep(options, Console(file=(tmp_path / "out.txt").open("w")))
-    assert [record.status for record in result.trials] == ["finished"] * 4
+    out = tmp_path / "out.txt"
+    result = runner.start_sweep(options, Console(file=out.open("w"), width=300))
+    assert {record.status for record in result.trials} <= {"finished", "pruned"} and len(result.trials) == 4
     assert len(seen) == 2, "one Ray node id for each node"
+    text = out.read_text()
+    assert "Waiting for a node with a GPU or a CPU for trials." in text
+    assert "1 at a time on 1 machine(s)" in text
+    assert "0 GPU, 1 CPU joined. Trials at a time: 2 (before: 1)." in text

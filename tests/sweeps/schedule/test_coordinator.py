@@ -66,6 +66,45 @@ def test_while_one_trains_a_prefix_the_others_get_other_work(tmp_path):
     assert len({workers.coordinator.trials[trial].stage_ids[0] for trial in workers.running}) == 2
 
 
+def test_trials_are_handed_out_as_the_room_grows_and_shrinks(tmp_path):
+    """Workers that join are used, and what runs goes on when others leave."""
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(make_search(pools={})), samples=12, max_running=0))
+    coordinator = workers.coordinator
+    workers.fill()
+    assert not workers.running and not coordinator.finished
+    for room in (1, 4):
+        coordinator.max_running = room
+        workers.fill()
+        assert len(workers.running) == room
+    coordinator.max_running = 2
+    workers.fill()
+    assert len(workers.running) == 4
+    workers.run()
+    assert {record.ended for record in coordinator.trials.values()} == {True}
+
+
+def test_what_could_run_with_more_room_is_known(tmp_path):
+    """A sweep of one prefix needs one worker until it is published, and then as many as there are trials: more cost and do nothing."""
+    search = Search(name="one", recipes=make_search().recipes[:1], space={"train_ce.learning_rate": Choice((1e-3, 2e-3, 3e-3))})
+    workers = MadeUpWorkers(make_coordinator(tmp_path, make_chain_builder(search), samples=3, max_running=0))
+    coordinator = workers.coordinator
+    assert coordinator.could_run == 1, "of an empty cluster: the first trial"
+    coordinator.max_running = 1
+    workers.fill()
+    assert coordinator.could_run <= 2
+    coordinator.max_running = 2
+    workers.fill()
+    assert (len(workers.running), coordinator.could_run) == (1, 1), "the others wait for its prefix"
+    while "pretrain_bce" not in coordinator.trials["t0000"].stage_scores:
+        workers.step()
+    assert coordinator.could_run >= 2
+    coordinator.max_running = 3
+    workers.fill()
+    assert (len(workers.running), coordinator.could_run) == (3, 3)
+    workers.run()
+    assert coordinator.could_run == 0
+
+
 def test_what_a_stage_saved_is_counted_once_however_often_it_is_told(tmp_path):
     """A worker that takes over from a lost one, or after a hold, tells of the reused stages again."""
     search = Search(name="one", recipes=make_search().recipes[:1], space={"train_bce.learning_rate": Choice((1e-3, 2e-3))})
