@@ -364,6 +364,7 @@ def _load(name: str, storage: str) -> tuple[SweepRecords, SweepRecord, tuple[Tri
             f"{records.storage.path('trials')} has {len(known)}. Nothing was changed. Put the files back from a copy, or start a new sweep "
             "on this storage: it reuses every stage that is trained."
         )
+    records.check_points(record, known)
     return records, record, known
 
 

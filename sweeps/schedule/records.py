@@ -218,6 +218,12 @@ class TrialRecord:
         """Return what is wrong with a record whose fields contradict each other; empty when nothing is."""
         if not len(self.stage_ids) == len(self.stages) == len(self.kinds) > 0:
             return "stage_ids, stages and kinds must be of the same stages, one or more"
+        if len(set(self.stages)) < len(self.stages):
+            return f"each of its stages must have a name of its own, but they are {', '.join(self.stages)}"
+        if self.status == "finished" and self.score is None:
+            return "a finished trial must have a score"
+        if self.status == "pruned" and self.stopped is None:
+            return "a pruned trial must say in `stopped` which stage was stopped"
         named = {
             *self.stage_scores,
             *self.stage_errors,
@@ -314,6 +320,16 @@ class SweepRecords:
         if problem := record.problem():
             raise self._refusal(file, f"cannot be read: {problem}")
         return record
+
+    def check_points(self, sweep: SweepRecord, trials: Sequence[TrialRecord]) -> None:
+        """Raise InputError for an open trial that is no point of the search that it was drawn from: its record was changed."""
+        for number, record in enumerate(trials):
+            part = [part for part in sweep.parts if part.first_trial <= number][-1]
+            if not record.ended and part.search.point_of(record.recipe, record.params) is None:
+                raise self._refusal(
+                    f"trials/{record.trial}.json",
+                    f"has recipe {record.recipe!r} with params {record.params}, which the sweep's search cannot have drawn",
+                )
 
     def _refusal(self, file: str, problem: str) -> InputError:
         return InputError(
