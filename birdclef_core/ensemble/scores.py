@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from birdclef_core.ensemble.parts import jackknife_error, parts_of
 from birdclef_core.ensemble.record import EnsembleScore, EnsembleScores, Metric, Source
 from birdclef_core.ensemble.selection import (
     Cost,
@@ -22,14 +23,12 @@ from birdclef_core.ensemble.selection import (
     Selected,
     Weighted,
     equal_weights,
-    jackknife_error,
     normalised,
     select,
 )
 from birdclef_core.evaluation.jackknife import figures_without_groups
 from birdclef_core.evaluation.metrics import per_class_ap, summarise
 
-FOLDS = 4
 ENSEMBLE, SINGLE, EQUAL_BEST, EQUAL, EQUAL_MEMBERS, OF_RECIPES = (
     "ensemble",
     "best single",
@@ -129,7 +128,7 @@ def judge(problem: Problem, untouched: Rows | str) -> Verdict:
     Raises InputError as `select` does.
     """
     rows = problem.rows
-    part_R, why_not = folds_of(rows)
+    part_R, why_not = parts_of(rows.group_R), f"all rows are of one {_GROUPS[rows.source]}"
     whole, others = _combine(problem, rows), list[_Combined]()
     pooled: dict[str, NDArray[np.float32]] = {}
     if part_R is not None:
@@ -164,22 +163,6 @@ def judge(problem: Problem, untouched: Rows | str) -> Verdict:
         correlation_KK=correlation(rows),
         species=_species(rows, pooled or {name: rows.mixture(members) for name, members in whole.ways.items()}),
     )
-
-
-def folds_of(rows: Rows) -> tuple[NDArray[np.intp] | None, str]:
-    """Return the part of each row, with whole groups in each and about as many rows, or None and why there are no parts.
-
-    There are four parts, or as many as there are groups if these are fewer.
-    """
-    groups, place_R, counts = np.unique(rows.group_R, return_inverse=True, return_counts=True)
-    if len(groups) < 2:
-        return None, f"all rows are of one {_GROUPS[rows.source]}"
-    sizes = np.zeros(min(FOLDS, len(groups)), np.int64)
-    part_G = np.empty(len(groups), np.intp)
-    for group in np.argsort(-counts, kind="stable"):
-        part_G[group] = np.argmin(sizes)
-        sizes[part_G[group]] += counts[group]
-    return part_G[place_R], ""
 
 
 def score_of(rows: Rows, logits_RC: NDArray[np.float32], metric: Metric) -> EnsembleScore:

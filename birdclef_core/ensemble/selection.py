@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from birdclef_core.ensemble.parts import jackknife_error
 from birdclef_core.ensemble.ranks import RankedLogits
 from birdclef_core.ensemble.record import Metric, Source
 from birdclef_core.errors import InputError
@@ -125,16 +126,6 @@ def equal_weights(candidates: Sequence[int]) -> Weighted:
 def figures(rows: Rows, weighted: Weighted, metric: Metric) -> NDArray[np.float64]:
     """Return the metric of a mixture without each group, then of all rows (G + 1,)."""
     return figures_without_groups(rows.truth_RC, expit(rows.mixture(weighted).astype(np.float64)), rows.group_R)[metric]
-
-
-def jackknife_error(figure_G: NDArray[np.float64]) -> float:
-    """Return the standard error of a figure, or of a difference of two, from its values without each group.
-
-    It is that of `evaluation/jackknife.py`. NaN where fewer than two groups can be left out.
-    """
-    figure_G = figure_G[~np.isnan(figure_G)]
-    others = len(figure_G) - 1
-    return float(np.sqrt(others * np.var(figure_G)) * (1 + 1 / (4 * others))) if others >= 1 else float("nan")
 
 
 class _Selection:

@@ -10,9 +10,10 @@ import torch
 
 from birdclef_core.data.targets import validation_truth
 from birdclef_core.ensemble.costs import CandidateCost, Costs, measure
+from birdclef_core.ensemble.parts import FOLDS
 from birdclef_core.ensemble.ranks import RankedLogits
 from birdclef_core.ensemble.record import METRICS, VERSION, EnsembleMember, EnsembleRecord, Metric, Source, without_secrets
-from birdclef_core.ensemble.scores import DEFAULT_METRIC, ENSEMBLE, FOLDS, Problem, Verdict, judge
+from birdclef_core.ensemble.scores import DEFAULT_METRIC, ENSEMBLE, Problem, Verdict, judge
 from birdclef_core.ensemble.selection import Rows, Rules
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint

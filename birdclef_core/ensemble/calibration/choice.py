@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from birdclef_core.ensemble.calibration.folds import jackknife_error, parts_of
 from birdclef_core.ensemble.calibration.labelled import HeardRows
+from birdclef_core.ensemble.parts import jackknife_error, parts_of
 from birdclef_core.errors import InputError
 from birdclef_core.evaluation.jackknife import figures_without_groups
 from birdclef_core.evaluation.metrics import auroc, cmap

@@ -8,10 +8,10 @@ import pandas as pd
 
 from birdclef_core.ensemble.calibration.choice import Choice, choose_postprocessing
 from birdclef_core.ensemble.calibration.fitting import Quality, cross_fit, fit, quality
-from birdclef_core.ensemble.calibration.folds import parts_of
 from birdclef_core.ensemble.calibration.labelled import HeardRows
 from birdclef_core.ensemble.calibration.page import calibration_page
 from birdclef_core.ensemble.calibration.thresholds import Target, Thresholds, choose, cross_fit_decisions, threshold_table
+from birdclef_core.ensemble.parts import parts_of
 from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.results.calibration import CALIBRATION_FILE, Calibration, sigmoid, write_calibration
 from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_up_ensembles import made_up_rows
 
+from birdclef_core.ensemble.parts import parts_of
 from birdclef_core.ensemble.scores import (
     ENSEMBLE,
     EQUAL,
@@ -14,7 +15,6 @@ from birdclef_core.ensemble.scores import (
     OF_RECIPES,
     SINGLE,
     Problem,
-    folds_of,
     judge,
     score_of,
 )
@@ -61,7 +61,7 @@ def test_a_way_that_chooses_nothing_scores_the_same_cross_fitted(verdict):
 
 def test_each_part_is_predicted_by_what_was_chosen_without_it(rows):
     """Each of four candidates knows the answers in one part: whoever chose with it would choose that candidate."""
-    part_R, _ = folds_of(rows)
+    part_R = parts_of(rows.group_R)
     logits_KRC = np.random.default_rng(1).normal(0, 1, (4, *rows.truth_RC.shape)).astype(np.float32)
     for candidate in range(4):
         logits_KRC[candidate][part_R == candidate] += 4 * rows.truth_RC[part_R == candidate]
@@ -138,15 +138,6 @@ def test_candidates_that_are_alike_correlate():
     assert np.allclose(np.diag(correlation_KK), 1, atol=1e-4)
     assert correlation_KK[0, 2] == pytest.approx(1, abs=1e-4) and correlation_KK[0, 3] == pytest.approx(-1, abs=1e-4)
     assert 0.1 < correlation_KK[0, 1] < 0.7
-
-
-def test_parts_have_whole_files_and_about_as_many_rows():
-    rows = made_up_rows(own=(1.0,), files=10, windows=10)
-    part_R, _ = folds_of(rows)
-    assert sorted(np.bincount(part_R).tolist()) == [20, 20, 30, 30]
-    assert all(len(np.unique(part_R[rows.group_R == file])) == 1 for file in range(10))
-    few, _ = folds_of(made_up_rows(own=(1.0,), files=3))
-    assert sorted(np.unique(few)) == [0, 1, 2]
 
 
 def test_a_score_without_anything_to_find_has_a_reason(rows):

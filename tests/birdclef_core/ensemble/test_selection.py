@@ -5,9 +5,8 @@ import pytest
 from made_up_ensembles import made_up_rows
 
 from birdclef_core.ensemble.ranks import RankedLogits
-from birdclef_core.ensemble.selection import Rules, _Selection, figures, jackknife_error, select
+from birdclef_core.ensemble.selection import Rules, _Selection, select
 from birdclef_core.errors import InputError
-from birdclef_core.evaluation.jackknife import standard_errors
 
 
 def cost(members) -> float:
@@ -114,13 +113,6 @@ def test_a_bag_finds_what_trying_all_in_every_round_finds(metric):
         counts[best] += 1
     ours = ranked.mixture([(candidate, share) for candidate, share in enumerate(found) if share])
     assert ours >= score - 0.002
-
-
-def test_the_error_is_that_of_the_metrics():
-    rows = made_up_rows(own=(1.0,))
-    figure_G = figures(rows, ((0, 1.0),), "cmap")
-    score_RC = 1 / (1 + np.exp(-rows.logits_KRC[0].astype(np.float64)))
-    assert jackknife_error(figure_G[:-1]) == pytest.approx(standard_errors(rows.truth_RC, score_RC, rows.group_R)["cmap"])
 
 
 @pytest.mark.parametrize("rules", [{"max_members": 0}, {"budget_ms": 0.0}, {"budget_ms": float("nan")}])

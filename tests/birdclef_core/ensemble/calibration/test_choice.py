@@ -5,9 +5,7 @@ import pytest
 from made_up_labels import heard_rows
 
 from birdclef_core.ensemble.calibration.choice import CANDIDATES, choose_postprocessing
-from birdclef_core.ensemble.calibration.folds import jackknife_error, parts_of
 from birdclef_core.errors import InputError
-from birdclef_core.evaluation.jackknife import standard_errors
 from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING
 
 
@@ -43,21 +41,3 @@ def test_one_file_and_recordings_cannot_say():
     made = rows(10)
     with pytest.raises(InputError, match="of recordings"):
         choose_postprocessing(heard_rows(made.truth_RC, made.logits(NO_POSTPROCESSING), 8, source="recordings"))
-
-
-def test_parts_have_whole_files_and_about_as_many_rows():
-    group_R = np.repeat([7, 3, 5, 9, 1], [10, 40, 20, 30, 20])
-    part_R = parts_of(group_R)
-    assert all(len(np.unique(part_R[group_R == group])) == 1 for group in np.unique(group_R))
-    assert sorted(np.bincount(part_R)) == [20, 30, 30, 40]
-    assert len(np.unique(parts_of(np.array([0, 1, 1])))) == 2
-    assert parts_of(np.zeros(5, dtype=int)) is None
-
-
-def test_an_error_is_that_of_scores():
-    made = rows(10)
-    score_RC = 1 / (1 + np.exp(-made.logits(NO_POSTPROCESSING)))
-    from birdclef_core.evaluation.jackknife import figures_without_groups
-
-    figure_G = figures_without_groups(made.truth_RC, score_RC, made.group_R)["auroc"]
-    assert jackknife_error(figure_G[:-1]) == standard_errors(made.truth_RC, score_RC, made.group_R)["auroc"]

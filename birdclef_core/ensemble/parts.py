@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 FOLDS = 4
 
 
-def parts_of(group_R: NDArray[np.int64]) -> NDArray[np.int64] | None:
+def parts_of(group_R: NDArray) -> NDArray[np.int64] | None:
     """Return the part of each row, 0 to 3 at most: whole groups, about as many rows in each. None where all rows are of one group."""
     groups, place_R, counts = np.unique(group_R, return_inverse=True, return_counts=True)
     if len(groups) < 2:
