@@ -3,6 +3,7 @@
 Shapes: B windows, K channels, F mel bins, N frames, D features, S segments, C species.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -25,3 +26,8 @@ class Runtime(Protocol):
     def __call__(self, mel_BKFN: Tensor) -> Outputs:
         """Return the outputs for float32 spectrograms with any number of windows."""
         ...
+
+
+def outputs_of(tensors: Sequence[Tensor]) -> Outputs:
+    """Return the outputs that the tensors of a network stand for."""
+    return Outputs(tensors[0], tensors[1] if len(tensors) == 3 else None, tensors[-1])

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.conversion import to_onnx, to_openvino
+from birdclef_core.inference.bundle.program import write_program
 from birdclef_core.inference.bundle.record import BundleMember, BundlePrecision, FormatName
 from birdclef_core.inference.networks.network import Network
 from birdclef_core.inference.networks.onnx_runtime import OnnxRuntime
 from birdclef_core.inference.networks.openvino_runtime import OpenVinoRuntime
+from birdclef_core.inference.networks.program_runtime import WEIGHTS, ProgramRuntime
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.runtime import Runtime
 from birdclef_core.models.detector import Detector
@@ -33,13 +35,17 @@ class NetworkFormat:
     """Those that it has."""
     devices: tuple[str, ...]
     """Kinds of devices that it runs on."""
+    library: str | None
+    """What it runs with, besides torch."""
     write: Write
     load: Load
+    load_standalone: Load
+    """As `load`, but as the bundle's own `runtime.py` does it."""
 
 
 def write_torch(network: Network, mel_BKFN: Tensor, path: Path, precision: BundlePrecision) -> None:
-    """Write the weights of a network."""
-    torch.save(network.model.state_dict(), path)
+    """Write the weights of a network, and beside them the network as a program, for machines without timm."""
+    write_program(network, mel_BKFN, path)
 
 
 def load_torch(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
@@ -47,11 +53,16 @@ def load_torch(member: BundleMember, path: Path, device: torch.device, precision
     with torch.random.fork_rng(devices=[]):
         model = Detector(member.model, len(member.species))
     try:
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)[WEIGHTS])
     except Exception as error:  # whatever is in a file that is none of ours
         problem = " ".join(str(error).split())[:200]
         raise InputError(f"{path} must have the weights of a {member.model.encoder}, but: {problem}") from None
     return TorchRuntime(model, device)
+
+
+def load_program(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
+    """Return the network as the program that lies beside its weights, which runs code of the bundle."""
+    return ProgramRuntime(path)
 
 
 def write_openvino(network: Network, mel_BKFN: Tensor, path: Path, precision: BundlePrecision) -> None:
@@ -75,9 +86,31 @@ def load_onnx(member: BundleMember, path: Path, device: torch.device, precision:
 
 
 FORMATS: dict[FormatName, NetworkFormat] = {
-    "torch": NetworkFormat(suffix=".pt", precisions=("float32",), devices=("cpu", "cuda"), write=write_torch, load=load_torch),
-    "openvino": NetworkFormat(
-        suffix=".xml", precisions=("float32", "bfloat16", "int8"), devices=("cpu",), write=write_openvino, load=load_openvino
+    "torch": NetworkFormat(
+        suffix=".pt",
+        precisions=("float32",),
+        devices=("cpu", "cuda"),
+        library=None,
+        write=write_torch,
+        load=load_torch,
+        load_standalone=load_program,
     ),
-    "onnx": NetworkFormat(suffix=".onnx", precisions=("float32",), devices=("cpu",), write=write_onnx, load=load_onnx),
+    "openvino": NetworkFormat(
+        suffix=".xml",
+        precisions=("float32", "bfloat16", "int8"),
+        devices=("cpu",),
+        library="openvino",
+        write=write_openvino,
+        load=load_openvino,
+        load_standalone=load_openvino,
+    ),
+    "onnx": NetworkFormat(
+        suffix=".onnx",
+        precisions=("float32",),
+        devices=("cpu",),
+        library="onnxruntime",
+        write=write_onnx,
+        load=load_onnx,
+        load_standalone=load_onnx,
+    ),
 }

@@ -9,13 +9,11 @@ from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
 from birdclef_core.inference.bundle.formats import FORMATS
 from birdclef_core.inference.bundle.parity import PARITY_FILE, Parity
-from birdclef_core.inference.bundle.record import BUNDLE_FILE, BundleRecord, write_record
+from birdclef_core.inference.bundle.record import BUNDLE_FILE, BundleRecord, verify, write_record
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.results.calibration import CALIBRATION_FILE, Calibration, read_calibration, write_calibration
 from birdclef_core.json_files import from_json
 from birdclef_core.output_place import writing_to
-
-_WAY_OUT = "copy the whole bundle again, or export it again with birdclef export"
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,9 @@ class Bundle:
         """Return whether its format runs on a kind of device."""
         return device in FORMATS[self.record.format].devices
 
-    def detector(self, device: torch.device | None = None) -> DeployedDetector:
-        """Return its detector, with its calibration if it has one. `device`: by default the CPU.
+    def detector(self, device: torch.device | None = None, *, standalone: bool = False) -> DeployedDetector:
+        """Return its detector, with its calibration if it has one. `device`: by default the CPU. `standalone`: as its own `runtime.py`
+        loads it, which may run code of the bundle.
 
         Raises InputError when the format does not run on the device, when a network is not what the record says, or when a library is
         missing that its format needs.
@@ -40,12 +39,13 @@ class Bundle:
             raise InputError(
                 f"A bundle of the format {self.record.format} runs on {' and '.join(kind.devices)}, but the device is {chosen.type}."
             )
+        load = kind.load_standalone if standalone else kind.load
         members = tuple(
             Member(
                 model_id=member.model_id(self.record.precision),
                 config=member.model,
                 species=member.species,
-                runtime=kind.load(member, self.folder / member.network, chosen, self.record.precision),
+                runtime=load(member, self.folder / member.network, chosen, self.record.precision),
                 weight=weight,
             )
             for member, weight in zip(self.record.members, self.record.weights, strict=True)
@@ -81,14 +81,7 @@ def open_bundle(folder: Path) -> Bundle:
     except OSError as error:
         raise InputError(f"{folder} must be a bundle, but its {BUNDLE_FILE} cannot be read: {error.strerror}.") from None
     record = from_json(BundleRecord, content, file=str(file))
-    for name, sha256 in record.files.items():
-        path = folder / name
-        try:
-            found = file_sha256(path)
-        except OSError as error:
-            raise InputError(f"{path} is a part of the bundle, but cannot be read ({error.strerror}): {_WAY_OUT}.") from None
-        if found != sha256:
-            raise InputError(f"{path} must be as it was when the bundle was made, but has another content: {_WAY_OUT}.")
+    verify(record, folder)
     return Bundle(folder, record)
 
 

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from birdclef_core.config import ModelConfig
 from birdclef_core.errors import InputError
-from birdclef_core.identity import fingerprint
+from birdclef_core.identity import file_sha256, fingerprint
 from birdclef_core.inference.deployed import detector_id, soup_id
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.json_files import to_json
@@ -22,6 +22,7 @@ FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 PRECISIONS: tuple[BundlePrecision, ...] = get_args(BundlePrecision)
 
 _SUM_TOLERANCE = 1e-6
+_WAY_OUT = "copy the whole bundle again, or export it again with birdclef export"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,18 @@ def write_record(record: BundleRecord, folder: Path) -> None:
     aside = folder / f".{BUNDLE_FILE}.tmp"
     aside.write_text(to_json(record, indent=1), encoding="utf-8")
     aside.replace(folder / BUNDLE_FILE)
+
+
+def verify(record: BundleRecord, folder: Path) -> None:
+    """Raise InputError when a file of a bundle is missing or has another content than when the bundle was made."""
+    for name, sha256 in record.files.items():
+        path = folder / name
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise InputError(f"{path} is a part of the bundle, but cannot be read ({error.strerror}): {_WAY_OUT}.") from None
+        if found != sha256:
+            raise InputError(f"{path} must be as it was when the bundle was made, but has another content: {_WAY_OUT}.")
 
 
 def _is_inside(name: str) -> bool:

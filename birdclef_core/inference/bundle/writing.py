@@ -12,9 +12,10 @@ from torch import Tensor
 
 from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
+from birdclef_core.inference.bundle.card import CARD_FILE, card
 from birdclef_core.inference.bundle.examples import FEWEST, Examples
 from birdclef_core.inference.bundle.formats import FORMATS, NetworkFormat
-from birdclef_core.inference.bundle.parity import PARITY_FILE, compare
+from birdclef_core.inference.bundle.parity import PARITY_FILE, Parity, compare
 from birdclef_core.inference.bundle.reading import Bundle, open_bundle
 from birdclef_core.inference.bundle.record import BundleMember, BundlePrecision, BundleRecord, FormatName, write_record
 from birdclef_core.inference.bundle.timing import network_ms, one_thread, spectrogram_ms
@@ -22,6 +23,7 @@ from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.networks.network import Network, input_shape
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import Procedure
+from birdclef_core.inference.standalone.copying import copy_runtime
 from birdclef_core.json_files import to_json
 from birdclef_core.models.detector import Detector
 from birdclef_core.output_place import writing_to
@@ -78,7 +80,9 @@ def write_bundle(contents: Contents, folder: Path, *, force: bool = False) -> Bu
         (aside / NETWORKS).mkdir(parents=True)
         try:
             record = _write_parts(contents, kind, aside)
-            _write_parity(contents, record, aside, force=force)
+            parity = _write_parity(contents, record, aside, force=force)
+            copy_runtime(aside, kind.library)
+            (aside / CARD_FILE).write_text(card(record, parity), encoding="utf-8")
             write_record(replace(record, files=_hashes(aside)), aside)
             if folder.exists():
                 folder.rmdir()
@@ -120,10 +124,11 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
-def _write_parity(contents: Contents, record: BundleRecord, folder: Path, *, force: bool) -> None:
-    """Compare what was written with the networks. Raises InputError when it breaks a rule, unless it is forced."""
+def _write_parity(contents: Contents, record: BundleRecord, folder: Path, *, force: bool) -> Parity | None:
+    """Compare what was written with the networks, if there is sound. Raises InputError when it breaks a rule, unless it is forced."""
+    parity = None
     if len(contents.examples.wave_RT):
-        bundled = Bundle(folder, record).detector()
+        bundled = Bundle(folder, record).detector(standalone=True)
         networks = [member.network for member in record.members]
         parity = compare(_original(contents), bundled, networks, contents.examples, record.precision, processor())
         (folder / PARITY_FILE).write_text(to_json(parity, indent=1), encoding="utf-8")
@@ -135,6 +140,7 @@ def _write_parity(contents: Contents, record: BundleRecord, folder: Path, *, for
             f"A bundle must give the scores of what it was made of: {'; '.join(broken)}. Name a data folder with labelled sound with --data, "
             "take another precision, or write it all the same with --force."
         )
+    return parity
 
 
 def _original(contents: Contents) -> DeployedDetector:

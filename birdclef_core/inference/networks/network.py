@@ -3,14 +3,11 @@
 Shapes: B windows, K channels, F mel bins, N frames, D features, H and W the feature map (frequency, time), S segments, C species.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
 from birdclef_core.config import ModelConfig
 from birdclef_core.inference.procedure import Procedure
-from birdclef_core.inference.runtime import Outputs
 from birdclef_core.models.detector import Detector
 
 OUTPUT_NAMES = {"sed": ("clip", "segments", "embedding"), "cnn": ("clip", "embedding")}
@@ -32,11 +29,6 @@ class Network(nn.Module):
         if scores.frame_logits_BNC is None:
             return scores.logits_BC, embedding_BD
         return scores.logits_BC, scores.frame_logits_BNC, embedding_BD
-
-
-def outputs_of(tensors: Sequence[Tensor]) -> Outputs:
-    """Return the outputs that the tensors of a network stand for."""
-    return Outputs(tensors[0], tensors[1] if len(tensors) == 3 else None, tensors[-1])
 
 
 def input_shape(config: ModelConfig, procedure: Procedure) -> tuple[int, int, int]:

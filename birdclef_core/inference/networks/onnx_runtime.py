@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from birdclef_core.errors import InputError
-from birdclef_core.inference.networks.network import outputs_of
-from birdclef_core.inference.runtime import Outputs
+from birdclef_core.inference.runtime import Outputs, outputs_of
 
 INPUT_NAME = "mel"
 

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from birdclef_core.errors import InputError
-from birdclef_core.inference.networks.network import outputs_of
-from birdclef_core.inference.runtime import Outputs
+from birdclef_core.inference.runtime import Outputs, outputs_of
 
 AT_ONCE = 4
 """Windows that a stream takes at once. The network is compiled for this number, and a smaller rest is filled up."""

@@ -6,8 +6,8 @@ Shapes: B windows, K channels, F mel bins, N frames, D features, S segments, C s
 import torch
 from torch import Tensor
 
-from birdclef_core.inference.networks.network import Network, outputs_of
-from birdclef_core.inference.runtime import Outputs
+from birdclef_core.inference.networks.network import Network
+from birdclef_core.inference.runtime import Outputs, outputs_of
 from birdclef_core.models.detector import Detector
 from birdclef_core.stages.precision import Arithmetic
 

@@ -20,6 +20,9 @@ CALIBRATION_FILE = "calibration.json"
 VERSION: Literal[1] = 1
 """Version of the file. One of another version is refused."""
 
+DIGITS = 6
+"""Significant digits of a score in tables."""
+
 Source = Literal["soundscapes", "recordings"]
 """What it was fitted on: labelled windows of soundscapes, or validation recordings."""
 
@@ -71,6 +74,13 @@ class Calibration:
 def sigmoid(logit: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return probabilities in float64, in which a sigmoid keeps the order of logits up to 36."""
     return 1.0 / (1.0 + np.exp(-np.clip(logit.astype(np.float64), -700, 700)))
+
+
+def rounded(score: NDArray[np.float64], digits: int = DIGITS) -> NDArray[np.float64]:
+    """Return probabilities with so many significant digits: a small one must not become 0. NaN stays."""
+    with np.errstate(invalid="ignore"):
+        scale = 10.0 ** (digits - 1 - np.floor(np.log10(np.maximum(score, 1e-300))))
+        return np.where(score == 0, 0.0, np.round(score * scale) / scale)
 
 
 def write_calibration(calibration: Calibration, path: Path) -> None:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from birdclef_core.errors import InputError
-from birdclef_core.inference.results.selection import COLUMNS, no_rows
+from birdclef_core.inference.results.columns import COLUMNS
+from birdclef_core.inference.results.selection import no_rows
 
 RAVEN_COLUMNS = (
     "Selection",

@@ -13,28 +13,14 @@ from numpy.typing import NDArray
 from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.errors import InputError
 from birdclef_core.inference.deployed import SHOWN_DIGITS, DeployedDetector
-from birdclef_core.inference.results.calibration import sigmoid
+from birdclef_core.inference.results.calibration import rounded, sigmoid
+from birdclef_core.inference.results.columns import COLUMNS
 from birdclef_core.inference.results.file_logits import FileLogits
 from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING, PostProcessing
-
-COLUMNS: dict[str, str] = {
-    "file": "str",
-    "start_s": "float64",
-    "end_s": "float64",
-    "species": "str",
-    "name": "str",
-    "score": "float64",
-    "calibrated": "float64",
-    "threshold": "float64",
-    "model_id": "str",
-}
-"""Columns of every table of detections, and their types. `calibrated` is empty without a calibration, `threshold` with `top`."""
 
 DEFAULT_THRESHOLD = 0.5
 SHOWN = 3
 """Species that an error names."""
-_DIGITS = 6
-"""Significant digits of a score."""
 _SLICE = 512
 """Windows whose rows are made at once."""
 
@@ -191,10 +177,3 @@ class Selector:
 def no_rows() -> pd.DataFrame:
     """Return a table of detections without a row."""
     return pd.DataFrame({name: [] for name in COLUMNS}).astype(COLUMNS)
-
-
-def rounded(score: NDArray[np.float64], digits: int = _DIGITS) -> NDArray[np.float64]:
-    """Return probabilities with so many significant digits: a small one must not become 0. NaN stays."""
-    with np.errstate(invalid="ignore"):
-        scale = 10.0 ** (digits - 1 - np.floor(np.log10(np.maximum(score, 1e-300))))
-        return np.where(score == 0, 0.0, np.round(score * scale) / scale)

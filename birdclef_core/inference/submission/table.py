@@ -17,10 +17,9 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from birdclef_core.errors import BirdclefError
-from birdclef_core.inference.results.calibration import sigmoid
+from birdclef_core.inference.results.calibration import rounded, sigmoid
 from birdclef_core.inference.results.file_logits import FileLogits
 from birdclef_core.inference.results.postprocess import PostProcessing
-from birdclef_core.inference.results.selection import rounded
 from birdclef_core.inference.submission.rows import ROW_ID, Rows
 from birdclef_core.output_place import writing_to
 

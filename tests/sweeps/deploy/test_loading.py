@@ -17,7 +17,7 @@ from birdclef_core.ensemble.record import write_record
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
 from birdclef_core.inference.results.calibration import write_calibration
-from birdclef_core.inference.results.selection import COLUMNS
+from birdclef_core.inference.results.columns import COLUMNS
 from birdclef_core.store.storage import Storage
 from sweeps.deploy import load_detector
 from sweeps.options import DEFAULT_STORAGE, SweepOptions

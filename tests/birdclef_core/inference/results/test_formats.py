@@ -10,9 +10,10 @@ import pytest
 from made_up_detector import loudness_detector
 
 from birdclef_core.errors import InputError
+from birdclef_core.inference.results.columns import COLUMNS
 from birdclef_core.inference.results.file_logits import FileLogits
 from birdclef_core.inference.results.formats import WRITERS, AudioFile, parse_formats, seconds_text
-from birdclef_core.inference.results.selection import COLUMNS, Selection
+from birdclef_core.inference.results.selection import Selection
 
 START_W = np.array([0, 160_000, 54_000 * 32_000 + 1])
 LOGITS_WC = np.array([[2.0, -2.0, -2.0], [-2.0, 3.0, -2.0], [-2.0, -2.0, 0.5]], dtype=np.float32)

@@ -8,9 +8,10 @@ import pytest
 from made_up_detector import SPECIES, loudness_detector, made_up_calibration
 
 from birdclef_core.errors import InputError
+from birdclef_core.inference.results.columns import COLUMNS
 from birdclef_core.inference.results.file_logits import FileLogits
 from birdclef_core.inference.results.postprocess import PostProcessing
-from birdclef_core.inference.results.selection import COLUMNS, Selection, no_rows
+from birdclef_core.inference.results.selection import Selection, no_rows
 
 HIGH, LOW = 2.0, -2.0
 FOUND_WC = np.array([[HIGH, LOW, LOW], [HIGH, HIGH, LOW], [LOW, HIGH, LOW], [HIGH, LOW, LOW], [LOW, LOW, LOW]])

@@ -11,8 +11,8 @@ from made_up_detector import loudness_detector, write_sound
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.procedure import SOLUTION_2023, Procedure
+from birdclef_core.inference.results.columns import COLUMNS
 from birdclef_core.inference.results.formats import AudioFile
-from birdclef_core.inference.results.selection import COLUMNS
 from birdclef_core.inference.run import predictor as predictor_module
 from birdclef_core.inference.run.predictor import Predictor
 
