@@ -14,6 +14,8 @@ from sweeps.objective import Objective
 FOLD_HELP = "which of the five folds of authors is used for validation, 0 to 4 (default 0)"
 TARGET_SPECIES_HELP = "codes of the species to detect, one per line (default: target_species.txt of the data folder, else all)"
 DEFAULT_STORAGE = "sweeps-output"
+DEMO_DATA = "demo-data"
+"""Folder of the synthetic demo set, in the working directory."""
 DEFAULT_CACHE = "~/.cache/birdclef-sweeps"
 PruningName = Literal["worth", "halving", "off"]
 PLACEMENT = (

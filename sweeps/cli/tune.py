@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
@@ -10,14 +11,16 @@ from rich.console import Console
 from birdclef_core.errors import InputError
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
 from sweeps.cli.credentials import command_line
+from sweeps.cli.detectors.after_sweep import THEN_FLAGS, Afterwards, add_then_options, run_commands
 from sweeps.objective import COSTS
-from sweeps.options import DEFAULT_STORAGE, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, PruningName, SweepOptions
+from sweeps.options import DEFAULT_STORAGE, DEMO_DATA, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, PruningName, SweepOptions
 from sweeps.wording import REFERENCE
 
 _EPILOG = """examples:
   python tune_main.py --search sed                        try it: real training on the synthetic demo set, in minutes
   python tune_main.py --search sed --data inputs/ --samples 64 --gpus-per-trial 0.5
   python tune_main.py --search sed --data inputs/ --address auto --storage s3://bucket/sweeps
+  python tune_main.py --search sed --data inputs/ --then submit --soundscapes test_soundscapes/
   python tune_main.py --search sed --data inputs/ --plan  show the stages, GPU hours and bytes; train nothing
   python tune_main.py --resume NAME                       continue a sweep that was stopped or killed
   python tune_main.py --extend NAME --samples 32          add trials to a sweep that has ended
@@ -236,6 +239,7 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
         help="address of an MLflow server, a folder for a local server, or off (default: a local server on mlflow/); user and password are "
         "read from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or from ~/.mlflow/credentials",
     )
+    add_then_options(parser)
     return parser
 
 
@@ -249,6 +253,7 @@ def _tune(arguments: argparse.Namespace) -> int:
     if arguments.extend and "name" in given:
         raise InputError(f"--extend {arguments.extend} keeps that name, but got --name {given['name']}.")
     options = SweepOptions(**given) if not (arguments.resume or arguments.extend) else None
+    afterwards = Afterwards.of(arguments, Path(options.data or DEMO_DATA) if options else None)
 
     # Ray, torch and Optuna take seconds to import: wrong arguments are refused before that.
     from sweeps.run import runner
@@ -266,12 +271,23 @@ def _tune(arguments: argparse.Namespace) -> int:
         result = runner.extend_sweep(arguments.extend, storage, given, console)
     else:
         result = runner.start_sweep(options, console)
-    return EXIT_INTERRUPTED if result.interrupted else 0
+    if result.interrupted or afterwards is None:
+        return EXIT_INTERRUPTED if result.interrupted else 0
+    return _then(afterwards, result.name, storage)
+
+
+def _then(afterwards: Afterwards, sweep: str, storage: str) -> int:
+    """Do what is to be done when a sweep has ended, and return the exit code."""
+    from birdclef_core.store.storage import Storage
+    from sweeps.schedule.records import SweepRecords
+
+    options = SweepRecords(Storage.parse(storage).at(sweep)).load_sweep().options
+    return run_commands(afterwards.commands(sweep, storage, options.cache_dir, Path(options.data or DEMO_DATA)))
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that were given on the command line, by their names in SweepOptions."""
-    own = ("resume", "extend", "drop_extension", "set", "plan")
+    own = ("resume", "extend", "drop_extension", "set", "plan", "then", *THEN_FLAGS)
     given = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
     return given | ({"settings": parse_settings(arguments.set)} if arguments.set else {})
 

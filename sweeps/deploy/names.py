@@ -9,7 +9,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.inventory.species_names import find_taxonomies, named_codes, read_taxonomies
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
-from sweeps.execution.recordings import DEMO_DATA
+from sweeps.options import DEMO_DATA
 from sweeps.schedule.records import SweepRecords
 
 

@@ -11,11 +11,8 @@ from birdclef_core.errors import InputError
 from birdclef_core.stages.training import TrainingData
 from birdclef_core.store.stage_store import StageRecord
 from sweeps.execution.audio_cache import AudioCache
-from sweeps.options import SweepOptions
+from sweeps.options import DEMO_DATA, SweepOptions
 from sweeps.schedule.records import SweepRecords
-
-DEMO_DATA = "demo-data"
-"""Folder of the synthetic demo set, in the working directory."""
 
 
 def load_recordings(options: SweepOptions, *, bad_files_csv: Path | None = None) -> Dataset:

@@ -11,8 +11,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import ray  # noqa: F401  it brings psutil along
+from made_up_detector import write_sound
 from psutil import AccessDenied, NoSuchProcess, Process
 
 from sweeps.tracking.server import run_local
@@ -127,7 +129,9 @@ def place(tmp_path, tone_data) -> Workplace:
 @pytest.mark.ray
 def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
     objective = ("--objective", "0.5*val/cmap+0.5*val/lrap,cost/cpu_seconds_10min")
-    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2", *objective))
+    write_sound(place.folder / "in" / "a.wav", 12.0)
+    then = ("--then", "submit", "--soundscapes", "in", "--time-limit", "60m")
+    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2", *objective, *then))
     trials = place.trials()
     assert sorted(trials) == ["t0000", "t0001", "t0002"]
     assert {record["status"] for record in trials.values()} == {"finished"}
@@ -148,6 +152,9 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
     assert [(entry["trial"], entry["cost"], entry["checkpoint"]) for entry in front] == [
         (best["trial"], cpu_seconds, str(checkpoint))
     ]
+    assert (place.folder / "s-ensemble" / "ensemble.html").is_file() and "No untouched data: " in output
+    rows = pd.read_csv(place.folder / "submission.csv")
+    assert rows["row_id"].tolist() == ["a_5", "a_10"] and list(rows) == ["row_id", "low", "top"]
     assert "Traceback" not in output and "WARNING" not in output
     assert "must be new" in place.run(*place.start_arguments("--samples", "3"), expect=2)
 

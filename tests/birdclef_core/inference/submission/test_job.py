@@ -13,6 +13,7 @@ from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.inference.results.postprocess import PostProcessing
 from birdclef_core.inference.run.predictor import Predictor
+from birdclef_core.inference.submission import job
 from birdclef_core.inference.submission.job import Submission, SubmissionTask, make_submission
 from birdclef_core.inference.submission.table import read_submission
 
@@ -132,6 +133,13 @@ def test_a_file_that_cannot_be_read_is_listed_and_its_rows_are_written(place):
     assert [item.label.rsplit("/", 1)[-1] for item in made.unreadable] == ["other.wma", "broken.wav"]
     assert made.unheard == ("broken_5", "other_5") and made.unheard_score is None
     np.testing.assert_allclose(table.loc["broken_5"], table.loc[["a_5", "a_10"]].mean(), rtol=1e-8)
+
+
+def test_rows_of_a_file_that_was_heard_are_those_that_it_has_whatever_its_structure_says(place, monkeypatch):
+    place.sound("a.wav", 10.0)
+    original = job.read_durations
+    monkeypatch.setattr(job, "read_durations", lambda files: [replace(item, duration_s=30.0) for item in original(files)])
+    assert place.make().unheard == () and place.table().index.tolist() == ["a_5", "a_10"]
 
 
 def test_rows_beyond_the_end_of_a_file_are_not_heard(place):

@@ -1,0 +1,125 @@
+"""What `tune_main.py --then submit` does when a sweep has ended: it runs `birdclef ensemble` and `birdclef submit`, and says so."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from birdclef_core.ensemble.record import without_secrets
+from birdclef_core.errors import InputError
+from sweeps.cli.detectors.ensemble import add_ensemble_command
+from sweeps.cli.detectors.submit import add_submit_command, duration_argument
+
+THEN_FLAGS = ("soundscapes", "sample", "time_limit", "out")
+"""Options that only `--then` uses."""
+
+
+def add_then_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is done after a sweep."""
+    group = parser.add_argument_group("when the sweep has ended")
+    group.add_argument(
+        "--then",
+        choices=("submit",),
+        help="choose an ensemble of the sweep's models and write a submission with it, as birdclef ensemble and birdclef submit do",
+    )
+    group.add_argument(
+        "--soundscapes",
+        type=Path,
+        metavar="DIR",
+        help="folder with the soundscapes of the submission (default: the labelled ones of the data folder; these are also scored)",
+    )
+    group.add_argument("--sample", type=Path, metavar="CSV", help="sample submission: its rows and columns are written")
+    group.add_argument(
+        "--time-limit",
+        metavar="TIME",
+        help="such as 120m: the submission is written within this time, with fewer models if need be",
+    )
+    group.add_argument("-o", "--out", type=Path, metavar="CSV", help="the submission (default submission.csv)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Afterwards:
+    """What is to be done with the models of a sweep."""
+
+    soundscapes: Path | None
+    """None: the labelled soundscapes of the data folder."""
+    sample: Path | None
+    time_limit: str | None
+    out: Path
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, data: Path | None) -> "Afterwards | None":
+        """Return what the arguments ask for; None for nothing. `data`: the data folder of the sweep where it is known and there already.
+
+        What cannot work is refused now and not when the sweep has ended. Raises InputError for an option without `--then`, a time that
+        is none, a file or folder that is not there, and where there are no soundscapes.
+        """
+        given = [name for name in THEN_FLAGS if getattr(arguments, name) is not None]
+        if arguments.then is None:
+            if given:
+                raise InputError(
+                    f"--{given[0].replace('_', '-')} is for the submission after a sweep: give it with --then submit."
+                )
+            return None
+        if arguments.plan:
+            raise InputError("--then is for a sweep that runs, but --plan trains nothing.")
+        if arguments.time_limit is not None:
+            try:
+                duration_argument(arguments.time_limit)
+            except argparse.ArgumentTypeError as error:
+                raise InputError(f"--time-limit: {error}.") from None
+        if arguments.soundscapes is not None and not arguments.soundscapes.is_dir():
+            raise InputError(f"--soundscapes must be a folder, but {arguments.soundscapes} is none.")
+        if arguments.sample is not None and not arguments.sample.is_file():
+            raise InputError(f"--sample must be a file, but {arguments.sample} is none.")
+        out = arguments.out or Path("submission.csv")
+        if out.is_dir():
+            raise InputError(f"-o must be a file such as submission.csv, but {out} is a folder.")
+        wish = cls(soundscapes=arguments.soundscapes, sample=arguments.sample, time_limit=arguments.time_limit, out=out)
+        if data is not None and data.is_dir():
+            wish.places(data)
+        return wish
+
+    def places(self, data: Path) -> tuple[Path, Path | None]:
+        """Return the folder with the soundscapes, and the data folder if it has labels of these.
+
+        Raises InputError when no soundscapes are named and the data folder has no labelled ones.
+        """
+        from birdclef_core.data.soundscapes import find_soundscapes
+
+        labelled = find_soundscapes(data)
+        if self.soundscapes is None:
+            if labelled is None:
+                raise InputError(
+                    f"The soundscapes of the submission must be named, as {data} has no labelled ones: --soundscapes DIR."
+                )
+            return labelled[1], data
+        is_same = labelled is not None and labelled[1].resolve() == self.soundscapes.resolve()
+        return self.soundscapes, data if is_same else None
+
+    def commands(self, sweep: str, storage: str, cache_dir: str, data: Path) -> list[list[str]]:
+        """Return the commands that make the submission of a sweep."""
+        soundscapes, labels = self.places(data)
+        ensemble = self.out.parent / f"{sweep}-ensemble"
+        first = ["ensemble", sweep, "--storage", storage, "--cache-dir", cache_dir, "-o", str(ensemble)]
+        then = ["submit", "--model", str(ensemble / "ensemble.json"), "--storage", storage, "--soundscapes", str(soundscapes)]
+        for flag, value in (("--sample", self.sample), ("--time-limit", self.time_limit), ("--labels", labels)):
+            then += [] if value is None else [flag, str(value)]
+        return [first, [*then, "-o", str(self.out)]]
+
+
+def run_commands(commands: Sequence[Sequence[str]]) -> int:
+    """Run commands of `birdclef` one after the other until one fails, saying each. Returns the exit code of the last."""
+    parser = argparse.ArgumentParser(prog="birdclef")
+    known = parser.add_subparsers(required=True)
+    add_ensemble_command(known)
+    add_submit_command(known)
+    code = 0
+    for command in commands:
+        print(f"\n$ birdclef {shlex.join(map(without_secrets, command))}", flush=True)
+        parsed = parser.parse_args(command)
+        code = parsed.run(parsed)
+        if code:
+            break
+    return code
