@@ -19,6 +19,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import version
@@ -357,8 +358,9 @@ def main() -> None:
         if (name, seed, title) not in outcomes
     ]
     started = time.time()
-    with ProcessPoolExecutor(options.processes) as pool:
-        for name, seed, title, outcome in pool.map(task, jobs):
+    with ExitStack() as stack:
+        run_all = map if options.processes == 1 else stack.enter_context(ProcessPoolExecutor(options.processes)).map
+        for name, seed, title, outcome in run_all(task, jobs):
             outcomes[name, seed, title] = outcome
             if options.out is not None:
                 line = {"family": name, "seed": seed, "method": title, "outcome": asdict(outcome)}
