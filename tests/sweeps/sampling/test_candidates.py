@@ -9,7 +9,15 @@ from made_up_facts import facts_of, trial_of
 
 from birdclef_core.recipes import cnn_b0ns, sed_v2s
 from sweeps.sampling import candidates
-from sweeps.sampling.candidates import COMPLETIONS, NUM_BEST, PREFIXES_A_DEPTH, ROOT_CANDIDATES, CandidateMaker, KnownStages
+from sweeps.sampling.candidates import (
+    COMPLETIONS,
+    MAX_PAUSED,
+    NUM_BEST,
+    PREFIXES_A_DEPTH,
+    ROOT_CANDIDATES,
+    CandidateMaker,
+    KnownStages,
+)
 from sweeps.sampling.encoding import Encoding
 from sweeps.search import Choice, Range, Search
 
@@ -140,6 +148,9 @@ def test_a_paused_trial_is_a_candidate_as_it_is_from_where_the_store_has_it():
     trials = [replace(trial, state="paused"), other]
     paused = [group for group in maker.from_stages(facts_of(trials), np.random.default_rng(0)) if len(group.place_CP) == 1]
     assert len(paused) == 1 and paused[0].depth_C.tolist() == [3] and maker.params(paused[0], 0) == trial.params
+    many = [replace(item, state="paused") for item in drawn(SEARCH, MAX_PAUSED + 3, 1)]
+    later = [group for group in maker.from_stages(facts_of(many), np.random.default_rng(0)) if len(group.place_CP) == 1]
+    assert [group.origin[0][0] for group in later] == many[3:], "the newest of many"
     nothing = facts_of(trials, removed=trial.stage_ids)
     (paused,) = [group for group in maker.from_stages(nothing, np.random.default_rng(0)) if len(group.place_CP) == 1]
     assert (paused.depth_C[0], paused.score_C[0]) == (0, 0.0)

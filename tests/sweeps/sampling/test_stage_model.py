@@ -92,6 +92,15 @@ def test_the_expected_improvement_is_that_of_a_simulation_of_the_mixture():
     np.testing.assert_allclose(np.exp(model.log_improvement(foretold)), simulated, rtol=0.02)
 
 
+def test_an_open_trial_is_awaited_with_the_score_that_it_has_before_its_next_stage():
+    """The variance at a candidate depends on the score before it, so it must be the open trial's own."""
+    trials, (own,) = drawn(12), drawn(1, 2, first=40, state="open")
+    own = replace(own, scores=[0.5, 0.9])
+    process = model_of([*trials, own])._processes["train_ce"]
+    assert process._before_N[-1] == pytest.approx(float(process.standardise(np.array([0.9]))[0])) and process._before_N[-1] > 1
+    assert model_of([*trials, own])._processes["train_bce"]._before_N[-1] == 0.0, "nobody knows its later ones"
+
+
 def test_length_scales_of_many_scores_are_those_of_all_but_the_newest_and_fitted_in_steps():
     trials = drawn(66)
     lengths, observed = {}, {}

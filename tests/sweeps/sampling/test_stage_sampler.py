@@ -432,6 +432,13 @@ def test_nobody_is_judged_before_four_stages_have_a_score_there_and_four_trials_
     assert sampler.worth(facts, replace(own, scores=[]), 5) is None
 
 
+def test_a_trial_that_runs_is_not_judged_by_what_a_limit_leaves_for_others():
+    facts, own = judged(0.62)
+    without, within = (StageSampler(SEARCH, 0).worth(replace(facts, remaining_s=left), own, 5) for left in (None, 15.0))
+    assert without is not None and within is not None and within.going_on == without.going_on > -math.inf
+    assert within.best_other < without.best_other
+
+
 def test_a_trial_stops_for_what_is_more_than_six_tenths_better():
     assert Worth(going_on=math.log(0.59), best_other=0.0).stops
     assert not Worth(going_on=math.log(0.61), best_other=0.0).stops

@@ -216,6 +216,7 @@ def test_others_wait_for_no_stage_of_a_paused_trial(tmp_path):
     stopping(coordinator, "pretrain_ce")
     trial = coordinator.next_trial()
     assert coordinator.next_trial() is None and coordinator.book.num_drawn == 2, "the others need the same stages"
+    assert [item.state for item in coordinator._source._facts().trials] == ["open"] * 3, "the sampler knows that they wait"
     first = MadeUpWorkers(coordinator).updates(trial)[-1]
     assert not coordinator.update(trial.record.trial, replace(first, epoch=first.epochs))
     assert trial.record.paused
@@ -296,6 +297,7 @@ def test_it_is_said_how_much_more_something_else_may_gain(tmp_path):
     ]:
         source._stage_sampler.worth = Mock(return_value=Worth(going_on=going_on, best_other=best_other))
         assert source.why_stop(trial) == said
+        assert source._stage_sampler.worth.call_args.args[2] == source._study.drawn > 0, "random numbers of its own at every time"
 
 
 def test_in_whole_sweeps_nothing_is_paused_before_four_stages_have_a_score_there(tmp_path):
