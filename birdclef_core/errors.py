@@ -7,6 +7,12 @@ class BirdclefError(Exception):
     exit_code = 1
 
 
+class Stopped(BirdclefError):
+    """Work that was stopped before its end and can go on later; the exit code is that of Ctrl-C."""
+
+    exit_code = 130
+
+
 class InputError(BirdclefError):
     """Wrong input: a flag, a configuration value, a search or a data folder. Nothing was run; the exit code is 2."""
 

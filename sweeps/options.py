@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from birdclef_core.errors import InputError
+from birdclef_core.store.patience import DEFAULT_MINUTES
 from sweeps.objective import Objective
 
 FOLD_HELP = "which of the five folds of authors is used for validation, 0 to 4 (default 0)"
@@ -26,6 +27,7 @@ PLACEMENT = (
     "wait_for_gpus",
     "cache_dir",
     "max_store_bytes",
+    "storage_outage_minutes",
     "tracking_uri",
     "allow_leaked_scores",
     "max_gpu_hours",
@@ -97,6 +99,8 @@ class SweepOptions:
     """Most bytes of the cache of decoded audio."""
     max_store_bytes: int | None = None
     """Most bytes of the stage store."""
+    storage_outage_minutes: float = DEFAULT_MINUTES
+    """For how many minutes what must be written waits for a remote storage that is away."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Configuration fields that were set by `--set`, by their dotted names."""
 
@@ -117,6 +121,7 @@ class SweepOptions:
             ("--wait-for-gpus >= 0", self.wait_for_gpus, self.wait_for_gpus is None or self.wait_for_gpus >= 0),
             ("--wait-for-gpus only with --address", self.wait_for_gpus, self.address is not None or not self.wait_for_gpus),
             ("--max-store-bytes >= 1", self.max_store_bytes, self.max_store_bytes is None or self.max_store_bytes >= 1),
+            ("--storage-outage-minutes >= 0", self.storage_outage_minutes, self.storage_outage_minutes >= 0),
             ("--max-bytes >= 0", self.max_bytes, self.max_bytes is None or self.max_bytes >= 0),
             ("0 <= --max-bad-share <= 1", self.max_bad_share, 0 <= self.max_bad_share <= 1),
             ("--name made of letters, digits, '.', '_' and '-'", self.name, re.fullmatch(r"[\w.-]+", self.name or "-")),

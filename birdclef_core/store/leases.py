@@ -104,6 +104,9 @@ class Lease:
         self._leases, self._entry = leases, entry
         self._beaten = time.monotonic()
         self._gone = False
+        self._away = False
+        """Whether the storage could not be reached at the last heartbeat."""
+        self._impatient = Leases(leases.storage.impatient(), leases.duration_s)
         self._suspended = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease {entry.stage_id[:12]}", daemon=True)
@@ -111,8 +114,9 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether another holder may have it by now."""
-        return self._gone or time.monotonic() - self._beaten > SAFE_SHARE * self._leases.duration_s
+        """Whether another holder may have it by now. For as long as work waits for a storage that is away, nobody takes it over there."""
+        waits_s = self._leases.storage.patience.limit_s if self._away else 0.0
+        return self._gone or time.monotonic() - self._beaten > SAFE_SHARE * self._leases.duration_s + waits_s
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -134,25 +138,27 @@ class Lease:
         self._ended.set()
         self._thread.join()
         with suppress(OSError):  # where the storage cannot be reached, the lease ends by itself
-            self._leases.storage.delete(f"{FOLDER}/{self._entry.name}")
+            self._impatient.storage.delete(f"{FOLDER}/{self._entry.name}")
 
     def _keep(self) -> None:
         while not self._ended.wait(self._leases.duration_s / HEARTBEATS):
             if self._suspended:
+                self._away = False
                 continue
             if self.lost:
                 return
             try:
                 self._beat()
+                self._away = False
             except OSError:
-                continue  # the storage cannot be reached now; `lost` becomes true if that lasts
+                self._away = True  # `lost` becomes true if that lasts
 
     def _beat(self) -> None:
         started = time.monotonic()
-        if not self._leases.storage.exists(f"{FOLDER}/{self._entry.name}"):
+        if not self._impatient.storage.exists(f"{FOLDER}/{self._entry.name}"):
             self._gone = True  # another holder has taken over
             return
-        self._leases.write(self._entry)
+        self._impatient.write(self._entry)
         self._beaten = started
 
 
@@ -214,7 +220,8 @@ class Leases:
     def entries(self) -> list[LeaseEntry]:
         """Return every entry, dead ones included."""
         selector = pafs.FileSelector(f"{self.storage.root}/{FOLDER}", allow_not_found=True)
-        parsed = (LeaseEntry.parse(info) for info in self.storage.filesystem.get_file_info(selector))
+        found = self.storage.wait_for(lambda: self.storage.filesystem.get_file_info(selector))
+        parsed = (LeaseEntry.parse(info) for info in found)
         return [entry for entry in parsed if entry is not None]
 
     def is_dead(self, entry: LeaseEntry, now_s: float) -> bool:
@@ -226,7 +233,9 @@ class Leases:
         probe = LeaseEntry(stage_id="clock", holder=Holder(sweep="", run="", trial=""), token=uuid.uuid4().hex[:8], beat_at_s=0.0)
         self.write(probe)
         now_s = time.time()
-        written = self.storage.filesystem.get_file_info(self.storage.path(f"{FOLDER}/{probe.name}"))
+        written = self.storage.wait_for(
+            lambda: self.storage.filesystem.get_file_info(self.storage.path(f"{FOLDER}/{probe.name}"))
+        )
         self.storage.delete(f"{FOLDER}/{probe.name}")
         return written.mtime_ns / 1e9 - now_s
 

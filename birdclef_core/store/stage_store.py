@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyarrow import fs as pafs
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -185,7 +184,7 @@ class StageStore:
         bundle = self.storage.at("stages", stage_id, str(attempt))
         for name in bundle.names():
             if name not in (WEIGHTS, MANIFEST):
-                pafs.copy_files(bundle.path(name), str(folder / name), source_filesystem=bundle.filesystem)
+                bundle.fetch(name, folder / name)
 
     def known_ids(self) -> list[str]:
         """Return the id of every stage that the store has files of, published or not."""

@@ -10,9 +10,10 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ from pyarrow import fs as pafs
 from birdclef_core.errors import FileContentError, InputError, StoreError
 from birdclef_core.identity import file_sha256
 from birdclef_core.json_files import from_json, to_json
+from birdclef_core.store.patience import Patience
 
 T = TypeVar("T")
 
@@ -76,6 +78,8 @@ class Storage:
 
     filesystem: pafs.FileSystem
     root: str
+    patience: Patience = field(default_factory=Patience, compare=False)
+    """How long each operation waits for a remote storage that is away: by default not at all."""
 
     @classmethod
     def parse(cls, place: str) -> "Storage":
@@ -104,24 +108,43 @@ class Storage:
 
     def at(self, *parts: str) -> "Storage":
         """Return the storage of a sub-folder."""
-        return Storage(self.filesystem, "/".join((self.root, *parts)))
+        return replace(self, root="/".join((self.root, *parts)))
+
+    def impatient(self) -> "Storage":
+        """Return the same storage for what must not wait for it."""
+        return replace(self, patience=Patience())
+
+    def wait_for(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns; while a remote storage is away, try again. Raises StorageAway as its patience does."""
+        return work() if self.is_local else self.patience.wait_for(self.root, work, self._explain)
+
+    def attempt(self, work: Callable[[], None]) -> bool:
+        """Do `work` and return True; return False while a remote storage is away. Raises StorageAway as its patience does."""
+        if self.is_local:
+            work()
+            return True
+        return self.patience.attempt(self.root, work, self._explain)
+
+    def _explain(self) -> None:
+        """Ask for something that a storage answers with its reason if it refuses it: a listing."""
+        self.filesystem.get_file_info(pafs.FileSelector(self.path("explain"), allow_not_found=True))
 
     def path(self, name: str) -> str:
         """Return the whole path of a file or folder, for pyarrow and for the user."""
         return f"{self.root}/{name}"
 
     def exists(self, name: str) -> bool:
-        return self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound
+        return self.wait_for(lambda: self.filesystem.get_file_info(self.path(name))).type != pafs.FileType.NotFound
 
     def names(self) -> list[str]:
         """Return the sorted names of the files and folders directly inside; none when the folder does not exist."""
         selector = pafs.FileSelector(self.root, allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+        return sorted(info.base_name for info in self.wait_for(lambda: self.filesystem.get_file_info(selector)))
 
     def files(self) -> list[StoredFile]:
         """Return every file inside, at any depth; none when the folder does not exist."""
         selector = pafs.FileSelector(self.root, allow_not_found=True, recursive=True)
-        found = self.filesystem.get_file_info(selector)
+        found = self.wait_for(lambda: self.filesystem.get_file_info(selector))
         return [
             StoredFile(name=info.path[len(self.root) + 1 :], num_bytes=info.size, written_at_s=info.mtime_ns / 1e9)
             for info in found
@@ -138,9 +161,13 @@ class Storage:
 
     def read_bytes(self, name: str) -> bytes | None:
         """Return the content of a file; None when the file does not exist."""
-        try:
+
+        def read() -> bytes:
             with self.filesystem.open_input_stream(self.path(name)) as stream:
                 return bytes(stream.read())
+
+        try:
+            return self.wait_for(read)
         except FileNotFoundError:
             return None
 
@@ -158,19 +185,27 @@ class Storage:
         if self.is_local:
             self.filesystem.create_dir(path.rpartition("/")[0])
         target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.is_local else path
-        with self.filesystem.open_output_stream(target) as stream:
-            stream.write(content)
+
+        def write() -> None:
+            with self.filesystem.open_output_stream(target) as stream:
+                stream.write(content)
+
+        self.wait_for(write)
         if self.is_local:
             self.filesystem.move(target, path)
 
     def delete(self, name: str) -> None:
         """Remove a file, or a folder with all it holds; does nothing when there is none."""
-        info = self.filesystem.get_file_info(self.path(name))
-        with suppress(FileNotFoundError):  # another process has just removed it
-            if info.type == pafs.FileType.Directory:
-                self.filesystem.delete_dir(info.path)
-            elif info.type == pafs.FileType.File:
-                self.filesystem.delete_file(info.path)
+
+        def remove() -> None:
+            info = self.filesystem.get_file_info(self.path(name))
+            with suppress(FileNotFoundError):  # another process has just removed it
+                if info.type == pafs.FileType.Directory:
+                    self.filesystem.delete_dir(info.path)
+                elif info.type == pafs.FileType.File:
+                    self.filesystem.delete_file(info.path)
+
+        self.wait_for(remove)
 
     @contextmanager
     def write_bundle(self, name: str) -> Iterator[Path]:
@@ -183,7 +218,7 @@ class Storage:
             return
         with tempfile.TemporaryDirectory(prefix="birdclef-") as scratch:
             yield Path(scratch)
-            pafs.copy_files(scratch, self.path(name), destination_filesystem=self.filesystem)
+            self.wait_for(lambda: pafs.copy_files(scratch, self.path(name), destination_filesystem=self.filesystem))
             self._seal(name, Path(scratch))
 
     def _seal(self, name: str, folder: Path) -> None:
@@ -238,21 +273,25 @@ class Storage:
                 shutil.copyfile(source, target)
                 return False
             return True
-        self.filesystem.copy_file(source, target)
+        self.wait_for(lambda: self.filesystem.copy_file(source, target))
         return False
 
     def verify_bundle(self, name: str) -> None:
         """Verify every file of the bundle on the storage itself, not a local copy. Raises StoreError as `read_bundle` does."""
         for file, facts in self.manifest(name).items():
-            digest = hashlib.sha256()
             try:
-                with self.filesystem.open_input_stream(self.path(f"{name}/{file}")) as stream:
-                    while block := stream.read(READ_BYTES):
-                        digest.update(block)
+                sha256 = self.wait_for(partial(self._sha256, f"{name}/{file}"))
             except FileNotFoundError:
                 raise self._damage(name, file) from None
-            if digest.hexdigest() != facts.sha256:
+            if sha256 != facts.sha256:
                 raise self._damage(name, file)
+
+    def _sha256(self, name: str) -> str:
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.path(name)) as stream:
+            while block := stream.read(READ_BYTES):
+                digest.update(block)
+        return digest.hexdigest()
 
     def manifest(self, name: str) -> dict[str, FileFacts]:
         """Return what a bundle's manifest says of its files. Raises StoreError when there is none that can be read."""
@@ -264,6 +303,10 @@ class Storage:
             raise StoreError(f"{self.path(name)} has no {MANIFEST}: writing it was cut off.")
         return manifest.files
 
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy a file to a local path."""
+        self.wait_for(lambda: pafs.copy_files(self.path(name), str(target), source_filesystem=self.filesystem))
+
     def _damage(self, name: str, file: str) -> StoreError:
         return StoreError(f"{self.path(name)}/{file} is missing or is not what was written (sha256 differs).")
 
@@ -273,9 +316,9 @@ class Storage:
         os.utime(target.parent)
         if (target.is_file() and file_sha256(target) == sha256) or not self.exists(name):
             return False
-        partial = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
-        pafs.copy_files(self.path(name), str(partial), source_filesystem=self.filesystem)
-        partial.replace(target)
+        draft = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        self.fetch(name, draft)
+        draft.replace(target)
         return True
 
 

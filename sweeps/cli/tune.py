@@ -9,6 +9,7 @@ from typing import Any, get_args
 from rich.console import Console
 
 from birdclef_core.errors import InputError
+from birdclef_core.store.patience import DEFAULT_MINUTES
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
 from sweeps.cli.credentials import command_line
 from sweeps.cli.detectors.after_sweep import THEN_FLAGS, Afterwards, add_then_options, run_commands
@@ -206,6 +207,13 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
         type=bytes_argument,
         metavar="N",
         help="most bytes of stored stages, such as 200G: while the sweep runs, those least worth keeping are removed (default: no limit)",
+    )
+    place.add_argument(
+        "--storage-outage-minutes",
+        type=float,
+        metavar="M",
+        help="for how long records and checkpoints wait when the storage (s3:// or gs://) cannot be reached, is too busy, or refuses "
+        f"credentials that have expired (default {DEFAULT_MINUTES:g}); then the sweep stops and can be resumed",
     )
     place.add_argument(
         "--address",

@@ -75,8 +75,9 @@ class MemoryRecords:
     def load_trials(self) -> list[TrialRecord]:
         return list(self.trials.values())
 
-    def save_trial(self, record: TrialRecord) -> None:
+    def save_trial(self, record: TrialRecord) -> bool:
         self.trials[record.trial] = record
+        return True
 
 
 @dataclass(kw_only=True)

@@ -246,8 +246,9 @@ class RunningTime(Observer):
 
     def updated(self, trial: Trial, update: TrialUpdate) -> None:
         if self._budget.ran_s - self._saved_s > SAVE_EVERY_S:
-            self._saved_s = self._budget.ran_s
-            self._records.save_sweep(replace(self._record, ran_s=self._saved_s))
+            now_s, at_once = self._budget.ran_s, SweepRecords(self._records.storage.impatient())
+            if self._records.storage.attempt(lambda: at_once.save_sweep(replace(self._record, ran_s=now_s))):
+                self._saved_s = now_s
 
 
 def new_request(options: SweepOptions) -> SweepRequest:

@@ -4,6 +4,7 @@ Steps, in order: recordings, Ray and its slots, chains of stages (`inputs.py`); 
 decoded audio; the coordinator with its observers; Ray Tune; the result (`results.py`). What it prints is in `messages.py`.
 """
 
+import shlex
 import signal
 import time
 import uuid
@@ -18,10 +19,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from birdclef_core.data.dataset import Dataset
-from birdclef_core.errors import BirdclefError, InputError
+from birdclef_core.errors import BirdclefError, InputError, Stopped
 from birdclef_core.inference.cpu_cost import CpuCosts
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.leases import Holder, Leases
+from birdclef_core.store.patience import Patience, StorageAway
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.budget import Budget
@@ -47,7 +49,7 @@ from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_r
 from sweeps.run.store_budget import StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator, Observer
 from sweeps.schedule.pruning import chosen_pruning, make_pruning
-from sweeps.schedule.records import State, SweepRecord
+from sweeps.schedule.records import State, SweepRecord, SweepRecords
 from sweeps.schedule.spending import nothing_known
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
@@ -117,9 +119,13 @@ class _Driver:
     """One run of one driver of a sweep."""
 
     def __init__(self, request: SweepRequest, console: Console) -> None:
-        self.request, self.console = request, console
-        self.options, self.name, self.records = options, name, _ = request.options, request.name, request.records
-        self.storage = Storage.parse(options.storage)
+        self.console = console
+        self.options, self.name = options, name = request.options, request.name
+        self.patience = Patience(say=self._say_away)
+        """It waits for nothing until the storage has been seen to work: a mistyped address is said at once."""
+        self.storage = replace(Storage.parse(options.storage), patience=self.patience)
+        self.records = SweepRecords(self.storage.at(name))
+        self.request = replace(request, records=self.records)
         self.local_dir = Path(self.storage.path(name)) if self.storage.is_local else Path(DEFAULT_STORAGE).resolve() / name
         self.store = StageStore(self.storage.at("store"))
         self.run_id = uuid.uuid4().hex[:8]
@@ -140,7 +146,13 @@ class _Driver:
         return plan
 
     def run(self) -> SweepResult:
-        """Run the sweep to its end, or until it is interrupted."""
+        """Run the sweep to its end, or until it is interrupted. Raises Stopped when the storage was away for too long."""
+        try:
+            return self._run()
+        except StorageAway:
+            raise Stopped(f"{self.patience.given_up} {messages.resume_line(self.name, self._storage_flag)}") from None
+
+    def _run(self) -> SweepResult:
         planned = load_plan(self.records.storage, self.request.plan_file)
         check_state(self.options.tracking_uri, self.local_dir)
         with self._inputs(self._make_place, only_driver=True) as inputs:
@@ -202,6 +214,7 @@ class _Driver:
             self.records.storage.delete(PROBE)
         except OSError as error:
             raise InputError(f"The storage {self.options.storage} must be writable, but is not: {error}") from None
+        self.patience.limit_s = 60 * self.options.storage_outage_minutes
         return self.local_dir
 
     @contextmanager
@@ -356,6 +369,13 @@ class _Driver:
         except KeyboardInterrupt:
             coordinator.interrupt()
             return True
+        except Exception as error:
+            if not self.patience.given_up:
+                raise
+            coordinator.interrupt()
+            raise StorageAway(self.patience.given_up) from error
+        while not coordinator.book.save_changed():
+            time.sleep(1.0)
         return False
 
     def _count_nodes(self, coordinator: Coordinator, slots: Slots) -> Callable[[], None]:
@@ -408,7 +428,7 @@ class _Driver:
             self._say("Trials that did not finish, and why:", *endings)
         if coordinator.left_out:
             self._say(messages.left_out_line(coordinator.left_out))
-        flag = "" if self.options.storage == DEFAULT_STORAGE else f" --storage {self.options.storage}"
+        flag = self._storage_flag
         reached = coordinator.limit_reached
         self._say(*messages.outcome_lines(result, None if reached else coordinator.samples, folder))
         self._say(*messages.limit_lines(coordinator.budget, reached, self.name, flag))
@@ -431,6 +451,14 @@ class _Driver:
         leaked = f" Scores are **{inputs.leak.sentence}**." if inputs.leak and inputs.leak.mark else ""
         objective = inputs.chains.search.objective
         return f"Sweep **{self.name}**: {messages.how_many(inputs.samples, self.request.limits)} over {recipes}. Data: {data}. Objective: {objective}.{leaked}"
+
+    @property
+    def _storage_flag(self) -> str:
+        """What a command needs to find the sweep."""
+        return "" if self.options.storage == DEFAULT_STORAGE else f" --storage {shlex.quote(self.options.storage)}"
+
+    def _say_away(self, line: str) -> None:
+        self._say(line, style=WARNING)
 
     def _say(self, *lines: str, style: str | None = None) -> None:
         # Not as markup: paths and reasons may have brackets.

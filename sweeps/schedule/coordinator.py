@@ -100,8 +100,10 @@ class Coordinator:
 
     @property
     def finished(self) -> bool:
-        """Whether no trial is open and none will be drawn, or a limit is reached."""
-        return bool(self.limit_reached) or (not self._may_draw and not self.book.num_waiting and not self.book.num_running)
+        """Whether no trial is open and none will be drawn, or a limit is reached, and all records are written."""
+        return self.book.is_saved and (
+            bool(self.limit_reached) or (not self._may_draw and not self.book.num_waiting and not self.book.num_running)
+        )
 
     @property
     def could_run(self) -> int:
@@ -122,8 +124,8 @@ class Coordinator:
 
     def next_trial(self) -> Trial | None:
         """The next trial to start; None when none can start now."""
-        if self.book.num_running >= self.max_running or self.limit_reached:
-            return None
+        if not self.book.save_changed() or self.book.num_running >= self.max_running or self.limit_reached:
+            return None  # nothing begins while the storage is away: a trial that is in no record may be drawn twice
         self._reopen_risen()
         # Trials are drawn early where that costs nothing, so that the prefix that most of them need can go first.
         while self._source.free_draws(self.book.num_waiting, self.max_running) > 0 and self._draw():

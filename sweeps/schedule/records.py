@@ -253,8 +253,11 @@ class Records(Protocol):
     def load_trials(self) -> list[TrialRecord]:
         """Return every trial, in the order in which they began."""
 
-    def save_trial(self, record: TrialRecord) -> None:
-        """Keep the trial as it is now. When this returns, a kill -9 of this process cannot lose it."""
+    def save_trial(self, record: TrialRecord) -> bool:
+        """Keep the trial as it is now and return True: a kill -9 of this process cannot lose it then.
+
+        Return False while the storage is away: nothing is kept yet. Raises StorageAway when it was away for too long.
+        """
 
 
 @dataclass(frozen=True)
@@ -294,8 +297,9 @@ class SweepRecords:
         version = values.get("version", 1)
         return "" if version == VERSION else f"is of version {version!r}, and this version of the code reads version {VERSION}"
 
-    def save_trial(self, record: TrialRecord) -> None:
-        self.storage.write_json(f"trials/{record.trial}.json", record, indent=1)
+    def save_trial(self, record: TrialRecord) -> bool:
+        now = self.storage.impatient()
+        return self.storage.attempt(lambda: now.write_json(f"trials/{record.trial}.json", record, indent=1))
 
     def load_trials(self) -> list[TrialRecord]:
         """Return every trial, in the order in which they began. Raises InputError when one is missing or cannot be read."""

@@ -266,12 +266,20 @@ class TrialBook:
         if time.monotonic() - self._saved_at.get(record.trial, 0.0) > SAVE_EVERY_S:
             self.save(record)
 
-    def save_changed(self) -> None:
-        """Writes every record that has changed."""
+    @property
+    def is_saved(self) -> bool:
+        """Whether no record waits to be written."""
+        return not self._unsaved
+
+    def save_changed(self) -> bool:
+        """Writes every record that has changed, and returns True; False when some must wait, because the storage is away."""
         # New ones in the order of their names: the records have no gap whenever this process is killed.
-        for record in self._unsaved.values():
-            self._storage.save_trial(record)
-        self._unsaved.clear()
+        while self._unsaved:
+            name, record = next(iter(self._unsaved.items()))
+            if not self._storage.save_trial(record):
+                return False
+            del self._unsaved[name]
+        return True
 
 
 def stages_of(trials: Sequence[Trial]) -> set[str]:

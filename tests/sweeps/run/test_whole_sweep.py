@@ -369,3 +369,28 @@ def test_a_sweep_keeps_its_secrets(tmp_path, tone_data, monkeypatch):
     assert not any(word in output.encode() for word in words)
     assert url.encode() in b"".join(path.read_bytes() for path in place.output.rglob("sweep.json"))
     assert os.environ.get("MLFLOW_TRACKING_PASSWORD") is None
+
+
+@pytest.mark.slow
+def test_a_sweep_waits_for_an_object_store_that_is_away(place, s3_endpoint):
+    """A server of its own is stopped in the middle of a stage and started again: nothing is lost, and it is said once."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="away")
+    uri = f"s3://away/sweeps?endpoint_override=http://{host}:{port}&region=us-east-1"
+    started = place.start(*place.start_arguments("--samples", "1", *LONG_EPOCHS, "--storage", uri))
+    output = read_until(started, r"pretrain_ce epoch 2/2")
+    server.stop()
+    output += read_until(started, "is away")
+    time.sleep(3)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
+    server.start()
+    output += started.communicate(timeout=300)[0]
+    server.stop()
+    assert started.returncode == 0 and "Best: t0000" in output, output
+    assert output.count("is away: it cannot be reached") == output.count("is back after") == 1
+    assert "worker lost" not in output and "Traceback" not in output

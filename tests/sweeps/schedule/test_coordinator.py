@@ -359,3 +359,16 @@ def test_trials_on_a_failed_prefix_fail_without_a_worker(tmp_path):
     coordinator.update(trial.record.trial, replace(first, kind="failed", message="no memory"))
     assert coordinator.next_trial() is None
     assert {(record.status, record.reason) for record in coordinator.trials.values()} == {("failed", "no memory")}
+
+
+def test_nothing_begins_and_the_sweep_does_not_end_while_records_wait(tmp_path, monkeypatch):
+    """While the storage is away, running trials go on, and a trial that would be in no record does not begin."""
+    coordinator = make_coordinator(tmp_path, samples=2, max_running=2)
+    first = coordinator.next_trial()
+    assert first is not None
+    saved = coordinator.book._storage.save_trial
+    monkeypatch.setattr(type(coordinator.book._storage), "save_trial", lambda records, record: False)
+    coordinator.book.save(first.record)
+    assert coordinator.next_trial() is None and not coordinator.finished
+    monkeypatch.setattr(type(coordinator.book._storage), "save_trial", lambda records, record: saved(record))
+    assert coordinator.next_trial() is not None
