@@ -373,7 +373,7 @@ def test_a_sweep_keeps_its_secrets(tmp_path, tone_data, monkeypatch):
 
 @pytest.mark.slow
 def test_a_sweep_waits_for_an_object_store_that_is_away(place, s3_endpoint):
-    """A server of its own is stopped in the middle of a stage and started again: nothing is lost, and it is said once."""
+    """A server of its own is stopped and started again: nothing is lost, and it is said once. Stopped for good, it ends the sweep."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -382,15 +382,26 @@ def test_a_sweep_waits_for_an_object_store_that_is_away(place, s3_endpoint):
     host, port = server.get_host_and_port()
     boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="away")
     uri = f"s3://away/sweeps?endpoint_override=http://{host}:{port}&region=us-east-1"
-    started = place.start(*place.start_arguments("--samples", "1", *LONG_EPOCHS, "--storage", uri))
+    started = place.start(
+        *place.start_arguments("--samples", "1", *LONG_EPOCHS, "--storage", uri, "--storage-outage-minutes", "0.2")
+    )
     output = read_until(started, r"pretrain_ce epoch 2/2")
     server.stop()
     output += read_until(started, "is away")
     time.sleep(3)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
     server.start()
-    output += started.communicate(timeout=300)[0]
+    output += read_until(started, "is back after")
     server.stop()
-    assert started.returncode == 0 and "Best: t0000" in output, output
-    assert output.count("is away: it cannot be reached") == output.count("is back after") == 1
-    assert "worker lost" not in output and "Traceback" not in output
+    output += started.communicate(timeout=300)[0]
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
+    server.start()
+    assert started.returncode == 130 and "Traceback" not in output, output
+    assert output.count("is away: it cannot be reached") == 2 and "worker lost" not in output
+    assert (
+        f"was away for 0.2 minutes: it cannot be reached. Stopped. Continue with: python tune_main.py --resume s --storage '{uri}'"
+        in output
+    )
+    output = place.run("--resume", "s", "--storage", uri)
+    server.stop()
+    assert "Best: t0000" in output and "pretrain_ce reused" in output
