@@ -42,7 +42,7 @@ _LENGTH, _LONGER, _LONGEST = 0.7, 0.4, 1.2
 _FORGETTING, _CLIP = 0.97, 3.0
 _LOWEST_COST = 1e-9
 COSTLIER = 2.0
-"""A model that costs up to this many times as much as the costliest so far may improve the front, if its score is higher."""
+"""The last range of costs ends at this many times the cost of the costliest model of the space, or that model could improve nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +82,8 @@ class Bar:
     """Logarithm of the highest cost of the last range."""
 
     @classmethod
-    def of(cls, scores: Sequence[float], costs: Sequence[float] | None) -> "Bar":
-        """Return the bar that trials with these final scores set; `costs`: of their models."""
+    def of(cls, scores: Sequence[float], costs: Sequence[float] | None, costliest: float = 0.0) -> "Bar":
+        """Return the bar that trials with these final scores set. `costs`: of their models; `costliest`: of the costliest in the space."""
         if costs is None:
             return cls(score_R=np.array([max(scores)]), log_cost_R=np.array([-math.inf]), log_end=math.inf)
         front = pareto_front(list(zip(scores, costs, strict=True)))
@@ -91,7 +91,7 @@ class Bar:
         return cls(
             score_R=np.array([min(scores), *(score for score, _ in rising)]),
             log_cost_R=np.array([-math.inf, *(log_cost for _, log_cost in rising)]),
-            log_end=math.log(COSTLIER * max(*costs, _LOWEST_COST)),
+            log_end=math.log(COSTLIER * max(*costs, costliest, _LOWEST_COST)),
         )
 
     def log_width(self, cost_C: Array | None) -> Array:
@@ -129,8 +129,11 @@ class StageModel:
         trials: Sequence[TrialFacts],
         x_by_trial: Mapping[str, Array],
         fitted: FittedProcesses,
+        costliest: float = 0.0,
     ) -> None:
-        """`stages`: names of the stages of each recipe. `x_by_trial`: the vector of every trial."""
+        """`stages`: names of the stages of each recipe. `x_by_trial`: the vector of every trial. `costliest`: what the costliest model of the
+        space costs, where trials are compared by that too.
+        """
         self._encoding, self._stages, self._x = encoding, stages, x_by_trial
         finals = [trial for trial in trials if trial.final is not None]
         self._front = _front_of(finals)
@@ -139,7 +142,7 @@ class StageModel:
         without_noise = {item.trial.trial: float(score) for item, score in zip(observed, self._direct.smoothed_N, strict=True)}
         costs = {trial.trial: trial.cost for trial in finals if trial.cost is not None and trial.trial in without_noise}
         scores = [without_noise[name] for name in costs] or [max(without_noise.values())]
-        self.bar = Bar.of(scores, list(costs.values()) or None)
+        self.bar = Bar.of(scores, list(costs.values()) or None, costliest)
         """What a new trial must beat, by final scores without their noise."""
         self.stage_share = share_of_stages(finals)
         """Weight of the model by stages in the mixture, 0 to 1."""

@@ -35,6 +35,8 @@ STOP_FACTOR = 0.6
 """A trial stops at a stage's end if what it may still gain for its cost is less than this share of the best that may be begun."""
 MIN_STAGES_TO_STOP = 4
 """No trial stops at a stage that fewer different stages have reached."""
+ANYWHERE = 200
+"""Points of each recipe among which the costliest model of the space is looked for."""
 STARTUP_CHILDREN = 3
 """While nothing can be foretold, a stage is completed this many times before another one is begun from the root."""
 _START_TRIES = 64
@@ -93,6 +95,8 @@ class StageSampler:
         self._maker = CandidateMaker(search, self._encoding)
         self._known = KnownStages(self._encoding)
         self._costs = StageCosts(search, self._encoding)
+        generator = np.random.default_rng(0)
+        self._anywhere = {name: generator.random((ANYWHERE, len(space))) for name, space in self._encoding.spaces.items()}
         self._cost_name = Objective.of(search.objective).cost
         self._model_costs = ModelCosts(search, self._encoding, cpu_seconds)
         self._fitted = FittedProcesses()
@@ -158,7 +162,7 @@ class StageSampler:
         finals = {trial.stage_ids[-1] for trial in facts.trials if trial.final is not None}
         if len(finals) < MIN_FINALS:
             return None
-        return StageModel(self._stages, self._encoding, facts.trials, self._x, self._fitted)
+        return StageModel(self._stages, self._encoding, facts.trials, self._x, self._fitted, self._costliest())
 
     def _best(self, facts: SweepFacts, model: StageModel, generator: np.random.Generator) -> _Best | None:
         """The best candidate. While the root has had less than its share, it is one that departs from there, if there is one."""
@@ -215,6 +219,11 @@ class StageSampler:
         all_C, next_C = self._costs.after(recipe, place_CP, shared.depth_C)
         own_C = np.where(np.isnan(shared.left_C), all_C, all_C - next_C)
         return own_C + np.nan_to_num(shared.left_C), own_C
+
+    def _costliest(self) -> float:
+        """The highest cost of a model among points anywhere in the space, always the same ones; 0 where costs do not count."""
+        costs_C = [self._cost_of_model(recipe, place_CP) for recipe, place_CP in self._anywhere.items()]
+        return max((float(cost_C.max()) for cost_C in costs_C if cost_C is not None), default=0.0)
 
     def _cost_of_model(self, recipe: str, place_CP: Array) -> Array | None:
         """The cost of each candidate by which trials are compared (C,); None where they are compared by their scores alone."""

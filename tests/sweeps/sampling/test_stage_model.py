@@ -133,6 +133,11 @@ def test_with_a_cost_the_expected_improvement_is_that_of_the_area_under_the_fron
     np.testing.assert_allclose(found[:5], expected[:5], rtol=0.02)
     assert found[5] == 0, "more than twice the costliest"
     assert model.best == 0.6
+    model.bar = Bar.of(scores, costs, costliest=40.0)
+    later = np.exp(model.log_improvement(foretold, cost_C))
+    assert later[5] == pytest.approx(gain[0.6] * math.log(2), rel=0.02), (
+        "the costliest model of the space, which no trial has yet"
+    )
 
 
 def test_trials_with_costs_set_the_bar_and_those_of_the_front_are_among_many_observations():

@@ -489,3 +489,14 @@ def test_a_draw_among_ten_thousand_trials_takes_less_than_a_second_of_one_core()
     for number in range(3):
         assert sampler.propose(facts, 1 + number) is not None
     assert (time.process_time() - started) / 3 < 1
+
+
+def test_the_costliest_model_of_the_space_counts_before_any_trial_has_it():
+    encoders = (sed_v2s().model.encoder, "resnet18d.ra2_in1k")
+    space = {**SEARCH.space, "model.encoder": Choice(encoders)}
+    search = replace(SEARCH, space=space, objective="val/cmap, cost/cpu_seconds_10min")
+    sampler = StageSampler(search, 0, lambda model: 16.0 if model.encoder == encoders[0] else 4.0)
+    trials = [replace(trial, cost=4.0) for trial in sweep(search)]
+    model = sampler._model(facts_of(trials))
+    assert model is not None and model.bar.log_end == pytest.approx(math.log(2 * 16.0))
+    assert StageSampler(SEARCH, 0)._costliest() == 0.0, "where costs do not count"
