@@ -124,9 +124,9 @@ def delivery_lines(status: DeliveryStatus, name: str, folder: Path, tracking_uri
     """Whether all events have reached the tracker, and what to do if not."""
     lines = []
     if status.kept:
+        why = f"refuses them: {status.problem}" if status.denied else f"cannot be reached ({status.problem})"
         lines.append(
-            f"The tracker cannot be reached ({status.problem}); {status.kept} events wait in {folder}. "
-            f"Deliver them with: birdclef track sync {folder}"
+            f"{status.kept} events wait in {folder}, because the tracker {why}. Deliver them with: birdclef track sync {folder}"
         )
     elif status.delivered:
         uri = f" --tracking-uri {tracking_uri}" if tracking_uri else ""

@@ -54,7 +54,7 @@ from sweeps.schedule.spending import nothing_known
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
-from sweeps.tracking.connect import check_state, make_tracker
+from sweeps.tracking.connect import check_access, check_state, make_tracker
 from sweeps.tracking.events import OBJECTIVE_TAG, FrontFound, SweepFinished, SweepStarted, Tracker
 from sweeps.tracking.observer import TrackingObserver, leak_tags
 
@@ -156,6 +156,8 @@ class _Driver:
         planned = load_plan(self.records.storage, self.request.plan_file)
         check_state(self.options.tracking_uri, self.local_dir)
         with self._inputs(self._make_place, only_driver=True) as inputs:
+            search = self.request.record.search if self.request.record else inputs.chains.search.name
+            check_access(self.options.tracking_uri, search=search, sweep=self.name)
             record = self._begin(inputs)
             with self.console.status("Reading what tells recordings apart"):
                 inputs.recordings.keep()

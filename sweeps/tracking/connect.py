@@ -50,6 +50,25 @@ def check_state(tracking: str | None, sweep_dir: Path) -> None:
         last_state(sweep_dir)
 
 
+def check_access(tracking: str | None, *, search: str, sweep: str) -> None:
+    """Raise InputError when a running server refuses the user, or lacks a right that the user needs for this sweep.
+
+    A server that is away, and a local one, refuse nobody.
+    """
+    destination = parse_destination(tracking)
+    if not isinstance(destination, str):
+        return
+    mlflow_sink = _import_mlflow_sink()
+    from sweeps.tracking.delivery import Denied
+
+    try:
+        mlflow_sink.check_access(destination, search, sweep)
+    except Denied as error:
+        raise InputError(
+            f"The tracking server {destination} refuses this sweep: {error}. Or run without it: --tracking-uri off."
+        ) from None
+
+
 def sync(sweep_dir: Path, tracking: str | None = None, *, patience_s: float = 60.0) -> DeliveryStatus:
     """Deliver the events of a sweep's journal that are still waiting; give up after `patience_s` seconds without progress.
 
@@ -77,7 +96,7 @@ def open_ui(tracking: str | None = None, *, sweep: str | None = None, search: st
     """Yield the address of the page that compares a sweep's trials; a local server runs until the context ends.
 
     Without `sweep` it is the newest sweep (of `search`, if that is given), or MLflow's front page when there is none.
-    Raises InputError for a sweep that the server does not know, and the errors of `make_tracker`.
+    Raises InputError for a sweep that the server does not know or a server that does not answer, and the errors of `make_tracker`.
     """
     destination = parse_destination(tracking)
     if destination is None:
@@ -86,7 +105,11 @@ def open_ui(tracking: str | None = None, *, sweep: str | None = None, search: st
 
     mlflow_sink = _import_mlflow_sink()
     with _server(destination) as url:
-        yield f"{url}/{find_page(mlflow_sink.MlflowClient(url), sweep=sweep, search=search)}"
+        try:
+            page = find_page(mlflow_sink.MlflowClient(url), sweep=sweep, search=search)
+        except mlflow_sink.MlflowException as error:
+            raise InputError(f"The tracking server {url} does not show its sweeps: {mlflow_sink.describe(error)}.") from None
+        yield f"{url}/{page}"
 
 
 def parse_destination(tracking: str | None) -> Path | str | None:

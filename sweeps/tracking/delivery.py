@@ -31,6 +31,10 @@ class Rejected(Exception):
     """A healthy server refuses an event, and would refuse it again."""
 
 
+class Denied(Exception):
+    """The server refuses a user or a password, or the user lacks a right: what it refuses now it takes once that is put right."""
+
+
 class Sink(Protocol):
     """A server as the delivery thread sees it. Only that thread calls it."""
 
@@ -38,7 +42,8 @@ class Sink(Protocol):
         """Write events in order. When this returns, the server has all of them.
 
         `seen_before`: the server may have some already, from an attempt that failed, so that each thing must be looked for before it
-        is created. Raises Rejected if the server refuses an event, anything else if they could not be written now.
+        is created. Raises Rejected if the server refuses an event, Denied if it refuses the user, anything else if they could not
+        be written now.
         """
 
     def is_well(self) -> bool:
@@ -88,7 +93,13 @@ class JournalTracker:
         if not self._delivery.is_alive():
             self._journal.close()
         problem = self._delivery.problem if kept else ""
-        return DeliveryStatus(delivered=state.delivered, kept=kept, rejected=state.rejected, problem=problem)
+        return DeliveryStatus(
+            delivered=state.delivered,
+            kept=kept,
+            rejected=state.rejected,
+            problem=problem,
+            denied=bool(problem) and self._delivery.denied,
+        )
 
 
 class _Delivery(threading.Thread):
@@ -98,7 +109,7 @@ class _Delivery(threading.Thread):
         super().__init__(name="tracking", daemon=True)
         self.state = state
         self.news = threading.Event()
-        self.problem = ""
+        self.problem, self.denied = "", False
         self._folder = folder
         self._journal = journal
         self._size_at_start = journal.size()
@@ -151,6 +162,9 @@ class _Delivery(threading.Thread):
             except Rejected as error:
                 self._one_by_one(lines, str(error), seen_before=True)
                 return
+            except Denied as error:
+                attempts += 1
+                self._stand_by(error, attempts)
             except Exception as error:
                 attempts += 1
                 faults += self._server_is_well()
@@ -203,8 +217,10 @@ class _Delivery(threading.Thread):
         return well
 
     def _stand_by(self, error: Exception, attempts: int) -> None:
+        self.denied = isinstance(error, Denied)
         if not self.problem:
-            _log.warning("The tracking server is away; events are kept and delivered later. %s", error)
+            what = "refuses the sweep's events" if self.denied else "is away"
+            _log.warning("The tracking server %s; events are kept and delivered later. %s", what, error)
         self.problem = str(error) or repr(error)
         delay_s = _RETRY_S[min(attempts, len(_RETRY_S)) - 1]
         if not self._finishing.wait(delay_s):

@@ -208,6 +208,8 @@ class DeliveryStatus:
     """Number of events that the server refused; they are kept beside the journal with its reasons."""
     problem: str = ""
     """Why events are waiting: the error of the last attempt. Empty when none is waiting."""
+    denied: bool = False
+    """Whether they wait because the server refuses the user, and not because it is away."""
 
 
 class Tracker(Protocol):

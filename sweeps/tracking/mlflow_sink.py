@@ -9,6 +9,7 @@ it continues when the sweep is resumed. Experiment `birdclef/ensembles`: one run
 
 import logging
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from sweeps.tracking import mlflow_views as views
-from sweeps.tracking.delivery import LoggedEvent, Rejected
+from sweeps.tracking.delivery import Denied, LoggedEvent, Rejected
 from sweeps.tracking.events import (
     FRONT_TAG,
     OBJECTIVE,
@@ -38,6 +39,7 @@ from sweeps.tracking.events import (
 )
 
 _REFUSALS = {"BAD_REQUEST", "INVALID_PARAMETER_VALUE", "INVALID_STATE", "MALFORMED_REQUEST", "RESOURCE_DOES_NOT_EXIST"}
+_NOT_KNOWN = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _STAGE_STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 _TRIAL_STATUS = {"finished": "FINISHED", "failed": "FAILED", "pruned": "KILLED"}
 _NOTE = "mlflow.note.content"
@@ -88,6 +90,8 @@ class MlflowSink:
             if any(isinstance(event, (SweepStarted, TrialFinished, SweepFinished)) for event, _ in events):
                 views.save_views(self._client, self._experiment(self._search_experiment()), self._sweep(), events[-1][1])
         except MlflowException as error:
+            if denial := _denial(error, [self._search_experiment(), views.SWEEPS_EXPERIMENT]):
+                raise Denied(denial) from error
             if error.error_code in _REFUSALS:
                 raise Rejected(str(error)) from error
             raise ConnectionError(f"{self._url}: {_reason(error)}") from error
@@ -357,22 +361,12 @@ class MlflowSink:
         if key not in self._memory:
             found = self._client.get_experiment_by_name(name)
             if found is None:
-                self._memory[key] = self._create_experiment(name)
+                self._memory[key] = _create_experiment(self._client, name)
             else:
                 if found.lifecycle_stage == "deleted":
                     self._client.restore_experiment(found.experiment_id)
                 self._memory[key] = found.experiment_id
         return self._memory[key]
-
-    def _create_experiment(self, name: str) -> str:
-        try:
-            # The kind opens it in the layout for training instead of that for generative AI.
-            return self._client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"})
-        except MlflowException as error:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                raise error
-            return found.experiment_id  # another sweep was faster
 
     def _describe_experiment(self, status: str, table_markdown: str) -> None:
         experiment_id = self._experiment(self._search_experiment())
@@ -416,9 +410,60 @@ class MlflowSink:
         return self._once_written.get(key) or self._memory.get(key, default)
 
 
+def check_access(url: str, search: str, sweep: str) -> None:
+    """Find out whether a sweep's events will be taken: the server must know the user, who must be allowed to change both experiments.
+
+    Creates the experiments that do not exist, and writes a tag into each. Raises Denied; a server that is away is asked again later.
+    """
+    client = MlflowClient(url)
+    for name in (views.EXPERIMENT_PREFIX + search, views.SWEEPS_EXPERIMENT):
+        try:
+            found = client.get_experiment_by_name(name)
+            experiment_id = found.experiment_id if found else _create_experiment(client, name)
+            client.set_experiment_tag(experiment_id, "birdclef.last_sweep", sweep)
+        except MlflowException as error:
+            if denial := _denial(error, [name]):
+                raise Denied(denial) from error
+
+
+def _create_experiment(client: MlflowClient, name: str) -> str:
+    try:
+        # The kind opens it in the layout for training instead of that for generative AI.
+        return client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"})
+    except MlflowException as error:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise error
+        return found.experiment_id  # another sweep was faster
+
+
+def _denial(error: MlflowException, experiments: Sequence[str]) -> str:
+    """Return what the user lacks, if the server refuses the user; else an empty text."""
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+    if error.error_code in _NOT_KNOWN:
+        who = f"user {user!r} or the password is wrong" if user else "it asks for a user and a password, and none is given"
+        return (
+            f"{who} (401). They are read from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or from ~/.mlflow/credentials"
+        )
+    if error.error_code != "PERMISSION_DENIED":
+        return ""
+    if "Host header" in str(error):
+        return f"{_reason(error)} (403): its --allowed-hosts must have the host of --tracking-uri"
+    names = " and ".join(repr(name) for name in experiments)
+    return (
+        f"user {user!r} needs the right EDIT on the experiment {names} (403), because another user has made it. Its owner or an "
+        "administrator can give it (mlflow/README.md)"
+    )
+
+
 def _param_name(name: str) -> str:
     """The name of a parameter as MLflow takes it: `train.noise.*.prob` is `train.noise.all.prob` there."""
     return _NOT_IN_PARAM_NAMES.sub("_", name.replace("*", "all"))
+
+
+def describe(error: MlflowException) -> str:
+    """Return why the server did not do what it was asked for, in one line."""
+    return _denial(error, [views.SWEEPS_EXPERIMENT]) or _reason(error)
 
 
 def _reason(error: MlflowException) -> str:

@@ -1,8 +1,11 @@
 """Where events go, and what is said when they cannot get there."""
 
+import json
 import subprocess
 import sys
+import threading
 import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import sweeps
 from birdclef_core.errors import InputError
 from sweeps import tracking
 from sweeps.tracking import connect
-from sweeps.tracking.connect import make_tracker, open_ui, parse_destination, sync
+from sweeps.tracking.connect import check_access, make_tracker, open_ui, parse_destination, sync
 from sweeps.tracking.events import NullTracker, SweepStarted
 
 
@@ -80,3 +83,56 @@ def test_tracking_is_imported_without_mlflow():
     """`--tracking-uri off` works without it, and no worker pays for it."""
     code = "import sys; from sweeps.tracking.connect import make_tracker; make_tracker('off', '.'); assert 'mlflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(sweeps.__file__).parent.parent)
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server with users that answers as MLflow's does: in words, and not as JSON."""
+
+    status, only_writes = 401, False
+
+    def do_GET(self) -> None:
+        allowed = self.only_writes and self.command == "GET"
+        found = {"experiment": {"experiment_id": "7", "name": "birdclef/sed", "lifecycle_stage": "active"}}
+        body = json.dumps(found).encode() if allowed else b"Permission denied"
+        self.send_response(200 if allowed else self.status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_wrong_password_is_said_before_anything_runs(refusing):
+    with pytest.raises(InputError, match=r"user 'ann' or the password is wrong \(401\)") as error:
+        check_access(refusing, search="sed", sweep="s")
+    assert "secret" not in str(error.value)
+    with pytest.raises(InputError, match=r"does not show its sweeps: user 'ann' or the password is wrong"), open_ui(refusing):
+        pass
+
+
+def test_a_second_user_hears_which_right_is_missing(refusing, monkeypatch):
+    """The first user's experiment can be read and not changed: every event would be refused."""
+    monkeypatch.setattr(Refusing, "status", 403)
+    monkeypatch.setattr(Refusing, "only_writes", True)
+    with pytest.raises(InputError, match=r"'ann' needs the right EDIT on the experiment 'birdclef/sed' \(403\).*README"):
+        check_access(refusing, search="sed", sweep="s")
+
+
+def test_a_server_that_is_away_or_local_refuses_nobody(tmp_path):
+    check_access("http://127.0.0.1:9", search="sed", sweep="s")
+    check_access(str(tmp_path), search="sed", sweep="s")
+    check_access("off", search="sed", sweep="s")

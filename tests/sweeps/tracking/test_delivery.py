@@ -18,7 +18,7 @@ import sweeps
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.json_files import to_json
 from sweeps.tracking import delivery as tracking_delivery
-from sweeps.tracking.delivery import JournalTracker, Rejected
+from sweeps.tracking.delivery import Denied, JournalTracker, Rejected
 from sweeps.tracking.events import TrialStarted
 from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, STATE_NAME, DeliveryState, Journal, last_state
 
@@ -33,6 +33,8 @@ class Server:
         self.breaks_on = set()
         self.dies_after = None
         self.connections = 0
+        self.denied = ""
+        self.denials = 0
 
     @contextmanager
     def connect(self, memory):
@@ -53,6 +55,9 @@ class Sink:
         self.server, self.memory = server, memory
 
     def apply(self, records, *, seen_before):
+        if self.server.denied:
+            self.server.denials += 1
+            raise Denied(self.server.denied)
         for event, _ in records:
             if not self.server.up:
                 raise ConnectionError("connection refused")
@@ -360,3 +365,21 @@ def test_a_damaged_line_is_kept_with_the_reason_and_the_others_are_delivered(tmp
     assert (status.delivered, status.rejected, status.kept) == (4, 2, 0)
     reasons = [json.loads(line)["reason"] for line in (tmp_path / REJECTED_NAME).read_text().splitlines()]
     assert "trial must be text, but is 5" in reasons[0] and "not UTF-8" in reasons[1]
+
+
+def test_a_server_that_refuses_the_user_gets_everything_once_the_right_is_given(tmp_path, server):
+    """Nothing is set aside: what was refused for want of a right is not wrong."""
+    server.denied = "user 'ann' needs the right EDIT"
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    log(tracker, names(0, 5))
+    deadline = time.monotonic() + 5
+    while server.denials < 5 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert server.denials >= 5 and not (tmp_path / REJECTED_NAME).exists()
+    server.denied = ""
+    server.wait_for(5)
+    server.denied = "user 'ann' needs the right EDIT"
+    log(tracker, names(5, 8))
+    report = tracker.close(timeout_s=0.2)
+    assert (report.delivered, report.kept, report.rejected, report.denied) == (5, 3, 0, True)
+    assert report.problem == "user 'ann' needs the right EDIT"
