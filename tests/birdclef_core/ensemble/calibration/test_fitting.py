@@ -16,6 +16,13 @@ def test_a_known_calibration_is_found():
     np.testing.assert_allclose(fitted.intercept_C, INTERCEPTS, atol=0.07)
 
 
+def test_species_that_are_all_rare_do_not_bend_the_slope():
+    rare = tuple(intercept - 5.0 for intercept in INTERCEPTS)
+    fitted = fit(*drawn(20_000, rare))
+    assert fitted.slope == pytest.approx(0.5, abs=0.03)
+    np.testing.assert_allclose(fitted.intercept_C, rare, atol=0.3)
+
+
 def test_it_is_the_largest_penalised_likelihood():
     """The derivatives are those of the written formula, and vanish."""
     truth_RC, logits_RC = drawn(200, INTERCEPTS)
@@ -24,7 +31,10 @@ def test_it_is_the_largest_penalised_likelihood():
     def loss(slope, intercept_C):
         z_RC = slope * logits_RC + intercept_C
         likelihood_RC = np.where(truth_RC, 1 / (1 + np.exp(-z_RC)), 1 / (1 + np.exp(z_RC)))
-        return -np.log(likelihood_RC).sum() + 0.5 * (np.asarray(intercept_C) ** 2).sum()
+        # The mean with the largest likelihood, given the intercepts: its prior has a variance of 100.
+        mean = np.sum(intercept_C) / (len(intercept_C) + 0.01)
+        penalty = 0.5 * ((np.asarray(intercept_C) - mean) ** 2).sum() + 0.5 * 0.01 * mean**2
+        return -np.log(likelihood_RC).sum() + penalty
 
     least = loss(fitted.slope, fitted.intercept_C)
     for change in (-1e-3, 1e-3):
@@ -33,11 +43,19 @@ def test_it_is_the_largest_penalised_likelihood():
             assert loss(fitted.slope, fitted.intercept_C + change * np.eye(4)[column]) > least
 
 
-def test_a_species_that_says_little_is_drawn_to_zero():
-    """One row of a species that is not heard moves its intercept by less than 1/2; a thousand move it far."""
-    truth_RC, logits_RC = np.zeros((1, 1), bool), np.zeros((1, 1))
-    assert -0.5 < fit(truth_RC, logits_RC).intercept_C[0] < 0
-    assert fit(np.zeros((1000, 1), bool), np.zeros((1000, 1))).intercept_C[0] < -3
+def test_a_species_that_says_little_is_drawn_to_the_others():
+    """A species of five rows without a positive has nearly the others' intercept; one of five thousand has its own."""
+    truth_RC, logits_RC = drawn(5_000, (-1.0, -1.0, -1.0, 0.0))
+    truth_RC[:, 3] = False
+    few_RC = np.concatenate([logits_RC[:, :3], np.full((len(logits_RC), 1), -1e4)], axis=1)
+    few_RC[:5, 3] = 0.0
+    assert -2.0 < fit(truth_RC, few_RC).intercept_C[3] < -1.0
+    assert fit(truth_RC, logits_RC).intercept_C[3] < -4
+
+
+def test_where_nothing_is_heard_intercepts_are_finite():
+    fitted = fit(np.zeros((50, 2), bool), np.zeros((50, 2)))
+    assert (fitted.intercept_C < -3).all() and np.isfinite(fitted.intercept_C).all()
 
 
 def test_a_detector_that_is_worse_than_chance_has_no_slope():
