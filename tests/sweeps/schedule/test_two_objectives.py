@@ -54,7 +54,7 @@ class Scores:
         return ASYMPTOTE[task.recipe] - self._lost[task.stage_id] + 0.002 * even_score(task, 0)
 
 
-def run(search: Search, *, samples: int = 30, records: Records | None = None, cost=cpu_seconds, workers: int = 3) -> Coordinator:
+def run(search: Search, *, samples: int = 26, records: Records | None = None, cost=cpu_seconds, workers: int = 3) -> Coordinator:
     store = SimulatedStore()
     book = TrialBook(records or MemoryRecords(), SimulatedView(store, "s"))
     pruning = chosen_pruning(None, search)
@@ -121,7 +121,7 @@ def test_other_samplers_find_a_front_and_nothing_is_pruned_by_its_score_alone(sa
 
 
 def test_device_hours_are_those_of_the_whole_chain_whoever_trained_it():
-    coordinator = run(replace(SEARCH, objective=f"val/cmap, {DEVICE_HOURS}"))
+    coordinator = run(replace(SEARCH, objective=f"val/cmap, {DEVICE_HOURS}"), samples=18)
     check_front(coordinator)
     assert any(record.reused_s for record in finished(coordinator))
     for record in finished(coordinator):
