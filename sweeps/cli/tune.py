@@ -49,6 +49,8 @@ def _parse(arguments: Sequence[str] | None, prog: str = "tune_main.py") -> argpa
         parser.error("--resume continues with the sweep's own search; give --search for a new sweep or together with --extend")
     if parsed.drop_extension and not parsed.resume:
         parser.error("--drop-extension takes back an extension of the sweep that is resumed; give it with --resume NAME")
+    if parsed.retry_failed and not parsed.resume:
+        parser.error("--retry-failed tries the failed trials of a sweep again; give it with --resume NAME")
     return parsed
 
 
@@ -84,6 +86,11 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
         action="store_true",
         help="with --resume: draw no more trials of the sweep's last extension, for example because its search was a mistake; the trials "
         "that it has are finished",
+    )
+    known.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="with --resume: try failed trials again, for example once the data or a driver that they lacked is there",
     )
     known.add_argument(
         "--from-stage",
@@ -274,7 +281,14 @@ def _tune(arguments: argparse.Namespace) -> int:
             runner.plan_sweep(options, console)
         return 0
     if arguments.resume:
-        result = runner.resume_sweep(arguments.resume, storage, given, console, drop_extension=arguments.drop_extension)
+        result = runner.resume_sweep(
+            arguments.resume,
+            storage,
+            given,
+            console,
+            drop_extension=arguments.drop_extension,
+            retry_failed=arguments.retry_failed,
+        )
     elif options is None:
         result = runner.extend_sweep(arguments.extend, storage, given, console)
     else:
@@ -295,7 +309,7 @@ def _then(afterwards: Afterwards, sweep: str, storage: str) -> int:
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that were given on the command line, by their names in SweepOptions."""
-    own = ("resume", "extend", "drop_extension", "set", "plan", "then", *THEN_FLAGS)
+    own = ("resume", "extend", "drop_extension", "retry_failed", "set", "plan", "then", *THEN_FLAGS)
     given = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
     return given | ({"settings": parse_settings(arguments.set)} if arguments.set else {})
 

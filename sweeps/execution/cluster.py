@@ -12,15 +12,19 @@ from typing import Any
 import ray
 from ray._private.services import canonicalize_bootstrap_address
 from ray.autoscaler.sdk import request_resources
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from birdclef_core.errors import InputError
-from sweeps.execution.nodes.slots import Node, Slots, check_can_choose, list_nodes, plan_slots, what_is_missing
+from sweeps.execution.nodes.check import NodeCheck
+from sweeps.execution.nodes.slots import NODE_ID_LENGTH, Node, Slots, check_can_choose, list_nodes, plan_slots, what_is_missing
 from sweeps.execution.private_ray import keep_keys_off_runtime_environments, private_ray
 from sweeps.options import SweepOptions
 
 OBJECT_STORE_BYTES = 256 * 2**20
 ANSWER_S = 10.0
 """For how long a cluster's address may not answer."""
+CHECK_S = 180.0
+"""For how long a node may look whether it can train: it imports torch, which takes a minute where the disk is slow."""
 WAIT_S = 2.0
 """How often the nodes are counted while a sweep waits for them."""
 
@@ -67,7 +71,7 @@ def alive_nodes() -> list[Node]:
     return [
         Node(
             node_id=node["NodeID"],
-            name=f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})",
+            name=f"{node['NodeManagerHostname']} ({node['NodeID'][:NODE_ID_LENGTH]})",
             gpus=node["Resources"].get("GPU", 0.0),
             cpus=node["Resources"].get("CPU", 0.0),
         )
@@ -105,6 +109,37 @@ def _wait_for_nodes(
 def ask_autoscaler(bundles: Sequence[dict[str, float]]) -> None:
     """Tell the cluster's autoscaler how large the cluster is to be. It holds until it is asked anew; without an autoscaler nothing happens."""
     request_resources(bundles=list(bundles))
+
+
+def check_nodes(check: NodeCheck, nodes: Sequence[Node], gpus: float) -> dict[str, str]:
+    """Let each node look whether it can train, and return the problem of each that cannot, by the beginning of its id.
+
+    `gpus`: the GPUs of a trial, as they are needed to see one. A node that does not answer in time (its GPUs may be in use) is left out.
+    """
+    task = ray.remote(num_cpus=0, num_gpus=min(gpus, 1), max_retries=0)(_problem_here)
+    asked = ray.put(check)
+    refs = {
+        task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote(asked): node.short_id
+        for node in nodes
+    }
+    done, late = ray.wait(list(refs), num_returns=len(refs), timeout=CHECK_S)
+    for ref in late:
+        ray.cancel(ref, force=True)
+    return {refs[ref]: problem for ref in done if (problem := _answer(ref))}
+
+
+def _problem_here(check: NodeCheck) -> str:
+    return check.problem(ray.get_runtime_context().get_node_id()[:NODE_ID_LENGTH])
+
+
+def _answer(ref: Any) -> str:
+    """The problem that a node found, or why it could not look: the project may not be installed there."""
+    try:
+        return str(ray.get(ref))
+    except (ray.exceptions.NodeDiedError, ray.exceptions.TaskUnschedulableError):
+        return ""  # it has just left the cluster
+    except ray.exceptions.RayError as error:
+        return f"what a trial needs could not be loaded there: {str(error).strip().splitlines()[-1]}"
 
 
 def _check_answers(address: str) -> None:

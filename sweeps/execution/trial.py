@@ -83,6 +83,13 @@ def run_trial(
                 return
 
 
+def unfit(chain: Chain, problem: str) -> TrialUpdate:
+    """Return the only update of a trial whose machine cannot train: it is no fault of the trial, which is run again elsewhere."""
+    update = _update("unfit", chain[0], 0, epoch=0, score=float("nan"), metrics={})
+    update.message, update.done, update.time_s = problem, True, time.time()
+    return update
+
+
 def _first_to_train(chain: Chain, store: StageStore) -> int:
     """Index of the stage after the last published one of the chain. The files of that one are verified here."""
     for index in range(len(chain) - 1, -1, -1):

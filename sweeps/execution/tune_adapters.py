@@ -1,27 +1,46 @@
 """Tune's searcher and scheduler, which pass everything to the coordinator; the coordinator decides."""
 
+import errno
 import math
+import pickle
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from ray.exceptions import ActorUnavailableError, LocalRayletDiedError, NodeDiedError, RayActorError, RayTaskError
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from birdclef_core.stages.interruption import StageInterrupted
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.update import TrialUpdate
 
 METRIC = "score"
+AVOID = "avoid"
+"""The entry of a trial's configuration with the ids of the nodes that it must not run on."""
 
 
-def at_most_every(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
-    """Return a function that calls another, unless it has done so within the last seconds."""
+def placement(share: dict[str, float]) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
+    """Return what Tune asks for the resources of a trial with a configuration: a share of one node that is not to be avoided."""
+
+    def resources(config: dict[str, Any]) -> PlacementGroupFactory:
+        if not (avoid := config.get(AVOID)):
+            return PlacementGroupFactory([share])
+        return PlacementGroupFactory([share], bundle_label_selector=[{"ray.io/node-id": f"!in({','.join(avoid)})"}])
+
+    return resources
+
+
+def at_most_every(seconds: float, function: Callable[[], None], at_once: Callable[[], bool]) -> Callable[[], None]:
+    """Return a function that calls another, unless it has done so within the last seconds; where `at_once` says so, in any case."""
     called_at = -math.inf
 
     def call() -> None:
         nonlocal called_at
-        if time.monotonic() - called_at >= seconds:
+        if at_once() or time.monotonic() - called_at >= seconds:
             function()
             called_at = time.monotonic()
 
@@ -38,10 +57,11 @@ class _WithoutState:
 class CoordinatorSearcher(_WithoutState, Searcher):
     """Suggests the trials that the coordinator hands out. After None, Tune asks again later."""
 
-    def __init__(self, coordinator: Coordinator, on_ask: Callable[[], None]) -> None:
-        """`on_ask` is called whenever Tune asks for a trial, which is several times a second."""
+    def __init__(self, coordinator: Coordinator, on_ask: Callable[[], None], avoid: Callable[[], list[str]]) -> None:
+        """`on_ask` is called whenever Tune asks for a trial, which is several times a second. `avoid` gives the ids of the nodes that a new
+        trial must not run on."""
         super().__init__(metric=METRIC, mode="max")
-        self._coordinator, self._on_ask = coordinator, on_ask
+        self._coordinator, self._on_ask, self._avoid = coordinator, on_ask, avoid
         self._trials: dict[str, str] = {}
         """Names of our trials by Tune's trial ids."""
 
@@ -51,7 +71,12 @@ class CoordinatorSearcher(_WithoutState, Searcher):
         if trial is None:
             return Searcher.FINISHED if self._coordinator.finished else None
         self._trials[trial_id] = trial.record.trial
-        return {"trial": trial.record.trial, "recipe": trial.record.recipe, "params": dict(trial.record.params)}
+        return {
+            "trial": trial.record.trial,
+            "recipe": trial.record.recipe,
+            "params": dict(trial.record.params),
+            AVOID: self._avoid(),
+        }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         # Only here is an error final: the scheduler also hears of workers that Tune replaces.
@@ -71,6 +96,8 @@ class CoordinatorScheduler(_WithoutState, FIFOScheduler):
     def __init__(self, coordinator: Coordinator) -> None:
         super().__init__()
         self._coordinator = coordinator
+        self._given_up: set[str] = set()
+        """Tune's ids of the trials that lost too many workers."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         goes_on = self._coordinator.update(trial.config["trial"], TrialUpdate.from_result(result))
@@ -81,11 +108,67 @@ class CoordinatorScheduler(_WithoutState, FIFOScheduler):
         if "kind" in result:
             self._coordinator.update(trial.config["trial"], TrialUpdate.from_result(result))
 
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        # What waits for a place would wait for ever once the coordinator has given up on the cluster.
+        if self._coordinator.stopped_because:
+            for trial in tune_controller.get_trials():
+                if trial.status == Trial.PENDING:
+                    tune_controller.stop_trial(trial)
+        return super().choose_trial_to_run(tune_controller)
+
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
-        self._coordinator.worker_lost(trial.config["trial"], _last_line(trial))
+        # Tune itself would begin again without end (see `runner.py`): the coordinator counts, because it counts the trial's own faults alone.
+        error = _error_of(trial)
+        if not self._coordinator.worker_lost(trial.config["trial"], last_line(error), by_trial=not is_fault_of_others(error)):
+            self._given_up.add(trial.trial_id)
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        # After an error Tune adds the trial again.
+        if trial.trial_id in self._given_up:
+            tune_controller.stop_trial(trial)
 
 
-def _last_line(trial: Trial) -> str:
-    """The last line of the error that Ray kept of a trial."""
-    lines = str(trial.get_error() or "").strip().splitlines()
+def is_fault_of_others(error: Exception | None) -> bool:
+    """Whether a worker was lost by something that says nothing about its trial: its machine was taken away or cannot be reached, or its
+    storage did not answer."""
+    if isinstance(error, RayTaskError):
+        return isinstance(error.cause, StageInterrupted) or _is_outage(error.cause)
+    if isinstance(error, (ActorUnavailableError, NodeDiedError, LocalRayletDiedError)):
+        return True
+    if isinstance(error, RayActorError):
+        return error.preempted or any(words in str(error) for words in ("its node has died", "node was terminated", "INTENDED_"))
+    return False
+
+
+def last_line(error: Exception | None) -> str:
+    """Return the last line of an error: of a traceback, the one that says what went wrong."""
+    lines = str(error or "").strip().splitlines()
     return lines[-1].strip() if lines else "its process ended"
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether an error comes from a storage that is away: from the network, or from an object store, whose errors have no number."""
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return True
+    return type(error) is OSError and error.errno in (
+        None,
+        errno.EIO,
+        errno.ESTALE,
+        errno.ENETUNREACH,
+        errno.EHOSTUNREACH,
+        errno.EHOSTDOWN,
+    )
+
+
+def _error_of(trial: Trial) -> Exception | None:
+    """The error that Tune has just written down; `Trial.get_error` would look where it is copied later."""
+    try:
+        return pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except (
+        OSError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        pickle.UnpicklingError,
+    ):  # none, or of a class that only the worker has
+        return None

@@ -120,6 +120,14 @@ def resume_line(name: str, storage_flag: str) -> str:
     return f"Stopped. Continue with: python tune_main.py --resume {name}{storage_flag}"
 
 
+def unfit_text(reason: str, name: str, storage_flag: str) -> str:
+    """Why a sweep ended whose nodes cannot train, and how to go on."""
+    return (
+        f"The sweep was stopped, because its nodes cannot train:\n{reason}\nNo trial has lost an attempt. Mend the nodes, then continue with: "
+        f"python tune_main.py --resume {name}{storage_flag}"
+    )
+
+
 def delivery_lines(status: DeliveryStatus, name: str, folder: Path, tracking_uri: str | None) -> list[str]:
     """Whether all events have reached the tracker, and what to do if not."""
     lines = []

@@ -55,6 +55,9 @@ class SweepRequest:
     dropped: SweepPart | None = None
     """The extension that a resumed sweep draws no more trials of. If it has trials, it is still the last of the sweep's parts."""
 
+    retried: tuple[TrialRecord, ...] = ()
+    """The failed trials of a resumed sweep that are open again."""
+
     @property
     def parts(self) -> tuple[SweepPart, ...]:
         """The sweep's parts up to now."""
@@ -229,6 +232,8 @@ class SweepRequest:
             state_since=now,
             ran_s=self.ran_s,
         )
+        for trial in self.retried:
+            self.records.save_trial(trial)
         self.records.save_sweep(record)
         return record
 
@@ -271,14 +276,21 @@ def plan_request(options: SweepOptions) -> SweepRequest:
     return SweepRequest(kind="start", name=name, options=options.with_absolute_paths(), records=records)
 
 
-def resume_request(name: str, storage: str, given: Mapping[str, Any], *, drop_extension: bool = False) -> SweepRequest:
+def resume_request(
+    name: str, storage: str, given: Mapping[str, Any], *, drop_extension: bool = False, retry_failed: bool = False
+) -> SweepRequest:
     """Return the request to go on with a sweep where it stopped. `given` holds options of PLACEMENT that replace the sweep's.
 
     With `drop_extension`, no more trials of its last extension are drawn: those that it has are finished, and one without trials
-    is taken out of the record. Raises InputError when there is no such sweep, one of its records cannot be read, or the extension
-    to drop does not exist.
+    is taken out of the record. With `retry_failed`, its failed trials are open again. Raises InputError when there is no such sweep, one
+    of its records cannot be read, the extension to drop does not exist, or no trial to retry has failed.
     """
     records, record, known = _load(name, storage)
+    retried = tuple(trial for trial in known if retry_failed and trial.status == "failed")
+    if retry_failed and not retried:
+        raise InputError(f"--retry-failed tries failed trials again, but {name} has none. Leave it out.")
+    for trial in retried:
+        trial.open_again()
     dropped = record.parts[-1] if drop_extension else None
     if dropped is not None:
         record = _without_extension(record, len(known))
@@ -292,6 +304,7 @@ def resume_request(name: str, storage: str, given: Mapping[str, Any], *, drop_ex
         known=known,
         reads_search=False,
         dropped=dropped,
+        retried=retried,
     )
 
 

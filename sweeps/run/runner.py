@@ -28,12 +28,14 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.budget import Budget
 from sweeps.execution.actor import TrialActor, WorkerContext
-from sweeps.execution.cluster import alive_nodes, ask_autoscaler, connect, find_slots, ray_log
+from sweeps.execution.cluster import alive_nodes, ask_autoscaler, check_nodes, connect, find_slots, ray_log
+from sweeps.execution.nodes.check import RUN_MARK, NodeCheck
 from sweeps.execution.nodes.slots import Capacity, Slots
+from sweeps.execution.nodes.unfit import UnfitNodes, describe_problems
 from sweeps.execution.private_ray import close_token_file
 from sweeps.execution.recordings import audio_cache
 from sweeps.execution.recordings_list import RecordingsList
-from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher, at_most_every
+from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher, at_most_every, placement
 from sweeps.objective import Objective
 from sweeps.options import DEFAULT_STORAGE, SweepOptions
 from sweeps.plan.picture import plan_page
@@ -58,15 +60,12 @@ from sweeps.tracking.connect import check_access, check_state, make_tracker
 from sweeps.tracking.events import OBJECTIVE_TAG, FrontFound, SweepFinished, SweepStarted, Tracker
 from sweeps.tracking.observer import TrackingObserver, leak_tags
 
-MAX_WORKER_LOSSES = 3
 MOST_AT_ONCE = 10_000
 """More trials than ever run at the same time."""
 COUNT_NODES_S = 5.0
 """How often the nodes are counted while trials run."""
 DELIVERY_TIMEOUT_S = 30.0
 WARNING = "yellow"
-PROBE = "writable"
-"""A file that is written and removed, to see whether the storage can be written to."""
 
 
 def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
@@ -75,13 +74,20 @@ def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
 
 
 def resume_sweep(
-    name: str, storage: str, given: Mapping[str, Any], console: Console, *, drop_extension: bool = False
+    name: str,
+    storage: str,
+    given: Mapping[str, Any],
+    console: Console,
+    *,
+    drop_extension: bool = False,
+    retry_failed: bool = False,
 ) -> SweepResult:
     """Continue a sweep where it stopped: ended trials stay as they are, the others continue from their last epoch.
 
-    `drop_extension`: see `resume_request`.
+    `drop_extension`, `retry_failed`: see `resume_request`.
     """
-    return _Driver(resume_request(name, storage, given, drop_extension=drop_extension), console).run()
+    request = resume_request(name, storage, given, drop_extension=drop_extension, retry_failed=retry_failed)
+    return _Driver(request, console).run()
 
 
 def extend_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
@@ -130,6 +136,7 @@ class _Driver:
         self.store = StageStore(self.storage.at("store"))
         self.run_id = uuid.uuid4().hex[:8]
         self.cache = audio_cache(options)
+        self.unfit = UnfitNodes(self._say)
 
     def plan(self) -> Plan:
         """Print the plan and write it as a page beside the sweeps."""
@@ -158,6 +165,7 @@ class _Driver:
         with self._inputs(self._make_place, only_driver=True) as inputs:
             search = self.request.record.search if self.request.record else inputs.chains.search.name
             check_access(self.options.tracking_uri, search=search, sweep=self.name)
+            self._check_nodes(inputs)
             record = self._begin(inputs)
             with self.console.status("Reading what tells recordings apart"):
                 inputs.recordings.keep()
@@ -212,8 +220,7 @@ class _Driver:
         """The sweep's local folder. Raises InputError where nothing can be written: no such bucket, no access, no room."""
         try:
             self.local_dir.mkdir(parents=True, exist_ok=True)
-            self.records.storage.write_text(PROBE, "")
-            self.records.storage.delete(PROBE)
+            self.records.storage.write_text(RUN_MARK, self.run_id)
         except OSError as error:
             raise InputError(f"The storage {self.options.storage} must be writable, but is not: {error}") from None
         self.patience.limit_s = 60 * self.options.storage_outage_minutes
@@ -235,6 +242,31 @@ class _Driver:
             yield
 
     # Before the trials.
+
+    def _node_check(self, inputs: _Inputs) -> NodeCheck:
+        return NodeCheck(
+            dataset=inputs.dataset,
+            cache_dir=self.cache.folder,
+            sweep_folder=self.records.storage,
+            run=self.run_id,
+            needs_gpu=bool(inputs.slots.gpus_per_trial),
+        )
+
+    def _check_nodes(self, inputs: _Inputs) -> None:
+        """Find the nodes of a cluster that cannot train. Raises InputError when none can.
+
+        The driver's own machine needs no check where it is the only one: a worker looks at its machine, too.
+        """
+        if self.options.address is None:
+            return
+        with self.console.status("Looking whether every node can train"):
+            nodes = [node for node in alive_nodes() if inputs.slots.room([node])]
+            problems = check_nodes(self._node_check(inputs), nodes, inputs.slots.gpus_per_trial)
+        if nodes and len(problems) == len(nodes):
+            described = describe_problems({node.name: problems[node.short_id] for node in nodes})
+            raise InputError(f"At least one node must be able to train, but none is:\n{described}")
+        for node, problem in problems.items():
+            self.unfit.add(node, problem)
 
     def _planner(self, inputs: _Inputs) -> Planner:
         return Planner(
@@ -271,6 +303,8 @@ class _Driver:
             self._say(messages.OWN_RECIPES)
         if request.dropped is not None:
             self._say(messages.dropped_line(self.name, known - request.dropped.first_trial))
+        if request.retried:
+            self._say(f"Tried again: {', '.join(trial.trial for trial in request.retried)}.")
         extends = request.kind == "extend"
         limits = request.limits
         self._say(
@@ -309,7 +343,7 @@ class _Driver:
         budget = Budget(limits, gpus_per_worker=slots.gpus_per_trial, ran_s=record.ran_s)
         with SweepConsole(self.console, book, samples, objective) as terminal:
             running_time = RunningTime(self.records, record, budget)
-            observers: list[Observer] = [tracking, terminal, running_time, *([store_budget] if store_budget else [])]
+            observers: list[Observer] = [self.unfit, tracking, terminal, running_time, *([store_budget] if store_budget else [])]
             coordinator = Coordinator(
                 chains,
                 book,
@@ -336,6 +370,7 @@ class _Driver:
         context = WorkerContext(
             chains=inputs.chains,
             dataset=inputs.dataset,
+            check=self._node_check(inputs),
             cache=self.cache,
             store=self.store.storage,
             threads=inputs.slots.threads_per_trial,
@@ -343,13 +378,15 @@ class _Driver:
             run=self.run_id,
         )
         tuner = tune.Tuner(
-            tune.with_resources(
-                tune.with_parameters(TrialActor, context=context), tune.PlacementGroupFactory([inputs.slots.resources()])
-            ),
+            tune.with_resources(tune.with_parameters(TrialActor, context=context), placement(inputs.slots.resources())),
             tune_config=tune.TuneConfig(
                 metric=METRIC,
                 mode="max",
-                search_alg=CoordinatorSearcher(coordinator, on_ask=self._count_nodes(coordinator, inputs.slots)),
+                search_alg=CoordinatorSearcher(
+                    coordinator,
+                    on_ask=self._count_nodes(coordinator, inputs.slots),
+                    avoid=lambda: [node.node_id for node in self.unfit.unfit(alive_nodes())],
+                ),
                 scheduler=CoordinatorScheduler(coordinator),
                 num_samples=-1,
                 max_concurrent_trials=MOST_AT_ONCE,  # the coordinator hands out what the nodes have room for
@@ -360,7 +397,7 @@ class _Driver:
                 storage_path=str(self.local_dir),
                 verbose=0,
                 callbacks=[],
-                failure_config=tune.FailureConfig(max_failures=MAX_WORKER_LOSSES),
+                failure_config=tune.FailureConfig(max_failures=-1),  # the coordinator counts
                 # Everything that a trial continues from is in the stage store; a worker need not share a disk with the driver.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
@@ -378,18 +415,23 @@ class _Driver:
             raise StorageAway(self.patience.given_up) from error
         while not coordinator.book.save_changed():
             time.sleep(1.0)
-        return False
+        if coordinator.stopped_because:
+            coordinator.interrupt()
+        return bool(coordinator.stopped_because)
 
     def _count_nodes(self, coordinator: Coordinator, slots: Slots) -> Callable[[], None]:
         """What counts the nodes now and then, lets the coordinator use those that there are, and asks an autoscaler for more."""
         capacity = Capacity(slots, max_concurrent=self.options.max_concurrent, say=self._say)
 
         def count() -> None:
-            coordinator.max_running = capacity.count(alive_nodes())
+            nodes = alive_nodes()
+            coordinator.max_running = capacity.count(self.unfit.fit(nodes))
+            if reason := self.unfit.why_end(nodes, slots):
+                coordinator.stop(reason)
             if self.options.address is not None:
                 ask_autoscaler(capacity.bundles(coordinator.could_run))
 
-        return at_most_every(COUNT_NODES_S, count)
+        return at_most_every(COUNT_NODES_S, count, at_once=self.unfit.take_news)
 
     def _store_budget(self, book: TrialBook, chains: ChainBuilder, slots: Slots) -> StoreBudget | None:
         if self.options.max_store_bytes is None:
@@ -434,6 +476,8 @@ class _Driver:
         reached = coordinator.limit_reached
         self._say(*messages.outcome_lines(result, None if reached else coordinator.samples, folder))
         self._say(*messages.limit_lines(coordinator.budget, reached, self.name, flag))
+        if coordinator.stopped_because:
+            raise BirdclefError(messages.unfit_text(coordinator.stopped_because, self.name, flag))
         if interrupted:
             self._say(messages.resume_line(self.name, flag))
         elif result.best is None:

@@ -8,7 +8,7 @@ searcher can hold a trial back, because Tune starts whatever it has been given.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from sweeps.budget import Budget
@@ -21,6 +21,11 @@ from sweeps.schedule.trial_source import TrialSource
 from sweeps.schedule.trials import Ending, Failed, Finished, Interrupted, Pruned, Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import ChainBuilder
+
+MAX_LOSSES = 3
+"""How many workers a trial may lose by its own fault before it fails."""
+MAX_OTHER_LOSSES = 50
+"""How many it may lose in a row by the fault of others, such as machines that are taken away."""
 
 
 class Observer:
@@ -37,6 +42,9 @@ class Observer:
 
     def worker_lost(self, trial: Trial) -> None:
         """The trial's worker is lost, and another continues the trial. The reason is in the trial's record."""
+
+    def node_unfit(self, trial: Trial, update: TrialUpdate) -> None:
+        """A node cannot train anything; the trial waits for another."""
 
     def trial_ended(self, trial: Trial) -> None:
         """The trial has finished, failed, or was pruned or interrupted."""
@@ -75,8 +83,14 @@ class Coordinator:
         self.budget = budget or Budget()
         self._spending = Spending(self.budget, book, epoch_s)
         self._source = TrialSource(chains, book, self._verdicts, self._spending, cpu_seconds)
+        self.stopped_because = ""
+        """Why the sweep cannot go on, if it was stopped for a reason of its cluster."""
         self.limit_reached = ""
         """The limit at which the sweep has ended, as the flag that sets it; empty while it goes on, and when it ended otherwise."""
+        self._losses: Counter[str] = Counter()
+        """How many workers each trial has lost by what may be its own fault."""
+        self._other_losses: Counter[str] = Counter()
+        """How many it has lost otherwise since its last update."""
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
         """Pruned trials by the id of the stage that was stopped."""
         known = list(book.records.values())
@@ -100,9 +114,10 @@ class Coordinator:
 
     @property
     def finished(self) -> bool:
-        """Whether no trial is open and none will be drawn, or a limit is reached, and all records are written."""
+        """Whether no trial is open and none will be drawn, or a limit is reached, or it was stopped, and all records are written."""
         return self.book.is_saved and (
-            bool(self.limit_reached) or (not self._may_draw and not self.book.num_waiting and not self.book.num_running)
+            bool(self.limit_reached or self.stopped_because)
+            or (not self._may_draw and not self.book.num_waiting and not self.book.num_running)
         )
 
     @property
@@ -112,7 +127,7 @@ class Coordinator:
         New draws count only where nothing waits for a stage, and at most as many as run now: they may all need the same prefix.
         """
         running, startable = self.book.num_running, self.book.num_startable
-        if self.limit_reached:
+        if self.limit_reached or self.stopped_because:
             return running
         draws = 0
         if self._may_draw and startable == self.book.num_waiting:
@@ -124,7 +139,10 @@ class Coordinator:
 
     def next_trial(self) -> Trial | None:
         """The next trial to start; None when none can start now."""
-        if not self.book.save_changed() or self.book.num_running >= self.max_running or self.limit_reached:
+        if self.limit_reached or self.stopped_because:
+            self.book.save_changed()
+            return None
+        if not self.book.save_changed() or self.book.num_running >= self.max_running:
             return None  # nothing begins while the storage is away: a trial that is in no record may be drawn twice
         self._reopen_risen()
         # Trials are drawn early where that costs nothing, so that the prefix that most of them need can go first.
@@ -231,6 +249,13 @@ class Coordinator:
             self.book.hold(trial, update.stage_id)
             self._spending.end(trial)
             return False
+        if update.kind == "unfit":
+            self.book.wait_again(trial)
+            self._spending.end(trial)
+            for observer in self._observers:
+                observer.node_unfit(trial, update)
+            return False
+        self._other_losses.pop(name, None)
         spent_before_s = trial.record.cost_s
         was_trained = self._note(trial, update)
         ending = self._verdict(trial, update, was_trained=was_trained)
@@ -238,7 +263,7 @@ class Coordinator:
         if ending is not None:
             self._end(trial, ending)
         elif not self._spending.may_go_on(trial, update):
-            self.book.wait_for_budget(trial)
+            self.book.wait_again(trial)
             self._spending.end(trial)
             self.book.save(trial.record)
             return False
@@ -281,19 +306,38 @@ class Coordinator:
                 stopped = Stopped(stage_id=update.stage_id, rung=rung, score=update.score, reason=reason, by="worth")
         return Pruned(stopped) if stopped else None
 
-    def worker_lost(self, name: str, reason: str) -> None:
-        """A running trial's worker is lost; another may continue the trial."""
+    def worker_lost(self, name: str, reason: str, *, by_trial: bool = True) -> bool:
+        """A running trial's worker is lost; True when another may continue the trial, False when it has ended.
+
+        Only losses that may be the trial's own fault count (`by_trial`). A machine that was taken away or a storage that did not answer says
+        nothing about the trial, so such a loss counts only where nothing else has come of the trial for MAX_OTHER_LOSSES of them.
+        """
         trial = self.book.running(name)
-        if trial is not None:
-            trial.record.reason = f"worker lost: {reason}"
-            for observer in self._observers:
-                observer.worker_lost(trial)
+        if trial is None:
+            return False
+        trial.record.reason = f"worker lost: {reason}"
+        counts, most = (self._losses, MAX_LOSSES) if by_trial else (self._other_losses, MAX_OTHER_LOSSES)
+        counts[name] += 1
+        if counts[name] > most:
+            self._end(trial, Failed(f"worker lost {counts[name]} times, at last: {reason}"))
+            return False
+        for observer in self._observers:
+            observer.worker_lost(trial)
+        return True
 
     def fail(self, name: str) -> None:
-        """End a running trial whose worker was lost too often."""
+        """End a running trial that Tune has given up."""
         trial = self.book.running(name)
         if trial is not None:
             self._end(trial, Failed(trial.record.reason))
+
+    def stop(self, reason: str) -> None:
+        """Hand out no more trials: the cluster cannot train them. What runs goes on, and the next driver continues what waits."""
+        if not self.stopped_because:
+            self.stopped_because = reason
+            for trial in self.book.open_trials:
+                if self.book.has_begun(trial) and trial.record.status == "waiting":
+                    self._end(trial, Interrupted("no node of the cluster could train it"))
 
     def interrupt(self) -> None:
         """End every running trial as interrupted; the next driver continues it."""

@@ -184,6 +184,10 @@ class TrialRecord:
         """Whether it stopped because another trial was worth more: it may go on at any time."""
         return self.status == "pruned" and self.stopped is not None and self.stopped.by == "worth"
 
+    def open_again(self) -> None:
+        """Let a failed trial be tried again by the next driver. The sampler does not hear that it failed."""
+        self.status, self.told = "interrupted", []
+
     def begin_again(self, stage_ids: list[str]) -> None:
         """Forget the results that updates bring again when it starts from the store once more. What it has cost stays."""
         self.stage_ids, self.stage, self.epoch, self.epochs_done = stage_ids, "", 0, 0

@@ -192,8 +192,8 @@ class TrialBook:
         self._queue.release(trial.record.trial)
         self._wait(trial, urgent=False)
 
-    def wait_for_budget(self, trial: Trial) -> None:
-        """A running trial waits again, because the budget does not allow it to go on for now."""
+    def wait_again(self, trial: Trial) -> None:
+        """A running trial waits again: the budget does not allow it to go on for now, or its node cannot train."""
         self._queue.release(trial.record.trial)
         self._wait(trial, urgent=True)
 

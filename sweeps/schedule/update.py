@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-UpdateKind = Literal["epoch", "reused", "failed", "held"]
+UpdateKind = Literal["epoch", "reused", "failed", "held", "unfit"]
 
 
 @dataclass(kw_only=True)
@@ -11,7 +11,8 @@ class TrialUpdate:
     """What a trial sends its driver, in plain JSON types.
 
     It sends `epoch` after each epoch that it has trained, `reused` for each stage that it finds in the store, `failed` when it
-    cannot go on, and `held` when its next stage is being trained by another trial: then it is run again later.
+    cannot go on, and `held` when its next stage is being trained by another trial: then it is run again later. `unfit` says that the
+    worker's node cannot train anything, which is no fault of the trial: it is run again elsewhere.
     """
 
     kind: UpdateKind
@@ -36,7 +37,7 @@ class TrialUpdate:
     is_own: bool = False
     """Whether a reused stage was trained by this trial."""
     message: str = ""
-    """Why the trial failed, or something the user should know, such as a damaged checkpoint."""
+    """Why the trial failed or the node cannot train, or something the user should know, such as a damaged checkpoint."""
     device: str = ""
     """Name of the device on which the trial runs."""
     node: str = ""

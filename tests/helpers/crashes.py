@@ -47,7 +47,6 @@ from sweeps.tracking.observer import TrackingObserver
 
 WORKERS = 3
 """Of each sweep."""
-MAX_WORKER_LOSSES = 3
 
 
 # A worker
@@ -102,7 +101,6 @@ class Driver:
     busy: dict[Connection, Trial] = field(default_factory=dict)
     again: list[Trial] = field(default_factory=list)
     """Trials whose worker was lost."""
-    losses: Counter = field(default_factory=Counter)
 
     def drive(self) -> None:
         place, sweep = self.place, self.sweep
@@ -193,11 +191,7 @@ class Driver:
             return
         planned = self.busy.pop(worker)
         trial = planned.record.trial
-        self.losses[trial] += 1
-        self.coordinator.worker_lost(trial, "killed")
-        if self.losses[trial] > MAX_WORKER_LOSSES:
-            self.coordinator.fail(trial)
-        else:
+        if self.coordinator.worker_lost(trial, "killed"):
             self.again.append(planned)
 
 

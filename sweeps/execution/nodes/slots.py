@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from birdclef_core.errors import InputError
 
+NODE_ID_LENGTH = 6
+"""How much of a node's id is shown."""
 MOST_LISTED = 12
 """How many nodes a message names."""
 
@@ -18,6 +20,11 @@ class Node:
     node_id: str = ""
     gpus: float = 0.0
     cpus: float = 0.0
+
+    @property
+    def short_id(self) -> str:
+        """The beginning of its id, as updates and the terminal have it."""
+        return self.node_id[:NODE_ID_LENGTH]
 
     def describe(self) -> str:
         """Return the node with what it has: `host-a: 1 GPU, 8 CPU`."""

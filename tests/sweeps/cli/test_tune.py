@@ -43,6 +43,7 @@ def test_settings_are_python_literals_or_text():
         ["--resume", "x", "--extend", "x"],
         ["--search", "sed", "--budget", "huge"],
         ["--extend", "x", "--drop-extension"],
+        ["--search", "sed", "--retry-failed"],
     ],
 )
 def test_contradictions_are_refused_by_the_parser(arguments, capsys):

@@ -40,15 +40,16 @@ class Place:
     def extend(self, **given) -> SweepRequest:
         return extend_request("s", self.storage, given)
 
-    def resume(self, *, drop_extension: bool = False, **given) -> SweepRequest:
-        return resume_request("s", self.storage, given, drop_extension=drop_extension)
+    def resume(self, *, drop_extension: bool = False, retry_failed: bool = False, **given) -> SweepRequest:
+        return resume_request("s", self.storage, given, drop_extension=drop_extension, retry_failed=retry_failed)
 
-    def run(self, request: SweepRequest, steps: int = 10_000, data: str = "data") -> MadeUpWorkers:
+    def run(self, request: SweepRequest, steps: int = 10_000, data: str = "data", fail_stage: str = "") -> MadeUpWorkers:
         """As the runner does: so many updates, then the end if it has come."""
         search = request.search("small")
         record = request.begin(search, budget="small", data_fingerprint=data, pretrained={"e": "random"})
         coordinator = make_coordinator(self.storage, make_chain_builder(search), sweep="s", samples=request.samples("small"))
         workers = MadeUpWorkers(coordinator)
+        workers.fail_stage = fail_stage
         for _ in range(steps):
             if not workers.step():
                 request.end(record, "finished", trials=len(coordinator.trials), ran_s=0.0)
@@ -221,6 +222,24 @@ def test_the_storage_by_which_a_sweep_was_found_is_the_one_that_it_goes_on_with(
     record = records.load_sweep()
     records.save_sweep(replace(record, options=replace(record.options, storage="out")))
     assert place.resume().options.storage == place.extend(samples=1).options.storage == place.storage
+
+
+def test_failed_trials_are_tried_again_under_their_names(place):
+    place.run(place.start(samples=3), fail_stage="train_bce")
+    records = SweepRecords(Storage.parse(place.storage).at("s"))
+    failed = [trial.trial for trial in records.load_trials() if trial.status == "failed"]
+    assert failed
+    place.run(place.resume())
+    assert [trial.trial for trial in records.load_trials() if trial.status == "failed"] == failed, "unless asked for, they stay"
+    request = place.resume(retry_failed=True)
+    assert [trial.trial for trial in request.retried] == failed
+    assert [trial.trial for trial in records.load_trials() if trial.status == "failed"] == failed, "nothing was changed yet"
+    place.run(request)
+    trials = records.load_trials()
+    assert len(trials) == 3 and {trial.status for trial in trials} <= {"finished", "pruned"}
+    assert all(draw.outcome.kind != "failed" for trial in trials for draw in trial.told)
+    with pytest.raises(InputError, match="--retry-failed tries failed trials again, but s has none"):
+        place.resume(retry_failed=True)
 
 
 def spoil(place: Place) -> None:

@@ -1,9 +1,14 @@
 """A cluster whose nodes join while the sweep waits and while it runs: trials run on both, on one store."""
 
+import sys
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+
+from sweeps.execution.nodes.check import NodeCheck
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -42,33 +47,52 @@ def cluster(monkeypatch):
     cluster.shutdown()
 
 
-def test_a_sweep_waits_for_its_first_node_and_uses_one_that_joins_later(cluster, tmp_path, tone_data, monkeypatch):
-    """From an autoscaler, which gives a node at a time, as often as the sweep asks for more."""
+@dataclass(frozen=True, kw_only=True)
+class CheckWithBadNode(NodeCheck):
+    """Finds fault with one node, whose id is in a file."""
+
+    bad: Path
+
+    def problem(self, node: str) -> str:
+        is_bad = self.bad.exists() and self.bad.read_text().startswith(node)
+        return "no recordings here" if is_bad else super().problem(node)
+
+
+def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_node_that_cannot_train(
+    cluster, tmp_path, tone_data, monkeypatch
+):
+    """From an autoscaler, which gives a node at a time, as often as the sweep asks for more. The second one cannot train."""
     from sweeps.execution import cluster as joining
     from sweeps.options import SweepOptions
     from sweeps.run import runner
 
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.py").write_text(SEARCH)
+    bad = tmp_path / "bad.txt"
     seen: set[str] = set()
     original = runner.Coordinator.update
 
     def report(self, trial, report):
-        seen.update({report.node} - {""})  # the plan, simulated before the trials run, has none
+        if report.kind == "epoch" and report.node:  # the plan, simulated before the trials run, has none
+            seen.add(report.node)
         return original(self, trial, report)
 
     def scale_up(bundles):
-        if len(cluster.worker_nodes) < min(2, len(bundles)):
-            cluster.add_node(num_cpus=1)
+        if len(cluster.worker_nodes) < min(3, len(bundles) + bad.exists()):
+            node = cluster.add_node(num_cpus=1)
+            if len(cluster.worker_nodes) == 2:
+                bad.write_text(node.node_id)
 
     monkeypatch.setattr(runner.Coordinator, "update", report)
+    monkeypatch.setattr(runner, "NodeCheck", partial(CheckWithBadNode, bad=bad))
     monkeypatch.setattr(joining, "ask_autoscaler", scale_up)
     monkeypatch.setattr(runner, "ask_autoscaler", scale_up)
     options = SweepOptions(
         search="tiny.py",
         data=str(tone_data.dataset.root),
         budget="full",
-        samples=4,
+        samples=6,
         address=cluster.address,
         pretrained="off",
         tracking_uri="off",
@@ -78,9 +102,11 @@ def test_a_sweep_waits_for_its_first_node_and_uses_one_that_joins_later(cluster,
     )
     out = tmp_path / "out.txt"
     result = runner.start_sweep(options, Console(file=out.open("w"), width=300))
-    assert {record.status for record in result.trials} <= {"finished", "pruned"} and len(result.trials) == 4
-    assert len(seen) == 2, "one Ray node id for each node"
+    assert {record.status for record in result.trials} <= {"finished", "pruned"} and len(result.trials) == 6
     text = out.read_text()
     assert "Waiting for a node with a GPU or a CPU for trials." in text
     assert "1 at a time on 1 machine(s)" in text
     assert "0 GPU, 1 CPU joined. Trials at a time: 2 (before: 1)." in text
+    assert text.count("cannot train and gets no trials for 10 minutes: no recordings here") == 1
+    assert "worker lost" not in text
+    assert len(seen) == 2 and bad.read_text()[:6] not in seen, "one Ray node id for each node that can train"

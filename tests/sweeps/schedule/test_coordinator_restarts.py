@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from made_up import MadeUpWorkers, make_coordinator, view_of
 
-from sweeps.schedule.coordinator import Observer
+from sweeps.schedule.coordinator import MAX_LOSSES, MAX_OTHER_LOSSES, Observer
 from sweeps.schedule.pruning import RungScore
 
 
@@ -63,6 +63,32 @@ def test_reports_of_a_trial_that_has_ended_are_passed_over(tmp_path):
     before = workers.coordinator.trials[trial].cost_s
     assert not workers.coordinator.update(trial, workers.running[trial].pop())
     assert workers.coordinator.trials[trial].cost_s == before
+
+
+def test_a_trial_fails_by_its_own_losses_and_not_by_those_of_its_machines(tmp_path):
+    workers = MadeUpWorkers(make_coordinator(tmp_path, max_running=1))
+    workers.step()
+    coordinator, trial = workers.coordinator, next(iter(workers.running))
+    for _ in range(MAX_OTHER_LOSSES):
+        assert coordinator.worker_lost(trial, "its node has died", by_trial=False)
+    coordinator.update(trial, workers.running[trial].pop())
+    for _ in range(MAX_OTHER_LOSSES):
+        assert coordinator.worker_lost(trial, "its node has died", by_trial=False), "something has come of it since"
+    for _ in range(MAX_LOSSES):
+        assert coordinator.worker_lost(trial, "killed")
+    assert not coordinator.worker_lost(trial, "killed")
+    assert coordinator.trials[trial].status == "failed"
+    assert coordinator.trials[trial].reason == "worker lost 4 times, at last: killed"
+    assert not coordinator.worker_lost(trial, "killed"), "it has ended"
+
+
+def test_a_trial_that_never_gets_anywhere_ends_whosever_fault_it_is(tmp_path):
+    coordinator = make_coordinator(tmp_path, max_running=1)
+    trial = coordinator.next_trial().record
+    for _ in range(MAX_OTHER_LOSSES):
+        assert coordinator.worker_lost(trial.trial, "storage away", by_trial=False)
+    assert not coordinator.worker_lost(trial.trial, "storage away", by_trial=False)
+    assert trial.status == "failed"
 
 
 def test_a_trial_that_is_begun_again_repeats_itself_and_is_counted_once(tmp_path):
