@@ -425,7 +425,7 @@ class _Driver:
 
         def count() -> None:
             nodes = alive_nodes()
-            coordinator.max_running = capacity.count(self.unfit.fit(nodes))
+            coordinator.max_running = capacity.count(nodes, self.unfit.fit(nodes))
             if reason := self.unfit.why_end(nodes, slots):
                 coordinator.stop(reason)
             if self.options.address is not None:

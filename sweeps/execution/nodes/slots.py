@@ -134,10 +134,13 @@ class Capacity:
         self._room = slots.max_concurrent
         self._known: dict[str, Node] = {}
 
-    def count(self, nodes: Sequence[Node]) -> int:
-        """Return how many trials may run at the same time on the nodes that there are now. Say what has changed."""
+    def count(self, nodes: Sequence[Node], fit: Sequence[Node] | None = None) -> int:
+        """Return how many trials may run at the same time on the nodes that there are now. Say what has changed.
+
+        `fit`: those of the nodes that can train; None: all of them.
+        """
         before, self._known = self._known, {node.node_id: node for node in nodes}
-        room = self._limited(self._slots.room(nodes))
+        room = self._limited(self._slots.room(nodes if fit is None else fit))
         if before:
             self._say_changes(before, room)
         self._room = room

@@ -114,6 +114,12 @@ class TestCapacity:
         assert self.capacity.count([self.node("a"), self.node("thin", cpus=1)]) == 2
         assert self.said[-1] == "thin has no room for a trial of this sweep, which needs 1 GPU and 2 CPU."
 
+    def test_a_node_that_cannot_train_has_no_room_and_is_not_gone(self):
+        nodes = [self.node("a", gpus=1), self.node("b", gpus=1)]
+        assert self.capacity.count(nodes) == 2
+        assert self.capacity.count(nodes, nodes[:1]) == 1
+        assert self.said == []
+
     def test_an_autoscaler_is_asked_for_what_could_run(self):
         assert self.capacity.bundles(2) == [{"CPU": 2, "GPU": 1.0}] * 2
         assert len(self.capacity.bundles(100)) == 3
