@@ -15,10 +15,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from birdclef_core.stages.interruption import StageInterrupted
+from birdclef_core.store.patience import StorageAway, reason_of
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.update import TrialUpdate
 
 METRIC = "score"
+_AWAY = (errno.EIO, errno.ESTALE, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN)
+"""Numbers of the errors of a network disk that is away."""
 AVOID = "avoid"
 """The entry of a trial's configuration with the ids of the nodes that it must not run on."""
 
@@ -147,17 +150,10 @@ def last_line(error: Exception | None) -> str:
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether an error comes from a storage that is away: from the network, or from an object store, whose errors have no number."""
-    if isinstance(error, (ConnectionError, TimeoutError)):
+    """Whether an error comes from a storage or a network that is away."""
+    if isinstance(error, (ConnectionError, TimeoutError, StorageAway)):
         return True
-    return type(error) is OSError and error.errno in (
-        None,
-        errno.EIO,
-        errno.ESTALE,
-        errno.ENETUNREACH,
-        errno.EHOSTUNREACH,
-        errno.EHOSTDOWN,
-    )
+    return isinstance(error, OSError) and (bool(reason_of(error)) or error.errno in _AWAY)
 
 
 def _error_of(trial: Trial) -> Exception | None:

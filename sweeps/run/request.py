@@ -233,7 +233,8 @@ class SweepRequest:
             ran_s=self.ran_s,
         )
         for trial in self.retried:
-            self.records.save_trial(trial)
+            while not self.records.save_trial(trial):  # the storage is away
+                time.sleep(1.0)
         self.records.save_sweep(record)
         return record
 

@@ -261,7 +261,9 @@ class _Driver:
             return
         with self.console.status("Looking whether every node can train"):
             nodes = [node for node in alive_nodes() if inputs.slots.room([node])]
-            problems = check_nodes(self._node_check(inputs), nodes, inputs.slots.gpus_per_trial)
+            now = self._node_check(inputs)
+            check = replace(now, sweep_folder=now.sweep_folder.impatient())  # a node without access would wait for minutes
+            problems = check_nodes(check, nodes, inputs.slots.gpus_per_trial)
         if nodes and len(problems) == len(nodes):
             described = describe_problems({node.name: problems[node.short_id] for node in nodes})
             raise InputError(f"At least one node must be able to train, but none is:\n{described}")
@@ -413,10 +415,10 @@ class _Driver:
                 raise
             coordinator.interrupt()
             raise StorageAway(self.patience.given_up) from error
-        while not coordinator.book.save_changed():
-            time.sleep(1.0)
         if coordinator.stopped_because:
             coordinator.interrupt()
+        while not coordinator.book.save_changed():
+            time.sleep(1.0)
         return bool(coordinator.stopped_because)
 
     def _count_nodes(self, coordinator: Coordinator, slots: Slots) -> Callable[[], None]:

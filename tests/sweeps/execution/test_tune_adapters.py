@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryErr
 
 from birdclef_core.errors import BirdclefError
 from birdclef_core.stages.interruption import StageInterrupted
+from birdclef_core.store.patience import StorageAway
 from sweeps.execution.tune_adapters import (
     METRIC,
     CoordinatorScheduler,
@@ -40,6 +41,7 @@ def died(words: str, *, preempted: bool = False) -> ActorDiedError:
         raised(StageInterrupted("SIGTERM was received")),
         raised(ConnectionResetError("by peer")),
         raised(TimeoutError()),
+        raised(StorageAway("The storage s3://bucket was away for 15 minutes: it cannot be reached.")),
         raised(OSError("When completing multiple part upload: AWS Error NETWORK_CONNECTION during CompleteMultipartUpload")),
         raised(OSError(errno.ESTALE, "Stale file handle")),
         died("", preempted=True),
