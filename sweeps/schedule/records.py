@@ -18,7 +18,7 @@ from sweeps.search.space import Search
 Status = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 State = Literal["running", "interrupted", "finished", "failed"]
 SWEEP_FILE = "sweep.json"
-VERSION: Literal[3] = 3
+VERSION: Literal[4] = 4
 """Version of the record of a sweep. One of another version is refused, because what it means could only be guessed."""
 
 
@@ -55,7 +55,7 @@ class SweepPart:
 class SweepRecord:
     """The record of a sweep, `sweep.json`."""
 
-    version: Literal[3]
+    version: Literal[4]
     name: str
     search: str
     """Name of the search of its start. It names the experiment in which all trials are found."""

@@ -16,7 +16,7 @@ from birdclef_core.store.storage import Storage
 from sweeps.options import SweepOptions
 from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, Stopped
-from sweeps.schedule.records import SweepRecord, SweepRecords, ToldDraw, TrialRecord
+from sweeps.schedule.records import VERSION, SweepRecord, SweepRecords, ToldDraw, TrialRecord
 from sweeps.search import Choice, Range
 from sweeps.search.search_files import load_search
 
@@ -174,7 +174,9 @@ def test_a_missing_trial_is_a_gap(folder):
 @pytest.mark.parametrize(("text", "version"), [("{}", "1"), ('{"version": 2}', "2"), ('{"version": "new"}', "'new'")])
 def test_a_sweep_of_another_version_is_refused(folder, text, version):
     (folder / "sweep.json").write_text(text)
-    with pytest.raises(InputError, match=f"sweep.json is of version {version}, and this version of the code reads version 3"):
+    with pytest.raises(
+        InputError, match=f"sweep.json is of version {version}, and this version of the code reads version {VERSION}"
+    ):
         records(folder.parent).load_sweep()
 
 
