@@ -323,9 +323,9 @@ class Storage:
 
 
 def scratch_folder() -> Path:
-    """Return the folder in which this machine keeps copies of remote bundles."""
-    root = Path(tempfile.gettempdir()) / "birdclef-store"
-    root.mkdir(parents=True, exist_ok=True)
+    """Return the folder in which this user keeps copies of remote bundles on this machine."""
+    root = Path(tempfile.gettempdir()) / f"birdclef-store-{os.getuid()}"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
     return root
 
 

@@ -1,10 +1,12 @@
 """What a sweep's driver prints, sentence by sentence. Nothing here decides or writes anything."""
 
 import math
+import shlex
 from pathlib import Path
 
 from sweeps.budget import Budget, Limits
 from sweeps.execution.nodes.slots import Slots
+from sweeps.options import DEFAULT_STORAGE
 from sweeps.run.ranking import best_by_end, front_line, score_of
 from sweeps.run.results import SweepResult
 from sweeps.search.chains import ChainBuilder
@@ -113,6 +115,11 @@ def failure_text(result: SweepResult, log: Path) -> str:
     """Why no trial finished."""
     reason = next((record.reason for record in result.trials if record.reason), "no trial ended")
     return f"No trial finished. The first reason: {reason} (Ray's own log: {log})"
+
+
+def storage_flag(storage: str) -> str:
+    """The flag of a command that names the sweep's storage, as a shell reads it; empty for the default. A URI may have `&` and `?`."""
+    return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
 
 
 def resume_line(name: str, storage_flag: str) -> str:

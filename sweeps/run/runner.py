@@ -4,7 +4,6 @@ Steps, in order: recordings, Ray and its slots, chains of stages (`inputs.py`); 
 decoded audio; the coordinator with its observers; Ray Tune; the result (`results.py`). What it prints is in `messages.py`.
 """
 
-import shlex
 import signal
 import time
 import uuid
@@ -503,7 +502,7 @@ class _Driver:
     @property
     def _storage_flag(self) -> str:
         """What a command needs to find the sweep."""
-        return "" if self.options.storage == DEFAULT_STORAGE else f" --storage {shlex.quote(self.options.storage)}"
+        return messages.storage_flag(self.options.storage)
 
     def _say_away(self, line: str) -> None:
         self._say(line, style=WARNING)
@@ -516,13 +515,15 @@ class _Driver:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the sweep as Ctrl-C does."""
+    """Let SIGTERM end the sweep as Ctrl-C does. Further ones are ignored: schedulers send several, and the end must not be cut off."""
 
     def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        if signal.getsignal(signal.SIGTERM) is interrupt:
+            signal.signal(signal.SIGTERM, previous)

@@ -4,7 +4,7 @@ import pytest
 
 from sweeps.budget import Budget, Limits
 from sweeps.plan.simulate import SimulatedClock
-from sweeps.run.messages import how_many, limit_lines
+from sweeps.run.messages import how_many, limit_lines, storage_flag
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,10 @@ def test_the_last_lines_say_what_was_spent_and_how_to_go_on_from_a_limit():
     ]
     assert len(limit_lines(budget, "", "s", "")) == 1
     assert limit_lines(Budget(), "", "s", "") == [], "no limit and no price: nothing to say"
+
+
+def test_a_storage_is_quoted_as_a_shell_needs_it():
+    uri = "s3://bucket/sweeps?endpoint_override=http://host:9000&region=us-east-1"
+    assert storage_flag(uri) == f" --storage '{uri}'"
+    assert storage_flag("/data/sweeps") == " --storage /data/sweeps"
+    assert storage_flag("sweeps-output") == ""
