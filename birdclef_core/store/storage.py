@@ -303,6 +303,12 @@ class Storage:
             raise StoreError(f"{self.path(name)} has no {MANIFEST}: writing it was cut off.")
         return manifest.files
 
+    def keep_folder(self, folder: Path, name: str) -> None:
+        """Copy the files of a local folder into a folder of the storage."""
+        for path in folder.iterdir():
+            if path.is_file():
+                self.write_bytes(f"{name}/{path.name}", path.read_bytes())
+
     def fetch(self, name: str, target: Path) -> None:
         """Copy a file to a local path."""
         self.wait_for(lambda: pafs.copy_files(self.path(name), str(target), source_filesystem=self.filesystem))

@@ -172,7 +172,9 @@ class _Driver:
             started = time.monotonic()
             if planned is None:
                 planned = self._keep_plan(inputs)
-            tracker = make_tracker(self.options.tracking_uri, self.local_dir)
+            tracker = make_tracker(
+                self.options.tracking_uri, self.local_dir, None if self.storage.is_local else self.records.storage
+            )
             try:
                 result, store_budget = self._search(inputs, record, tracker)
                 mine = result.trials[self.request.first_trial :]
@@ -288,8 +290,14 @@ class _Driver:
         folder = self.local_dir / RESULT_FOLDER
         folder.mkdir(exist_ok=True)
         (folder / self.request.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
+        self._keep_pages(folder)
         self._say(*plan_lines(plan, with_tree=False), *self._budget_lines(plan))
         return figures
+
+    def _keep_pages(self, folder: Path) -> None:
+        """Keep the result's files with the records: the driver's machine may be gone a minute later."""
+        if not self.storage.is_local:
+            self.records.storage.keep_folder(folder, RESULT_FOLDER)
 
     def _budget_lines(self, plan: Plan) -> list[str]:
         max_bytes = self.options.max_store_bytes
@@ -458,6 +466,7 @@ class _Driver:
         self.request.end(record, state, trials=len(trials), ran_s=coordinator.budget.ran_s)
         folder = self.local_dir / RESULT_FOLDER
         write_result(folder, result, self.store)
+        self._keep_pages(folder)
         if result.objective.cost is not None:
             tracker.log(FrontFound(trials=tuple(record.trial for record in result.front)))
         tracker.log(
@@ -475,7 +484,8 @@ class _Driver:
             self._say(messages.left_out_line(coordinator.left_out))
         flag = self._storage_flag
         reached = coordinator.limit_reached
-        self._say(*messages.outcome_lines(result, None if reached else coordinator.samples, folder))
+        pages = Path(self.records.storage.path(RESULT_FOLDER))
+        self._say(*messages.outcome_lines(result, None if reached else coordinator.samples, pages))
         self._say(*messages.limit_lines(coordinator.budget, reached, self.name, flag))
         if coordinator.stopped_because:
             raise BirdclefError(messages.unfit_text(coordinator.stopped_because, self.name, flag))

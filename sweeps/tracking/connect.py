@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from birdclef_core.errors import InputError
+from birdclef_core.store.storage import Storage
 from sweeps.tracking.events import DeliveryStatus, NullTracker, Tracker
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ _MLFLOW_SETTINGS = {
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def make_tracker(tracking: str | None, sweep_dir: Path) -> Tracker:
+def make_tracker(tracking: str | None, sweep_dir: Path, storage: Storage | None = None) -> Tracker:
     """Return the tracker for a value of `--tracking-uri`; its journal is kept in `sweep_dir`, a folder on a local disk.
+
+    `storage`: where a copy of the journal is kept for drivers on other machines; None where `sweep_dir` is in the storage itself.
 
     The value is None or "local" for a local server on the repository's `mlflow/` folder, a folder for a local server there,
     http(s)://... for that server, or "off" for no tracking. The function returns before a server is started or contacted.
@@ -39,7 +42,7 @@ def make_tracker(tracking: str | None, sweep_dir: Path) -> Tracker:
         return NullTracker()
     from sweeps.tracking.delivery import JournalTracker
 
-    return JournalTracker(sweep_dir, str(destination), _connector(destination, sweep_dir))
+    return JournalTracker(sweep_dir, str(destination), _connector(destination, sweep_dir), storage)
 
 
 def check_state(tracking: str | None, sweep_dir: Path) -> None:

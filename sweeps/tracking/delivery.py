@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from birdclef_core.errors import FileContentError, InputError
+from birdclef_core.store.storage import Storage
 from sweeps.tracking.events import DeliveryStatus, Event, from_line
-from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, DeliveryState, Journal, keep_rejected
+from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, DeliveryState, Journal, JournalCopy, keep_rejected
 
 _BATCH_EVENTS = 200
 _GATHER_S = 0.5
@@ -57,15 +58,23 @@ Connect = Callable[[dict[str, str]], AbstractContextManager[Sink]]
 class JournalTracker:
     """The tracker that writes a journal, which a thread delivers."""
 
-    def __init__(self, folder: Path, destination: str, connect: Connect) -> None:
-        """Raises StoreError if another process delivers this journal, InputError if the state of its delivery cannot be read."""
+    def __init__(self, folder: Path, destination: str, connect: Connect, storage: Storage | None = None) -> None:
+        """`storage`: the sweep's, if the journal has a copy there.
+
+        Raises StoreError if another process delivers this journal, InputError if the state of its delivery cannot be read.
+        """
         self._journal = Journal(folder)
         try:
+            self._copy = JournalCopy(folder, storage) if storage is not None else None
             state = DeliveryState.load(folder, destination)
         except InputError:
             self._journal.close()
             raise
-        self._delivery = _Delivery(folder, self._journal, state, connect)
+        state.offset = min(state.offset, self._journal.size())  # a journal that has lost its end
+        fetched = self._copy is not None and self._copy.was_fetched
+        if self._copy is not None:
+            self._copy.start()
+        self._delivery = _Delivery(folder, self._journal, state, connect, looks_first=fetched)
         self._delivery.start()
 
     def log(self, event: Event) -> None:
@@ -92,6 +101,8 @@ class JournalTracker:
         kept = self._journal.count(state.offset)
         if not self._delivery.is_alive():
             self._journal.close()
+        if self._copy is not None:
+            self._copy.close()
         problem = self._delivery.problem if kept else ""
         return DeliveryStatus(
             delivered=state.delivered,
@@ -105,14 +116,17 @@ class JournalTracker:
 class _Delivery(threading.Thread):
     """Delivers a journal from where the last process stopped, until everything is delivered or it gives up."""
 
-    def __init__(self, folder: Path, journal: Journal, state: DeliveryState, connect: Connect) -> None:
+    def __init__(
+        self, folder: Path, journal: Journal, state: DeliveryState, connect: Connect, *, looks_first: bool = False
+    ) -> None:
+        """`looks_first`: whether the server may have more than the journal and its state know of."""
         super().__init__(name="tracking", daemon=True)
         self.state = state
         self.news = threading.Event()
         self.problem, self.denied = "", False
         self._folder = folder
         self._journal = journal
-        self._size_at_start = journal.size()
+        self._size_at_start, self._looks_first = journal.size(), looks_first
         self._saved_offset, self._saved_bytes = state.offset, 0
         """The state grows with the sweep. It is written only after as many bytes of the journal have been delivered, so that all writes
         of a sweep together cost as much as its journal. After a kill -9, what was delivered since is delivered again and recognised."""
@@ -141,7 +155,7 @@ class _Delivery(threading.Thread):
             finishing = self._finishing.is_set()
             self.news.clear()
             if lines := self._journal.read(self.state.offset, _BATCH_EVENTS):
-                self._deliver(lines, seen_before=self.state.offset < self._size_at_start)
+                self._deliver(lines, seen_before=self._looks_first or self.state.offset < self._size_at_start)
             elif finishing:
                 return
             else:

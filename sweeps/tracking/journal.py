@@ -1,22 +1,30 @@
-"""The journal of a sweep's events, to which lines are only ever appended, and the state of its delivery to a server.
+"""The journal of a sweep's events, to which lines are only ever appended, the state of its delivery, and a copy of both on a storage.
 
 In the sweep's folder, `tracking.jsonl` holds one event a line, `tracking_state.json` how many of them one server has and what it
 calls things, and `tracking_rejected.jsonl` the events that this server refused, with its reasons.
+
+A sweep whose storage is not a local folder has a copy in `tracking/` there, from which a driver on another machine goes on. A file of an
+object store cannot be appended to, so the copy of the journal is in pieces that are named by the byte at which they begin.
 """
 
 import fcntl
 import os
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from birdclef_core.errors import FileContentError, InputError, StoreError
 from birdclef_core.json_files import from_json, to_json
+from birdclef_core.store.storage import Storage
 from sweeps.tracking.events import Event, to_line
 
 JOURNAL_NAME = "tracking.jsonl"
 STATE_NAME = "tracking_state.json"
 REJECTED_NAME = "tracking_rejected.jsonl"
 _LOCK_NAME = "tracking.lock"
+COPY_FOLDER = "tracking"
+_COPY_EVERY_S = 1.0
+_MOST_PIECES = 64
 
 
 class Journal:
@@ -106,6 +114,84 @@ def last_state(folder: Path) -> DeliveryState | None:
         raise InputError(
             f"{error} Move it away: then all events of the sweep are delivered again, and a server that has them keeps each once."
         ) from None
+
+
+class JournalCopy(threading.Thread):
+    """Keeps the copy of a folder's journal and state on a storage. A machine that is lost takes the events of its last seconds along."""
+
+    def __init__(self, folder: Path, storage: Storage) -> None:
+        """Put the storage's journal and state into the folder, unless the folder's own go on from there. `storage`: of the sweep."""
+        super().__init__(name="tracking copy", daemon=True)
+        self._folder, self._storage = folder, storage.at(COPY_FOLDER).impatient()
+        self._ending = threading.Event()
+        self._pieces, kept = _read_copy(storage.at(COPY_FOLDER))
+        self._copied, self._state = len(kept), b""
+        path = folder / JOURNAL_NAME
+        own = path.read_bytes() if path.exists() else b""
+        self.was_fetched = not own.startswith(kept)
+        """Whether the folder's journal is that of another machine, which may have delivered events that the copy does not have."""
+        if self.was_fetched:
+            folder.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(kept)
+            state = storage.at(COPY_FOLDER).read_bytes(STATE_NAME)
+            (folder / STATE_NAME).unlink(missing_ok=True)
+            if state is not None:
+                (folder / STATE_NAME).write_bytes(state)
+
+    def close(self) -> None:
+        """Copy what is left, and end. What cannot be written now is lost to other machines, and still in the folder."""
+        self._ending.set()
+        self.join()
+
+    def run(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._ending.wait(_COPY_EVERY_S)
+            try:
+                self._copy()
+            except OSError:
+                continue  # the storage is away; later more is copied at once
+
+    def _copy(self) -> None:
+        path = self._folder / STATE_NAME
+        state = path.read_bytes() if path.exists() else b""  # before the journal, so that it is never ahead of it
+        with (self._folder / JOURNAL_NAME).open("rb") as file:
+            file.seek(self._copied)
+            new = file.read()
+            if piece := new[: new.rfind(b"\n") + 1]:
+                name = _piece(self._copied)
+                self._storage.write_bytes(name, piece)
+                self._pieces.append(name)
+                self._copied += len(piece)
+        if state != self._state:
+            self._storage.write_bytes(STATE_NAME, state)
+            self._state = state
+        if len(self._pieces) > _MOST_PIECES:
+            self._join_pieces()
+
+    def _join_pieces(self) -> None:
+        """Write all pieces as one and remove the others: whoever reads in between finds every byte, some of them twice."""
+        first, *others = self._pieces
+        with (self._folder / JOURNAL_NAME).open("rb") as file:
+            self._storage.write_bytes(first, file.read(self._copied))
+        for name in others:
+            self._storage.delete(name)
+        self._pieces = [first]
+
+
+def _read_copy(storage: Storage) -> tuple[list[str], bytes]:
+    """The names of the pieces of a copy, and the journal that they are of."""
+    names, kept = [name for name in storage.names() if name.endswith(".part")], bytearray()
+    for name in names:
+        start, piece = int(name.removesuffix(".part")), storage.read_bytes(name) or b""
+        if start > len(kept):  # a piece before it is lost: its events are only where they were delivered
+            break
+        kept += piece[len(kept) - start :]
+    return names, bytes(kept)
+
+
+def _piece(start: int) -> str:
+    return f"{start:015d}.part"
 
 
 def keep_rejected(folder: Path, line: bytes, reason: str) -> None:

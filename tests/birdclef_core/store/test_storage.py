@@ -119,3 +119,10 @@ def test_unknown_schemes_are_refused():
 def test_local_paths_are_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert Storage.parse("out").root == str(Path(tmp_path) / "out")
+
+
+def test_the_files_of_a_local_folder_are_kept(storage, tmp_path):
+    (tmp_path / "pages" / "deeper").mkdir(parents=True)
+    (tmp_path / "pages" / "tree.html").write_text("tree")
+    storage.keep_folder(tmp_path / "pages", "s/result")
+    assert storage.at("s", "result").names() == ["tree.html"] and storage.read_bytes("s/result/tree.html") == b"tree"

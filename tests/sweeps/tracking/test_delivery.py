@@ -17,7 +17,9 @@ from damage import damages
 import sweeps
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.json_files import to_json
+from birdclef_core.store.storage import Storage
 from sweeps.tracking import delivery as tracking_delivery
+from sweeps.tracking import journal as tracking_journal
 from sweeps.tracking.delivery import Denied, JournalTracker, Rejected
 from sweeps.tracking.events import TrialStarted
 from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, STATE_NAME, DeliveryState, Journal, last_state
@@ -383,3 +385,77 @@ def test_a_server_that_refuses_the_user_gets_everything_once_the_right_is_given(
     report = tracker.close(timeout_s=0.2)
     assert (report.delivered, report.kept, report.rejected, report.denied) == (5, 3, 0, True)
     assert report.problem == "user 'ann' needs the right EDIT"
+
+
+@pytest.fixture
+def storage(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracking_journal, "_COPY_EVERY_S", 0.01)
+    return Storage.parse(str(tmp_path / "storage"))
+
+
+def wait_until(done):
+    deadline = time.monotonic() + 5
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert done()
+
+
+def lost(tracker):
+    """The machine of a tracker goes away: nothing that it has is written any more."""
+    tracker._delivery.give_up()
+    tracker._delivery.finish()
+    tracker._copy.close()
+    tracker._journal.close()
+
+
+def test_a_driver_on_another_machine_goes_on_with_the_copy(tmp_path, server, storage):
+    """Nothing is created twice, also not what was delivered after the state had last been copied, and nothing is left out."""
+    first = JournalTracker(tmp_path / "a", "server", server.connect, storage)
+    log(first, names(0, 30))
+    server.wait_for(30)
+    server.up = False
+    log(first, names(30, 35))
+    lost(first)
+    assert storage.read_json(DeliveryState, f"tracking/{STATE_NAME}") is not None
+    storage.delete(f"tracking/{STATE_NAME}")
+    server.up = True
+    second = JournalTracker(tmp_path / "b", "server", server.connect, storage)
+    log(second, names(34, 40))
+    report = second.close()
+    assert server.trials == names(0, 40)
+    assert (report.kept, report.rejected) == (0, 0)
+    again = JournalTracker(tmp_path / "b", "server", server.connect, storage)
+    assert not again._copy.was_fetched and again.close().delivered == report.delivered
+    assert server.trials == names(0, 40)
+
+
+def test_the_copy_is_in_few_pieces_and_a_storage_that_is_away_only_delays_it(tmp_path, server, storage, monkeypatch):
+    monkeypatch.setattr(tracking_journal, "_MOST_PIECES", 3)
+    tracker = JournalTracker(tmp_path / "a", "server", server.connect, storage)
+    write = Storage.write_bytes
+    for number in range(8):
+        log(tracker, names(number, number + 1))
+        wait_until(lambda: tracker._copy._copied == tracker._journal.size())
+    assert len(storage.at("tracking").names()) <= 3 + 2
+
+    def away(*arguments):
+        raise OSError("AWS Error NETWORK_CONNECTION")
+
+    monkeypatch.setattr(Storage, "write_bytes", away)
+    log(tracker, names(8, 10))
+    server.wait_for(10)
+    monkeypatch.setattr(Storage, "write_bytes", write)
+    tracker.close()
+    own = (tmp_path / "a" / JOURNAL_NAME).read_bytes()
+    assert tracking_journal._read_copy(storage.at("tracking"))[1] == own
+
+
+def test_a_state_that_is_ahead_of_a_cut_journal_starts_at_its_end(tmp_path, server):
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    log(tracker, names(0, 5))
+    tracker.close()
+    (tmp_path / JOURNAL_NAME).write_bytes(b"")
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    log(tracker, names(5, 8))
+    assert tracker.close().kept == 0
+    assert server.trials == names(0, 8)
