@@ -148,8 +148,7 @@ class Lease:
             if self.lost:
                 return
             try:
-                self._beat()
-                self._away = False
+                self._away = not self._leases.storage.attempt(self._beat)
             except OSError:
                 self._away = True  # `lost` becomes true if that lasts
 

@@ -1,5 +1,6 @@
 """How long work waits for a storage that is away, and which errors mean that it is: an object store is away for minutes now and then."""
 
+import _thread
 import logging
 import threading
 import time
@@ -67,8 +68,12 @@ class Patience:
     A copy in another process says what it has to say to that process's log.
     """
 
-    def __init__(self, limit_s: float = 0.0, say: Say | None = None, clock: Clock = time) -> None:
-        """`limit_s`: for how long one operation waits; 0: not at all. `say`: told when the storage is away, and when it is back."""
+    def __init__(self, limit_s: float = 0.0, say: Say | None = None, clock: Clock = time, *, interrupts: bool = False) -> None:
+        """`limit_s`: for how long one operation waits; 0: not at all. `say`: told when the storage is away, and when it is back.
+
+        `interrupts`: whether the process's main thread is interrupted, as by Ctrl-C, when another thread gives up.
+        """
+        self._interrupts = interrupts
         self.limit_s, self._say, self._clock = limit_s, say or _log.warning, clock
         self.given_up = ""
         """What to tell the user once the storage was away for too long: nothing waits for it any more. Empty until then."""
@@ -145,7 +150,10 @@ class Patience:
                 self._away_since = None
 
     def _give_up(self, place: str, reason: str) -> StorageAway:
+        is_first = not self.given_up
         self.given_up = f"The storage {place} was away for {self.limit_s / 60:.3g} minutes: {reason}."
+        if is_first and self._interrupts and threading.current_thread() is not threading.main_thread():
+            _thread.interrupt_main()
         return StorageAway(self.given_up)
 
 

@@ -126,7 +126,7 @@ class _Driver:
     def __init__(self, request: SweepRequest, console: Console) -> None:
         self.console = console
         self.options, self.name = options, name = request.options, request.name
-        self.patience = Patience(say=self._say_away)
+        self.patience = Patience(say=self._say_away, interrupts=True)
         """It waits for nothing until the storage has been seen to work: a mistyped address is said at once."""
         self.storage = replace(Storage.parse(options.storage), patience=self.patience)
         self.records = SweepRecords(self.storage.at(name))
@@ -155,7 +155,9 @@ class _Driver:
         """Run the sweep to its end, or until it is interrupted. Raises Stopped when the storage was away for too long."""
         try:
             return self._run()
-        except StorageAway:
+        except (StorageAway, KeyboardInterrupt):
+            if not self.patience.given_up:
+                raise
             raise Stopped(f"{self.patience.given_up} {messages.resume_line(self.name, self._storage_flag)}") from None
 
     def _run(self) -> SweepResult:

@@ -2,10 +2,13 @@
 
 import pickle
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from birdclef_core.store import patience as patience_module
+from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.patience import Patience, StorageAway, reason_of
 from birdclef_core.store.storage import Storage
 
@@ -159,3 +162,23 @@ def test_the_reason_is_asked_for_where_an_answer_has_none(clock, monkeypatch):
             Storage(place.filesystem, place.root, Patience(60.0, said.append, clock)).exists("file")
         assert not isinstance(error.value, StorageAway)
         server.shutdown()
+
+
+def test_the_thread_of_a_lease_finds_an_outage_and_ends_the_work_of_the_main_thread(monkeypatch, tmp_path):
+    """A driver may have nothing to write for as long as all its workers wait."""
+    place = Storage.parse(str(tmp_path))
+    (tmp_path / "leases").mkdir()
+    monkeypatch.setattr(Storage, "is_local", False)
+    said: list[str] = []
+    storage = Storage(place.filesystem, place.root, Patience(0.3, said.append, interrupts=True))
+    monkeypatch.setattr(patience_module, "PAUSES_S", (0.05,))
+    with Leases(storage, duration_s=0.2).hold("driver", Holder(sweep="s", run="r", trial="driver")) as lease:
+        assert lease is not None
+
+        def away(*_: object) -> bool:
+            raise OSError("AWS Error NETWORK_CONNECTION")
+
+        monkeypatch.setattr(Storage, "exists", away)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(5.0)
+        assert len(said) == 1 and storage.patience.given_up

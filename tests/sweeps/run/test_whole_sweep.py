@@ -383,7 +383,7 @@ def test_a_sweep_waits_for_an_object_store_that_is_away(place, s3_endpoint):
     boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1").create_bucket(Bucket="away")
     uri = f"s3://away/sweeps?endpoint_override=http://{host}:{port}&region=us-east-1"
     started = place.start(
-        *place.start_arguments("--samples", "1", *LONG_EPOCHS, "--storage", uri, "--storage-outage-minutes", "0.2")
+        *place.start_arguments("--samples", "1", *LONG_EPOCHS, "--storage", uri, "--storage-outage-minutes", "0.4")
     )
     output = read_until(started, r"pretrain_ce epoch 2/2")
     server.stop()
@@ -395,14 +395,9 @@ def test_a_sweep_waits_for_an_object_store_that_is_away(place, s3_endpoint):
     assert "worker lost" not in output
     server.stop()
     output += started.communicate(timeout=300)[0]
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port)
-    server.start()
     assert started.returncode == 130 and "Traceback" not in output, output
     assert output.count("is away: it cannot be reached") == 2
     assert (
-        f"was away for 0.2 minutes: it cannot be reached. Stopped. Continue with: python tune_main.py --resume s --storage '{uri}'"
+        f"was away for 0.4 minutes: it cannot be reached. Stopped. Continue with: python tune_main.py --resume s --storage '{uri}'"
         in output
     )
-    output = place.run("--resume", "s", "--storage", uri)
-    server.stop()
-    assert "Best: t0000" in output and "pretrain_ce reused" in output
