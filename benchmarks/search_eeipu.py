@@ -14,6 +14,7 @@ from sweeps.sampling.candidates import CandidateMaker
 from sweeps.sampling.encoding import Array, Encoding
 from sweeps.sampling.facts import Proposal, SweepFacts, TrialFacts
 from sweeps.sampling.gaussian_process import GaussianProcess
+from sweeps.sampling.stage_costs import CpuSeconds
 from sweeps.sampling.stage_model import MIN_FINALS, FittedProcesses, log_expected_improvement
 from sweeps.sampling.stage_sampler import Worth
 from sweeps.search.space import Search
@@ -25,7 +26,8 @@ NUM_SAMPLES, KEPT_S, LENGTH, REFITTED_EVERY, MAX_POINTS = 24, 1e-3, 0.7, 8, 240
 class Eeipu:
     """Proposes trials in the place of the stage-aware sampler, and stops none."""
 
-    def __init__(self, search: Search, seed: int, budget_s: float) -> None:
+    def __init__(self, search: Search, seed: int, cpu_seconds: CpuSeconds, *, budget_s: float) -> None:
+        """`cpu_seconds` is what the stage-aware sampler is given too; models are not compared by their cost here."""
         self._search, self._seed, self._budget_s = search, seed, budget_s
         self._encoding = Encoding(search)
         self._maker = CandidateMaker(search, self._encoding)

@@ -35,9 +35,9 @@ from sweeps.search import Range, Search
 
 COMMON = dict(learning_rate=1e-3, clip_s=5.0, batch_size=16, clips_per_epoch=32, evaluation_batch_size=16)
 STAGES = (
-    StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=1, epochs=3, **COMMON),
+    StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=1, epochs=2, **COMMON),
     StageConfig(name="pretrain_bce", label_space="all", loss="bce", seed=2, epochs=1, **COMMON),
-    StageConfig(name="train_ce", label_space="target", loss="ce", seed=3, epochs=2, **COMMON),
+    StageConfig(name="train_ce", label_space="target", loss="ce", seed=3, epochs=1, **COMMON),
     StageConfig(name="train_bce", label_space="target", loss="bce", seed=4, epochs=1, **COMMON),
     StageConfig(name="finetune", label_space="target", loss="bce", seed=5, epochs=1, **COMMON),
 )
