@@ -111,15 +111,12 @@ def start(folder: Path, name: str, seed: int, hours: float) -> subprocess.Popen[
 
 
 def pair(folder: Path, seed: int, hours: float) -> dict[str, Found]:
-    """Run both sweeps of a pair at the same time."""
-    running = {name: start(folder, name, seed, hours) for name in METHODS}
+    """Run both sweeps of a pair at the same time, but for what the folder has from an earlier run."""
+    running = {name: start(folder, name, seed, hours) for name in METHODS if not (folder / f"{name}-{seed}").exists()}
     for name, process in running.items():
         if process.wait():
             raise RuntimeError(f"{name} failed:\n{(folder / f'{name}-{seed}.txt').read_text()[-3000:]}")
-    return {
-        name: Found.of(SweepRecords(Storage.parse(str(folder / f"{name}-{seed}" / "sweeps" / name))).load_trials())
-        for name in METHODS
-    }
+    return {name: Found.of(SweepRecords(Storage.parse(str(folder / f"{name}-{seed}" / name))).load_trials()) for name in METHODS}
 
 
 def main() -> None:
@@ -149,7 +146,7 @@ def main() -> None:
                     f"best {CHOSEN_BY} {found.chosen:.4f}, {CHECKED_BY} {found.checked:.4f}, mean {found.mean:.4f}",
                     flush=True,
                 )
-    report(pairs)
+            report(pairs)
 
 
 def report(pairs: Sequence[dict[str, Found]]) -> None:
@@ -159,12 +156,13 @@ def report(pairs: Sequence[dict[str, Found]]) -> None:
     for title in ("chosen", "checked", "mean"):
         means = {name: statistics.mean(getattr(item[name], title) for item in pairs) for name in METHODS}
         differences = [getattr(item["stage"], title) - getattr(item["tpe"], title) for item in pairs]
-        half = math.nan
+        interval = ""
         if len(differences) > 1:
             half = student.ppf(0.975, len(differences) - 1) * statistics.stdev(differences) / math.sqrt(len(differences))
+            interval = f" (95 %: {statistics.mean(differences) - half:+.4f} to {statistics.mean(differences) + half:+.4f})"
         print(
-            f"{title:8} stage {means['stage']:.4f}, tpe {means['tpe']:.4f}, difference {statistics.mean(differences):+.4f} "
-            f"(95 %: {statistics.mean(differences) - half:+.4f} to {statistics.mean(differences) + half:+.4f})"
+            f"{title:8} stage {means['stage']:.4f}, tpe {means['tpe']:.4f}, difference {statistics.mean(differences):+.4f}{interval}",
+            flush=True,
         )
 
 
