@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up_bundles import contents, random_part
+from made_up_bundles import random_part
 from made_up_detector import SPECIES, made_up_calibration
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.reading import is_bundle, load_bundle, open_bundle, set_calibration
-from birdclef_core.inference.bundle.writing import write_bundle
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import SOLUTION_2023
@@ -20,28 +19,16 @@ from birdclef_core.inference.procedure import SOLUTION_2023
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """A bundle of a SED and a CNN."""
-    return write_bundle(contents(random_part("sed"), random_part("cnn")), tmp_path_factory.mktemp("made") / "bundle").folder
-
-
 @pytest.fixture
-def copy(made, tmp_path) -> Path:
-    folder = tmp_path / "copy"
-    for path in made.rglob("*"):
-        if path.is_file():
-            place = folder / path.relative_to(made)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(path.read_bytes())
-    return folder
+def copy(bundle_copy) -> Path:
+    return bundle_copy.folder
 
 
 def waves() -> np.ndarray:
     return 0.1 * np.random.default_rng(0).standard_normal((2, 320_000)).astype(np.float32)
 
 
-def test_it_is_the_detector_that_it_was_made_of(made):
+def test_it_is_the_detector_that_it_was_made_of(made_bundle):
     parts = (random_part("sed"), random_part("cnn"))
     members = tuple(
         Member(
@@ -53,9 +40,9 @@ def test_it_is_the_detector_that_it_was_made_of(made):
         )
         for part, weight in zip(parts, (0.75, 0.25), strict=True)
     )
-    original, loaded = DeployedDetector(members, SOLUTION_2023), load_bundle(made)
+    original, loaded = DeployedDetector(members, SOLUTION_2023), load_bundle(made_bundle.folder)
     np.testing.assert_array_equal(loaded.hear(waves()).logits_BC, original.hear(waves()).logits_BC)
-    assert loaded.model_id == original.model_id == open_bundle(made).record.model_id
+    assert loaded.model_id == original.model_id == made_bundle.record.model_id
     assert (loaded.species, loaded.procedure, loaded.name("alpha")) == (SPECIES, SOLUTION_2023, "Alpha bird")
     assert [member.weight for member in loaded.first(1).members] == [1.0]
 
@@ -156,7 +143,7 @@ def test_a_calibration_of_another_model_is_refused(copy):
     assert not (copy / "calibration.json").exists() and open_bundle(copy).record.calibration is None
 
 
-def test_another_precision_is_another_model(made):
-    record = open_bundle(made).record
+def test_another_precision_is_another_model(made_bundle):
+    record = made_bundle.record
     assert record.members[0].model_id("float32") == record.members[0].stage_id
     assert len({replace(record, precision=name).model_id for name in ("float32", "bfloat16", "int8")}) == 3

@@ -1,12 +1,14 @@
 """A bundle appears complete or not at all, and says what it was made of."""
 
 import pytest
-from made_up_bundles import contents, random_part
+from made_up_bundles import contents, examples, random_part
 
 from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
 from birdclef_core.inference.bundle import writing
+from birdclef_core.inference.bundle.examples import no_examples
 from birdclef_core.inference.bundle.writing import write_bundle
+from birdclef_core.inference.procedure import SOLUTION_2023
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +17,7 @@ def part():
 
 
 def test_it_says_what_it_was_made_of(part, tmp_path):
+    (tmp_path / "bundle").mkdir()
     bundle = write_bundle(contents(part), tmp_path / "bundle")
     record, (member,) = bundle.record, bundle.record.members
     assert (member.stage_id, member.recipe, member.stage) == (part.stage_id, "tiny", "train_bce")
@@ -27,10 +30,10 @@ def test_it_says_what_it_was_made_of(part, tmp_path):
 
 
 def test_a_folder_that_is_in_use_is_left_alone(part, tmp_path):
-    (tmp_path / "empty").mkdir()
-    write_bundle(contents(part), tmp_path / "empty")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
     with pytest.raises(InputError, match="is not empty"):
-        write_bundle(contents(part), tmp_path / "empty")
+        write_bundle(contents(part), tmp_path / "full")
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="is not empty"):
         write_bundle(contents(part), tmp_path / "file")
@@ -40,8 +43,15 @@ def test_a_folder_that_is_in_use_is_left_alone(part, tmp_path):
 def test_what_fails_leaves_nothing(part, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "write_record", lambda record, folder: (_ for _ in ()).throw(OSError(28, "No space left")))
     with pytest.raises(InputError, match=r"No space left.*--to"):
-        write_bundle(contents(part), tmp_path / "bundle")
+        write_bundle(contents(part, examples=examples(0)), tmp_path / "bundle", force=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_sound_it_is_written_by_force_only(part, tmp_path):
+    silent = contents(part, examples=no_examples(SOLUTION_2023, "the recordings are gone"))
+    with pytest.raises(InputError, match=r"there are none \(the recordings are gone\).*--data.*--force"):
+        write_bundle(silent, tmp_path / "bundle")
+    assert write_bundle(silent, tmp_path / "bundle", force=True).parity() is None
 
 
 def test_a_precision_that_the_format_lacks_is_refused(part, tmp_path):

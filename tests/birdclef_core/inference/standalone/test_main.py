@@ -6,13 +6,11 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_bundles import contents, random_part
 from made_up_detector import made_up_calibration, write_sound
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.reading import open_bundle, set_calibration
 from birdclef_core.inference.bundle.record import BundleRecord
-from birdclef_core.inference.bundle.writing import write_bundle
 from birdclef_core.inference.results.calibration import Calibration
 from birdclef_core.inference.run.predictor import Predictor
 from birdclef_core.inference.standalone.main import _read, main
@@ -39,11 +37,10 @@ finally:
 """Runs a file in a Python that lacks what a bare machine lacks."""
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """A bundle of a SED and a CNN, with a calibration."""
-    made = write_bundle(contents(random_part("sed"), random_part("cnn")), tmp_path_factory.mktemp("made") / "bundle")
-    return set_calibration(made, made_up_calibration(made.detector()))
+@pytest.fixture
+def bundle(bundle_copy):
+    """A bundle with a calibration."""
+    return set_calibration(bundle_copy, made_up_calibration(bundle_copy.detector()))
 
 
 def run_bare(bundle, *arguments: str) -> subprocess.CompletedProcess:
