@@ -10,6 +10,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Of several processes (`-n 2`), one runs the tests of a file, which share fixtures, and one all tests that start Ray, which begin first."""
     for item in items:
