@@ -10,12 +10,26 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Of several processes (`-n 2`), one runs the tests of a file, which share fixtures, and one all tests that start Ray, which begin first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.location[0]))
+    """Begin with the tests that start Ray: where there are several processes, one of them has enough to do with these."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Of several processes (`-n auto`), one runs the tests of a file, which share fixtures, and one all files with tests that start Ray.
+
+    pytest-xdist's own groups (`--dist loadgroup`) do nothing with pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FilesAndRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "ray" if "pytest.mark.ray" in (config.rootpath / file).read_text() else file
+
+    config.option.loadscopereorder = False
+    return FilesAndRay(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from birdclef_core.ensemble.record import without_secrets
 from birdclef_core.errors import InputError
 from sweeps.cli.detectors.ensemble import add_ensemble_command
 from sweeps.cli.detectors.submit import add_submit_command, duration_argument
@@ -111,6 +110,8 @@ class Afterwards:
 
 def run_commands(commands: Sequence[Sequence[str]]) -> int:
     """Run commands of `birdclef` one after the other until one fails, saying each. Returns the exit code of the last."""
+    from birdclef_core.ensemble.record import without_secrets  # imports torch: --help is printed before that
+
     parser = argparse.ArgumentParser(prog="birdclef")
     known = parser.add_subparsers(required=True)
     add_ensemble_command(known)
