@@ -7,6 +7,7 @@ from torch import zeros
 
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import SweepRecords, TrialRecord
 
 P, A, B, C = (letter * 64 for letter in "9abc")
@@ -53,7 +54,9 @@ def make(place: str) -> Storage:
     for stage_id, stage in ((P, "pretrain_ce"), (A, "train_ce"), (B, "train_ce"), (C, "finetune")):
         publish(storage, stage_id, stage)
     save_trial(storage, "t0000", (P, A, C), score=0.5)
-    save_trial(storage, "t0001", (P, B, "f" * 64), status="pruned", stage_scores={"pretrain_ce": 0.5, "train_ce": 0.4})
+    stopped = Stopped(rung=Rung("train_ce", 0, 0, "target ce"), stage_id=B, score=0.4, by="rank", reason="low")
+    scores = {"pretrain_ce": 0.5, "train_ce": 0.4}
+    save_trial(storage, "t0001", (P, B, "f" * 64), status="pruned", stage_scores=scores, stopped=stopped)
     return storage
 
 
