@@ -58,7 +58,7 @@ def test_a_trial_gives_its_last_stage_on_target_species_once(storage):
     publish(storage, 3, label_space="all", stage="finetune")
     save_trial(storage, "t0000", [stage_id(1), stage_id(2), stage_id(3)], score=0.5)
     save_trial(storage, "t0001", [stage_id(1), stage_id(2)], score=0.5)
-    save_trial(storage, "t0002", [stage_id(1)], status="pruned")
+    save_trial(storage, "t0002", [stage_id(1)], status="failed")
     assert ids(find_candidates(storage, ["s"])) == [stage_id(2)]
 
 
