@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from birdclef_core.errors import InputError
+from birdclef_core.inference.bundle.program import can_be_exported
 from birdclef_core.inference.networks.network import OUTPUT_NAMES, Network
 from birdclef_core.inference.networks.onnx_runtime import INPUT_NAME
 from birdclef_core.inference.networks.openvino_runtime import import_openvino
@@ -48,7 +49,7 @@ def to_onnx(network: Network, mel_BKFN: Tensor, path: Path) -> None:
             "The format onnx is written by onnx and onnxscript, which are not installed: pip install onnx onnxscript"
         ) from None
     names = OUTPUT_NAMES[network.model.config.head]
-    with _quiet():
+    with _quiet(), can_be_exported():
         program = torch.onnx.export(
             network,
             (mel_BKFN[:2],),

@@ -5,7 +5,9 @@ Shapes: B windows, K channels, F mel bins, N frames.
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +38,7 @@ _MODEL = "model."
 
 def write_program(network: Network, mel_BKFN: Tensor, path: Path) -> None:
     """Write the weights of a network to `path`, and its program to a file of the same name beside it."""
-    with torch.no_grad():
+    with torch.no_grad(), can_be_exported():
         exported = torch.export.export(network, (mel_BKFN[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
     weights = {name: tensor.contiguous() for name, tensor in network.model.state_dict().items()}
     inputs, constants = _inputs(exported, set(weights))
@@ -44,6 +46,19 @@ def write_program(network: Network, mel_BKFN: Tensor, path: Path) -> None:
     functions = "\n\n".join(_functions(exported.graph_module, "forward"))
     text = _HEAD.format(inputs="[\n" + "".join(f"    {name!r},\n" for name in inputs) + "]") + f"\n\n{functions}\n"
     path.with_suffix(PROGRAM_SUFFIX).write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def can_be_exported() -> Iterator[None]:
+    """Let torch.export read cuDNN's precision within the block: it asks by an older function, which only knows torch's own setting. A stage
+    that was trained in this process has set another. Nothing is computed here that it changes."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision
+    cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = before
 
 
 def _inputs(exported: ExportedProgram, weights: set[str]) -> tuple[list[str | None], dict[str, Tensor]]:

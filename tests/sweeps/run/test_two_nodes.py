@@ -1,4 +1,7 @@
-"""A cluster whose nodes join while the sweep waits and while it runs: trials run on both, on one store."""
+"""A cluster whose nodes join while the sweep waits and while it runs: trials run on both, on one store.
+
+A trial takes longer than a worker takes to start on a node that joined: otherwise the first node would train them all.
+"""
 
 import sys
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageCo
 from sweeps.search.space import Range, Search
 
 STAGE = StageConfig(
-    name="train_bce", label_space="target", loss="bce", seed=2, epochs=2, learning_rate=3e-3, clip_s=1.0, batch_size=4,
+    name="train_bce", label_space="target", loss="bce", seed=2, epochs=24, learning_rate=3e-3, clip_s=1.0, batch_size=4,
     clips_per_epoch=40,
 )
 MODEL = ModelConfig(
