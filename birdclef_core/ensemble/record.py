@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.deployed import soup_id
@@ -17,8 +16,6 @@ VERSION: Literal[1] = 1
 """Version of the record. One of another version is refused, because what it means could only be guessed."""
 
 _SUM_TOLERANCE = 1e-6
-_PUBLIC = ("region", "scheme", "endpoint_override")
-"""Settings of a URI that are no secrets."""
 
 Metric = Literal["auroc", "cmap", "cmap_pad5", "cmap_pad3", "lrap"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -150,12 +147,3 @@ def read_record(path: Path) -> EnsembleRecord:
     except OSError as error:
         raise InputError(f"{path} must be an ensemble ({ENSEMBLE_FILE}), but cannot be read: {error.strerror}.") from None
     return from_json(EnsembleRecord, content, file=str(path))
-
-
-def without_secrets(place: str) -> str:
-    """Return a storage's folder or URI without user, password, and settings that may be keys."""
-    if "://" not in place:
-        return place
-    parts = urlsplit(place)
-    settings = [(name, value) for name, value in parse_qsl(parts.query) if name in _PUBLIC]
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, urlencode(settings), ""))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from pyarrow import fs as pafs
 
@@ -25,6 +26,9 @@ from birdclef_core.json_files import from_json, to_json
 from birdclef_core.store.patience import Patience
 
 T = TypeVar("T")
+
+_KEY_NAMES = ("key", "secret", "token", "password")
+"""Words in the names of a URI's settings that are no public ones."""
 
 MANIFEST = "bundle.json"
 READ_BYTES = 2**22
@@ -89,7 +93,7 @@ class Storage:
         """
         if "://" not in place:
             return cls(pafs.LocalFileSystem(), str(Path(place).expanduser().resolve()))
-        if ":" in place.partition("://")[2].partition("?")[0].rpartition("@")[0]:
+        if _has_keys(place):
             raise InputError(
                 "A storage's URI must have no keys, because it is written into records and shown, but this one has. Put them where the "
                 "tools of AWS or Google look: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or ~/.aws/credentials."
@@ -355,3 +359,11 @@ def free_bytes(path: Path) -> int:
         path = path.parent
     stat = os.statvfs(path)
     return stat.f_bavail * stat.f_frsize
+
+
+def _has_keys(uri: str) -> bool:
+    """Whether a URI has a password, a setting that is named like a key, or one (such as an endpoint) with a user in it."""
+    place, _, query = uri.partition("://")[2].partition("?")
+    settings = parse_qsl(query, keep_blank_values=True)
+    is_key = any(word in name.lower() for name, _ in settings for word in _KEY_NAMES)
+    return ":" in place.rpartition("@")[0] or is_key or any("@" in value for _, value in settings)

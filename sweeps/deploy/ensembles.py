@@ -12,7 +12,7 @@ from birdclef_core.data.targets import validation_truth
 from birdclef_core.ensemble.costs import CandidateCost, Costs, measure
 from birdclef_core.ensemble.parts import FOLDS
 from birdclef_core.ensemble.ranks import RankedLogits
-from birdclef_core.ensemble.record import METRICS, VERSION, EnsembleMember, EnsembleRecord, Metric, Source, without_secrets
+from birdclef_core.ensemble.record import METRICS, VERSION, EnsembleMember, EnsembleRecord, Metric, Source
 from birdclef_core.ensemble.scores import DEFAULT_METRIC, ENSEMBLE, Problem, Verdict, judge
 from birdclef_core.ensemble.selection import Rows, Rules
 from birdclef_core.errors import InputError
@@ -279,7 +279,7 @@ class _Choice:
         members = verdict.selected.members
         added_ms = costs.added([candidate for candidate, _ in members])
         weights = tuple(tuple(weight for _, weight in verdict.selected.first(count)) for count in range(1, len(members) + 1))
-        place = self._place.root if self._place.is_local else without_secrets(self._wish.storage)
+        place = self._place.root if self._place.is_local else self._wish.storage
         return EnsembleRecord(
             version=VERSION,
             storage=place,

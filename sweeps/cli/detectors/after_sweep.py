@@ -110,15 +110,13 @@ class Afterwards:
 
 def run_commands(commands: Sequence[Sequence[str]]) -> int:
     """Run commands of `birdclef` one after the other until one fails, saying each. Returns the exit code of the last."""
-    from birdclef_core.ensemble.record import without_secrets  # imports torch: --help is printed before that
-
     parser = argparse.ArgumentParser(prog="birdclef")
     known = parser.add_subparsers(required=True)
     add_ensemble_command(known)
     add_submit_command(known)
     code = 0
     for command in commands:
-        print(f"\n$ birdclef {shlex.join(map(without_secrets, command))}", flush=True)
+        print(f"\n$ birdclef {shlex.join(command)}", flush=True)
         parsed = parser.parse_args(command)
         code = parsed.run(parsed)
         if code:

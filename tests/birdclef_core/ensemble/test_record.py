@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from made_up_ensembles import ensemble_record
 
-from birdclef_core.ensemble.record import EnsembleScore, read_record, without_secrets, write_record
+from birdclef_core.ensemble.record import EnsembleScore, read_record, write_record
 from birdclef_core.errors import FileContentError, InputError
 
 
@@ -55,16 +55,3 @@ def test_a_file_that_is_no_ensemble_is_refused_with_its_name(tmp_path):
     path.write_text("{}")
     with pytest.raises(FileContentError, match=r"other\.json cannot be read: version is missing"):
         read_record(path)
-
-
-@pytest.mark.parametrize(
-    ("place", "written"),
-    [
-        ("/data/sweeps", "/data/sweeps"),
-        ("s3://key:secret@bucket/sweeps", "s3://bucket/sweeps"),
-        ("s3://bucket/sweeps?access_key=a&secret_key=b&region=eu", "s3://bucket/sweeps?region=eu"),
-        ("s3://bucket/a?endpoint_override=http://h:1&region=eu", "s3://bucket/a?endpoint_override=http%3A%2F%2Fh%3A1&region=eu"),
-    ],
-)
-def test_keys_are_not_written(place, written):
-    assert without_secrets(place) == written

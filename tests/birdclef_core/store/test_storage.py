@@ -37,7 +37,16 @@ def test_a_bundle_whose_writer_failed_is_not_there(storage, tmp_path):
         storage.read_bundle("b", tmp_path / "scratch")
 
 
-@pytest.mark.parametrize("place", ["s3://AKIA:secret@bucket/x", "s3://AKIA:sec/ret@bucket?region=x"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://AKIA:secret@bucket/x",
+        "s3://AKIA:sec/ret@bucket?region=x",
+        "s3://bucket/x?region=eu&secret_key=sec/ret",
+        "s3://bucket/x?session_token=secret",
+        "s3://bucket/x?endpoint_override=http://AKIA:secret@host:1",
+    ],
+)
 def test_a_uri_with_keys_is_refused_without_showing_them(place):
     with pytest.raises(InputError, match="AWS_SECRET_ACCESS_KEY in the environment") as error:
         Storage.parse(place)
