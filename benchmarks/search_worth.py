@@ -34,6 +34,7 @@ from birdclef_core.stages.training import StageTask
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import (
     MemoryRecords,
+    SimulatedClock,
     SimulatedStore,
     SimulatedSweep,
     SimulatedView,
@@ -154,9 +155,13 @@ class Finals(Observer):
     coordinator: Coordinator | None = None
     found: list[Trial] = field(default_factory=list)
     started: int = 0
+    clock: SimulatedClock = field(default_factory=SimulatedClock)
+    last_start: tuple[float, float] = (0.0, 0.0)
+    """When the last trial began, and for how many seconds workers had been idle until then."""
 
     def trial_started(self, trial: Trial) -> None:
         self.started += 1
+        self.last_start = self.clock.now_s, self.result.idle_s
 
     def updated(self, trial: Trial, update: object) -> None:
         if self.coordinator is not None and self.result.worker_s >= self.budget_s:
@@ -174,7 +179,9 @@ class Outcome:
     best_true: float
     candidates: int
     use: float
-    """Share of the workers' time in which they trained, until the budget was spent."""
+    """Share of the workers' time in which they trained, until the last trial began."""
+    use_whole: float
+    """The same until the last trial ended."""
     draw_ms: float
 
 
@@ -249,14 +256,16 @@ def run(search: Search, family: Family, seed: int, workers: int, chains_a_search
     finals.coordinator = coordinator
     started = time.process_time()
     sweep = SimulatedSweep(name="one", coordinator=coordinator)
-    result = simulate([sweep], store, workers, lambda task: 1.0, score, result=finals.result)
+    result = simulate([sweep], store, workers, lambda task: 1.0, score, finals.clock, finals.result)
     seconds = time.process_time() - started
     scored = [(trial.record.score or 0.0, by_stage[trial.record.stage_ids[-1]][1]) for trial in finals.found]
     best = max(scored, default=(0.0, -9.0))
+    last_s, idle_s = finals.last_start
     return Outcome(
         best_true=best[1],
         candidates=len(scored),
-        use=result.worker_s / (result.elapsed_s * workers),
+        use=1 - idle_s / max(1.0, last_s * workers),
+        use_whole=result.worker_s / (result.elapsed_s * workers),
         draw_ms=1000 * seconds / max(1, finals.started),
     )
 
@@ -302,7 +311,10 @@ def table(outcomes: Mapping[tuple[str, int, str], Outcome], methods: Sequence[st
             if name in families and all((name, seed, title) in outcomes for title in methods)
         }
     )
-    rows = [f"{'':24}{'candidates':>11}{'gain':>7}{'s.e.':>6}{'use':>6}{'ms':>6}  " + "".join(f"{name:>14}" for name in families)]
+    rows = [
+        f"{'':24}{'candidates':>11}{'gain':>7}{'s.e.':>6}{'use':>6}{'whole':>6}{'ms':>6}  "
+        + "".join(f"{name:>14}" for name in families)
+    ]
     for title in methods:
         gains = {
             (name, seed): (outcomes[name, seed, title].best_true - outcomes[name, seed, methods[0]].best_true)
@@ -314,7 +326,7 @@ def table(outcomes: Mapping[tuple[str, int, str], Outcome], methods: Sequence[st
         by_family = [average([gain for (name, _), gain in gains.items() if name == family]) for family in families]
         rows.append(
             f"{title:24}{statistics.mean(item.candidates for item in mine):11.0f}{mean:+7.2f}{error:6.2f}"
-            f"{statistics.mean(item.use for item in mine):6.2f}{statistics.mean(item.draw_ms for item in mine):6.0f}  "
+            f"{statistics.mean(item.use for item in mine):6.2f}{statistics.mean(item.use_whole for item in mine):6.2f}{statistics.mean(item.draw_ms for item in mine):6.0f}  "
             + "".join(f"{mean:+8.2f}({error:.2f})" for mean, error in by_family)
         )
     seeds = ", ".join(f"{family} {sum(name == family for name, _ in pairs)}" for family in families)

@@ -88,6 +88,8 @@ class SimulationResult:
     """Seconds of the simulated clock until the last trial ended."""
     worker_s: float = 0.0
     """Seconds that workers spent training."""
+    idle_s: float = 0.0
+    """Seconds that workers had nothing to do."""
     epochs: int = 0
     """How many epochs were trained."""
     executed: dict[str, int] = field(default_factory=dict)
@@ -149,7 +151,9 @@ class _Simulation:
         now_s = 0.0
         self._fill(now_s)
         while self._events:
+            before_s = now_s
             now_s, _, worker = heapq.heappop(self._events)
+            self._result.idle_s += self._free * (now_s - before_s)
             self._clock.now_s = now_s
             self._advance(now_s, worker)
             self._fill(now_s)
