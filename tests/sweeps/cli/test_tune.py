@@ -77,6 +77,27 @@ def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys)
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--search", "nowhere"], "no search 'nowhere'; those that exist: all, cnn, sed"),
+        (["--search", "sed", "--data", "nowhere"], "nowhere"),
+        (["--search", "sed", "--set", "epoch=3"], "Perhaps 'every.epochs' is meant"),
+        (["--search", "sed", "--set", "epochs"], "KEY=VALUE"),
+        (["--search", "sed", "--samples", "0"], "--samples >= 1 must hold, but got 0"),
+        (["--search", "sed", "--name", "a/b"], "--name made of letters"),
+        (["--resume", "nowhere"], "no sweep 'nowhere'"),
+        (["--search", "sed", "--storage", "ftp2://x"], "a folder or a URI"),
+    ],
+)
+def test_wrong_input_is_one_message_and_leaves_nothing(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert tune_main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("Error: ") and message in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_not_given_is_not_taken_for_given():
     """A default in the parser would replace what an extended sweep was started with; defaults are those of SweepOptions."""
     assert _given(_parse(["--resume", "s"])) == {}

@@ -15,7 +15,7 @@ from sweeps.tracking.server import run_local
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = int(os.environ.get("BIRDCLEF_CRASH_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("BIRDCLEF_CRASH_ROUNDS", "4"))
 """Stores, with up to forty kills each."""
 
 
