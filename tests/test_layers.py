@@ -35,7 +35,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"execution"},
         {"checkpoints"},
         {"plan", "deploy"},
-        {"tracking"},
+        {"tracking", "report"},
         {"run"},
         {"library"},
         {"cli"},
@@ -61,7 +61,7 @@ OWNERS = {
         "sweeps/execution/cluster.py",
         "sweeps/execution/private_ray.py",
         "sweeps/execution/tune_adapters.py",
-        "sweeps/run/runner.py",
+        "sweeps/run/driver/tuning.py",
     ],
 }
 """The only files that import a library."""

@@ -19,7 +19,7 @@ from sweeps.checkpoints.references import existing_storage, known_record, resolv
 from sweeps.checkpoints.replay import whole_stage
 from sweeps.objective import STANDARD_ERROR, Objective
 from sweeps.options import DEFAULT_STORAGE
-from sweeps.run.ranking import ranking
+from sweeps.report.ranking import ranking
 from sweeps.sampling.draws import Told
 from sweeps.sampling.study import finished_study
 from sweeps.schedule.records import SweepRecord, SweepRecords, TrialRecord, best_trials

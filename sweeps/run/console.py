@@ -9,12 +9,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeps.objective import Objective, Score, tracked_name
-from sweeps.run.ranking import score_of
+from sweeps.report.ranking import score_of
 from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
 from sweeps.wording import format_duration
+
+WARNING = "yellow"
+
+
+def print_lines(console: Console, *lines: str, style: str | None = None) -> None:
+    """Print lines as they are, not as markup: paths and reasons may have brackets."""
+    for line in lines:
+        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 class SweepConsole(Observer):
@@ -57,7 +65,7 @@ class SweepConsole(Observer):
         if update.kind == "epoch":
             self._epochs, self._epochs_s = self._epochs + 1, self._epochs_s + update.cost_s
         if update.message and update.kind != "failed":
-            self._console.print(update.message, style="yellow", highlight=False, markup=False, soft_wrap=True)
+            self._console.print(update.message, style=WARNING, highlight=False, markup=False, soft_wrap=True)
         if update.kind != "failed":
             loss = f"loss {update.metrics['train/loss']:.3f}  " if "train/loss" in update.metrics else ""
             what = "reused" if update.kind != "epoch" else f"epoch {update.epoch}/{update.epochs}"
@@ -73,7 +81,7 @@ class SweepConsole(Observer):
     def worker_lost(self, trial: Trial) -> None:
         record = trial.record
         line = f"{record.trial}: {record.reason}; another worker continues from its last epoch"
-        self._console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, style=WARNING, highlight=False, markup=False, soft_wrap=True)
 
     def trial_ended(self, trial: Trial) -> None:
         record = trial.record

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import SOUNDSCAPES
 from sweeps.checkpoints.start_stage import StartLeak, describe_start
 from sweeps.execution.audio_cache import AudioCache
+from sweeps.execution.nodes.slots import Slots
 from sweeps.execution.recordings import load_recordings
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import COSTS, DEFAULT, DEFAULT_ON_SOUNDSCAPES, METRICS, Objective
@@ -27,6 +29,22 @@ from sweeps.search.space import Search
 
 ENCODERS_AT_ONCE = 8
 """For how many encoders the Hugging Face hub is asked at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepInputs:
+    """What a sweep runs on."""
+
+    dataset: Dataset
+    chains: ChainBuilder
+    slots: Slots
+    budget: str
+    samples: int | None
+    """How many trials the sweep is to have in all; None: as many as its limits allow."""
+    recordings: RecordingsList
+    """The recordings as the store keeps them, to know later what trained a stage."""
+    leak: Leak | None
+    """The validation recordings that trained the start stage; None without a start stage."""
 
 
 def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -> Dataset:

@@ -7,8 +7,8 @@ from pathlib import Path
 from sweeps.budget import Budget, Limits
 from sweeps.execution.nodes.slots import Slots
 from sweeps.options import DEFAULT_STORAGE
-from sweeps.run.ranking import best_by_end, front_line, score_of
-from sweeps.run.results import SweepResult
+from sweeps.report.ranking import best_by_end, front_line, score_of
+from sweeps.report.results import SweepResult
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.events import DeliveryStatus
 from sweeps.wording import counted

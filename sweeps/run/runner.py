@@ -1,70 +1,60 @@
 """Runs a sweep: from a request to Ray's trials and back to a result.
 
-Steps, in order: recordings, Ray and its slots, chains of stages (`inputs.py`); the plan; the sweep's record (`request.py`); the
-decoded audio; the coordinator with its observers; Ray Tune; the result (`results.py`). What it prints is in `messages.py`.
+Steps, in order: recordings, Ray and its slots, chains of stages (`inputs.py`); the nodes (`driver/nodes.py`); the sweep's record
+(`request.py`); the decoded audio; the plan; the coordinator with its observers; Ray Tune (`driver/tuning.py`); the result
+(`driver/ending.py`). What it prints is in `messages.py`.
 """
 
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ray import tune
 from rich.console import Console
 from rich.markup import escape
 
-from birdclef_core.data.dataset import Dataset
-from birdclef_core.errors import BirdclefError, InputError, Stopped
+from birdclef_core.errors import InputError, Stopped
 from birdclef_core.inference.cpu_cost import CpuCosts
-from birdclef_core.store.leakage import Leak
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.patience import Patience, StorageAway
-from birdclef_core.store.stage_store import StageStore
-from birdclef_core.store.storage import Storage
 from sweeps.budget import Budget
-from sweeps.execution.actor import TrialActor, WorkerContext
-from sweeps.execution.cluster import alive_nodes, ask_autoscaler, check_nodes, connect, find_slots, ray_log
-from sweeps.execution.nodes.check import RUN_MARK, NodeCheck
-from sweeps.execution.nodes.slots import Capacity, Slots
-from sweeps.execution.nodes.unfit import UnfitNodes, describe_problems
+from sweeps.execution.actor import WorkerContext
+from sweeps.execution.cluster import connect, find_slots, ray_log
+from sweeps.execution.nodes.check import RUN_MARK
+from sweeps.execution.nodes.slots import Slots
+from sweeps.execution.nodes.unfit import UnfitNodes
 from sweeps.execution.private_ray import close_token_file
 from sweeps.execution.recordings import audio_cache
 from sweeps.execution.recordings_list import RecordingsList
-from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher, at_most_every, placement
 from sweeps.objective import Objective
-from sweeps.options import DEFAULT_STORAGE, SweepOptions
+from sweeps.options import SweepOptions
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import Plan
 from sweeps.plan.planner import PlanFigures, Planner, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
+from sweeps.report.results import SweepResult
 from sweeps.run import messages
-from sweeps.run.console import SweepConsole
-from sweeps.run.inputs import check_leak, choose_objective, load_data, make_chain_builder
-from sweeps.run.ranking import early_endings, leak_lines, ranked_markdown, ranked_table
+from sweeps.run.console import WARNING, SweepConsole, print_lines
+from sweeps.run.driver.ending import conclude, deliver
+from sweeps.run.driver.nodes import Nodes
+from sweeps.run.driver.place import SweepPlace
+from sweeps.run.driver.tuning import run_trials
+from sweeps.run.inputs import SweepInputs, check_leak, choose_objective, load_data, make_chain_builder
 from sweeps.run.request import RunningTime, SweepRequest, extend_request, new_request, plan_request, resume_request
-from sweeps.run.results import RESULT_FOLDER, SweepResult, sweep_result, write_result
 from sweeps.run.store_budget import StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator, Observer
 from sweeps.schedule.pruning import chosen_pruning, make_pruning
-from sweeps.schedule.records import State, SweepRecord, SweepRecords
+from sweeps.schedule.records import SweepRecord
 from sweeps.schedule.spending import nothing_known
 from sweeps.schedule.store_view import DriverStoreView
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.connect import check_access, check_state, make_tracker
-from sweeps.tracking.events import OBJECTIVE_TAG, FrontFound, SweepFinished, SweepStarted, Tracker
+from sweeps.tracking.events import OBJECTIVE_TAG, SweepStarted, Tracker
 from sweeps.tracking.observer import TrackingObserver, leak_tags
-
-MOST_AT_ONCE = 10_000
-"""More trials than ever run at the same time."""
-COUNT_NODES_S = 5.0
-"""How often the nodes are counted while trials run."""
-DELIVERY_TIMEOUT_S = 30.0
-WARNING = "yellow"
 
 
 def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
@@ -104,22 +94,6 @@ def plan_extension(name: str, storage: str, given: Mapping[str, Any], console: C
     return _Driver(extend_request(name, storage, given), console).plan()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Inputs:
-    """What a sweep runs on."""
-
-    dataset: Dataset
-    chains: ChainBuilder
-    slots: Slots
-    budget: str
-    samples: int | None
-    """How many trials the sweep is to have in all; None: as many as its limits allow."""
-    recordings: RecordingsList
-    """The recordings as the store keeps them, to know later what trained a stage."""
-    leak: Leak | None
-    """The validation recordings that trained the start stage; None without a start stage."""
-
-
 class _Driver:
     """One run of one driver of a sweep."""
 
@@ -128,18 +102,15 @@ class _Driver:
         self.options, self.name = options, name = request.options, request.name
         self.patience = Patience(say=self._say_away, interrupts=True)
         """It waits for nothing until the storage has been seen to work: a mistyped address is said at once."""
-        self.storage = replace(Storage.parse(options.storage), patience=self.patience)
-        self.records = SweepRecords(self.storage.at(name))
-        self.request = replace(request, records=self.records)
-        self.local_dir = Path(self.storage.path(name)) if self.storage.is_local else Path(DEFAULT_STORAGE).resolve() / name
-        self.store = StageStore(self.storage.at("store"))
+        self.place = SweepPlace.of(name, options.storage, self.patience)
+        self.request = replace(request, records=self.place.records)
         self.run_id = uuid.uuid4().hex[:8]
         self.cache = audio_cache(options)
         self.unfit = UnfitNodes(self._say)
 
     def plan(self) -> Plan:
         """Print the plan and write it as a page beside the sweeps."""
-        folder = self.local_dir.parent / "plans"
+        folder = self.place.local_dir.parent / "plans"
         with self._inputs(lambda: folder) as inputs:
             known = len(self.request.known)
             if self.request.kind == "extend":
@@ -161,12 +132,13 @@ class _Driver:
             raise Stopped(f"{self.patience.given_up} {messages.resume_line(self.name, self._storage_flag)}") from None
 
     def _run(self) -> SweepResult:
-        planned = load_plan(self.records.storage, self.request.plan_file)
-        check_state(self.options.tracking_uri, self.local_dir)
+        planned = load_plan(self.place.records.storage, self.request.plan_file)
+        check_state(self.options.tracking_uri, self.place.local_dir)
         with self._inputs(self._make_place, only_driver=True) as inputs:
             search = self.request.record.search if self.request.record else inputs.chains.search.name
             check_access(self.options.tracking_uri, search=search, sweep=self.name)
-            self._check_nodes(inputs)
+            nodes = self._nodes(inputs)
+            nodes.check_all(self.console)
             record = self._begin(inputs)
             with self.console.status("Reading what tells recordings apart"):
                 inputs.recordings.keep()
@@ -175,30 +147,32 @@ class _Driver:
             if planned is None:
                 planned = self._keep_plan(inputs)
             tracker = make_tracker(
-                self.options.tracking_uri, self.local_dir, None if self.storage.is_local else self.records.storage
+                self.options.tracking_uri,
+                self.place.local_dir,
+                None if self.place.storage.is_local else self.place.records.storage,
             )
             try:
-                result, store_budget = self._search(inputs, record, tracker)
+                result, store_budget = self._search(inputs, nodes, record, tracker)
                 mine = result.trials[self.request.first_trial :]
                 self._say(*against_actual(planned, mine, time.monotonic() - started))
                 self._say(*(store_budget.outcome() if store_budget else ()))
             finally:
-                self._deliver(tracker)
+                deliver(tracker, self.console, self.place, self.options.tracking_uri)
         return result
 
     @contextmanager
-    def _inputs(self, make_place: Callable[[], Path], *, only_driver: bool = False) -> Iterator[_Inputs]:
+    def _inputs(self, make_place: Callable[[], Path], *, only_driver: bool = False) -> Iterator[SweepInputs]:
         """What the sweep runs on, with Ray running. `make_place` gives the folder for Ray's log.
 
         Raises InputError for a wrong search, recordings that cannot be used, or a storage that cannot be written to.
         """
         request = self.request
         asked = request.check_search().objective
-        dataset = load_data(self.options, self.local_dir, self._say)
+        dataset = load_data(self.options, self.place.local_dir, self._say)
         objective = choose_objective(asked, dataset, self._say)
         fingerprint = self.cache.data_fingerprint(dataset)
         request.check_data(fingerprint)
-        recordings = RecordingsList(self.store.storage, dataset, fingerprint)
+        recordings = RecordingsList(self.place.store.storage, dataset, fingerprint)
         leak = check_leak(request, recordings, self._say)
         folder = make_place()
         folder.mkdir(parents=True, exist_ok=True)
@@ -209,7 +183,7 @@ class _Driver:
             budget = request.budget(has_gpus=bool(slots.gpus_per_trial))
             search = replace(request.search(budget), objective=objective)
             chains = make_chain_builder(request, search, dataset, self.cache, self._say)
-            yield _Inputs(
+            yield SweepInputs(
                 dataset=dataset,
                 chains=chains,
                 slots=slots,
@@ -222,12 +196,12 @@ class _Driver:
     def _make_place(self) -> Path:
         """The sweep's local folder. Raises InputError where nothing can be written: no such bucket, no access, no room."""
         try:
-            self.local_dir.mkdir(parents=True, exist_ok=True)
-            self.records.storage.write_text(RUN_MARK, self.run_id)
+            self.place.local_dir.mkdir(parents=True, exist_ok=True)
+            self.place.records.storage.write_text(RUN_MARK, self.run_id)
         except OSError as error:
             raise InputError(f"The storage {self.options.storage} must be writable, but is not: {error}") from None
         self.patience.limit_s = 60 * self.options.storage_outage_minutes
-        return self.local_dir
+        return self.place.local_dir
 
     @contextmanager
     def _lease(self, needed: bool) -> Iterator[None]:
@@ -235,7 +209,7 @@ class _Driver:
         if not needed:
             yield
             return
-        leases = Leases(self.records.storage)
+        leases = Leases(self.place.records.storage)
         with leases.hold("driver", Holder(sweep=self.run_id, run=self.run_id, trial="driver")) as lease:
             if lease is None:
                 raise InputError(
@@ -246,38 +220,22 @@ class _Driver:
 
     # Before the trials.
 
-    def _node_check(self, inputs: _Inputs) -> NodeCheck:
-        return NodeCheck(
-            dataset=inputs.dataset,
-            cache_dir=self.cache.folder,
-            sweep_folder=self.records.storage,
+    def _nodes(self, inputs: SweepInputs) -> Nodes:
+        return Nodes(
+            inputs,
+            self.options,
+            self.unfit,
+            cache=self.cache,
+            sweep_folder=self.place.records.storage,
             run=self.run_id,
-            needs_gpu=bool(inputs.slots.gpus_per_trial),
+            say=self._say,
         )
 
-    def _check_nodes(self, inputs: _Inputs) -> None:
-        """Find the nodes of a cluster that cannot train. Raises InputError when none can.
-
-        The driver's own machine needs no check where it is the only one: a worker looks at its machine, too.
-        """
-        if self.options.address is None:
-            return
-        with self.console.status("Looking whether every node can train"):
-            nodes = [node for node in alive_nodes() if inputs.slots.room([node])]
-            now = self._node_check(inputs)
-            check = replace(now, sweep_folder=now.sweep_folder.impatient())  # a node without access would wait for minutes
-            problems = check_nodes(check, nodes, inputs.slots.gpus_per_trial)
-        if nodes and len(problems) == len(nodes):
-            described = describe_problems({node.name: problems[node.short_id] for node in nodes})
-            raise InputError(f"At least one node must be able to train, but none is:\n{described}")
-        for node, problem in problems.items():
-            self.unfit.add(node, problem)
-
-    def _planner(self, inputs: _Inputs) -> Planner:
+    def _planner(self, inputs: SweepInputs) -> Planner:
         return Planner(
             chains=inputs.chains,
             dataset=inputs.dataset,
-            store=self.store,
+            store=self.place.store,
             slots=inputs.slots,
             pruning=chosen_pruning(self.options.pruning, inputs.chains.search),
             known=self.request.known,
@@ -285,27 +243,21 @@ class _Driver:
             ran_s=self.request.ran_s,
         )
 
-    def _keep_plan(self, inputs: _Inputs) -> PlanFigures:
+    def _keep_plan(self, inputs: SweepInputs) -> PlanFigures:
         """Keep the plan of a new sweep or extension, to be compared with what it takes."""
         plan = self._planner(inputs).plan(inputs.samples)
-        figures = save_plan(self.records.storage, plan, self.request.plan_file)
-        folder = self.local_dir / RESULT_FOLDER
-        folder.mkdir(exist_ok=True)
-        (folder / self.request.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
-        self._keep_pages(folder)
+        figures = save_plan(self.place.records.storage, plan, self.request.plan_file)
+        self.place.result.mkdir(exist_ok=True)
+        (self.place.result / self.request.plan_file).with_suffix(".html").write_text(plan_page(plan, self.name))
+        self.place.keep_result()
         self._say(*plan_lines(plan, with_tree=False), *self._budget_lines(plan))
         return figures
 
-    def _keep_pages(self, folder: Path) -> None:
-        """Keep the result's files with the records: the driver's machine may be gone a minute later."""
-        if not self.storage.is_local:
-            self.records.storage.keep_folder(folder, RESULT_FOLDER)
-
     def _budget_lines(self, plan: Plan) -> list[str]:
         max_bytes = self.options.max_store_bytes
-        return [] if max_bytes is None else [budget_line(self.store, plan, max_bytes)]
+        return [] if max_bytes is None else [budget_line(self.place.store, plan, max_bytes)]
 
-    def _begin(self, inputs: _Inputs) -> SweepRecord:
+    def _begin(self, inputs: SweepInputs) -> SweepRecord:
         """Say what is going to happen and write it into the sweep's record, which is returned."""
         request, chains, known = self.request, inputs.chains, len(self.request.known)
         if inputs.budget == "small":
@@ -333,10 +285,12 @@ class _Driver:
 
     # The trials.
 
-    def _search(self, inputs: _Inputs, record: SweepRecord, tracker: Tracker) -> tuple[SweepResult, StoreBudget | None]:
+    def _search(
+        self, inputs: SweepInputs, nodes: Nodes, record: SweepRecord, tracker: Tracker
+    ) -> tuple[SweepResult, StoreBudget | None]:
         """Run the trials, and write and print their result."""
         chains, slots, samples = inputs.chains, inputs.slots, inputs.samples
-        book = TrialBook(self.records, DriverStoreView(self.store, Leases(self.store.storage), sweep=self.name))
+        book = TrialBook(self.place.records, DriverStoreView(self.place.store, Leases(self.place.store.storage), sweep=self.name))
         store_budget = self._store_budget(book, chains, slots)
         objective = Objective.of(chains.search.objective)
         tags = {
@@ -347,13 +301,18 @@ class _Driver:
             **leak_tags(inputs.leak),
         }
         tracking = TrackingObserver(
-            tracker, self.store, self.local_dir, space=self.request.space(chains.search), tags=tags, objective=objective
+            tracker,
+            self.place.store,
+            self.place.local_dir,
+            space=self.request.space(chains.search),
+            tags=tags,
+            objective=objective,
         )
         pruning = chosen_pruning(self.options.pruning, chains.search)
         limits = self.request.limits
         budget = Budget(limits, gpus_per_worker=slots.gpus_per_trial, ran_s=record.ran_s)
         with SweepConsole(self.console, book, samples, objective) as terminal:
-            running_time = RunningTime(self.records, record, budget)
+            running_time = RunningTime(self.place.records, record, budget)
             observers: list[Observer] = [self.unfit, tracking, terminal, running_time, *([store_budget] if store_budget else [])]
             coordinator = Coordinator(
                 chains,
@@ -365,7 +324,7 @@ class _Driver:
                 stops_by_worth=pruning == "worth",
                 budget=budget,
                 epoch_s=self._planner(inputs).epoch_seconds() if limits.any_set else nothing_known,
-                cpu_seconds=CpuCosts(self.store.storage, self._say),
+                cpu_seconds=CpuCosts(self.place.store.storage, self._say),
             )
             if store_budget:
                 store_budget.begin()
@@ -373,82 +332,31 @@ class _Driver:
                 self._say(messages.incomparable_line(len(coordinator.incomparable), len(self.request.known)))
             # The sweep's first search names the experiment, also when it is extended with another: its trials stay together.
             tracker.log(SweepStarted(sweep=self.name, search=record.search, tags=tags, note=self._note(inputs)))
-            interrupted = self._fit(coordinator, inputs)
-        return self._conclude(coordinator, record, tracker, interrupted), store_budget
+            interrupted = self._fit(coordinator, inputs, nodes)
+        result = conclude(
+            coordinator, record, tracker, self.console, request=self.request, place=self.place, interrupted=interrupted
+        )
+        return result, store_budget
 
-    def _fit(self, coordinator: Coordinator, inputs: _Inputs) -> bool:
+    def _fit(self, coordinator: Coordinator, inputs: SweepInputs, nodes: Nodes) -> bool:
         """Let Ray Tune run the trials; True when it was interrupted."""
         context = WorkerContext(
             chains=inputs.chains,
             dataset=inputs.dataset,
-            check=self._node_check(inputs),
+            check=nodes.check,
             cache=self.cache,
-            store=self.store.storage,
+            store=self.place.store.storage,
             threads=inputs.slots.threads_per_trial,
             sweep=self.name,
             run=self.run_id,
         )
-        tuner = tune.Tuner(
-            tune.with_resources(tune.with_parameters(TrialActor, context=context), placement(inputs.slots.resources())),
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                search_alg=CoordinatorSearcher(
-                    coordinator,
-                    on_ask=self._count_nodes(coordinator, inputs.slots),
-                    avoid=lambda: [node.node_id for node in self.unfit.unfit(alive_nodes())],
-                ),
-                scheduler=CoordinatorScheduler(coordinator),
-                num_samples=-1,
-                max_concurrent_trials=MOST_AT_ONCE,  # the coordinator hands out what the nodes have room for
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(self.local_dir),
-                verbose=0,
-                callbacks=[],
-                failure_config=tune.FailureConfig(max_failures=-1),  # the coordinator counts
-                # Everything that a trial continues from is in the stage store; a worker need not share a disk with the driver.
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        )
-        try:
-            with _sigterm_as_ctrl_c():
-                tuner.fit()
-        except KeyboardInterrupt:
-            coordinator.interrupt()
-            return True
-        except Exception as error:
-            if not self.patience.given_up:
-                raise
-            coordinator.interrupt()
-            raise StorageAway(self.patience.given_up) from error
-        if coordinator.stopped_because:
-            coordinator.interrupt()
-        while not coordinator.book.save_changed():
-            time.sleep(1.0)
-        return bool(coordinator.stopped_because)
-
-    def _count_nodes(self, coordinator: Coordinator, slots: Slots) -> Callable[[], None]:
-        """What counts the nodes now and then, lets the coordinator use those that there are, and asks an autoscaler for more."""
-        capacity = Capacity(slots, max_concurrent=self.options.max_concurrent, say=self._say)
-
-        def count() -> None:
-            nodes = alive_nodes()
-            coordinator.max_running = capacity.count(nodes, self.unfit.fit(nodes))
-            if reason := self.unfit.why_end(nodes, slots):
-                coordinator.stop(reason)
-            if self.options.address is not None:
-                ask_autoscaler(capacity.bundles(coordinator.could_run))
-
-        return at_most_every(COUNT_NODES_S, count, at_once=self.unfit.take_news)
+        return run_trials(coordinator, context, inputs.slots, nodes, folder=self.place.local_dir, patience=self.patience)
 
     def _store_budget(self, book: TrialBook, chains: ChainBuilder, slots: Slots) -> StoreBudget | None:
         if self.options.max_store_bytes is None:
             return None
         return StoreBudget(
-            self.storage,
+            self.place.storage,
             book,
             sweep=self.name,
             max_bytes=self.options.max_store_bytes,
@@ -458,53 +366,7 @@ class _Driver:
             say=self._say,
         )
 
-    # After the trials.
-
-    def _conclude(self, coordinator: Coordinator, record: SweepRecord, tracker: Tracker, interrupted: bool) -> SweepResult:
-        """Write the result, send it to the tracker and print it. Raises BirdclefError when no trial has finished."""
-        trials = list(coordinator.trials.values())
-        result = sweep_result(record, trials, self.store, interrupted=interrupted)
-        state: State = "interrupted" if interrupted else "finished" if result.best else "failed"
-        self.request.end(record, state, trials=len(trials), ran_s=coordinator.budget.ran_s)
-        folder = self.local_dir / RESULT_FOLDER
-        write_result(folder, result, self.store)
-        self._keep_pages(folder)
-        if result.objective.cost is not None:
-            tracker.log(FrontFound(trials=tuple(record.trial for record in result.front)))
-        tracker.log(
-            SweepFinished(
-                status=state,
-                table_markdown=ranked_markdown(trials, result.objective, result.leaks),
-                artifacts=folder.name,
-            )
-        )
-        self.console.print(ranked_table(trials, result.objective, result.leaks), soft_wrap=True)
-        self._say(*leak_lines(result.leaks), style=WARNING)
-        if endings := early_endings(trials):
-            self._say("Trials that did not finish, and why:", *endings)
-        if coordinator.left_out:
-            self._say(messages.left_out_line(coordinator.left_out))
-        flag = self._storage_flag
-        reached = coordinator.limit_reached
-        pages = Path(self.records.storage.path(RESULT_FOLDER))
-        self._say(*messages.outcome_lines(result, None if reached else coordinator.samples, pages))
-        self._say(*messages.limit_lines(coordinator.budget, reached, self.name, flag))
-        if coordinator.stopped_because:
-            raise BirdclefError(messages.unfit_text(coordinator.stopped_because, self.name, flag))
-        if interrupted:
-            self._say(messages.resume_line(self.name, flag))
-        elif result.best is None:
-            raise BirdclefError(messages.failure_text(result, self.local_dir / "ray.log"))
-        return result
-
-    def _deliver(self, tracker: Tracker) -> None:
-        """Wait a while for the tracker to receive the last events."""
-        if self.options.tracking_uri != "off":
-            self._say(f"Delivering the last events to MLflow (at most {DELIVERY_TIMEOUT_S:.0f} s).")
-        status = tracker.close(DELIVERY_TIMEOUT_S)
-        self._say(*messages.delivery_lines(status, self.name, self.local_dir, self.options.tracking_uri))
-
-    def _note(self, inputs: _Inputs) -> str:
+    def _note(self, inputs: SweepInputs) -> str:
         recipes = ", ".join(recipe.name for recipe in inputs.chains.search.recipes)
         data = self.options.data or "synthetic demo set"
         leaked = f" Scores are **{inputs.leak.sentence}**." if inputs.leak and inputs.leak.mark else ""
@@ -520,22 +382,4 @@ class _Driver:
         self._say(line, style=WARNING)
 
     def _say(self, *lines: str, style: str | None = None) -> None:
-        # Not as markup: paths and reasons may have brackets.
-        for line in lines:
-            self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM end the sweep as Ctrl-C does. Further ones are ignored: schedulers send several, and the end must not be cut off."""
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        if signal.getsignal(signal.SIGTERM) is interrupt:
-            signal.signal(signal.SIGTERM, previous)
+        print_lines(self.console, *lines, style=style)

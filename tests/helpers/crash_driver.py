@@ -14,6 +14,7 @@ from rich.console import Console
 from sweeps.execution.actor import TrialActor, WorkerContext
 from sweeps.options import SweepOptions
 from sweeps.run import runner
+from sweeps.run.driver import tuning
 
 LOG = Path(sys.argv[2])
 
@@ -29,7 +30,7 @@ class MadeUpActor(TrialActor):
 
 
 def main() -> None:
-    runner.TrialActor = MadeUpActor
+    tuning.TrialActor = MadeUpActor
     address, _, what, *more = sys.argv[1:]
     console = Console(force_terminal=False, width=160)
     if what == "--resume":

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from birdclef_core.errors import InputError
 from sweeps import run_sweep
+from sweeps.report.results import SweepResult
 from sweeps.run import runner
-from sweeps.run.results import SweepResult
 
 
 def test_run_sweep_runs_with_its_options_and_returns_the_sweep(tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def tracker(monkeypatch):
     )
     monkeypatch.setattr(runner, "make_tracker", lambda *_: tracker)
     monkeypatch.setattr(AudioCache, "build_and_say", lambda *_: None)
-    monkeypatch.setattr(runner._Driver, "_fit", lambda driver, coordinator, inputs: Workers(coordinator, published=set()).run())
+    monkeypatch.setattr(runner._Driver, "_fit", lambda driver, coordinator, *_: Workers(coordinator, published=set()).run())
     return tracker
 
 

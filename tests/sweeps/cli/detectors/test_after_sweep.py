@@ -11,8 +11,8 @@ from sweeps.cli.detectors import ensemble, submit
 from sweeps.cli.tune import tune_main
 from sweeps.objective import Objective
 from sweeps.options import SweepOptions
+from sweeps.report.results import SweepResult
 from sweeps.run import runner
-from sweeps.run.results import SweepResult
 from sweeps.schedule.records import SweepRecords
 
 

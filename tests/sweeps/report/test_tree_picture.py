@@ -8,7 +8,7 @@ from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_se
 from pages import HOSTILE, Page
 
 from sweeps.objective import Objective, Score
-from sweeps.run.tree_picture import MAX_TRIALS, grow_tree, tree_page, tree_svg
+from sweeps.report.tree_picture import MAX_TRIALS, grow_tree, tree_page, tree_svg
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 

@@ -8,8 +8,8 @@ from pages import Page
 
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.report.results import sweep_result, write_result
 from sweeps.run.messages import outcome_lines
-from sweeps.run.results import sweep_result, write_result
 from sweeps.schedule.records import TrialRecord
 
 

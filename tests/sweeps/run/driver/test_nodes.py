@@ -11,6 +11,7 @@ from sweeps.execution.nodes.check import RUN_MARK
 from sweeps.execution.nodes.slots import Node, Slots
 from sweeps.options import SweepOptions
 from sweeps.run import runner
+from sweeps.run.driver import nodes as nodes_of_run
 
 HEAD, FIRST, SECOND = (Node(name=name, node_id=name * 20, cpus=cpus) for name, cpus in (("head", 0), ("one", 2), ("two", 2)))
 
@@ -30,8 +31,8 @@ def cluster(tmp_path, tone_data, monkeypatch):
         monkeypatch.setattr(runner, "connect", lambda address: nullcontext())
         slots = Slots(gpus_per_trial=0, cpus_per_trial=1, max_concurrent=4, num_nodes=2)
         monkeypatch.setattr(runner, "find_slots", lambda *_, **__: slots)
-        monkeypatch.setattr(runner, "alive_nodes", lambda: [HEAD, FIRST, SECOND])
-        monkeypatch.setattr(runner, "check_nodes", check_nodes)
+        monkeypatch.setattr(nodes_of_run, "alive_nodes", lambda: [HEAD, FIRST, SECOND])
+        monkeypatch.setattr(nodes_of_run, "check_nodes", check_nodes)
         options = SweepOptions(
             search="sed",
             data=str(tone_data.dataset.root),

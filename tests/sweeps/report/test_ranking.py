@@ -7,7 +7,7 @@ from rich.console import Console
 
 from birdclef_core.store.leakage import Leak
 from sweeps.objective import Objective
-from sweeps.run.ranking import best_by_end, early_endings, front_line, leak_lines, ranked_markdown, ranked_table, ranking
+from sweeps.report.ranking import best_by_end, early_endings, front_line, leak_lines, ranked_markdown, ranked_table, ranking
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import format_duration

@@ -16,7 +16,7 @@ from birdclef_core.html.svg import box, drawing, path, text
 from birdclef_core.html.table import Column, Table
 from birdclef_core.store.summary import StageSummary
 from sweeps.objective import COSTS, Objective, Score
-from sweeps.run.ranking import cost_text, ranking, score_of
+from sweeps.report.ranking import cost_text, ranking, score_of
 from sweeps.schedule.records import TrialRecord, best_trials
 from sweeps.wording import figure, format_duration
 

@@ -8,8 +8,8 @@ from birdclef_core.json_files import to_json
 from birdclef_core.store.leakage import NO_LEAK, Leak
 from birdclef_core.store.stage_store import StageStore
 from sweeps.objective import Objective
-from sweeps.run.ranking import leak_lines, ranked_markdown, ranking, score_of
-from sweeps.run.tree_picture import MAX_TRIALS, tree_page
+from sweeps.report.ranking import leak_lines, ranked_markdown, ranking, score_of
+from sweeps.report.tree_picture import MAX_TRIALS, tree_page
 from sweeps.schedule.records import SweepRecord, TrialRecord, best_trials
 
 RESULT_FOLDER = "result"
