@@ -19,7 +19,8 @@ from birdclef_core.identity import fingerprint
 from birdclef_core.inference.pooling import pool
 from birdclef_core.inference.procedure import DEFAULT, Procedure
 from birdclef_core.inference.results.calibration import Calibration
-from birdclef_core.inference.runtime import Runtime
+from birdclef_core.inference.runtime import WINDOWS_AT_ONCE, Runtime
+from birdclef_core.inference.threads import on_each_thread
 
 SHOWN_DIGITS = 16
 """Digits of a model's id in tables."""
@@ -106,9 +107,22 @@ class DeployedDetector:
         """Return what people call a species; its code where that is not known."""
         return self.names.get(species) or species
 
-    @torch.inference_mode()
     def hear(self, wave_BT: NDArray[np.float32]) -> Heard:
-        """Return what the detector says of windows. `wave_BT` is their context at 32 kHz, as `windows.heard` gives it."""
+        """Return what the detector says of windows. `wave_BT` is their context at 32 kHz, as `windows.heard` gives it.
+
+        On a CPU, each of as many threads as torch has takes a few windows from the sound to the logits, so that no two wait for each other.
+        """
+        if self.device.type != "cpu":
+            return self._hear(wave_BT)
+        parts = [wave_BT[first : first + WINDOWS_AT_ONCE] for first in range(0, len(wave_BT), WINDOWS_AT_ONCE)]
+        heard = on_each_thread(self._hear, parts)
+        return Heard(
+            logits_BC=np.concatenate([part.logits_BC for part in heard]),
+            embedding_BD=np.concatenate([part.embedding_BD for part in heard]),
+        )
+
+    @torch.inference_mode()
+    def _hear(self, wave_BT: NDArray[np.float32]) -> Heard:
         total_BC = torch.zeros(0)
         embedding_BD = torch.zeros(0)
         main = max(self.members, key=lambda member: member.weight)

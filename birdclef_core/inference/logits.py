@@ -43,6 +43,7 @@ _MODULES = (
     "procedure",
     "runtime",
     "stored",
+    "threads",
     "windows",
 )
 

@@ -8,6 +8,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+WINDOWS_AT_ONCE = 4
+"""Windows that a core of a CPU takes at once. One, two, four and sixteen cost about the same, and four spectrograms fit into a cache."""
+
 
 class Outputs(NamedTuple):
     """What a network says of the spectrograms that it was given, in float32."""
@@ -24,7 +27,7 @@ class Runtime(Protocol):
     """Runs one network. Spectrograms and pooling stay outside of it, so that every runtime shares them."""
 
     def __call__(self, mel_BKFN: Tensor) -> Outputs:
-        """Return the outputs for float32 spectrograms with any number of windows."""
+        """Return the outputs for float32 spectrograms with any number of windows. Several threads may call it at once."""
         ...
 
 

@@ -22,7 +22,7 @@ from birdclef_core.models.detector import Detector
 Write = Callable[[Network, Tensor, Path, BundlePrecision], None]
 """Writes a network to the file that it is given, and to files of the same name with other suffixes. Gets spectrograms of real sound."""
 Load = Callable[[BundleMember, Path, torch.device, BundlePrecision], Runtime]
-"""Returns what runs the network in a file, with as many threads as torch has."""
+"""Returns what runs the network in a file, in as many threads at once as torch has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def write_onnx(network: Network, mel_BKFN: Tensor, path: Path, precision: Bundle
 
 def load_onnx(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
     """Return the network in ONNX Runtime."""
-    return OnnxRuntime(path, torch.get_num_threads())
+    return OnnxRuntime(path)
 
 
 FORMATS: dict[FormatName, NetworkFormat] = {

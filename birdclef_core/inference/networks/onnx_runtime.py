@@ -19,11 +19,11 @@ INPUT_NAME = "mel"
 class OnnxRuntime:
     """Runs the network in an ONNX file, in float32."""
 
-    def __init__(self, path: Path, num_threads: int) -> None:
-        """Load the network. Raises InputError when ONNX Runtime is missing or cannot load the file."""
+    def __init__(self, path: Path) -> None:
+        """Load the network, which runs on one thread for each call. Raises InputError when ONNX Runtime is missing or cannot load the file."""
         library = _import_onnxruntime()
         options = library.SessionOptions()
-        options.intra_op_num_threads = num_threads
+        options.intra_op_num_threads = 1
         options.log_severity_level = 3
         try:
             self._session = library.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

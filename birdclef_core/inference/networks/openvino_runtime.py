@@ -1,9 +1,11 @@
-"""Runs a network with OpenVINO, on the cores of a CPU: one stream a core, so that no two cores wait for each other.
+"""Runs a network with OpenVINO, on the cores of a CPU: one stream a core and call, so that no two cores wait for each other.
 
 Shapes: B windows, K channels, F mel bins, N frames, D features, S segments, C species.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from birdclef_core.errors import InputError
-from birdclef_core.inference.runtime import Outputs, outputs_of
+from birdclef_core.inference.runtime import WINDOWS_AT_ONCE, Outputs, outputs_of
 
-AT_ONCE = 4
-"""Windows that a stream takes at once. The network is compiled for this number, and a smaller rest is filled up."""
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 """What OpenVINO calls a precision. Always said: its own choice depends on the CPU. Of an int8 network it is that of the other layers."""
 _WARM_UPS = 3
@@ -23,7 +23,7 @@ _TOLERANCE = 1e-3
 
 
 class OpenVinoRuntime:
-    """Runs the network in an OpenVINO file."""
+    """Runs the network in an OpenVINO file. It is compiled for `WINDOWS_AT_ONCE` windows, and a smaller rest is filled up."""
 
     def __init__(self, path: Path, precision: str, num_streams: int) -> None:
         """Compile the network for so many streams, a thread each, and try every stream.
@@ -40,7 +40,7 @@ class OpenVinoRuntime:
         try:
             model = core.read_model(path)
             shape = model.inputs[0].partial_shape
-            self._shape = (AT_ONCE, *(shape[axis].get_length() for axis in (1, 2, 3)))
+            self._shape = (WINDOWS_AT_ONCE, *(shape[axis].get_length() for axis in (1, 2, 3)))
             model.reshape(list(self._shape))
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -51,9 +51,10 @@ class OpenVinoRuntime:
         except (RuntimeError, IndexError) as error:
             problem = " ".join(str(error).split())[:200]
             raise InputError(f"{path} must be a network that OpenVINO can run, but: {problem}") from None
-        self._queue = openvino.AsyncInferQueue(self._compiled, num_streams)
-        self._queue.set_callback(self._keep)
-        self._results: dict[int, list[NDArray[np.float32]]] = {}
+        self._idle: SimpleQueue[Any] = SimpleQueue()
+        """A request for each stream, which a call takes while it runs."""
+        for _ in range(num_streams):
+            self._idle.put(self._compiled.create_infer_request())
         self._try_out(path, num_streams)
 
     def __call__(self, mel_BKFN: Tensor) -> Outputs:
@@ -61,31 +62,30 @@ class OpenVinoRuntime:
             raise InputError(
                 f"The network takes spectrograms of the shape {self._shape[1:]}, but got {tuple(mel_BKFN.shape[1:])}."
             )
-        parts = self._run(np.ascontiguousarray(mel_BKFN.cpu().numpy(), dtype=np.float32))
-        return outputs_of([torch.from_numpy(np.concatenate(tensors)[: len(mel_BKFN)]) for tensors in zip(*parts, strict=True)])
+        mel_BKFN = np.ascontiguousarray(mel_BKFN.cpu().numpy(), dtype=np.float32)
+        parts = [self._run(mel_BKFN[first : first + WINDOWS_AT_ONCE]) for first in range(0, len(mel_BKFN), WINDOWS_AT_ONCE)]
+        return outputs_of([torch.from_numpy(np.concatenate(tensors)) for tensors in zip(*parts, strict=True)])
 
-    def _run(self, mel_BKFN: NDArray[np.float32]) -> list[list[NDArray[np.float32]]]:
-        """Return the tensors of each part of `AT_ONCE` windows."""
-        parts = [mel_BKFN[first : first + AT_ONCE] for first in range(0, len(mel_BKFN), AT_ONCE)]
-        if len(parts[-1]) < AT_ONCE:
-            parts[-1] = np.concatenate([parts[-1], np.zeros((AT_ONCE - len(parts[-1]), *self._shape[1:]), dtype=np.float32)])
-        self._results = {}
-        for number, part in enumerate(parts):
-            self._queue.start_async({0: part}, number, share_inputs=True)
-        self._queue.wait_all()
-        return [self._results[number] for number in range(len(parts))]
-
-    def _keep(self, request: Any, number: int) -> None:
-        self._results[number] = [request.get_output_tensor(index).data.copy() for index in range(len(self._compiled.outputs))]
+    def _run(self, mel_BKFN: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return the tensors of at most `WINDOWS_AT_ONCE` windows."""
+        count = len(mel_BKFN)
+        if count < WINDOWS_AT_ONCE:
+            mel_BKFN = np.concatenate([mel_BKFN, np.zeros((WINDOWS_AT_ONCE - count, *self._shape[1:]), dtype=np.float32)])
+        request = self._idle.get()
+        try:
+            request.infer([mel_BKFN], share_inputs=True)
+            return [request.get_output_tensor(index).data[:count].copy() for index in range(len(self._compiled.outputs))]
+        finally:
+            self._idle.put(request)
 
     def _try_out(self, path: Path, num_streams: int) -> None:
         """Run every stream on the same noise until two results are the same: outputs of a first run can be left unfilled."""
-        noise = np.random.default_rng(0).random((AT_ONCE, *self._shape[1:]), dtype=np.float32)
-        mel_BKFN = np.concatenate([noise] * num_streams)
-        for _ in range(_WARM_UPS):
-            (first, *others), again = self._run(mel_BKFN), self._run(mel_BKFN)
-            if all(_same(first, part) for part in (*others, *again)):
-                return
+        noise = np.random.default_rng(0).random(self._shape, dtype=np.float32)
+        with ThreadPoolExecutor(num_streams) as pool:
+            for _ in range(_WARM_UPS):
+                first, *others = pool.map(lambda _: self._run(noise), range(2 * num_streams))
+                if all(_same(first, outputs) for outputs in others):
+                    return
         raise InputError(
             f"{path} must give the same outputs each time, but does not on this machine. Export with --format torch."
         )

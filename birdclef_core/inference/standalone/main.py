@@ -39,7 +39,7 @@ _BATCH = 16
 RUNTIMES: dict[str, Callable[[BundleMember, Path, str], Runtime]] = {
     "torch": lambda member, path, precision: ProgramRuntime(path),
     "openvino": lambda member, path, precision: OpenVinoRuntime(path, precision, torch.get_num_threads()),
-    "onnx": lambda member, path, precision: OnnxRuntime(path, torch.get_num_threads()),
+    "onnx": lambda member, path, precision: OnnxRuntime(path),
 }
 
 

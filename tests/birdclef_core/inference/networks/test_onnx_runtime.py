@@ -23,7 +23,7 @@ def test_it_gives_the_outputs_of_torch(head, tmp_path):
     model, path = random_part(head).model, tmp_path / "network.onnx"
     mel_BKFN = torch.rand(5, *input_shape(model.config, SOLUTION_2023), generator=torch.Generator().manual_seed(1))
     to_onnx(Network(model), mel_BKFN, path)
-    runtime = OnnxRuntime(path, 1)
+    runtime = OnnxRuntime(path)
     for count in (1, 5):
         expected = TorchRuntime(model, torch.device("cpu"))(mel_BKFN[:count])
         for a, b in zip(runtime(mel_BKFN[:count]), expected, strict=True):
@@ -37,7 +37,7 @@ def test_it_gives_the_outputs_of_torch(head, tmp_path):
 def test_what_is_no_network_is_refused(tmp_path):
     (tmp_path / "other.onnx").write_bytes(b"no network")
     with pytest.raises(InputError, match="must be a network that ONNX Runtime can run"):
-        OnnxRuntime(tmp_path / "other.onnx", 1)
+        OnnxRuntime(tmp_path / "other.onnx")
 
 
 @pytest.mark.parametrize("library", ["onnxruntime", "onnxscript"])
@@ -45,6 +45,6 @@ def test_a_missing_library_is_one_line_with_the_way_to_install_it(monkeypatch, t
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(InputError, match=rf"not installed: pip install .*{library}"):
         if library == "onnxruntime":
-            OnnxRuntime(tmp_path / "network.onnx", 1)
+            OnnxRuntime(tmp_path / "network.onnx")
         else:
             to_onnx(Network(random_part("cnn").model), torch.zeros(2, 1, 32, 160), tmp_path / "network.onnx")
