@@ -36,6 +36,7 @@ from sweeps.sampling.draws import Outcome, Told
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import SweepRecords
+from sweeps.schedule.trial_log.writer import RecordWriter
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.parameters import Range
@@ -234,11 +235,11 @@ def _take_up(study: Study) -> tuple[float, float, float]:
     sweep = _sweep(study, store, prunes=True)
     simulate([sweep], store, study.gpus, an_hour)
     with tempfile.TemporaryDirectory(prefix="records-") as folder:
-        records = SweepRecords(Storage.parse(folder))
+        records = RecordWriter(SweepRecords(Storage.parse(folder)))
         started = time.perf_counter()
         for number, record in enumerate(sweep.coordinator.trials.values()):
             record.status = "interrupted" if number % 10 == 0 else record.status
-            records.save_trial(record)
+            records.save_trials([record])
         kept_s, started = time.perf_counter() - started, time.perf_counter()
         known = records.load_trials()
         loaded_s, started = time.perf_counter() - started, time.perf_counter()

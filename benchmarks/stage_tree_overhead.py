@@ -27,9 +27,11 @@ from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.trial import run_trial
+from sweeps.objective import Objective
 from sweeps.schedule.coordinator import Coordinator
-from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.schedule.records import SweepRecords
 from sweeps.schedule.store_view import DriverStoreView
+from sweeps.schedule.trial_log.writer import RecordWriter
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.connect import make_tracker
@@ -113,12 +115,12 @@ class TimedObserver:
             setattr(self, name, clock.timed("tracking", getattr(observer, name)))
 
 
-class TimedRecords:
-    """Records that time others."""
-
-    def __init__(self, records: SweepRecords, clock: Clock) -> None:
-        self.load_trials: Callable[[], list[TrialRecord]] = records.load_trials
-        self.save_trial = clock.timed("records", records.save_trial)
+def timed_records(records: SweepRecords, clock: Clock) -> RecordWriter:
+    """Return what writes the records, with its time on the clock: also that of waiting until they are written."""
+    writer = RecordWriter(records)
+    for name in ("save_trials", "wait"):
+        setattr(writer, name, clock.timed("records", getattr(writer, name)))
+    return writer
 
 
 def overhead(chains: ChainBuilder, trials: int, s3_trials: int) -> None:
@@ -126,7 +128,7 @@ def overhead(chains: ChainBuilder, trials: int, s3_trials: int) -> None:
     print("milliseconds per trial; 'bare' makes and saves the same stages with nothing around them")
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder:
         _measure("local", Storage.parse(f"{folder}/storage"), Path(folder), chains, trials)
-    with tempfile.TemporaryDirectory(prefix="overhead-") as folder, _moto() as uri:
+    with tempfile.TemporaryDirectory(prefix="overhead-") as folder, moto_bucket() as uri:
         _measure("S3", Storage.parse(uri), Path(folder), chains, s3_trials)
 
 
@@ -155,11 +157,12 @@ def _sweep(storage: Storage, folder: Path, chains: ChainBuilder, trials: int, cl
     """Return the seconds for all trials, one after the other in this process, and until all events were delivered."""
     store, leases = StageStore(storage.at("store")), Leases(storage.at("store"))
     tracker = make_tracker(str(folder / "mlflow"), folder / "sweep")
-    observer = TrackingObserver(tracker, store, folder / "sweep", space=chains.search.space, tags={})
+    objective = Objective.of(chains.search.objective)
+    observer = TrackingObserver(tracker, store, folder / "sweep", space=chains.search.space, tags={}, objective=objective)
     tracker.log(SweepStarted(sweep="overhead", search="overhead"))
     time.sleep(15)  # the server is up
     started = time.perf_counter()
-    records = TimedRecords(SweepRecords(storage.at("overhead")), clock)
+    records = timed_records(SweepRecords(storage.at("overhead")), clock)
     coordinator = Coordinator(
         chains,
         TrialBook(records, DriverStoreView(store, leases, sweep="overhead")),
@@ -215,7 +218,7 @@ def _one_epoch(chains: ChainBuilder) -> ChainBuilder:
 
 
 @contextmanager
-def _moto() -> Iterator[str]:
+def moto_bucket() -> Iterator[str]:
     """Yield an empty bucket on a moto server in a process of its own."""
     os.environ |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true"}
     with socket.socket() as probe:

@@ -53,7 +53,12 @@ OWNERS = {
     "onnxscript": ["birdclef_core/inference/bundle/conversion.py"],
     "openvino": ["birdclef_core/inference/networks/openvino_runtime.py"],
     "optuna": ["sweeps/sampling/study.py"],
-    "mlflow": ["sweeps/tracking/mlflow_sink.py"],
+    "mlflow": [
+        "sweeps/tracking/mlflow_sink.py",
+        "sweeps/tracking/to_mlflow/checkpoints.py",
+        "sweeps/tracking/to_mlflow/outbox.py",
+        "sweeps/tracking/to_mlflow/refusals.py",
+    ],
     "pydantic": ["birdclef_core/json_files.py"],
     "pydantic_core": ["birdclef_core/json_files.py"],
     "ray": [

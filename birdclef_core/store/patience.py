@@ -85,6 +85,11 @@ class Patience:
     def __reduce__(self) -> tuple[type["Patience"], tuple[Any, ...]]:
         return Patience, (self.limit_s, None, self._clock) if self._clock is not time else (self.limit_s,)
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the storage did not answer when it was last asked for something that can wait."""
+        return self._away_since is not None
+
     def wait_for(self, place: str, work: Callable[[], T], explain: Callable[[], None]) -> T:
         """Return what `work` returns, and try again while the storage is away. Raises StorageAway when it was for too long.
 

@@ -22,6 +22,8 @@ from sweeps.schedule.update import TrialUpdate
 METRIC = "score"
 _AWAY = (errno.EIO, errno.ESTALE, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN)
 """Numbers of the errors of a network disk that is away."""
+ASK_FOR_S = 0.2
+"""Tune asks for trials until there are none, and takes no update meanwhile. After this time it is told that there are none for now."""
 AVOID = "avoid"
 """The entry of a trial's configuration with the ids of the nodes that it must not run on."""
 
@@ -67,11 +69,16 @@ class CoordinatorSearcher(_WithoutState, Searcher):
         self._coordinator, self._on_ask, self._avoid = coordinator, on_ask, avoid
         self._trials: dict[str, str] = {}
         """Names of our trials by Tune's trial ids."""
+        self._asked_since = math.inf
+        """Since when Tune has been asking without a pause."""
 
     def suggest(self, trial_id: str) -> Any:
         self._on_ask()
-        trial = self._coordinator.next_trial()
+        self._asked_since = min(self._asked_since, time.monotonic())
+        is_long = self._trials and time.monotonic() - self._asked_since > ASK_FOR_S
+        trial = None if is_long else self._coordinator.next_trial()
         if trial is None:
+            self._asked_since = math.inf
             return Searcher.FINISHED if self._coordinator.finished else None
         self._trials[trial_id] = trial.record.trial
         return {

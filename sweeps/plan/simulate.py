@@ -75,9 +75,22 @@ class MemoryRecords:
     def load_trials(self) -> list[TrialRecord]:
         return list(self.trials.values())
 
-    def save_trial(self, record: TrialRecord) -> bool:
-        self.trials[record.trial] = record
+    def save_trials(self, trials: Sequence[TrialRecord]) -> None:
+        self.trials |= {record.trial: record for record in trials}
+
+    def is_saved(self, trial: str) -> bool:
         return True
+
+    @property
+    def is_away(self) -> bool:
+        return False
+
+    @property
+    def all_saved(self) -> bool:
+        return True
+
+    def wait(self, limit_s: float | None = None) -> None:
+        """Do nothing: everything is kept at once."""
 
 
 @dataclass(kw_only=True)

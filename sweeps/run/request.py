@@ -21,6 +21,7 @@ from sweeps.sampling.study import check_sampler
 from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.pruning import chosen_pruning
 from sweeps.schedule.records import VERSION, State, SweepPart, SweepRecord, SweepRecords, TrialRecord
+from sweeps.schedule.trial_log.writer import RecordWriter
 from sweeps.schedule.trials import SAVE_EVERY_S, Trial
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.checks import check_file, check_search, check_small_recipes
@@ -232,9 +233,8 @@ class SweepRequest:
             state_since=now,
             ran_s=self.ran_s,
         )
-        for trial in self.retried:
-            while not self.records.save_trial(trial):  # the storage is away
-                time.sleep(1.0)
+        if self.retried:
+            self.records.save_trials(self.retried)
         self.records.save_sweep(record)
         return record
 
@@ -246,15 +246,14 @@ class SweepRequest:
 class RunningTime(Observer):
     """Keeps in the sweep's record for how long its drivers ran: a limit of hours holds for all of them, also for killed ones."""
 
-    def __init__(self, records: SweepRecords, record: SweepRecord, budget: Budget) -> None:
+    def __init__(self, records: RecordWriter, record: SweepRecord, budget: Budget) -> None:
         self._records, self._record, self._budget = records, record, budget
         self._saved_s = record.ran_s
 
     def updated(self, trial: Trial, update: TrialUpdate) -> None:
         if self._budget.ran_s - self._saved_s > SAVE_EVERY_S:
-            now_s, at_once = self._budget.ran_s, SweepRecords(self._records.storage.impatient())
-            if self._records.storage.attempt(lambda: at_once.save_sweep(replace(self._record, ran_s=now_s))):
-                self._saved_s = now_s
+            self._saved_s = self._budget.ran_s
+            self._records.save_sweep(replace(self._record, ran_s=self._saved_s))
 
 
 def new_request(options: SweepOptions) -> SweepRequest:

@@ -50,6 +50,7 @@ from sweeps.schedule.pruning import chosen_pruning, make_pruning
 from sweeps.schedule.records import SweepRecord
 from sweeps.schedule.spending import nothing_known
 from sweeps.schedule.store_view import DriverStoreView
+from sweeps.schedule.trial_log.writer import RecordWriter
 from sweeps.schedule.trials import TrialBook
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.connect import check_access, check_state, make_tracker
@@ -150,6 +151,7 @@ class _Driver:
                 self.options.tracking_uri,
                 self.place.local_dir,
                 None if self.place.storage.is_local else self.place.records.storage,
+                self._say,
             )
             try:
                 result, store_budget = self._search(inputs, nodes, record, tracker)
@@ -290,7 +292,8 @@ class _Driver:
     ) -> tuple[SweepResult, StoreBudget | None]:
         """Run the trials, and write and print their result."""
         chains, slots, samples = inputs.chains, inputs.slots, inputs.samples
-        book = TrialBook(self.place.records, DriverStoreView(self.place.store, Leases(self.place.store.storage), sweep=self.name))
+        records = RecordWriter(self.place.records)
+        book = TrialBook(records, DriverStoreView(self.place.store, Leases(self.place.store.storage), sweep=self.name))
         store_budget = self._store_budget(book, chains, slots)
         objective = Objective.of(chains.search.objective)
         tags = {
@@ -312,7 +315,7 @@ class _Driver:
         limits = self.request.limits
         budget = Budget(limits, gpus_per_worker=slots.gpus_per_trial, ran_s=record.ran_s)
         with SweepConsole(self.console, book, samples, objective) as terminal:
-            running_time = RunningTime(self.place.records, record, budget)
+            running_time = RunningTime(records, record, budget)
             observers: list[Observer] = [self.unfit, tracking, terminal, running_time, *([store_budget] if store_budget else [])]
             coordinator = Coordinator(
                 chains,

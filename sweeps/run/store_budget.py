@@ -217,6 +217,7 @@ class StoreBudget(Observer):
     def _remove(self, plan: GarbageList) -> None:
         if not plan.removals and not plan.abandoned:
             return
+        self._book.wait_until_saved()  # a trial whose end is in no record may go on after a kill, and needs its stages
         collect(self._store, plan)
         for removal in plan.removals:
             self._book.stage_removed(removal.summary.stage_id)

@@ -8,7 +8,8 @@ searcher can hold a trial back, because Tune starts whatever it has been given.
 """
 
 import math
-from collections import Counter, defaultdict
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 
 from sweeps.budget import Budget
@@ -26,6 +27,10 @@ MAX_LOSSES = 3
 """How many workers a trial may lose by its own fault before it fails."""
 MAX_OTHER_LOSSES = 50
 """How many it may lose in a row by the fault of others, such as machines that are taken away."""
+BEGIN_FOR_S = 0.1
+"""How long trials may begin while none can be handed out yet. A draw takes milliseconds, and updates wait meanwhile."""
+ALONE_S = 1.0
+"""How long the driver waits for the records of the only trials that it has."""
 
 
 class Observer:
@@ -91,6 +96,8 @@ class Coordinator:
         """How many workers each trial has lost by what may be its own fault."""
         self._other_losses: Counter[str] = Counter()
         """How many it has lost otherwise since its last update."""
+        self._begun: deque[Trial] = deque()
+        """Trials that have begun and wait until that is on record. Then they are handed out."""
         self._pruned_at: defaultdict[str, list[TrialRecord]] = defaultdict(list)
         """Pruned trials by the id of the stage that was stopped."""
         known = list(book.records.values())
@@ -115,7 +122,7 @@ class Coordinator:
     @property
     def finished(self) -> bool:
         """Whether no trial is open and none will be drawn, or a limit is reached, or it was stopped, and all records are written."""
-        return self.book.is_saved and (
+        return self.book.all_saved and (
             bool(self.limit_reached or self.stopped_because)
             or (not self._may_draw and not self.book.num_waiting and not self.book.num_running)
         )
@@ -138,12 +145,37 @@ class Coordinator:
     # Handing out trials.
 
     def next_trial(self) -> Trial | None:
-        """The next trial to start; None when none can start now."""
+        """The next trial to start; None when none can start now, or the record of its start is still being written."""
+        self.book.save_changed()
         if self.limit_reached or self.stopped_because:
-            self.book.save_changed()
             return None
-        if not self.book.save_changed() or self.book.num_running >= self.max_running:
-            return None  # nothing begins while the storage is away: a trial that is in no record may be drawn twice
+        if self.book.num_running < self.max_running and not self.book.is_storage_away:  # what begins looks into the store
+            self._begin_trials()
+        if len(self._begun) == self.book.num_running:
+            self.book.wait_until_saved(ALONE_S)  # nobody else wants anything from the driver
+        if not self._is_ready():
+            return None
+        trial = self._begun.popleft()
+        for observer in self._observers:
+            observer.trial_started(trial)
+        return trial
+
+    def _is_ready(self) -> bool:
+        """Whether the oldest trial that has begun can be handed out. A driver that is killed later must not give its name to another one."""
+        return bool(self._begun) and self.book.is_saved(self._begun[0])
+
+    def _begin_trials(self) -> None:
+        """Let trials begin until one can be handed out. Several are written together while they wait for that."""
+        until = time.monotonic() + BEGIN_FOR_S
+        while not self._is_ready() and self.book.num_running < self.max_running and self._begin_trial():
+            if time.monotonic() > until:
+                break
+        if not self.book.num_running:
+            self._end_at_a_limit()
+        self.book.save_changed()
+
+    def _begin_trial(self) -> bool:
+        """Let the next trial begin; False when none can."""
         self._reopen_risen()
         # Trials are drawn early where that costs nothing, so that the prefix that most of them need can go first.
         while self._source.free_draws(self.book.num_waiting, self.max_running) > 0 and self._draw():
@@ -157,12 +189,15 @@ class Coordinator:
             needs = self._spending.needs(trial)
             self.book.start(trial)
             self._spending.begin(trial, needs)
-            for observer in self._observers:
-                observer.trial_started(trial)
-        elif not self.book.num_running:
-            self._end_at_a_limit()
-        self.book.save_changed()
-        return trial
+            self._begun.append(trial)
+        return trial is not None
+
+    def _take_back_begun(self) -> None:
+        """Let trials wait again that were not handed out. Nobody has heard of them."""
+        while self._begun:
+            trial = self._begun.popleft()
+            self.book.wait_again(trial)
+            self._spending.end(trial)
 
     @property
     def _may_draw(self) -> bool:
@@ -216,8 +251,6 @@ class Coordinator:
                 continue
             if not failure:
                 return trial
-            # Before anybody hears of it: a driver that is killed here must not give its name to another trial.
-            self.book.save_changed()
             for observer in self._observers:
                 observer.trial_started(trial)
             self._end(trial, Failed(failure))
@@ -338,11 +371,14 @@ class Coordinator:
             for trial in self.book.open_trials:
                 if self.book.has_begun(trial) and trial.record.status == "waiting":
                     self._end(trial, Interrupted("no node of the cluster could train it"))
+            self._take_back_begun()
 
     def interrupt(self) -> None:
         """End every running trial as interrupted; the next driver continues it."""
+        self._take_back_begun()
         for trial in self.book.running_trials():
             self._end(trial, Interrupted("the sweep was stopped"))
+        self.book.save_changed()
 
     def _note(self, trial: Trial, update: TrialUpdate) -> bool:
         """Write an update into the trial's record and pass it on; True for what the trial itself has trained just now.

@@ -2,24 +2,31 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from birdclef_core.errors import FileContentError, InputError
+from birdclef_core.json_files import from_json, to_json
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
 from sweeps.objective import CPU_SECONDS, DEVICE_HOURS, Objective, pareto_front
 from sweeps.options import SweepOptions
 from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, RungScore, Stopped
+from sweeps.schedule.trial_log.pieces import LineLog, MissingPiece, read_pieces
 from sweeps.search.space import Search
 
 Status = Literal["waiting", "running", "finished", "pruned", "failed", "interrupted"]
 State = Literal["running", "interrupted", "finished", "failed"]
 SWEEP_FILE = "sweep.json"
-VERSION: Literal[4] = 4
+TRIALS = "trials"
+VERSION: Literal[5] = 5
 """Version of the record of a sweep. One of another version is refused, because what it means could only be guessed."""
+
+
+def to_line(record: "TrialRecord") -> bytes:
+    """Return the line of a trial's record in the log of trials."""
+    return f"{to_json(record)}\n".encode()
 
 
 def trial_name(number: int) -> str:
@@ -55,7 +62,7 @@ class SweepPart:
 class SweepRecord:
     """The record of a sweep, `sweep.json`."""
 
-    version: Literal[4]
+    version: Literal[5]
     name: str
     search: str
     """Name of the search of its start. It names the experiment in which all trials are found."""
@@ -257,16 +264,30 @@ class Records(Protocol):
     def load_trials(self) -> list[TrialRecord]:
         """Return every trial, in the order in which they began."""
 
-    def save_trial(self, record: TrialRecord) -> bool:
-        """Keep the trial as it is now and return True: a kill -9 of this process cannot lose it then.
+    def save_trials(self, trials: Sequence[TrialRecord]) -> None:
+        """Take trials as they are now, and return at once. They are written together, after everything that was taken before."""
 
-        Return False while the storage is away: nothing is kept yet. Raises StorageAway when it was away for too long.
-        """
+    def is_saved(self, trial: str) -> bool:
+        """Return whether the trial is written as it was taken last, and everything before it: a kill -9 of this process cannot lose it then."""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the storage is away. What is saved waits then."""
+
+    @property
+    def all_saved(self) -> bool:
+        """Whether everything that was taken is written."""
+
+    def wait(self, limit_s: float | None = None) -> None:
+        """Wait until everything is written, or the time has passed. Raises StorageAway when the storage was away for too long."""
 
 
 @dataclass(frozen=True)
 class SweepRecords:
-    """The records of one sweep: `sweep.json` and `trials/<trial>.json`. Only the driver writes them."""
+    """The records of one sweep: `sweep.json`, and in `trials/` those of the trials, as a log. Only the driver writes them.
+
+    A line of the log is the record of a trial, and the last one counts (`trial_log/pieces.py`).
+    """
 
     storage: Storage
 
@@ -301,32 +322,44 @@ class SweepRecords:
         version = values.get("version", 1)
         return "" if version == VERSION else f"is of version {version!r}, and this version of the code reads version {VERSION}"
 
-    def save_trial(self, record: TrialRecord) -> bool:
-        now = self.storage.impatient()
-        return self.storage.attempt(lambda: now.write_json(f"trials/{record.trial}.json", record, indent=1))
+    @property
+    def trials_storage(self) -> Storage:
+        """Where the log of trials is."""
+        return self.storage.at(TRIALS)
+
+    def save_trials(self, trials: Sequence[TrialRecord]) -> None:
+        """Write trials as they are now. While a sweep runs, `RecordWriter` alone writes them."""
+        self.open_log()[1].append({trial.trial: to_line(trial) for trial in trials})
 
     def load_trials(self) -> list[TrialRecord]:
         """Return every trial, in the order in which they began. Raises InputError when one is missing or cannot be read."""
-        trials = self.storage.at("trials")
-        names = {name.removesuffix(".json") for name in trials.names() if name.endswith(".json")}
-        expected = [trial_name(number) for number in range(len(names))]
-        if missing := sorted(set(expected) - names):
-            raise self._refusal(f"trials/{missing[0]}.json", f"is missing, though there are {len(names)} trials")
-        with ThreadPoolExecutor(16) as pool:
-            return list(pool.map(self._load_trial, expected))
+        return self.open_log()[0]
 
-    def _load_trial(self, name: str) -> TrialRecord:
-        file = f"trials/{name}.json"
+    def open_log(self) -> tuple[list[TrialRecord], LineLog]:
+        """Return every trial as `load_trials` does, and the log, which goes on after them."""
         try:
-            record = self.storage.read_json(TrialRecord, file)
+            found = read_pieces(self.trials_storage)
+        except MissingPiece as missing:
+            raise self._refusal(f"{TRIALS}/{missing}", "is missing, though there are later ones") from None
+        trials: dict[str, TrialRecord] = {}
+        lines: dict[str, bytes] = {}
+        for piece, content in found:
+            for number, line in enumerate(content.splitlines(keepends=True) or [b""], start=1):
+                record = self._read_trial(line, f"{TRIALS}/{piece.name}", number)
+                trials[record.trial], lines[record.trial] = record, line
+        expected = [trial_name(number) for number in range(len(trials))]
+        if gaps := sorted(set(expected) - trials.keys()):
+            raise self._refusal(TRIALS, f"has no record of {gaps[0]}, though there are {len(trials)} trials")
+        log = LineLog(self.trials_storage, [(piece, len(content)) for piece, content in found], lines)
+        return [trials[name] for name in expected], log
+
+    def _read_trial(self, line: bytes, file: str, number: int) -> TrialRecord:
+        try:
+            record = from_json(TrialRecord, line, file=file)
         except FileContentError as error:
-            raise self._refusal(file, f"cannot be read: {error.problem}") from None
-        if record is None:
-            raise self._refusal(file, "was removed while the records were being read")
-        if record.trial != name:
-            raise self._refusal(file, f"is the record of {record.trial}")
+            raise self._refusal(file, f"cannot be read: in line {number}, {error.problem}") from None
         if problem := record.problem():
-            raise self._refusal(file, f"cannot be read: {problem}")
+            raise self._refusal(file, f"cannot be read: in line {number}, of {record.trial}, {problem}")
         return record
 
     def check_points(self, sweep: SweepRecord, trials: Sequence[TrialRecord]) -> None:
@@ -335,8 +368,8 @@ class SweepRecords:
             part = [part for part in sweep.parts if part.first_trial <= number][-1]
             if not record.ended and part.search.point_of(record.recipe, record.params) is None:
                 raise self._refusal(
-                    f"trials/{record.trial}.json",
-                    f"has recipe {record.recipe!r} with params {record.params}, which the sweep's search cannot have drawn",
+                    TRIALS,
+                    f"says that {record.trial} has recipe {record.recipe!r} with params {record.params}, which the sweep's search cannot have drawn",
                 )
 
     def _refusal(self, file: str, problem: str) -> InputError:

@@ -1,6 +1,7 @@
 """What the driver knows of the stage store without reading it for each trial: one listing at the start, leases every few seconds."""
 
 import time
+from dataclasses import replace
 from typing import Protocol
 
 from birdclef_core.store.leases import Leases
@@ -35,7 +36,8 @@ class DriverStoreView:
     """The view of a real sweep's driver."""
 
     def __init__(self, store: StageStore, leases: Leases, *, sweep: str) -> None:
-        self._store, self._leases, self._sweep = store, leases, sweep
+        self._store, self._leases, self._sweep = store, replace(leases, storage=leases.storage.impatient()), sweep
+        self._patient = leases.storage
         self._published: set[str] = set()
         self._doubtful = set(store.known_ids())
         """Stages of which it is not known yet whether they are published, damaged or unfinished."""
@@ -67,6 +69,11 @@ class DriverStoreView:
         self._refreshed = time.monotonic()
 
     def _refresh(self) -> None:
+        """Read the leases anew. While the storage is away, what was known stays: the driver does not wait for it."""
+        self._patient.attempt(self._read_leases)
+        self._refreshed = time.monotonic()
+
+    def _read_leases(self) -> None:
         others = [entry for entry in self._leases.entries() if entry.holder.sweep != self._sweep]
         if others and self._clock_offset_s is None:
             self._clock_offset_s = self._leases.clock_offset_s()
@@ -74,4 +81,3 @@ class DriverStoreView:
         leased = {entry.stage_id for entry in others if not self._leases.is_dead(entry, now_s)}
         self._doubtful |= self._leased - leased  # what other sweeps were training may be published now
         self._leased = leased
-        self._refreshed = time.monotonic()

@@ -255,7 +255,7 @@ class TrialBook:
         self._unsaved[record.trial] = record
 
     def save(self, record: TrialRecord) -> None:
-        """Writes the record, and all that have changed."""
+        """Gives the record, and all that have changed, to be written."""
         if record.trial in self._open["running"]:
             self._saved_at[record.trial] = time.monotonic()
         self.mark_changed(record)
@@ -266,20 +266,31 @@ class TrialBook:
         if time.monotonic() - self._saved_at.get(record.trial, 0.0) > SAVE_EVERY_S:
             self.save(record)
 
-    @property
-    def is_saved(self) -> bool:
-        """Whether no record waits to be written."""
-        return not self._unsaved
+    def save_changed(self) -> None:
+        """Gives every record that has changed to be written; see `Records.save_trials`."""
+        if self._unsaved:
+            # New ones in the order of their names: the records have no gap whenever this process is killed.
+            self._storage.save_trials(list(self._unsaved.values()))
+            self._unsaved.clear()
 
-    def save_changed(self) -> bool:
-        """Writes every record that has changed, and returns True; False when some must wait, because the storage is away."""
-        # New ones in the order of their names: the records have no gap whenever this process is killed.
-        while self._unsaved:
-            name, record = next(iter(self._unsaved.items()))
-            if not self._storage.save_trial(record):
-                return False
-            del self._unsaved[name]
-        return True
+    def is_saved(self, trial: Trial) -> bool:
+        """Whether the trial's record is written as it was saved last, and with it everything before it."""
+        return self._storage.is_saved(trial.record.trial)
+
+    @property
+    def is_storage_away(self) -> bool:
+        """Whether records wait because the storage is away."""
+        return self._storage.is_away
+
+    @property
+    def all_saved(self) -> bool:
+        """Whether no record waits to be written."""
+        return not self._unsaved and self._storage.all_saved
+
+    def wait_until_saved(self, limit_s: float | None = None) -> None:
+        """Waits until every record is written, or the time has passed. Raises StorageAway as `Records.wait` does."""
+        self.save_changed()
+        self._storage.wait(limit_s)
 
 
 def stages_of(trials: Sequence[Trial]) -> set[str]:

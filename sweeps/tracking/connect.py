@@ -3,8 +3,9 @@
 The only module that starts servers and imports the MLflow sink, both as late as possible.
 """
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -25,13 +26,19 @@ _MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the delivery thread retries itself, and can be stopped while it waits
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
+_REQUESTS_AT_ONCE = 8
+"""How many requests a server of a team may have to answer at the same time. A local one has the CPUs of the trials, and one database file."""
+_log = logging.getLogger(__name__)
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def make_tracker(tracking: str | None, sweep_dir: Path, storage: Storage | None = None) -> Tracker:
+def make_tracker(
+    tracking: str | None, sweep_dir: Path, storage: Storage | None = None, say: Callable[[str], None] = _log.warning
+) -> Tracker:
     """Return the tracker for a value of `--tracking-uri`; its journal is kept in `sweep_dir`, a folder on a local disk.
 
     `storage`: where a copy of the journal is kept for drivers on other machines; None where `sweep_dir` is in the storage itself.
+    `say` is told once when the server is slower than the sweep.
 
     The value is None or "local" for a local server on the repository's `mlflow/` folder, a folder for a local server there,
     http(s)://... for that server, or "off" for no tracking. The function returns before a server is started or contacted.
@@ -42,7 +49,7 @@ def make_tracker(tracking: str | None, sweep_dir: Path, storage: Storage | None 
         return NullTracker()
     from sweeps.tracking.delivery import JournalTracker
 
-    return JournalTracker(sweep_dir, str(destination), _connector(destination, sweep_dir), storage)
+    return JournalTracker(sweep_dir, str(destination), _connector(destination, sweep_dir), storage, say)
 
 
 def check_state(tracking: str | None, sweep_dir: Path) -> None:
@@ -107,11 +114,13 @@ def open_ui(tracking: str | None = None, *, sweep: str | None = None, search: st
     from sweeps.tracking.mlflow_views import find_page
 
     mlflow_sink = _import_mlflow_sink()
+    from sweeps.tracking.to_mlflow.refusals import describe
+
     with _server(destination) as url:
         try:
             page = find_page(mlflow_sink.MlflowClient(url), sweep=sweep, search=search)
         except mlflow_sink.MlflowException as error:
-            raise InputError(f"The tracking server {url} does not show its sweeps: {mlflow_sink.describe(error)}.") from None
+            raise InputError(f"The tracking server {url} does not show its sweeps: {describe(error)}.") from None
         yield f"{url}/{page}"
 
 
@@ -149,11 +158,12 @@ def _without_user_info(uri: str) -> str:
 def _connector(destination: Path | str, sweep_dir: Path) -> "Connect":
     """Return the function by which the delivery thread connects; MLflow is imported now, in the caller's thread."""
     mlflow_sink = _import_mlflow_sink()
+    threads = 1 if isinstance(destination, Path) else _REQUESTS_AT_ONCE
 
     @contextmanager
     def connect(memory: dict[str, str]) -> "Iterator[Sink]":
         with _server(destination) as url:
-            yield mlflow_sink.MlflowSink(url, memory, sweep_dir)
+            yield mlflow_sink.MlflowSink(url, memory, sweep_dir, threads)
 
     return connect
 

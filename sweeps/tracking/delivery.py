@@ -16,8 +16,11 @@ from birdclef_core.store.storage import Storage
 from sweeps.tracking.events import DeliveryStatus, Event, from_line
 from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, DeliveryState, Journal, JournalCopy, keep_rejected
 
-_BATCH_EVENTS = 200
+_MOST_EVENTS = 5000
+"""A batch is everything that waits, up to this: the longer a server takes, the more of one run goes into one request."""
 _GATHER_S = 0.5
+_LATE_S = 60.0
+"""That a server is slower than the sweep is said when events have waited for this time."""
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _RETRY_AT_THE_END_S = 1.0
 _FAULTS_ALLOWED = 3
@@ -47,6 +50,10 @@ class Sink(Protocol):
         be written now.
         """
 
+    @property
+    def steps(self) -> int:
+        """How much has been written so far. It grows while events are applied, which tells a slow server from one that hangs."""
+
     def is_well(self) -> bool:
         """Return True if the server answers a simple question; return False or raise otherwise."""
 
@@ -58,8 +65,15 @@ Connect = Callable[[dict[str, str]], AbstractContextManager[Sink]]
 class JournalTracker:
     """The tracker that writes a journal, which a thread delivers."""
 
-    def __init__(self, folder: Path, destination: str, connect: Connect, storage: Storage | None = None) -> None:
-        """`storage`: the sweep's, if the journal has a copy there.
+    def __init__(
+        self,
+        folder: Path,
+        destination: str,
+        connect: Connect,
+        storage: Storage | None = None,
+        say: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """`storage`: the sweep's, if the journal has a copy there. `say` is told once when the server is slower than the sweep.
 
         Raises StoreError if another process delivers this journal, InputError if the state of its delivery cannot be read.
         """
@@ -74,7 +88,7 @@ class JournalTracker:
         fetched = self._copy is not None and self._copy.was_fetched
         if self._copy is not None:
             self._copy.start()
-        self._delivery = _Delivery(folder, self._journal, state, connect, looks_first=fetched)
+        self._delivery = _Delivery(folder, self._journal, state, connect, say, looks_first=fetched)
         self._delivery.start()
 
     def log(self, event: Event) -> None:
@@ -84,10 +98,10 @@ class JournalTracker:
     def wait(self, patience_s: float) -> None:
         """Return when everything is delivered, or when nothing has been delivered for `patience_s`."""
         self._delivery.finish()
-        offset, deadline = -1, 0.0
+        progress, deadline = (-1, -1), 0.0
         while self._delivery.is_alive():
-            if self._delivery.state.offset != offset:
-                offset, deadline = self._delivery.state.offset, time.monotonic() + patience_s
+            if self._delivery.progress != progress:
+                progress, deadline = self._delivery.progress, time.monotonic() + patience_s
             if time.monotonic() >= deadline:
                 return
             self._delivery.join(timeout=0.1)
@@ -117,7 +131,14 @@ class _Delivery(threading.Thread):
     """Delivers a journal from where the last process stopped, until everything is delivered or it gives up."""
 
     def __init__(
-        self, folder: Path, journal: Journal, state: DeliveryState, connect: Connect, *, looks_first: bool = False
+        self,
+        folder: Path,
+        journal: Journal,
+        state: DeliveryState,
+        connect: Connect,
+        say: Callable[[str], None],
+        *,
+        looks_first: bool = False,
     ) -> None:
         """`looks_first`: whether the server may have more than the journal and its state know of."""
         super().__init__(name="tracking", daemon=True)
@@ -130,11 +151,19 @@ class _Delivery(threading.Thread):
         self._saved_offset, self._saved_bytes = state.offset, 0
         """The state grows with the sweep. It is written only after as many bytes of the journal have been delivered, so that all writes
         of a sweep together cost as much as its journal. After a kill -9, what was delivered since is delivered again and recognised."""
-        self._connect = connect
+        self._connect, self._say, self._said_late = connect, say, False
+        self._there_since_ms = 0.0
+        """When the server was last away, as a Unix time: what was logged before is late by that, and not because the server is slow."""
         self._connection = ExitStack()
         self._sink: Sink | None = None
         self._finishing = threading.Event()
         self._given_up = threading.Event()
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Changes whenever something was delivered."""
+        sink = self._sink
+        return self.state.offset, sink.steps if sink is not None else 0
 
     def finish(self) -> None:
         """Say that no more events will come."""
@@ -154,7 +183,7 @@ class _Delivery(threading.Thread):
         while not self._given_up.is_set():
             finishing = self._finishing.is_set()
             self.news.clear()
-            if lines := self._journal.read(self.state.offset, _BATCH_EVENTS):
+            if lines := self._journal.read(self.state.offset, _MOST_EVENTS):
                 self._deliver(lines, seen_before=self._looks_first or self.state.offset < self._size_at_start)
             elif finishing:
                 return
@@ -167,14 +196,15 @@ class _Delivery(threading.Thread):
         try:
             events = [from_line(line, file=JOURNAL_NAME) for line in lines]
         except FileContentError as error:
-            self._one_by_one(lines, str(error), seen_before=seen_before)
+            self._by_halves(lines, str(error), seen_before=seen_before)
             return
+        self._note_late(events[0][1])
         attempts = faults = 0
         while not self._given_up.is_set():
             try:
                 self._reached().apply(events, seen_before=seen_before or attempts > 0)
             except Rejected as error:
-                self._one_by_one(lines, str(error), seen_before=True)
+                self._by_halves(lines, str(error), seen_before=True)
                 return
             except Denied as error:
                 attempts += 1
@@ -183,28 +213,40 @@ class _Delivery(threading.Thread):
                 attempts += 1
                 faults += self._server_is_well()
                 if faults == _FAULTS_ALLOWED:
-                    self._one_by_one(lines, repr(error), seen_before=True)
+                    self._by_halves(lines, repr(error), seen_before=True)
                     return
                 self._stand_by(error, attempts)
             else:
                 self._advance(lines)
                 return
 
-    def _one_by_one(self, lines: list[bytes], reason: str, *, seen_before: bool) -> None:
-        """Find the line that is refused, set it aside and deliver the others."""
+    def _by_halves(self, lines: list[bytes], reason: str, *, seen_before: bool) -> None:
+        """Find the line that is refused by halves, set it aside and deliver the others."""
         if len(lines) > 1:
-            for line in lines:
+            middle = len(lines) // 2
+            for half in (lines[:middle], lines[middle:]):
                 if not self._given_up.is_set():
-                    self._deliver([line], seen_before=seen_before)
+                    self._deliver(half, seen_before=seen_before)
             return
         keep_rejected(self._folder, lines[0], reason)
         _log.warning("The tracking server refused an event, which is kept in %s: %s", self._folder / REJECTED_NAME, reason)
         self._advance(lines, rejected=1)
 
+    def _note_late(self, logged_ms: int) -> None:
+        """Say once that the server is slower than the sweep, by the age of an event that is to be delivered now."""
+        late_s = time.time() - logged_ms / 1000
+        was_there = logged_ms >= self._there_since_ms and self.state.offset >= self._size_at_start
+        if late_s > _LATE_S and was_there and not (self._said_late or self.problem):
+            self._said_late = True
+            self._say(
+                f"MLflow is slower than the sweep: {self._journal.count(self.state.offset)} events wait, for up to {late_s:.0f} s. None is lost: "
+                "what one run gets meanwhile is sent together, and what is left at the end waits for `birdclef track sync`."
+            )
+
     def _advance(self, lines: list[bytes], rejected: int = 0) -> None:
         if self.problem:
             _log.warning("Tracking goes on.")
-            self.problem = ""
+            self.problem, self._there_since_ms = "", 1000 * time.time()
         self.state.offset += sum(len(line) for line in lines)
         self.state.rejected += rejected
         self.state.delivered += len(lines) - rejected

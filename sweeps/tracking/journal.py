@@ -170,13 +170,21 @@ class JournalCopy(threading.Thread):
             self._join_pieces()
 
     def _join_pieces(self) -> None:
-        """Write all pieces as one and remove the others: whoever reads in between finds every byte, some of them twice."""
-        first, *others = self._pieces
+        """Write pieces as one and remove the others: whoever reads in between finds every byte, some of them twice.
+
+        A piece is joined with those after it once they have as many bytes together, so a byte is written again as often as the journal
+        doubles, and not each time.
+        """
+        starts = [*(int(name.removesuffix(".part")) for name in self._pieces), self._copied]
+        ripe = (at for at in range(len(self._pieces)) if starts[at + 1] - starts[at] <= self._copied - starts[at + 1])
+        if (at := next(ripe, None)) is None:
+            return
         with (self._folder / JOURNAL_NAME).open("rb") as file:
-            self._storage.write_bytes(first, file.read(self._copied))
-        for name in others:
+            file.seek(starts[at])
+            self._storage.write_bytes(self._pieces[at], file.read(self._copied - starts[at]))
+        for name in self._pieces[at + 1 :]:
             self._storage.delete(name)
-        self._pieces = [first]
+        self._pieces = self._pieces[: at + 1]
 
 
 def _read_copy(storage: Storage) -> tuple[list[str], bytes]:

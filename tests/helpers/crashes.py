@@ -38,6 +38,7 @@ from sweeps.execution.trial import run_trial
 from sweeps.objective import Objective
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.store_view import DriverStoreView
+from sweeps.schedule.trial_log.writer import RecordWriter
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
 from sweeps.tracking.delivery import JournalTracker
@@ -117,7 +118,7 @@ class Driver:
                 tags={},
                 objective=Objective.of(chains.search.objective),
             )
-            book = TrialBook(place.records(sweep), DriverStoreView(place.store, place.leases, sweep=sweep))
+            book = TrialBook(RecordWriter(place.records(sweep)), DriverStoreView(place.store, place.leases, sweep=sweep))
             self.coordinator = Coordinator(chains, book, samples=place.samples, max_running=WORKERS, observers=(observer,))
             self._compare_with_before()
             tracker.log(SweepStarted(sweep=sweep, search="crashes"))
@@ -196,6 +197,8 @@ class Driver:
 
 
 class _Nowhere:
+    steps = 0
+
     def apply(self, records: object, *, seen_before: bool) -> None:
         pass
 
@@ -226,7 +229,7 @@ def doom(generator: random.Random, probability: float) -> None:
 
         return wrapper
 
-    for owner, name in ((Storage, "write_text"), (Storage, "delete"), (Journal, "append"), (Connection, "send")):
+    for owner, name in ((Storage, "write_bytes"), (Storage, "delete"), (Journal, "append"), (Connection, "send")):
         setattr(owner, name, doomed(getattr(owner, name)))
 
 

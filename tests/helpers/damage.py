@@ -14,7 +14,7 @@ Path = tuple[str | int, ...]
 
 SAMPLES = {
     str: "purple",
-    int: 5,
+    int: 77,
     float: 1.5,
     bool: True,
     NoneType: None,

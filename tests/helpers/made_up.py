@@ -15,6 +15,7 @@ from sweeps.plan.simulate import SimulatedStore, SimulatedView, even_score
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.records import SweepRecords
+from sweeps.schedule.trial_log.writer import RecordWriter
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import ChainBuilder
@@ -52,7 +53,7 @@ def make_chain_builder(search: Search | None = None, **changes) -> ChainBuilder:
 def make_coordinator(
     folder, chains=None, *, store=None, sweep="sweep", samples=12, max_running=2, observers=(), prunes=True, stops_by_worth=False
 ) -> Coordinator:
-    records = SweepRecords(Storage.parse(str(folder)).at(sweep))
+    records = RecordWriter(SweepRecords(Storage.parse(str(folder)).at(sweep)))
     view = SimulatedView(SimulatedStore() if store is None else store, sweep)
     book = TrialBook(records, view)
     pruning = StageHalving() if prunes else StageHalving(grace=math.inf)

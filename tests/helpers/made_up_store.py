@@ -45,7 +45,7 @@ def save_trial(storage: Storage, trial: str, stage_ids, *, sweep: str = "s", **v
     stages = list(CHAIN[: len(stage_ids)])
     known = {"recipe": "tiny", "params": {}, "kinds": ["target ce"] * len(stages), "status": "finished"}
     known |= {"stage_scores": dict.fromkeys(stages, 0.5)}
-    records.save_trial(TrialRecord(trial=trial, stage_ids=list(stage_ids), stages=stages, **{**known, **values}))
+    records.save_trials([TrialRecord(trial=trial, stage_ids=list(stage_ids), stages=stages, **{**known, **values})])
 
 
 def make(place: str) -> Storage:

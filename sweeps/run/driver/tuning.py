@@ -1,7 +1,6 @@
 """Lets Ray Tune run the trials that a coordinator hands out."""
 
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +31,7 @@ def run_trials(
             tuner.fit()
     except KeyboardInterrupt:
         coordinator.interrupt()
+        coordinator.book.wait_until_saved()
         return True
     except Exception as error:
         if not patience.given_up:
@@ -40,8 +40,7 @@ def run_trials(
         raise StorageAway(patience.given_up) from error
     if coordinator.stopped_because:
         coordinator.interrupt()
-    while not coordinator.book.save_changed():
-        time.sleep(1.0)
+    coordinator.book.wait_until_saved()
     return bool(coordinator.stopped_because)
 
 

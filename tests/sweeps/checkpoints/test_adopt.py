@@ -66,7 +66,7 @@ def trained(tmp_path_factory, chain_of, tone_data):
     records.save_sweep(sweep_record(options, data_fingerprint=tone_data.dataset.fingerprint))
     ids, names = [task.stage_id for task in chain], [task.config.name for task in chain]
     kinds = ["target bce" for _ in chain]
-    records.save_trial(TrialRecord(trial="t0000", recipe="tiny", params={}, stage_ids=ids, stages=names, kinds=kinds))
+    records.save_trials([TrialRecord(trial="t0000", recipe="tiny", params={}, stage_ids=ids, stages=names, kinds=kinds)])
     return Path(storage.root)
 
 

@@ -109,10 +109,10 @@ def test_gc_without_a_budget_removes_leftovers_alone(tmp_path, capsys):
 
 def test_gc_removes_nothing_where_it_cannot_know_what_is_needed(tmp_path, capsys):
     storage = make(str(tmp_path))
-    storage.write_text("s/trials/t0001.json", "{")
+    storage.write_text("s/trials/00000001-00000001.jsonl", "{")
     assert birdclef(["store", "gc", "--max-bytes", "1", "--yes", "--storage", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert "t0001.json" in said and "not known which stages sweep s needs" in said
+    assert "00000001-00000001.jsonl" in said and "not known which stages sweep s needs" in said
     assert len(store(storage).summaries()) == 4
 
 

@@ -40,16 +40,15 @@ def trained(tmp_path, tiny_recipe, tone_data):
     options = SweepOptions(search="tiny", data=str(dataset.root), pretrained="off")
     records = SweepRecords(storage.at("s"))
     records.save_sweep(sweep_record(options, data_fingerprint=dataset.fingerprint))
-    records.save_trial(
-        TrialRecord(
-            trial="t0000",
-            recipe="tiny",
-            params={},
-            stage_ids=[t.stage_id for t in chain],
-            stages=[t.config.name for t in chain],
-            kinds=["target ce" for _ in chain],
-        )
+    trial = TrialRecord(
+        trial="t0000",
+        recipe="tiny",
+        params={},
+        stage_ids=[t.stage_id for t in chain],
+        stages=[t.config.name for t in chain],
+        kinds=["target ce" for _ in chain],
     )
+    records.save_trials([trial])
     return storage, chain
 
 

@@ -45,7 +45,7 @@ def storage(tmp_path):
         status="finished",
         stage_scores={"train_bce": 0.5},
     )
-    records.save_trial(trial)
+    records.save_trials([trial])
     return storage
 
 

@@ -6,12 +6,13 @@ import time
 from dataclasses import asdict
 
 import pytest
-from made_up import make_coordinator
+from made_up import make_chain_builder, make_coordinator, make_search
 from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayTaskError
 
 from birdclef_core.errors import BirdclefError
 from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.store.patience import StorageAway
+from sweeps.execution import tune_adapters
 from sweeps.execution.tune_adapters import (
     METRIC,
     CoordinatorScheduler,
@@ -73,6 +74,17 @@ def test_what_may_be_the_trials_own_fault_counts(error):
 def test_the_last_line_of_an_error_is_said():
     assert last_line(raised(RuntimeError("no luck"))) == "RuntimeError: no luck"
     assert last_line(None) == "its process ended"
+
+
+def test_updates_are_taken_between_many_draws(tmp_path, monkeypatch):
+    """Tune takes none while it gets trials; the draws of many would stop it for a minute."""
+    monkeypatch.setattr(tune_adapters, "ASK_FOR_S", -1.0)
+    coordinator = make_coordinator(tmp_path, make_chain_builder(make_search(pools={})), samples=9, max_running=9)
+    searcher = CoordinatorSearcher(coordinator, on_ask=lambda: None, avoid=list)
+    answers = [searcher.suggest(f"tune {number}") for number in range(4)]
+    assert [answer and answer["trial"] for answer in answers] == ["t0000", None, None, None]
+    monkeypatch.setattr(tune_adapters, "ASK_FOR_S", 60.0)
+    assert [searcher.suggest(f"more {number}")["trial"] for number in range(2)] == ["t0001", "t0002"]
 
 
 def test_nodes_to_avoid_are_asked_for():

@@ -153,7 +153,7 @@ def test_importing_the_package_imports_nothing_slow():
 
 def test_the_records_of_a_sweep_are_read_once(place):
     sweep = load_sweep("s", storage=str(place))
-    SweepRecords(Storage.parse(str(place)).at("s")).storage.delete("trials/t0002.json")
+    SweepRecords(Storage.parse(str(place)).at("s")).storage.delete("trials")
     assert len(sweep.trials()) == 3
 
 

@@ -211,7 +211,10 @@ def test_other_recordings_are_refused(place):
 
 def test_fewer_trials_than_there_were_are_refused(place):
     place.run(place.start())
-    (Path(place.storage) / "s" / "trials" / "t0003.json").unlink()
+    pieces = sorted((Path(place.storage) / "s" / "trials").iterdir())
+    began = next(number for number, piece in enumerate(pieces) if '"trial":"t0003"' in piece.read_text())
+    for piece in pieces[began:]:
+        piece.unlink()
     with pytest.raises(InputError, match=r"had 4 trials and .* has 3. Nothing was changed"):
         place.resume()
 
@@ -352,14 +355,16 @@ def test_a_recipe_with_a_value_of_a_wrong_type_is_refused_with_its_place(place):
         place.start().check_search()
 
 
-@pytest.mark.parametrize("file", ["sweep.json", "trials/t0000.json"])
+@pytest.mark.parametrize("file", ["sweep.json", "trials/00000000-00000000.jsonl"])
 def test_a_damaged_record_is_refused_before_anything_is_written(place, file):
     place.run(place.start(), steps=3)
     path = Path(place.storage) / "s" / file
-    path.write_text(path.read_text().replace('"status": "waiting"', '"status": "purple"').replace('"running"', '"purple"'))
+    path.write_text(
+        path.read_text().replace('"status":"running"', '"status":"purple"').replace('"state": "running"', '"state": "purple"')
+    )
     before = {path: path.read_bytes() for path in Path(place.storage).rglob("*.json")}
     for ask in (place.resume, lambda: place.extend(samples=1)):
-        with pytest.raises(InputError, match=f"{file} cannot be read: stat.* must be 'waiting'|state must be 'running'"):
+        with pytest.raises(InputError, match=f"{file} cannot be read: .*stat.* must be 'waiting'|state must be 'running'"):
             ask()
     assert {path: path.read_bytes() for path in Path(place.storage).rglob("*.json")} == before
 

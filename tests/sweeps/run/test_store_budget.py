@@ -18,6 +18,7 @@ from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedView
 from sweeps.run.store_budget import SHARE_A_LOOK, OtherSweeps, StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.schedule.trial_log.writer import RecordWriter
 from sweeps.schedule.trials import TrialBook
 
 STAGE_BYTES = 42_000
@@ -56,7 +57,7 @@ def sweep(folder: Path, max_bytes: int, *, samples: int = 20) -> tuple[Workers, 
     """A sweep on a store of files, its budget, and what it says."""
     storage, said, chains = Storage.parse(str(folder)), [], make_chain_builder()
     view = SimulatedView(SimulatedStore(published=Published(store(storage))), "s")
-    book = TrialBook(SweepRecords(storage.at("s")), view)
+    book = TrialBook(RecordWriter(SweepRecords(storage.at("s"))), view)
     budget = StoreBudget(
         storage, book, sweep="s", max_bytes=max_bytes, max_running=2, start=None, objective=Objective.of(None), say=said.append
     )

@@ -7,8 +7,11 @@ from unittest.mock import Mock
 import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, view_of
 
+from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedView
 from sweeps.sampling.study import RANDOM_LOOKAHEAD, STARTUP_TRIALS
+from sweeps.schedule.coordinator import Coordinator, Observer
 from sweeps.schedule.pruning import RungScore, rung_at
+from sweeps.schedule.trials import TrialBook
 from sweeps.search.space import Choice, Range, Search
 
 
@@ -361,14 +364,61 @@ def test_trials_on_a_failed_prefix_fail_without_a_worker(tmp_path):
     assert {(record.status, record.reason) for record in coordinator.trials.values()} == {("failed", "no memory")}
 
 
-def test_nothing_begins_and_the_sweep_does_not_end_while_records_wait(tmp_path, monkeypatch):
-    """While the storage is away, running trials go on, and a trial that would be in no record does not begin."""
-    coordinator = make_coordinator(tmp_path, samples=2, max_running=2)
-    first = coordinator.next_trial()
-    assert first is not None
-    saved = coordinator.book._storage.save_trial
-    monkeypatch.setattr(type(coordinator.book._storage), "save_trial", lambda records, record: False)
-    coordinator.book.save(first.record)
-    assert coordinator.next_trial() is None and not coordinator.finished
-    monkeypatch.setattr(type(coordinator.book._storage), "save_trial", lambda records, record: saved(record))
+class SlowRecords(MemoryRecords):
+    """Records of which the first ones alone are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: set[str] = set()
+
+    def is_saved(self, trial: str) -> bool:
+        return trial in self.written
+
+    @property
+    def all_saved(self) -> bool:
+        return self.trials.keys() <= self.written
+
+
+def test_a_trial_is_handed_out_when_its_start_is_on_record_and_not_before():
+    """Meanwhile others begin, to be written with it; nobody hears of them, and a sweep with records that wait does not end."""
+    records, heard = SlowRecords(), []
+
+    class Heard(Observer):
+        def trial_started(self, trial):
+            heard.append(trial.record.trial)
+
+        def trial_ended(self, trial):
+            heard.append(f"end of {trial.record.trial}")
+
+    book = TrialBook(records, SimulatedView(SimulatedStore(), "s"))
+    search = replace(make_search(pools={}), sampler="random")
+    coordinator = Coordinator(make_chain_builder(search), book, samples=30, max_running=3, observers=(Heard(),))
+    assert coordinator.next_trial() is None
+    assert (list(records.trials), heard, book.num_running) == (["t0000", "t0001", "t0002"], [], 3)
+    records.written = {"t0000", "t0001"}
+    assert [trial and trial.record.trial for trial in (coordinator.next_trial() for _ in range(3))] == ["t0000", "t0001", None]
+    assert heard == ["t0000", "t0001"] and not coordinator.finished
+    coordinator.interrupt()
+    assert heard == ["t0000", "t0001", "end of t0000", "end of t0001"], "nobody hears of the end of what nobody has heard of"
+    assert [record.status for record in records.trials.values()] == ["interrupted", "interrupted", "waiting"]
+
+
+def test_nothing_begins_while_the_storage_is_away(monkeypatch):
+    """What begins looks into the store, and the driver would wait there; the updates of running trials are taken."""
+    book = TrialBook(MemoryRecords(), SimulatedView(SimulatedStore(), "s"))
+    coordinator = Coordinator(make_chain_builder(make_search(pools={})), book, samples=3, max_running=2)
     assert coordinator.next_trial() is not None
+    with monkeypatch.context() as outage:
+        outage.setattr(MemoryRecords, "is_away", True)
+        assert coordinator.next_trial() is None and book.num_running == 1 and not coordinator.finished
+    assert coordinator.next_trial() is not None
+
+
+def test_a_cluster_that_cannot_train_takes_back_what_was_not_handed_out():
+    records = SlowRecords()
+    book = TrialBook(records, SimulatedView(SimulatedStore(), "s"))
+    coordinator = Coordinator(make_chain_builder(), book, samples=3, max_running=3)
+    assert coordinator.next_trial() is None and book.num_running
+    coordinator.stop("no node")
+    records.written = set(records.trials)
+    assert not book.num_running and coordinator.next_trial() is None and coordinator.finished

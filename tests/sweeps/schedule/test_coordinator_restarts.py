@@ -1,12 +1,18 @@
 """What the coordinator of a killed or stopped driver leaves to the next one, and what is on record at any moment."""
 
+import math
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from made_up import MadeUpWorkers, make_coordinator, view_of
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, view_of
 
-from sweeps.schedule.coordinator import MAX_LOSSES, MAX_OTHER_LOSSES, Observer
-from sweeps.schedule.pruning import RungScore
+from birdclef_core.store.storage import Storage
+from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedView
+from sweeps.schedule.coordinator import MAX_LOSSES, MAX_OTHER_LOSSES, Coordinator, Observer
+from sweeps.schedule.pruning import RungScore, StageHalving
+from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.schedule.trials import TrialBook
 
 
 def run(folder, **options) -> MadeUpWorkers:
@@ -139,6 +145,64 @@ def test_what_a_long_stage_has_cost_is_on_record_before_it_ends(tmp_path, monkey
     assert [record.epochs_trained for record in coordinator.book._storage.load_trials()] == [on_record]
 
 
+class LaggingRecords(MemoryRecords):
+    """Records of which the last few batches are not written yet, as on an object store."""
+
+    def __init__(self, lag: int) -> None:
+        super().__init__()
+        self._lag = lag
+        self._waiting: list[dict[str, TrialRecord]] = []
+
+    def save_trials(self, trials) -> None:
+        self._waiting.append({trial.trial: deepcopy(trial) for trial in trials})
+        self._write(all_but=self._lag)
+
+    def _write(self, all_but: int) -> None:
+        while len(self._waiting) > all_but:
+            self.trials |= self._waiting.pop(0)
+
+    def is_saved(self, trial: str) -> bool:
+        return not any(trial in batch for batch in self._waiting)
+
+    @property
+    def all_saved(self) -> bool:
+        return not self._waiting
+
+    def wait(self, limit_s: float | None = None) -> None:
+        self._write(all_but=0)
+
+
+@pytest.mark.parametrize("kill_after", range(1, 60, 6))
+@pytest.mark.parametrize("lag", [1, 4])
+def test_a_driver_killed_before_its_last_records_were_written_is_taken_up_by_the_next(kill_after, lag):
+    """Whoever was handed a trial finds it in the next driver too; what else was not written comes of the store again."""
+    records, store, handed = LaggingRecords(lag), SimulatedStore(), {}
+
+    class Heard(Observer):
+        def trial_started(self, trial):
+            handed[trial.record.trial] = trial.record.params
+
+    def coordinator(records) -> Coordinator:
+        book = TrialBook(records, SimulatedView(store, "s"))
+        return Coordinator(
+            make_chain_builder(), book, samples=12, max_running=3, observers=(Heard(),), pruning=StageHalving(grace=math.inf)
+        )
+
+    first = MadeUpWorkers(coordinator(records))
+    for _ in range(kill_after):
+        first.step()
+    second = MadeUpWorkers(coordinator(MemoryRecords(deepcopy(records.trials))))
+    assert handed and {name: second.coordinator.trials[name].params for name in handed} == handed
+    second.run()
+    trials = second.coordinator.trials
+    assert len(trials) == 12 and {record.status for record in trials.values()} == {"finished"}
+    assert all(
+        trials[name].score == record.score for name, record in first.coordinator.trials.items() if record.status == "finished"
+    )
+    executed = first.executed + second.executed
+    assert len(executed) == len(set(executed))
+
+
 class Interrupted(Exception):
     """Stands for Ctrl-C: it comes while an observer works."""
 
@@ -226,7 +290,8 @@ def test_nothing_is_said_of_a_trial_before_it_is_on_record(tmp_path):
 
     class Heard(Observer):
         def trial_started(self, trial):
-            recorded.append((tmp_path / "sweep" / "trials" / f"{trial.record.trial}.json").is_file())
+            on_record = SweepRecords(Storage.parse(str(tmp_path)).at("sweep")).load_trials()
+            recorded.append(trial.record.trial in {record.trial for record in on_record})
 
     run(tmp_path, samples=40, max_running=3, observers=(Heard(),))
     assert recorded and all(recorded)

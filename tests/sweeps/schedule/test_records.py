@@ -22,6 +22,8 @@ from sweeps.search.search_files import load_search
 
 RECORDS = Path(__file__).parents[2] / "data" / "records"
 
+FIRST_PIECE = "trials/00000000-00000000.jsonl"
+
 TRIAL = TrialRecord(
     trial="t0000",
     recipe="tiny",
@@ -71,10 +73,10 @@ def edit(path: Path, change) -> None:
 
 
 def test_a_trial_comes_back_as_it_was_written(tmp_path):
-    records(tmp_path).save_trial(TRIAL)
+    records(tmp_path).save_trials([TRIAL])
     assert records(tmp_path).load_trials() == [TRIAL]
     odd = replace(TRIAL, trial="t0001", status="failed", score=math.inf, metrics={"val/cmap": math.nan}, stopped=None, told=[])
-    records(tmp_path).save_trial(odd)
+    records(tmp_path).save_trials([odd])
     again = records(tmp_path).load_trials()[1]
     assert math.isnan(again.metrics.pop("val/cmap"))
     odd.metrics.clear()
@@ -121,8 +123,8 @@ def refused(tmp_path: Path, read, file: str, damage: Damage) -> None:
 
 @pytest.mark.parametrize("damage", list(damages(TrialRecord, to_json(TRIAL))), ids=lambda damage: damage.what)
 def test_every_damage_to_a_trial_is_refused(tmp_path, damage):
-    records(tmp_path).save_trial(TRIAL)
-    refused(tmp_path, records(tmp_path).load_trials, "trials/t0000.json", damage)
+    records(tmp_path).save_trials([TRIAL])
+    refused(tmp_path, records(tmp_path).load_trials, FIRST_PIECE, damage)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_every_damage_to_a_sweeps_record_is_refused(tmp_path, damage):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda values: values.update(score="high"), "cannot be read: score must be a number, but is 'high'"),
+        (lambda values: values.update(score="high"), "cannot be read: in line 1, score must be a number, but is 'high'"),
         (lambda values: values["stopped"]["rung"].update(epoch="x"), "stopped.rung.epoch must be a whole number, but is 'x'"),
         (lambda values: values.update(kinds=["all ce"]), "stage_ids, stages and kinds must be of the same stages"),
         (
@@ -147,27 +149,27 @@ def test_every_damage_to_a_sweeps_record_is_refused(tmp_path, damage):
         (lambda values: values.update(middle_scores={"x": [1, 2, 3]}), "must be of its stages, but x is none of them"),
         (lambda values: values.update(middle_scores={"train_ce": [1, 2]}), "middle_scores.train_ce.2 is missing"),
         (lambda values: values["stopped"]["rung"].update(stage="y"), "must be of its stages, but y is none of them"),
-        (lambda values: values.update(trial="t0004"), "is the record of t0004"),
+        (lambda values: values.update(trial="t0004"), "has no record of t0000, though there are 1 trials"),
     ],
 )
 def test_what_contradicts_itself_is_refused(tmp_path, change, reason):
-    records(tmp_path).save_trial(TRIAL)
-    edit(tmp_path / "sweep/trials/t0000.json", change)
+    records(tmp_path).save_trials([TRIAL])
+    edit(tmp_path / "sweep" / FIRST_PIECE, change)
     with pytest.raises(InputError, match=reason):
         records(tmp_path).load_trials()
 
 
 def test_a_coordinator_changes_nothing_where_a_trial_is_damaged(folder):
-    edit(folder / "trials/t0002.json", lambda values: values.pop("told"))
+    edit(folder / "trials/00000002-00000002.jsonl", lambda values: values.pop("told"))
     before = contents(folder)
-    with pytest.raises(InputError, match=r"t0002\.json cannot be read: told is missing\. Nothing was changed"):
+    with pytest.raises(InputError, match=r"02\.jsonl cannot be read: in line 1, told is missing\. Nothing was changed"):
         make_coordinator(folder.parent, samples=9)
     assert contents(folder) == before
 
 
-def test_a_missing_trial_is_a_gap(folder):
-    (folder / "trials/t0002.json").unlink()
-    with pytest.raises(InputError, match=r"t0002\.json is missing, though there are 4 trials"):
+def test_a_missing_piece_is_a_gap(folder):
+    (folder / "trials/00000002-00000002.jsonl").unlink()
+    with pytest.raises(InputError, match=r"00000002-00000002\.jsonl is missing, though there are later ones"):
         make_coordinator(folder.parent, samples=9)
 
 
@@ -213,12 +215,8 @@ def test_a_driver_that_is_killed_between_two_records_leaves_none_out(tmp_path):
     """Trials are drawn ahead and the largest group of them starts first; its record must not come before older ones'."""
     coordinator = make_coordinator(tmp_path, samples=12)
     saved = []
-    save = coordinator.book._storage.save_trial
-    object.__setattr__(
-        coordinator.book,
-        "_storage",
-        type("Spy", (), {"save_trial": lambda self, record: (saved.append(record.trial), save(record))})(),
-    )
+    save = coordinator.book._storage.save_trials
+    coordinator.book._storage.save_trials = lambda trials: (saved.extend(trial.trial for trial in trials), save(trials))
     MadeUpWorkers(coordinator).run()
     first_saves = list(dict.fromkeys(saved))
     assert first_saves == sorted(first_saves) and len(first_saves) == 12
@@ -233,7 +231,7 @@ def test_a_driver_that_is_killed_between_two_records_leaves_none_out(tmp_path):
     ],
 )
 def test_a_record_that_contradicts_itself_is_refused(tmp_path, changes, message):
-    records(tmp_path).save_trial(replace(TRIAL, **changes))
+    records(tmp_path).save_trials([replace(TRIAL, **changes)])
     with pytest.raises(InputError, match=message):
         records(tmp_path).load_trials()
 
@@ -258,6 +256,6 @@ def test_an_open_trial_whose_parameters_were_changed_is_refused(tmp_path, params
     sweep = replace(whole, parts=(replace(whole.parts[0], search=search),))
     place.check_points(sweep, [record])
     changed = replace(record, recipe=recipe, params={**point, **params} if params else {})
-    with pytest.raises(InputError, match=r"trials/t0000\.json has recipe .* which the sweep's search cannot have drawn"):
+    with pytest.raises(InputError, match=r"trials says that t0000 has recipe .* which the sweep's search cannot have drawn"):
         place.check_points(sweep, [changed])
     place.check_points(sweep, [replace(changed, status="failed")])

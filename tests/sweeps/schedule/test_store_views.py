@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Protocol
+from unittest.mock import Mock
 
 import made_up_stages
 import pytest
@@ -186,3 +187,18 @@ def test_asking_changes_nothing(place, always_fresh):
     assert answers == [(True, False), (False, True), (False, False)]
     assert answers == [(view.is_published(name), view.is_leased(name)) for name in ("a", "b", "c")]
     assert place.view().is_published("a"), "the store itself is as it was"
+
+
+def test_the_driver_does_not_wait_for_a_storage_that_is_away(tmp_path, always_fresh, monkeypatch):
+    """What was known of leases stays known, and is read again when the storage is back."""
+    place = RealPlace(tmp_path)
+    place.lease("a", "other")
+    view = place.view()
+    assert view.is_leased("a")
+    place.release("a", "other")
+    with monkeypatch.context() as outage:
+        outage.setattr(Storage, "is_local", False)
+        outage.setattr(Leases, "entries", Mock(side_effect=OSError("AWS Error NETWORK_CONNECTION")))
+        place.store.storage.patience.limit_s = 900.0
+        assert view.is_leased("a")
+    assert not view.is_leased("a")

@@ -23,6 +23,7 @@ from sweeps.plan.simulate import (
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import chosen_pruning, make_pruning
 from sweeps.schedule.records import Records, SweepRecords, TrialRecord, best_trials
+from sweeps.schedule.trial_log.writer import RecordWriter
 from sweeps.schedule.trials import TrialBook
 from sweeps.search import Range, Search
 
@@ -141,9 +142,9 @@ def test_a_stage_that_a_trial_began_and_another_sweep_finished_counts_once():
 def test_a_resumed_sweep_keeps_its_costs_and_measures_again_on_another_machine(tmp_path):
     """The costs of two machines cannot be compared, so a driver on another one measures the models of earlier trials too."""
     records = SweepRecords(Storage.parse(str(tmp_path)))
-    first = run(SEARCH, samples=8, records=records)
+    first = run(SEARCH, samples=8, records=RecordWriter(records))
     assert {record.costs[CPU_SECONDS] for record in records.load_trials()} == {16.0, 2.5}
-    slower = run(SEARCH, samples=8, records=records, cost=lambda model: 2 * cpu_seconds(model))
+    slower = run(SEARCH, samples=8, records=RecordWriter(records), cost=lambda model: 2 * cpu_seconds(model))
     assert len(slower.trials) == 8
     assert {record.costs[CPU_SECONDS] for record in records.load_trials()} == {32.0, 5.0}
     told = {trial.values[1] for trial in slower._source._study._state.study.trials if trial.values}

@@ -22,7 +22,7 @@ from sweeps.tracking import delivery as tracking_delivery
 from sweeps.tracking import journal as tracking_journal
 from sweeps.tracking.delivery import Denied, JournalTracker, Rejected
 from sweeps.tracking.events import TrialStarted
-from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, STATE_NAME, DeliveryState, Journal, last_state
+from sweeps.tracking.journal import JOURNAL_NAME, REJECTED_NAME, STATE_NAME, DeliveryState, Journal, JournalCopy, last_state
 
 
 class Server:
@@ -53,6 +53,8 @@ class Server:
 class Sink:
     """Creates one thing a record; as with a real server, creating it again would double it."""
 
+    steps = 0
+
     def __init__(self, server, memory):
         self.server, self.memory = server, memory
 
@@ -82,7 +84,7 @@ class Sink:
 def _impatient(monkeypatch):
     monkeypatch.setattr(tracking_delivery, "_GATHER_S", 0.0)
     monkeypatch.setattr(tracking_delivery, "_RETRY_S", (0.01,))
-    monkeypatch.setattr(tracking_delivery, "_BATCH_EVENTS", 20)
+    monkeypatch.setattr(tracking_delivery, "_MOST_EVENTS", 20)
 
 
 @pytest.fixture
@@ -287,6 +289,81 @@ def test_sync_goes_on_while_records_get_through(tmp_path, server):
     assert tracker.close(timeout_s=0).delivered == 60
 
 
+def test_sync_waits_for_a_slow_server_as_long_as_it_writes(tmp_path, server, monkeypatch):
+    """One batch takes longer than the patience."""
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+
+    def slowly(self, records, seen_before):
+        for _ in range(10):
+            time.sleep(0.1)
+            Sink.steps += 1
+
+    monkeypatch.setattr(Sink, "apply", slowly)
+    monkeypatch.setattr(Sink, "steps", 0)
+    log(tracker, names(0, 5))
+    tracker.wait(patience_s=0.8)
+    assert tracker.close(timeout_s=0).delivered == 5
+
+
+def test_what_waits_goes_together(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(tracking_delivery, "_MOST_EVENTS", 5000)
+    sizes = []
+    apply = Sink.apply
+    monkeypatch.setattr(
+        Sink,
+        "apply",
+        lambda self, records, seen_before: (sizes.append(len(records)), apply(self, records, seen_before=seen_before)),
+    )
+    server.up = False
+    tracker = JournalTracker(tmp_path, "server", server.connect)
+    log(tracker, names(0, 3))
+    wait_until(lambda: sizes)
+    log(tracker, names(3, 1000))
+    server.up = True
+    assert tracker.close().delivered == 1000 and server.trials == names(0, 1000)
+    assert sorted(set(sizes))[-1] >= 997 and len(set(sizes)) <= 3
+
+
+def test_a_refused_event_among_many_is_found_by_halves(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(tracking_delivery, "_MOST_EVENTS", 5000)
+    server.refused = {"t700"}
+    calls = []
+    apply = Sink.apply
+    monkeypatch.setattr(
+        Sink, "apply", lambda self, records, seen_before: (calls.append(1), apply(self, records, seen_before=seen_before))
+    )
+    journal = Journal(tmp_path)
+    for name in names(0, 1024):
+        journal.append(TrialStarted(trial=name), 0)
+    journal.close()
+    report = JournalTracker(tmp_path, "server", server.connect).close()
+    assert (report.delivered, report.rejected) == (1023, 1) and len(calls) <= 25
+
+
+def test_that_the_server_is_slower_than_the_sweep_is_said_once(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(tracking_delivery, "_LATE_S", 0.05)
+    said = []
+    apply = Sink.apply
+    slow = lambda self, records, seen_before: (time.sleep(0.1), apply(self, records, seen_before=seen_before))  # noqa: E731
+    with monkeypatch.context() as patch:
+        patch.setattr(Sink, "apply", slow)
+        tracker = JournalTracker(tmp_path, "server", server.connect, say=said.append)
+        for start in range(0, 12, 3):
+            log(tracker, names(start, start + 3))
+            time.sleep(0.05)
+        tracker.close()
+    assert len(said) == 1 and said[0].startswith("MLflow is slower than the sweep: ") and "events wait, for up to 0 s" in said[0]
+    late, other = [], Server()
+    again = JournalTracker(tmp_path, "other", other.connect, say=late.append)
+    other.wait_for(12)
+    other.up = False
+    log(again, names(12, 40))
+    time.sleep(0.1)
+    other.up = True
+    again.close()
+    assert late == [], "neither what an earlier process left nor what waited for a server that was away"
+
+
 def test_sync_gives_up_on_a_server_that_stays_away(tmp_path, server):
     server.up = False
     tracker = JournalTracker(tmp_path, "server", server.connect)
@@ -310,7 +387,7 @@ def test_what_is_remembered_of_the_server_is_written_in_proportion_to_the_journa
     written = []
     save = DeliveryState.save
     monkeypatch.setattr(DeliveryState, "save", lambda self, folder: written.append(save(self, folder)) or written[-1])
-    monkeypatch.setattr(tracking_delivery, "_BATCH_EVENTS", 5)
+    monkeypatch.setattr(tracking_delivery, "_MOST_EVENTS", 5)
     tracker = JournalTracker(tmp_path, "server", server.connect)
     for start in range(0, 300, 5):
         log(tracker, names(start, start + 5))
@@ -430,13 +507,13 @@ def test_a_driver_on_another_machine_goes_on_with_the_copy(tmp_path, server, sto
 
 
 def test_the_copy_is_in_few_pieces_and_a_storage_that_is_away_only_delays_it(tmp_path, server, storage, monkeypatch):
-    monkeypatch.setattr(tracking_journal, "_MOST_PIECES", 3)
+    monkeypatch.setattr(tracking_journal, "_MOST_PIECES", 4)
     tracker = JournalTracker(tmp_path / "a", "server", server.connect, storage)
     write = Storage.write_bytes
     for number in range(8):
         log(tracker, names(number, number + 1))
         wait_until(lambda: tracker._copy._copied == tracker._journal.size())
-    assert len(storage.at("tracking").names()) <= 3 + 2
+    assert len(storage.at("tracking").names()) <= 4 + 2
 
     def away(*arguments):
         raise OSError("AWS Error NETWORK_CONNECTION")
@@ -448,6 +525,21 @@ def test_the_copy_is_in_few_pieces_and_a_storage_that_is_away_only_delays_it(tmp
     tracker.close()
     own = (tmp_path / "a" / JOURNAL_NAME).read_bytes()
     assert tracking_journal._read_copy(storage.at("tracking"))[1] == own
+
+
+def test_what_the_copy_writes_grows_with_the_journal_and_not_with_its_square(tmp_path, storage, monkeypatch):
+    monkeypatch.setattr(tracking_journal, "_MOST_PIECES", 4)
+    written, write = [], Storage.write_bytes
+    monkeypatch.setattr(
+        Storage, "write_bytes", lambda self, name, content: (written.append(len(content)), write(self, name, content))
+    )
+    journal, copy = Journal(tmp_path), JournalCopy(tmp_path, storage)
+    for name in names(0, 1000):
+        journal.append(TrialStarted(trial=name), 0)
+        copy._copy()
+    assert sum(written) < 14 * journal.size(), "ten doublings; written anew each time it would be hundreds of times"
+    assert tracking_journal._read_copy(storage.at("tracking"))[1] == (tmp_path / JOURNAL_NAME).read_bytes()
+    journal.close()
 
 
 def test_a_state_that_is_ahead_of_a_cut_journal_starts_at_its_end(tmp_path, server):

@@ -234,6 +234,66 @@ def test_what_is_delivered_again_changes_nothing(uri, client, tmp_path, forgotte
     assert snapshot(driver) == before
 
 
+def test_everything_at_once_is_the_same_as_one_event_after_the_other(uri, client, tmp_path):
+    """Also with several requests at a time: each run and each model once, with what belongs to it."""
+    found = []
+    for name, threads in (("one-by-one", 1), ("at-once", 4)):
+        driver = Driver(uri, client, tmp_path, f"same-{name}")
+        events = [
+            *itertools.chain(*(driver.stage(trial, "pretrain_ce") for trial in "ab")),
+            *itertools.chain(*(driver.stage(t, "train_ce", starts_from=f"{t}/pretrain_ce", first_epoch=2) for t in "ab")),
+            CheckpointUsed(trial="g", stage_id=driver.stage_id("a/train_ce"), stage="train_ce", metrics={"val/cmap": 0.2}),
+            *(TrialFinished(trial=trial, status="finished", metrics={"objective": 0.4}) for trial in "abg"),
+        ]
+        records = driver.journal(*(TrialStarted(trial=trial, params={"lr": 0.1}) for trial in "abg"), *events)
+        if threads == 1:
+            for record in records:
+                driver.deliver([record])
+        else:
+            _import_mlflow_sink().MlflowSink(uri, driver.memory, tmp_path, threads).apply(records, seen_before=False)
+        runs, models, points, _ = snapshot(driver)
+        made = [driver.model(run) for run in driver.runs(kind="execution")]
+        assert {model.model_id for model in made} == models and {model.params["lr"] for model in made} == {"0.1"}
+        kinds = sorted(
+            (run.info.run_name, run.info.status, len(driver.inputs(run)), run.data.params["lr"]) for run in driver.runs()
+        )
+        found.append((len(runs), len(models), sorted(points.values()), kinds))
+    assert found[0] == found[1]
+
+
+def test_a_batch_takes_one_request_for_the_entries_of_a_run(driver, monkeypatch):
+    """Forty epochs of two trials, in two stages each: four runs of executions and two of trials."""
+    trials = [driver.journal(TrialStarted(trial=t), StageStarted(trial=t, execution=f"{t}/e", stage="train_ce")) for t in "ab"]
+    driver.deliver([*trials[0], *trials[1]])
+    calls = []
+    log_batch = type(driver.client).log_batch
+    monkeypatch.setattr(type(driver.client), "log_batch", lambda self, *given: (calls.append(given[0]), log_batch(self, *given)))
+    epochs = [
+        EpochFinished(trial=t, execution=f"{t}/e", epoch=n, trial_epoch=n, metrics={"val/cmap": n / 100}, time_s=float(n))
+        for n in range(1, 41)
+        for t in "ab"
+    ]
+    driver.apply(*epochs)
+    assert len(calls) == len(set(calls)) == 4
+    assert len(driver.client.get_metric_history(driver.run(trial="a", kind="trial").info.run_id, "val/cmap")) == 40
+
+
+def test_views_are_made_anew_now_and_then_and_at_the_end(driver, monkeypatch):
+    made = []
+    sink = _import_mlflow_sink()
+    monkeypatch.setattr(sink.views, "save_views", lambda *given: made.append(given[-1]))
+    mlflow = sink.MlflowSink(driver.uri, driver.memory, driver.folder)
+    for trial in "abc":
+        mlflow.apply(driver.journal(TrialStarted(trial=trial), TrialFinished(trial=trial, status="failed")), seen_before=False)
+    assert len(made) == 1
+    monkeypatch.setattr(sink, "_VIEWS_EVERY_S", 0.0)
+    mlflow.apply(driver.journal(FrontFound(trials=())), seen_before=False)
+    assert len(made) == 2, "what was put off is made up for"
+    monkeypatch.setattr(sink, "_VIEWS_EVERY_S", 60.0)
+    mlflow.apply(driver.journal(SweepFinished(status="finished", table_markdown="")), seen_before=False)
+    assert len(made) == 3
+
+
 def test_statuses(driver):
     driver.apply(
         *(TrialStarted(trial=trial) for trial in ("pruned", "failed")),

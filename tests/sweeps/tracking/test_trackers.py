@@ -40,6 +40,8 @@ EVENTS = (
 class MemorySink:
     """A server in memory that takes everything, or cannot be reached, or does not answer."""
 
+    steps = 0
+
     def __init__(self) -> None:
         self.events = []
         self.is_away = False
