@@ -4,6 +4,7 @@ They are checked here and kept in the sweep's record, so that a resumed sweep ne
 """
 
 import re
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,8 +35,17 @@ PLACEMENT = (
     "max_hours",
     "max_cost",
     "price_per_hour",
+    "on_end",
+    "on_best",
+    "tags",
+    "note",
 )
 """Options that change no result, so they may be given with `--resume`, for other machines than before."""
+
+
+def storage_flag(storage: str) -> str:
+    """The flag of a command that names the sweep's storage, as a shell reads it; empty for the default. A URI may have `&` and `?`."""
+    return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +111,14 @@ class SweepOptions:
     """Most bytes of the stage store."""
     storage_outage_minutes: float = DEFAULT_MINUTES
     """For how many minutes what must be written waits for a remote storage that is away."""
+    on_end: str | None = None
+    """A command for the shell that is run when the sweep has ended, with its result as JSON."""
+    on_best: str | None = None
+    """The same for each new best trial."""
+    tags: dict[str, str] = field(default_factory=dict)
+    """What the user calls the sweep by: shown in lists and on pages, and given to every run in MLflow."""
+    note: str | None = None
+    """What the user wants to remember of the sweep."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Configuration fields that were set by `--set`, by their dotted names."""
 

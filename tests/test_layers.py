@@ -61,6 +61,7 @@ OWNERS = {
     ],
     "pydantic": ["birdclef_core/json_files.py"],
     "pydantic_core": ["birdclef_core/json_files.py"],
+    "sklearn": ["sweeps/report/page/importance.py"],
     "ray": [
         "sweeps/execution/actor.py",
         "sweeps/execution/cluster.py",

@@ -43,8 +43,13 @@ def rectangle(x: float, y: float, width: float, height: float, *, fill: str) -> 
     )
 
 
-def box(x: float, y: float, width: float, height: float, *, fill: str, lines: Iterable[str], tip: str) -> Markup:
-    """Return a rectangle with as many of the `lines` as fit, cut where they are too long. `tip` is shown under the mouse pointer."""
+def box(
+    x: float, y: float, width: float, height: float, *, fill: str, lines: Iterable[str], tip: str, link: str = ""
+) -> Markup:
+    """Return a rectangle with as many of the `lines` as fit, cut where they are too long. `tip` is shown under the mouse pointer.
+
+    `link` is the address of the page that the box leads to, if it leads to one.
+    """
     room = int((width - 8) // _CHARACTER_WIDTH)
     shown = [fitted(line, room) for line in lines if line] if room >= _MIN_CHARACTERS else []
     texts = [
@@ -53,10 +58,11 @@ def box(x: float, y: float, width: float, height: float, *, fill: str, lines: It
         )
         for index, line in enumerate(shown[: int(max(0.0, height - 4) // _LINE_HEIGHT)])
     ]
-    return Markup(
+    drawn = Markup(
         '<g><rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill="var(--{})" stroke="var(--page)">'
         "<title>{}</title></rect>{}</g>"
     ).format(x, y, width, height, fill, tip, Markup().join(texts))
+    return Markup('<a href="{}" aria-label="{}">{}</a>').format(link, tip, drawn) if link else drawn
 
 
 def fitted(line: str, room: int) -> str:

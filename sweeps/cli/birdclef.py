@@ -15,6 +15,7 @@ from sweeps.cli.detectors.export import add_export_command
 from sweeps.cli.detectors.submit import add_submit_command
 from sweeps.cli.predict import add_predict_command
 from sweeps.cli.stages import add_stage_commands
+from sweeps.cli.sweeps import add_sweep_commands
 
 
 def birdclef(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
 
     commands.add_parser("tune", help="plan and run sweeps: the same as tune_main.py", add_help=False)
 
+    add_sweep_commands(commands)
     ui = commands.add_parser("ui", help="show the trials of a sweep in MLflow")
     ui.add_argument("sweep", nargs="?", help="name of the sweep (default: the newest)")
     ui.add_argument(

@@ -4,6 +4,7 @@ import argparse
 import ast
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,6 +30,22 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             settings[key] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
     return settings
+
+
+def parse_tags(pairs: Sequence[str]) -> dict[str, str]:
+    """Return the tags of `key=value` pairs. Raises InputError for a pair that is none, or a key that MLflow refuses or needs itself."""
+    tags: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.strip():
+            raise InputError(f"--tag takes KEY=VALUE, but got {pair!r}.")
+        if not re.fullmatch(r"[\w./ -]{1,250}", key.strip()) or key.strip().startswith(("birdclef.", "mlflow.")):
+            raise InputError(
+                f"The key of a --tag must be made of letters, digits, '.', '_', '-', '/' and blanks, and not begin with 'birdclef.' or 'mlflow.', "
+                f"but got {key.strip()!r}."
+            )
+        tags[key.strip()] = text.strip()
+    return tags
 
 
 def bytes_argument(text: str) -> int:

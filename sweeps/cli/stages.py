@@ -15,10 +15,17 @@ from sweeps.wording import REFERENCE
 def add_stage_commands(commands: Any) -> None:
     """Add the commands to the sub-parsers of `birdclef`."""
     explain = _command(
-        commands, "explain", "show in which fields two stages differ, and so why one was not reused for the other", _explain
+        commands,
+        "explain",
+        "show in which fields two stages differ, and so why one was not reused; or what differs between sweeps",
+        _explain,
+    )
+    explain.description = (
+        "Of two sweeps: what differs in their searches, data, code, versions and options. Of anything else: the fields in which two stages "
+        "differ, and so why one was not reused for the other."
     )
     explain.add_argument("first", metavar="REF", help=REFERENCE)
-    explain.add_argument("second", metavar="REF", help="the stage to compare it with")
+    explain.add_argument("second", metavar="REF", help="the stage or sweep to compare it with")
 
     lineage = _command(commands, "lineage", "show everything that a stage was trained from, and verify every file", _lineage)
     lineage.add_argument("reference", metavar="REF", help=REFERENCE)
@@ -100,9 +107,16 @@ def _add_replay_inputs(parser: argparse.ArgumentParser) -> None:
 
 def _explain(arguments: argparse.Namespace) -> int:
     from sweeps.checkpoints.explain import explain
-    from sweeps.checkpoints.references import existing_storage, resolve, store_of
+    from sweeps.checkpoints.references import existing_storage, resolve, store_of, sweeps_in
 
     storage = existing_storage(arguments.storage)
+    if {arguments.first, arguments.second} <= set(sweeps_in(storage)):
+        from sweeps.report.changes import changes
+        from sweeps.schedule.records import SweepRecords
+
+        records = [SweepRecords(storage.at(name)).load_sweep() for name in (arguments.first, arguments.second)]
+        print("\n".join(changes(*records)))
+        return 0
     first, second = (resolve(storage, reference) for reference in (arguments.first, arguments.second))
     print("\n".join(explain(store_of(storage), first, second)))
     return 0

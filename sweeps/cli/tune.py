@@ -10,7 +10,7 @@ from rich.console import Console
 
 from birdclef_core.errors import InputError
 from birdclef_core.store.patience import DEFAULT_MINUTES
-from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings
+from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings, parse_tags
 from sweeps.cli.credentials import command_line
 from sweeps.cli.detectors.after_sweep import THEN_FLAGS, Afterwards, add_then_options, run_commands
 from sweeps.objective import COSTS
@@ -254,6 +254,22 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
         help="address of an MLflow server, a folder for a local server, or off (default: a local server on mlflow/); user and password are "
         "read from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD or from ~/.mlflow/credentials",
     )
+    told = parser.add_argument_group("what it is called, and whom it tells")
+    told.add_argument(
+        "--tag",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="tag of the sweep, shown in lists and on pages, and given to every run in MLflow (repeatable)",
+    )
+    told.add_argument("--note", metavar="TEXT", help="what to remember of the sweep, shown beside it")
+    told.add_argument(
+        "--on-end",
+        metavar="COMMAND",
+        help="command for the shell, run when the sweep has ended: the result as JSON is its standard input, and BIRDCLEF_RESULT names a file with "
+        "it. A command that fails or hangs does not hold the sweep",
+    )
+    told.add_argument("--on-best", metavar="COMMAND", help="the same, whenever a trial has finished with the best score so far")
     add_then_options(parser)
     return parser
 
@@ -309,9 +325,10 @@ def _then(afterwards: Afterwards, sweep: str, storage: str) -> int:
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that were given on the command line, by their names in SweepOptions."""
-    own = ("resume", "extend", "drop_extension", "retry_failed", "set", "plan", "then", *THEN_FLAGS)
+    own = ("resume", "extend", "drop_extension", "retry_failed", "set", "tag", "plan", "then", *THEN_FLAGS)
     given = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
-    return given | ({"settings": parse_settings(arguments.set)} if arguments.set else {})
+    given |= {"settings": parse_settings(arguments.set)} if arguments.set else {}
+    return given | ({"tags": parse_tags(arguments.tag)} if arguments.tag else {})
 
 
 def _refuse(given: Mapping[str, Any], rule: str, *, allowed: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 Nothing is kept up to date: `load_sweep` reads the records as they are at that moment.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +16,9 @@ from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
 from sweeps.checkpoints.replay import whole_stage
-from sweeps.objective import STANDARD_ERROR, Objective
+from sweeps.objective import Objective
 from sweeps.options import DEFAULT_STORAGE
-from sweeps.report.ranking import ranking
+from sweeps.report.table import trials_table
 from sweeps.sampling.draws import Told
 from sweeps.sampling.study import finished_study
 from sweeps.schedule.records import SweepRecord, SweepRecords, TrialRecord, best_trials
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     import optuna
 
     from birdclef_core.inference.run.predictor import Predictor
-
-_HOUR_S = 3600
 
 
 @dataclass(frozen=True)
@@ -126,30 +123,7 @@ class Sweep:
         ended, every sampled parameter under its name, and every tracked score of a finished trial. Where trials are compared by a cost
         too, also `front` (whether it is on the Pareto front) and the cost under its name.
         """
-        ranked = ranking(list(self.trial_records), self.objective)
-        table = pd.DataFrame(map(self._row, ranked), index=pd.Index([record.trial for record in ranked], name="trial"))
-        if (cost := self.objective.cost) is not None:
-            table.insert(5, "front", table.index.isin([trial.record.trial for trial in self.front()]))
-            table.insert(6, cost, [record.costs[cost] if record.score is not None else math.nan for record in ranked])
-        return table
-
-    def _row(self, record: TrialRecord) -> dict[str, Any]:
-        ended = list(record.stage_scores)
-        row = {
-            "recipe": record.recipe,
-            "status": record.status,
-            "reason": record.reason,
-            "score": record.score,
-            f"score{STANDARD_ERROR}": self.objective.score(record.metrics).error if record.score is not None else None,
-            "last_stage": ended[-1] if ended else "",
-            "last_score": record.stage_scores[ended[-1]] if ended else None,
-            "epochs": record.epochs_done,
-            "epochs_trained": record.epochs_trained,
-            "device_hours": record.cost_s / _HOUR_S,
-            "saved_hours": record.saved_s / _HOUR_S,
-            "stage_id": record.stage_ids[len(ended) - 1] if ended else "",
-        }
-        return row | record.params | (record.metrics if record.score is not None else {})
+        return trials_table(self.trial_records, self.objective)
 
     def best(self) -> Trial:
         """Return the finished trial with the best score. Raises InputError when no trial has finished."""

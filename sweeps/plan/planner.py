@@ -174,26 +174,33 @@ def load_plan(storage: Storage, file: str) -> PlanFigures | None:
         raise InputError(f"{error} Remove the file: the sweep is planned again when it is resumed.") from None
 
 
-def against_actual(planned: PlanFigures, trials: Iterable[TrialRecord], wall_s: float) -> list[str]:
-    """Return a table of what was planned and what the trials took. `wall_s`: seconds of this run of the driver."""
-    records = list(trials)
-    spent_h = sum(record.cost_s for record in records) / 3600
-    saved_h = sum(record.saved_s for record in records) / 3600
-    amounts = (planned.shared, planned.pruned)
-    rows = [
-        ("trials", str(planned.trials), "", str(len(records))),
-        ("stages requested", str(planned.stages_asked), "", str(sum(len(record.stage_ids) for record in records))),
-        ("stages trained", str(planned.stages_new), "", str(sum(len(record.trained_ids) for record in records))),
-        (
-            "epochs trained",
-            *(f"{amount.epochs:,.0f}" for amount in amounts),
-            f"{sum(record.epochs_trained for record in records):,}",
-        ),
-        ("worker time", *(hours_text(amount.worker_hours) for amount in amounts), hours_text(_exact(spent_h))),
-        ("wall time", *(hours_text(amount.wall_hours) for amount in amounts), hours_text(_exact(wall_s / 3600))),
+PLANNED = ("", "planned", "with pruning", "actual")
+"""Columns of `plan_rows`."""
+
+
+def plan_rows(planned: PlanFigures, trials: Sequence[TrialRecord], wall_s: float) -> list[tuple[str, str, str, str]]:
+    """Return what was planned and what the trials took, as rows of PLANNED. `wall_s`: seconds in which the driver ran."""
+    spent_h = sum(record.cost_s for record in trials) / 3600
+    plain, pruned = planned.shared, planned.pruned
+    epochs = sum(record.epochs_trained for record in trials)
+    return [
+        ("trials", str(planned.trials), "", str(len(trials))),
+        ("stages requested", str(planned.stages_asked), "", str(sum(len(record.stage_ids) for record in trials))),
+        ("stages trained", str(planned.stages_new), "", str(sum(len(record.trained_ids) for record in trials))),
+        ("epochs trained", f"{plain.epochs:,.0f}", f"{pruned.epochs:,.0f}", f"{epochs:,}"),
+        ("worker time", hours_text(plain.worker_hours), hours_text(pruned.worker_hours), hours_text(_exact(spent_h))),
+        ("wall time", hours_text(plain.wall_hours), hours_text(pruned.wall_hours), hours_text(_exact(wall_s / 3600))),
     ]
-    lines = ["Plan against actual", f"  {'':<18}{'planned':>41}{'with pruning':>41}{'actual':>20}"]
-    lines += [f"  {title:<18}{plain:>41}{pruned:>41}{actual:>20}" for title, plain, pruned, actual in rows]
+
+
+def against_actual(planned: PlanFigures, trials: Sequence[TrialRecord], wall_s: float) -> list[str]:
+    """Return `plan_rows` as lines for the terminal. `wall_s`: seconds of this run of the driver."""
+    lines = ["Plan against actual"]
+    lines += [
+        f"  {title:<18}{plain:>41}{pruned:>41}{actual:>20}"
+        for title, plain, pruned, actual in (PLANNED, *plan_rows(planned, trials, wall_s))
+    ]
+    saved_h = sum(record.saved_s for record in trials) / 3600
     return [*lines, f"  Wall time is of this run. Reused stages would have taken {hours_text(_exact(saved_h))} more."]
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from birdclef_core.store.leakage import Leak
-from sweeps.objective import COSTS, STANDARD_ERROR, Objective, Score
+from sweeps.objective import COSTS, DEFAULT_ON_SOUNDSCAPES, STANDARD_ERROR, Objective, Score
 from sweeps.schedule.records import TrialRecord, best_trials
 from sweeps.wording import counted, figure, format_duration
 
@@ -33,8 +33,9 @@ def ranking(trials: list[TrialRecord], objective: Objective) -> list[TrialRecord
 
 
 def ranked_rows(trials: list[TrialRecord], objective: Objective, leaks: Leaks) -> tuple[list[str], list[list[str]]]:
-    """Column names and rows of the ranked table, for the terminal and for Markdown. Leaked scores have the stars of `leak_lines`."""
-    beside = scores_beside(objective)
+    """Column names and rows of the ranked table, for the terminal and for Markdown. Leaked scores have the stars of `leak_lines`, those
+    of stopped trials have brackets."""
+    beside = scores_beside(objective, trials)
     of_cost = [] if objective.cost is None else ["front", objective.cost.removeprefix("cost/")]
     columns = [
         "trial",
@@ -51,9 +52,11 @@ def ranked_rows(trials: list[TrialRecord], objective: Objective, leaks: Leaks) -
     for record in ranking(trials, objective):
         mark = stars[leaks[record.trial]] if record.trial in leaks else ""
         finished = record.metrics if record.score is not None else {}
-        errors = {name: finished.get(f"{name}{STANDARD_ERROR}") for name in objective.names}
-        scores = [score_of(record, objective), *(Score(finished.get(name, math.nan), errors.get(name)) for name in beside)]
+        scores = [Score(finished.get(name, math.nan), finished.get(f"{name}{STANDARD_ERROR}")) for name in beside]
+        scores.insert(0, score_of(record, objective))
         cells = ["" if math.isnan(score.value) else f"{score}{mark}" for score in scores]
+        if record.status == "pruned" and record.stopped:
+            cells[0] = f"({Score(record.stopped.score)})"
         if objective.cost is not None:
             cells[1:1] = ["yes" if record.trial in front else "", cost_text(record, objective.cost)]
         costs = [format_duration(record.cost_s), format_duration(record.saved_s)]
@@ -72,10 +75,12 @@ def cost_text(record: TrialRecord, cost: str) -> str:
     return figure(value) if math.isfinite(value) else ""
 
 
-def scores_beside(objective: Objective) -> list[str]:
-    """Tracked names of the scores that are shown beside the objective: its parts, and cmAP without and with padding."""
+def scores_beside(objective: Objective, trials: Sequence[TrialRecord]) -> list[str]:
+    """Tracked names of the scores that are shown beside the objective: its parts, cmAP without and with padding, AUROC on soundscapes."""
     space = "val" if objective.label_space == "target" else "val_all"
     shown = [*objective.names, f"{space}/cmap", f"{space}/cmap_pad5"]
+    if any(record.score is not None and DEFAULT_ON_SOUNDSCAPES in record.metrics for record in trials):
+        shown.append(DEFAULT_ON_SOUNDSCAPES)
     return [name for name in dict.fromkeys(shown) if name != objective.score_name]
 
 
@@ -87,6 +92,16 @@ def objective_line(objective: Objective) -> str:
     return (
         f"{score} Front: no other trial has at least this score at no more {objective.cost} ({COSTS[objective.cost]}), and less of one. The "
         "first trial has the best score."
+    )
+
+
+def stopped_line(trials: Sequence[TrialRecord]) -> str:
+    """Why the score of a stopped trial may be higher than those above it; empty where no trial has stopped."""
+    if not any(record.status == "pruned" and record.stopped for record in trials):
+        return ""
+    return (
+        "In brackets: the score with which a trial stopped, of the stage where it stopped. It may be higher than final scores, because an "
+        "earlier stage has other species or another loss. Only scores of the same stage are compared."
     )
 
 
@@ -133,7 +148,15 @@ def ranked_markdown(trials: list[TrialRecord], objective: Objective, leaks: Leak
     reasons = [record.reason for record in ranking(trials, objective)]
     table = ([*columns, "reason"], ["---"] * (len(columns) + 1), *([*row, why] for row, why in zip(rows, reasons, strict=True)))
     lines = ["| " + " | ".join(_escaped(cell) for cell in cells) + " |" for cells in table]
-    return "\n".join([*lines, *(f"\n{_escaped(line)}" for line in (objective_line(objective), *leak_lines(leaks)))])
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"\n{_escaped(line)}"
+                for line in filter(None, (objective_line(objective), stopped_line(trials), *leak_lines(leaks)))
+            ),
+        ]
+    )
 
 
 def _escaped(text: str) -> str:

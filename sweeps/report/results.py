@@ -1,14 +1,18 @@
 """What a sweep leaves when it ends: its best trial, and the files in the sweep's `result/` folder."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from birdclef_core.json_files import to_json
+from birdclef_core.reports.stage_report import CARD
 from birdclef_core.store.leakage import NO_LEAK, Leak
 from birdclef_core.store.stage_store import StageStore
 from sweeps.objective import Objective
 from sweeps.report.ranking import leak_lines, ranked_markdown, ranking, score_of
+from sweeps.report.table import trials_table
 from sweeps.report.tree_picture import MAX_TRIALS, tree_page
 from sweeps.schedule.records import SweepRecord, TrialRecord, best_trials
 
@@ -84,17 +88,28 @@ def leaks_of(sweep: SweepRecord, trials: Sequence[TrialRecord]) -> dict[str, Lea
 
 
 def write_result(folder: Path, result: SweepResult, store: StageStore) -> None:
-    """Write `ranking.md`, `trials.json` and `tree.html` into a folder, and `pareto_front.json` where there is a Pareto front."""
+    """Write `ranking.md`, `trials.json`, `trials.csv` and `tree.html` into a folder, and `pareto_front.json` where there is a front."""
     folder.mkdir(exist_ok=True)
     ranked = ranking(result.trials, result.objective)
     (folder / "ranking.md").write_text(ranked_markdown(result.trials, result.objective, result.leaks) + "\n")
     (folder / "trials.json").write_text(to_json(ranked, indent=1))
+    trials_table(result.trials, result.objective).to_csv(folder / "trials.csv")
     if result.objective.cost is not None:
         front = {"objective": str(result.objective), "trials": [_front_entry(record, result, store) for record in result.front]}
         (folder / "pareto_front.json").write_text(to_json(front, indent=1))
     summaries = store.summaries({stage_id for record in ranked[:MAX_TRIALS] for stage_id in record.reached_ids()})
     title = "; ".join([result.name, *leak_lines(result.leaks)])
-    (folder / "tree.html").write_text(tree_page(result.trials, summaries, result.objective, title))
+    cards = card_links(store, summaries, folder)
+    (folder / "tree.html").write_text(tree_page(result.trials, summaries, result.objective, title, cards))
+
+
+def card_links(store: StageStore, stage_ids: Iterable[str], folder: Path) -> dict[str, str]:
+    """Return the addresses of stages' cards as seen from a folder: in the store if it is local, else in the copies of the sweep's folder."""
+    if not store.storage.is_local:
+        copies = {stage_id: f"../reports/{stage_id[:16]}/{CARD}" for stage_id in stage_ids}
+        return {stage_id: copy for stage_id, copy in copies.items() if (folder / copy).exists()}
+    cards = {stage_id: Path(store.location(stage_id)).with_name(CARD) for stage_id in stage_ids}
+    return {stage_id: quote(os.path.relpath(card, folder.resolve())) for stage_id, card in cards.items() if card.exists()}
 
 
 def _front_entry(record: TrialRecord, result: SweepResult, store: StageStore) -> FrontEntry:

@@ -6,6 +6,7 @@ Each stage has its score and its cost. A Pareto front of the trials is a second 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from markupsafe import Markup
 
@@ -33,6 +34,7 @@ MAX_TRIALS = 200
 """Of more trials, the best are drawn."""
 MAX_NAMED_TRIALS = 20
 """Trials that are named where a stage is described."""
+NO_CARDS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(kw_only=True)
@@ -115,8 +117,14 @@ def _start(record: TrialRecord, summaries: Mapping[str, StageSummary]) -> str:
     return f"stage {first.parent_id[:12]}" if first.parent_id else f"{first.start} weights"
 
 
-def tree_page(trials: Sequence[TrialRecord], summaries: Mapping[str, StageSummary], objective: Objective, name: str) -> str:
-    """Return a self-contained HTML page with the picture and a table of the stages, for the sweep `name`."""
+def tree_page(
+    trials: Sequence[TrialRecord],
+    summaries: Mapping[str, StageSummary],
+    objective: Objective,
+    name: str,
+    cards: Mapping[str, str] = NO_CARDS,
+) -> str:
+    """Return a self-contained HTML page with the picture and a table of the stages, for the sweep `name`. `cards`: see `tree_svg`."""
     shown = ranking(list(trials), objective)[:MAX_TRIALS]
     best = next((record for record in shown if record.score is not None), None)
     roots = grow_tree(shown, summaries, objective)
@@ -127,7 +135,7 @@ def tree_page(trials: Sequence[TrialRecord], summaries: Mapping[str, StageSummar
         objective_all=objective.named_in("all"),
         num_shown=len(shown),
         num_trials=len(trials),
-        picture=tree_svg(roots, best),
+        picture=tree_svg(roots, best, cards),
         table=_table(roots),
         front=_front(list(trials), objective, objective.cost) if objective.cost else None,
     )
@@ -180,16 +188,19 @@ def _table(roots: Sequence[TreeRoot]) -> Table:
     return Table("all stages", columns, is_sortable=True)
 
 
-def tree_svg(roots: Sequence[TreeRoot], best: TrialRecord | None) -> Markup:
-    """Return the trees one below the other; of the stages that follow a stage, the best is at the top."""
-    return _Drawing(roots, set(best.stage_ids) if best else set()).svg()
+def tree_svg(roots: Sequence[TreeRoot], best: TrialRecord | None, cards: Mapping[str, str] = NO_CARDS) -> Markup:
+    """Return the trees one below the other; of the stages that follow a stage, the best is at the top.
+
+    `cards`: addresses of the stages' cards by stage id; a box leads there.
+    """
+    return _Drawing(roots, set(best.stage_ids) if best else set(), cards).svg()
 
 
 class _Drawing:
     """Places the last stages one below the other, and every other stage in the middle of those that follow it."""
 
-    def __init__(self, roots: Sequence[TreeRoot], best_ids: set[str]) -> None:
-        self._roots, self._best_ids = roots, best_ids
+    def __init__(self, roots: Sequence[TreeRoot], best_ids: set[str], cards: Mapping[str, str]) -> None:
+        self._roots, self._best_ids, self._cards = roots, best_ids, cards
         names = {node.stage for root in roots for node in _walk(root.children)}
         self._columns = {name: index for index, name in enumerate(sorted(names, key=lambda name: STAGE_NAMES.index(name)))}
         self._step = (WIDTH - ROOT_WIDTH) / max(1, len(self._columns))
@@ -230,7 +241,8 @@ class _Drawing:
         x, width = self._x(node), self._step - GAP_X
         height = self._row - GAP_Y
         lines = _lines(node) if self._row == ROW_HEIGHT else (f"{node.score} {_who(node).partition(',')[0]}",)
-        self._parts.append(box(x, y - height / 2, width, height, fill=self._fill(node), lines=lines, tip=_tip(node)))
+        card = self._cards.get(node.stage_id, "")
+        self._parts.append(box(x, y - height / 2, width, height, fill=self._fill(node), lines=lines, tip=_tip(node), link=card))
         self._links(x + width, y, node.children, middles)
         return y
 

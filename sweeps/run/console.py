@@ -2,21 +2,25 @@
 
 import math
 import time
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sweeps.objective import Objective, Score, tracked_name
 from sweeps.report.ranking import score_of
 from sweeps.schedule.coordinator import Observer
-from sweeps.schedule.records import TrialRecord
+from sweeps.schedule.records import TrialRecord, best_trials
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
-from sweeps.wording import format_duration
+from sweeps.wording import counted, format_duration
 
 WARNING = "yellow"
+BAR = 30
+"""Characters of the bar of trials that have ended."""
 
 
 def print_lines(console: Console, *lines: str, style: str | None = None) -> None:
@@ -28,9 +32,15 @@ def print_lines(console: Console, *lines: str, style: str | None = None) -> None
 class SweepConsole(Observer):
     """Shows trials as they run. Use it as a context manager around the sweep."""
 
-    def __init__(self, console: Console, book: TrialBook, samples: int | None, objective: Objective) -> None:
-        """`samples`: how many trials the sweep is to have in all. `objective`: what they are compared by."""
+    def __init__(
+        self, console: Console, book: TrialBook, samples: int | None, objective: Objective, num_species: Mapping[str, int]
+    ) -> None:
+        """`samples`: how many trials the sweep is to have in all. `objective`: what they are compared by.
+
+        `num_species`: how many species there are by label space: a BCE loss is shown per species, so that it can be read across stages.
+        """
         self._console, self._book, self._samples, self._objective = console, book, samples, objective
+        self._num_species = num_species
         self._live: Live | None = None
         self._rows: dict[str, tuple[Trial, TrialUpdate | None]] = {}
         self._started = time.monotonic()
@@ -67,7 +77,7 @@ class SweepConsole(Observer):
         if update.message and update.kind != "failed":
             self._console.print(update.message, style=WARNING, highlight=False, markup=False, soft_wrap=True)
         if update.kind != "failed":
-            loss = f"loss {update.metrics['train/loss']:.3f}  " if "train/loss" in update.metrics else ""
+            loss = self._loss(trial, update)
             what = "reused" if update.kind != "epoch" else f"epoch {update.epoch}/{update.epochs}"
             place = f"{update.device} on {update.node}"
             self._say(
@@ -95,6 +105,15 @@ class SweepConsole(Observer):
             line = f"{time.strftime('%H:%M:%S')} {record.trial} {record.recipe}  {text}"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def _loss(self, trial: Trial, update: TrialUpdate) -> str:
+        """The loss of an epoch: of BCE, which is a sum over species, the mean."""
+        loss, config = update.metrics.get("train/loss"), trial.chain[update.stage_index].config
+        if loss is None:
+            return ""
+        if config.loss == "ce":
+            return f"loss {loss:.3f}  "
+        return f"loss {loss / self._num_species[config.label_space]:.4f} a species  "
+
     def _left(self) -> str:
         """The longest time that the sweep may still take, from the mean epoch so far. Reuse and pruning make it shorter."""
         if not self._epochs or self._samples is None:
@@ -108,12 +127,26 @@ class SweepConsole(Observer):
 
     def _table(self) -> Table:
         elapsed = format_duration(time.monotonic() - self._started)
-        table = Table(title=f"{elapsed} passed, {self._left() or 'first epochs running'}", title_justify="left")
-        for name in ("trial", "recipe", "status", "stage", "epoch", "score", "device"):
-            table.add_column(name, justify="right" if name in ("epoch", "score") else "left")
+        lines = [f"{elapsed} passed, {self._left() or 'first epochs running'}", self._progress(), self._best()]
+        table = Table(title=escape("\n".join(line for line in lines if line)), title_justify="left")
+        for name in ("trial", "recipe", "status", "stage", "epoch", "score", "device", "parameters"):
+            table.add_column(name, justify="right" if name in ("epoch", "score") else "left", no_wrap=name != "parameters")
         for trial, update in list(self._rows.values())[-20:]:
-            table.add_row(*(escape(cell) for cell in _cells(trial, update, self._objective)))
+            params = Text(describe_params(trial.record.params), no_wrap=True, overflow="ellipsis")
+            table.add_row(*(escape(cell) for cell in _cells(trial, update, self._objective)), params)
         return table
+
+    def _progress(self) -> str:
+        """How many of the trials have ended, as a bar."""
+        ended = sum(record.ended for record in self._book.records.values())
+        if self._samples is None:
+            return f"{counted(ended, 'trial')} ended"
+        filled = min(BAR, round(BAR * ended / self._samples))
+        return f"{'█' * filled}{'░' * (BAR - filled)} {ended} of {counted(self._samples, 'trial')} ended"
+
+    def _best(self) -> str:
+        best = next(iter(best_trials(list(self._book.records.values()), self._objective.of_score)), None)
+        return f"best so far: {best.trial} ({best.recipe}) with {score_of(best, self._objective)}" if best else ""
 
 
 def _score(trial: Trial, update: TrialUpdate, objective: Objective) -> str:

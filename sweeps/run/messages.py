@@ -1,14 +1,14 @@
 """What a sweep's driver prints, sentence by sentence. Nothing here decides or writes anything."""
 
 import math
-import shlex
 from pathlib import Path
 
 from sweeps.budget import Budget, Limits
 from sweeps.execution.nodes.slots import Slots
-from sweeps.options import DEFAULT_STORAGE
 from sweeps.report.ranking import best_by_end, front_line, score_of
 from sweeps.report.results import SweepResult
+from sweeps.run.inputs import SweepInputs
+from sweeps.run.request import SweepRequest
 from sweeps.search.chains import ChainBuilder
 from sweeps.tracking.events import DeliveryStatus
 from sweeps.wording import counted
@@ -44,6 +44,16 @@ def sweep_line(
     return f"Sweep {name}: {trials} of {recipes}; {slots.describe()}."
 
 
+def note_text(name: str, inputs: SweepInputs, request: SweepRequest) -> str:
+    """The note of the sweep's run in MLflow, in Markdown."""
+    search, options = inputs.chains.search, request.options
+    recipes = ", ".join(recipe.name for recipe in search.recipes)
+    leaked = f" Scores are **{inputs.leak.sentence}**." if inputs.leak and inputs.leak.mark else ""
+    trials = how_many(inputs.samples, request.limits)
+    text = f"Sweep **{name}**: {trials} over {recipes}. Data: {options.data or 'synthetic demo set'}. Objective: {search.objective}.{leaked}"
+    return f"{text}\n\n{options.note}" if options.note else text
+
+
 def extension_line(name: str, limits: Limits, *, samples: int | None, known: int) -> str:
     """What a planned extension adds."""
     return f"Extension of {name} by {how_many(samples, limits, known=known)}."
@@ -77,9 +87,8 @@ def limit_lines(budget: Budget, reached: str, name: str, storage_flag: str) -> l
     return lines
 
 
-def outcome_lines(result: SweepResult, samples: int | None, folder: Path) -> list[str]:
-    """The best trial and where everything is. `samples`: how many trials were to be had; None: as many as limits allow; `folder`: of
-    the result."""
+def outcome_lines(result: SweepResult, samples: int | None) -> list[str]:
+    """The best trial and its checkpoint. `samples`: how many trials were to be had; None: as many as limits allow."""
     lines = []
     if ends := best_by_end(result.trials, result.objective):
         lines.append(ends)
@@ -96,13 +105,22 @@ def outcome_lines(result: SweepResult, samples: int | None, folder: Path) -> lis
             f"Best: {best.trial} ({best.recipe}), {result.objective.score_name} {score_of(best, result.objective)}{leaked}.",
             f"Its unpadded {space}/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}); padded (cmap_pad5) it is {padded:.3f}.",
             f"Best checkpoint: {result.best_checkpoint}",
-            f"All stages as a picture: {folder / 'tree.html'}",
         ]
         if front := front_line(result.front, result.objective):
             lines += [
                 front,
                 f"The best is still by the score alone, also where {result.name} stands for a checkpoint. Others: {result.name}/TRIAL.",
             ]
+    return lines
+
+
+def next_lines(result: SweepResult, report: str, card: str | None, storage_flag: str) -> list[str]:
+    """What to do next. `report`: the sweep's page; `card`: the page of the best trial's last stage, if there is one."""
+    lines = [f"Look at the sweep: {report}"]
+    if result.best and card:
+        lines.append(f"Look at the best model: {card}")
+    if result.best:
+        lines.append(f"Find birds in a recording: birdclef predict my.wav --model {result.name} -o birds/{storage_flag}")
     return lines
 
 
@@ -115,11 +133,6 @@ def failure_text(result: SweepResult, log: Path) -> str:
     """Why no trial finished."""
     reason = next((record.reason for record in result.trials if record.reason), "no trial ended")
     return f"No trial finished. The first reason: {reason} (Ray's own log: {log})"
-
-
-def storage_flag(storage: str) -> str:
-    """The flag of a command that names the sweep's storage, as a shell reads it; empty for the default. A URI may have `&` and `?`."""
-    return "" if storage == DEFAULT_STORAGE else f" --storage {shlex.quote(storage)}"
 
 
 def resume_line(name: str, storage_flag: str) -> str:

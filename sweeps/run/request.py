@@ -238,9 +238,11 @@ class SweepRequest:
         self.records.save_sweep(record)
         return record
 
-    def end(self, record: SweepRecord, state: State, *, trials: int, ran_s: float) -> None:
+    def end(self, record: SweepRecord, state: State, *, trials: int, ran_s: float) -> SweepRecord:
         """Write in the sweep's record how this run of its driver ended, and what there is now: trials, seconds of all drivers."""
-        self.records.save_sweep(replace(record, state=state, state_since=_now(), trials=trials, ran_s=ran_s))
+        ended = replace(record, state=state, state_since=_now(), trials=trials, ran_s=ran_s)
+        self.records.save_sweep(ended)
+        return ended
 
 
 class RunningTime(Observer):

@@ -8,7 +8,7 @@ Steps, in order: recordings, Ray and its slots, chains of stages (`inputs.py`); 
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,31 +16,34 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from birdclef_core.errors import InputError, Stopped
+from birdclef_core.errors import Stopped
 from birdclef_core.inference.cpu_cost import CpuCosts
-from birdclef_core.store.leases import Holder, Leases
+from birdclef_core.store.leases import Leases
 from birdclef_core.store.patience import Patience, StorageAway
 from sweeps.budget import Budget
 from sweeps.execution.actor import WorkerContext
 from sweeps.execution.cluster import connect, find_slots, ray_log
-from sweeps.execution.nodes.check import RUN_MARK
 from sweeps.execution.nodes.slots import Slots
 from sweeps.execution.nodes.unfit import UnfitNodes
 from sweeps.execution.private_ray import close_token_file
 from sweeps.execution.recordings import audio_cache
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import Objective
-from sweeps.options import SweepOptions
+from sweeps.options import SweepOptions, storage_flag
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import Plan
 from sweeps.plan.planner import PlanFigures, Planner, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
+from sweeps.report.page.writing import REPORT
 from sweeps.report.results import SweepResult
 from sweeps.run import messages
 from sweeps.run.console import WARNING, SweepConsole, print_lines
-from sweeps.run.driver.ending import conclude, deliver
+from sweeps.run.driver.ending import conclude, deliver, say_what_next
+from sweeps.run.driver.hooks import Hooks
+from sweeps.run.driver.news import NewsTeller
 from sweeps.run.driver.nodes import Nodes
 from sweeps.run.driver.place import SweepPlace
+from sweeps.run.driver.report_refresh import ReportRefresh
 from sweeps.run.driver.tuning import run_trials
 from sweeps.run.inputs import SweepInputs, check_leak, choose_objective, load_data, make_chain_builder
 from sweeps.run.request import RunningTime, SweepRequest, extend_request, new_request, plan_request, resume_request
@@ -108,6 +111,7 @@ class _Driver:
         self.run_id = uuid.uuid4().hex[:8]
         self.cache = audio_cache(options)
         self.unfit = UnfitNodes(self._say)
+        self.hooks = Hooks(lambda line: self._say(line, style=WARNING))
 
     def plan(self) -> Plan:
         """Print the plan and write it as a page beside the sweeps."""
@@ -158,8 +162,10 @@ class _Driver:
                 mine = result.trials[self.request.first_trial :]
                 self._say(*against_actual(planned, mine, time.monotonic() - started))
                 self._say(*(store_budget.outcome() if store_budget else ()))
+                say_what_next(result, self.console, self.place)
             finally:
                 deliver(tracker, self.console, self.place, self.options.tracking_uri)
+                self.hooks.close()
         return result
 
     @contextmanager
@@ -180,7 +186,11 @@ class _Driver:
         folder.mkdir(parents=True, exist_ok=True)
         if self.options.address is not None and (warning := close_token_file()):
             self._say(warning, style=WARNING)
-        with self._lease(only_driver), ray_log(folder / "ray.log"), connect(self.options.address):
+        with (
+            self.place.lease(self.run_id) if only_driver else nullcontext(),
+            ray_log(folder / "ray.log"),
+            connect(self.options.address),
+        ):
             slots = find_slots(self.options, runs_on_cpus=request.budget(has_gpus=True) == "small", say=self._say)
             budget = request.budget(has_gpus=bool(slots.gpus_per_trial))
             search = replace(request.search(budget), objective=objective)
@@ -196,29 +206,10 @@ class _Driver:
             )
 
     def _make_place(self) -> Path:
-        """The sweep's local folder. Raises InputError where nothing can be written: no such bucket, no access, no room."""
-        try:
-            self.place.local_dir.mkdir(parents=True, exist_ok=True)
-            self.place.records.storage.write_text(RUN_MARK, self.run_id)
-        except OSError as error:
-            raise InputError(f"The storage {self.options.storage} must be writable, but is not: {error}") from None
+        """The sweep's local folder. From now on what is written waits for a storage that is away."""
+        self.place.make(self.run_id)
         self.patience.limit_s = 60 * self.options.storage_outage_minutes
         return self.place.local_dir
-
-    @contextmanager
-    def _lease(self, needed: bool) -> Iterator[None]:
-        """Keep other drivers of this sweep out: two would overwrite each other's records."""
-        if not needed:
-            yield
-            return
-        leases = Leases(self.place.records.storage)
-        with leases.hold("driver", Holder(sweep=self.run_id, run=self.run_id, trial="driver")) as lease:
-            if lease is None:
-                raise InputError(
-                    f"A sweep must have one driver, but another process runs {self.name!r}. Stop it first; "
-                    f"if it was killed on another machine, wait {leases.duration_s:.0f} s."
-                )
-            yield
 
     # Before the trials.
 
@@ -297,6 +288,7 @@ class _Driver:
         store_budget = self._store_budget(book, chains, slots)
         objective = Objective.of(chains.search.objective)
         tags = {
+            **self.options.tags,
             "birdclef.sweep": self.name,
             OBJECTIVE_TAG: str(objective),
             "birdclef.data": inputs.dataset.fingerprint[:16],
@@ -314,9 +306,21 @@ class _Driver:
         pruning = chosen_pruning(self.options.pruning, chains.search)
         limits = self.request.limits
         budget = Budget(limits, gpus_per_worker=slots.gpus_per_trial, ran_s=record.ran_s)
-        with SweepConsole(self.console, book, samples, objective) as terminal:
+        num_species = {"all": len(chains.all_species), "target": len(chains.target_species)}
+        with SweepConsole(self.console, book, samples, objective, num_species) as terminal:
             running_time = RunningTime(records, record, budget)
-            observers: list[Observer] = [self.unfit, tracking, terminal, running_time, *([store_budget] if store_budget else [])]
+            report = ReportRefresh(self.options.storage, self.name, self.place.result / REPORT, self._say)
+            news = NewsTeller(
+                self.hooks,
+                self.options,
+                book,
+                self.place.store,
+                name=self.name,
+                objective=objective,
+                report=self.place.report,
+            )
+            observers: list[Observer] = [self.unfit, tracking, terminal, running_time, report, news]
+            observers += [store_budget] if store_budget else []
             coordinator = Coordinator(
                 chains,
                 book,
@@ -334,10 +338,20 @@ class _Driver:
             if coordinator.incomparable:
                 self._say(messages.incomparable_line(len(coordinator.incomparable), len(self.request.known)))
             # The sweep's first search names the experiment, also when it is extended with another: its trials stay together.
-            tracker.log(SweepStarted(sweep=self.name, search=record.search, tags=tags, note=self._note(inputs)))
-            interrupted = self._fit(coordinator, inputs, nodes)
+            tracker.log(
+                SweepStarted(
+                    sweep=self.name, search=record.search, tags=tags, note=messages.note_text(self.name, inputs, self.request)
+                )
+            )
+            try:
+                interrupted = self._fit(coordinator, inputs, nodes)
+            except BaseException as error:
+                news.ended("stopped", problem=f"{type(error).__name__}: {error}")
+                raise
+            finally:
+                report.stop()
         result = conclude(
-            coordinator, record, tracker, self.console, request=self.request, place=self.place, interrupted=interrupted
+            coordinator, record, tracker, self.console, request=self.request, place=self.place, news=news, interrupted=interrupted
         )
         return result, store_budget
 
@@ -369,17 +383,10 @@ class _Driver:
             say=self._say,
         )
 
-    def _note(self, inputs: SweepInputs) -> str:
-        recipes = ", ".join(recipe.name for recipe in inputs.chains.search.recipes)
-        data = self.options.data or "synthetic demo set"
-        leaked = f" Scores are **{inputs.leak.sentence}**." if inputs.leak and inputs.leak.mark else ""
-        objective = inputs.chains.search.objective
-        return f"Sweep **{self.name}**: {messages.how_many(inputs.samples, self.request.limits)} over {recipes}. Data: {data}. Objective: {objective}.{leaked}"
-
     @property
     def _storage_flag(self) -> str:
         """What a command needs to find the sweep."""
-        return messages.storage_flag(self.options.storage)
+        return storage_flag(self.options.storage)
 
     def _say_away(self, line: str) -> None:
         self._say(line, style=WARNING)

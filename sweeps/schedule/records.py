@@ -153,6 +153,8 @@ class TrialRecord:
     """CPU seconds in which its model hears 10 minutes of sound, on the driver's machine; None where trials are not compared by them."""
     reason: str = ""
     """Why it was pruned, failed or interrupted."""
+    ended_at: str = ""
+    """Time at which it finished, failed or was pruned, ISO 8601; empty while it is open."""
     stopped: Stopped | None = None
     """For a pruned trial, the stage that was stopped and its score."""
     foretold: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -193,13 +195,13 @@ class TrialRecord:
 
     def open_again(self) -> None:
         """Let a failed trial be tried again by the next driver. The sampler does not hear that it failed."""
-        self.status, self.told = "interrupted", []
+        self.status, self.told, self.ended_at = "interrupted", [], ""
 
     def begin_again(self, stage_ids: list[str]) -> None:
         """Forget the results that updates bring again when it starts from the store once more. What it has cost stays."""
         self.stage_ids, self.stage, self.epoch, self.epochs_done = stage_ids, "", 0, 0
         self.stage_scores, self.stage_errors, self.middle_scores, self.metrics, self.reused_s = {}, {}, {}, {}, {}
-        self.score, self.reason, self.stopped = None, "", None
+        self.score, self.reason, self.stopped, self.ended_at = None, "", None, ""
 
     def reached_ids(self) -> list[str]:
         """Return the ids of the stages whose end is known, also of one that was stopped before this trial ran it."""

@@ -213,6 +213,7 @@ class TrialBook:
         else:
             self._move(trial, "failed" if isinstance(ending, Failed) else "interrupted")
             record.reason = ending.reason
+        record.ended_at = time.strftime("%Y-%m-%dT%H:%M:%S%z") if record.ended else ""
         self._queue.release(record.trial)
 
     def _wait(self, trial: Trial, *, urgent: bool) -> None:

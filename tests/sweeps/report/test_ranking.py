@@ -7,7 +7,16 @@ from rich.console import Console
 
 from birdclef_core.store.leakage import Leak
 from sweeps.objective import Objective
-from sweeps.report.ranking import best_by_end, early_endings, front_line, leak_lines, ranked_markdown, ranked_table, ranking
+from sweeps.report.ranking import (
+    best_by_end,
+    early_endings,
+    front_line,
+    leak_lines,
+    ranked_markdown,
+    ranked_table,
+    ranking,
+    stopped_line,
+)
 from sweeps.schedule.pruning import Rung, Stopped
 from sweeps.schedule.records import TrialRecord
 from sweeps.wording import format_duration
@@ -44,7 +53,7 @@ def test_what_trials_are_compared_by_is_said_and_padded_and_unpadded_scores_stan
     trials[0].metrics, trials[1].metrics = known, {}
     lines = ranked_markdown(trials, on_soundscapes).splitlines()
     assert lines[0] == "| trial | recipe | status | objective | cmap | cmap_pad5 | spent | saved | reason |"
-    assert lines[2].startswith("| t0000 | sed_seresnext26t | finished | 0.800 | 0.400 | 0.900 |")
+    assert lines[2].startswith("| t0000 | sed_seresnext26t | finished | 0.800 | 0.400 ± 0.100 | 0.900 |")
     assert lines[3].startswith("| t0001 | sed_seresnext26t | finished | 0.700 |  |  |")
     assert lines[4].startswith("| t0002 | sed_seresnext26t | pruned |  |  |  |")
     assert lines[-1] == "Objective: val_soundscapes/auroc, with its standard error where that is known."
@@ -53,11 +62,24 @@ def test_what_trials_are_compared_by_is_said_and_padded_and_unpadded_scores_stan
     assert "Trials, best first by val_soundscapes/auroc" in out.getvalue() and "…" not in out.getvalue()
 
 
+def test_the_score_of_a_stopped_trial_has_brackets_and_scores_on_soundscapes_stand_beside_that_of_recordings():
+    stopped = Stopped(stage_id="x", rung=Rung("pretrain_ce", 0, 0, "all ce"), score=0.936, reason="at the end of pretrain_ce")
+    trials = [record("t0000", 0.93), record("t0001", None, stopped=stopped)]
+    assert "soundscapes" not in ranked_markdown(trials, OBJECTIVE).splitlines()[0]
+    trials[0].metrics |= {"val_soundscapes/auroc": 0.7, "val_soundscapes/auroc_se": 0.05}
+    lines = ranked_markdown(trials, OBJECTIVE).splitlines()
+    assert lines[0].startswith("| trial | recipe | status | objective | cmap_pad5 | val_soundscapes/auroc | spent |")
+    assert lines[2].startswith("| t0000 | sed_seresnext26t | finished | 0.930 ± 0.010 | 0.965 | 0.700 ± 0.050 |")
+    assert lines[3].startswith("| t0001 | sed_seresnext26t | pruned | (0.936) |  |  |")
+    assert "Only scores of the same stage are compared." in lines[-1]
+    assert stopped_line(trials[:1]) == ""
+
+
 def test_a_sum_has_its_parts_beside_it():
     objective = Objective.of("0.5*val_soundscapes/auroc + 0.5*val/cmap_pad5")
     columns, _, row = ranked_markdown([record("t0000", 0.8)], objective).splitlines()[:3]
     assert "| objective | val_soundscapes/auroc | cmap_pad5 | cmap | spent |" in columns
-    assert "| 0.800 |  | 0.900 | 0.800 |" in row
+    assert "| 0.800 |  | 0.900 | 0.800 ± 0.010 |" in row
     own = ranked_markdown([record("t0000", 0.8)], Objective.of("val/cmap + val/lrap")).splitlines()[2]
     assert "| 0.800 | 0.800 ± 0.010 |  | 0.900 |" in own, "the error of a part of the sum, and that of the sum is not known"
     of_pretraining = ranked_markdown([record("t0000", 0.8)], Objective.of("val_all/lrap")).splitlines()[0]

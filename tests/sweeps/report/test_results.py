@@ -35,7 +35,7 @@ def test_the_last_lines_name_the_objective_with_its_standard_error_and_both_kind
     best.metrics = {"val_soundscapes/auroc": 0.75, "val_soundscapes/auroc_se": 0.05}
     best.metrics |= {"val/cmap": 0.4, "val/cmap_chance": 0.1, "val/cmap_pad5": 0.9}
     result = sweep_result(sweep, [best], StageStore(Storage.parse(str(tmp_path))), interrupted=False)
-    assert outcome_lines(result, 1, tmp_path)[:2] == [
+    assert outcome_lines(result, 1)[:2] == [
         "Best: t0000 (tiny), val_soundscapes/auroc 0.750 ± 0.050.",
         "Its unpadded val/cmap is 0.400, 4.0 times chance (0.100); padded (cmap_pad5) it is 0.900.",
     ]
@@ -60,7 +60,7 @@ def test_a_pareto_front_is_said_and_kept_and_the_best_is_still_by_the_score(tmp_
     store = StageStore(Storage.parse(str(tmp_path / "store")))
     result = sweep_result(sweep_record(parts=(replace(part, search=search),)), trials, store, interrupted=False)
     assert result.best is trials[0] and result.front == trials[:2]
-    lines = outcome_lines(result, 3, tmp_path)
+    lines = outcome_lines(result, 3)
     assert lines[0] == "Best: t0000 (tiny), val/cmap 0.900 ± 0.010."
     assert "2 trials, t0000 (0.900 ± 0.010, 16.0), t0001 (0.500 ± 0.010, 2.50)." in lines[-2]
     assert lines[-1] == "The best is still by the score alone, also where s stands for a checkpoint. Others: s/TRIAL."
@@ -79,4 +79,4 @@ def test_a_pareto_front_is_said_and_kept_and_the_best_is_still_by_the_score(tmp_
     alone = sweep_result(sweep_record(), trials, store, interrupted=False)
     write_result(tmp_path / "alone", alone, store)
     assert not (tmp_path / "alone/pareto_front.json").exists() and alone.front == []
-    assert "Pareto" not in (tmp_path / "alone/tree.html").read_text() + "".join(outcome_lines(alone, 3, tmp_path))
+    assert "Pareto" not in (tmp_path / "alone/tree.html").read_text() + "".join(outcome_lines(alone, 3))

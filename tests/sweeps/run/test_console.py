@@ -14,10 +14,12 @@ from sweeps.run.console import SweepConsole
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.wording import format_duration
 
+SPECIES = {"all": 4, "target": 2}
+
 
 def run_with_console(folder, console: Console, samples: int) -> None:
     book = make_coordinator(folder, samples=samples).book
-    with SweepConsole(console, book, samples, Objective.of(None)) as terminal:
+    with SweepConsole(console, book, samples, Objective.of(None), SPECIES) as terminal:
         MadeUpWorkers(Coordinator(make_chain_builder(), book, samples=samples, max_running=2, observers=(terminal,))).run()
 
 
@@ -46,7 +48,7 @@ def test_why_a_trial_was_pruned_is_shown_on_a_terminal_too(tmp_path, is_terminal
 def test_brackets_in_a_message_are_shown_and_not_read_as_markup(tmp_path):
     out = io.StringIO()
     coordinator = make_coordinator(tmp_path, samples=1)
-    with SweepConsole(Console(file=out, width=200), coordinator.book, 1, Objective.of(None)) as terminal:
+    with SweepConsole(Console(file=out, width=200), coordinator.book, 1, Objective.of(None), SPECIES) as terminal:
         trial = coordinator.next_trial()
         trial.record.reason = "worker lost: KeyError[red]"
         terminal.worker_lost(trial)
@@ -57,7 +59,7 @@ def test_the_time_left_is_that_of_the_open_epochs_on_the_trials_that_run(tmp_pat
     """Trials that wait add their epochs and do not share the work."""
     search = replace(make_search(), recipes=make_search().recipes[:1], sampler="random")
     coordinator = make_coordinator(tmp_path, make_chain_builder(search), samples=3, max_running=1)
-    terminal = SweepConsole(Console(file=io.StringIO()), coordinator.book, 3, Objective.of(None))
+    terminal = SweepConsole(Console(file=io.StringIO()), coordinator.book, 3, Objective.of(None), SPECIES)
     trial = coordinator.next_trial()
     assert (coordinator.book.num_running, coordinator.book.num_waiting) == (1, 2)
     terminal.trial_started(trial)
@@ -72,7 +74,7 @@ def test_scores_have_their_standard_error_and_an_epoch_without_the_objective_sho
     out = io.StringIO()
     coordinator = make_coordinator(tmp_path, samples=1)
     objective = Objective.of("val_soundscapes/auroc")
-    with SweepConsole(Console(file=out, width=200), coordinator.book, 1, objective) as terminal:
+    with SweepConsole(Console(file=out, width=200), coordinator.book, 1, objective, SPECIES) as terminal:
         trial = coordinator.next_trial()
         terminal.trial_started(trial)
         last = MadeUpWorkers(coordinator).updates(trial)[0]
@@ -83,3 +85,29 @@ def test_scores_have_their_standard_error_and_an_epoch_without_the_objective_sho
         terminal.trial_ended(trial)
     first, second, third = out.getvalue().splitlines()[1:]
     assert "score val/cmap 0.250 " in first and "score 0.750 ± 0.050 " in second and third.endswith("finished with 0.750 ± 0.050")
+
+
+def test_a_loss_that_is_a_sum_over_species_is_shown_for_one_of_them(tmp_path):
+    out = io.StringIO()
+    coordinator = make_coordinator(tmp_path, samples=1)
+    with SweepConsole(Console(file=out, width=200), coordinator.book, 1, Objective.of(None), SPECIES) as terminal:
+        trial = coordinator.next_trial()
+        terminal.trial_started(trial)
+        by_stage = {update.stage: update for update in MadeUpWorkers(coordinator).updates(trial)}
+        for stage in ("pretrain_ce", "pretrain_bce", "train_bce"):
+            terminal.updated(trial, replace(by_stage[stage], metrics={"train/loss": 3.0}))
+    ce, all_species, target_species = out.getvalue().splitlines()[-3:]
+    assert "loss 3.000  " in ce and "loss 0.7500 a species" in all_species and "loss 1.5000 a species" in target_species
+
+
+def test_the_table_says_how_far_the_sweep_is_what_is_best_and_what_each_trial_tries(tmp_path):
+    coordinator = make_coordinator(tmp_path, samples=4)
+    console = Console(file=io.StringIO(), width=220)
+    terminal = SweepConsole(console, coordinator.book, 4, Objective.of(None), SPECIES)
+    trial = coordinator.next_trial()
+    terminal.trial_started(trial)
+    trial.record.status, trial.record.score, trial.record.metrics = "finished", 0.5, {"val/cmap": 0.5, "val/cmap_se": 0.04}
+    console.print(terminal._table())
+    shown = console.file.getvalue()
+    assert "1 of 4 trials ended" in shown and f"best so far: t0000 ({trial.record.recipe}) with 0.500 ± 0.040" in shown
+    assert "train_ce.learning_rate=" in shown

@@ -1,10 +1,15 @@
 """What a driver says of the number of trials, of limits and of what was spent."""
 
 import pytest
+from made_up_sweep import made_up_sweep
 
+from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.storage import Storage
 from sweeps.budget import Budget, Limits
+from sweeps.options import storage_flag
 from sweeps.plan.simulate import SimulatedClock
-from sweeps.run.messages import how_many, limit_lines, storage_flag
+from sweeps.report.results import sweep_result
+from sweeps.run.messages import how_many, limit_lines, next_lines
 
 
 @pytest.mark.parametrize(
@@ -38,3 +43,15 @@ def test_a_storage_is_quoted_as_a_shell_needs_it():
     assert storage_flag(uri) == f" --storage '{uri}'"
     assert storage_flag("/data/sweeps") == " --storage /data/sweeps"
     assert storage_flag("sweeps-output") == ""
+
+
+def test_the_last_lines_name_the_pages_and_the_command_that_uses_the_best_trial(tmp_path):
+    store = StageStore(Storage.parse(str(tmp_path)))
+    result = sweep_result(*made_up_sweep(6), store, interrupted=False)
+    assert next_lines(result, "s/result/report.html", "s/card.html", " --storage x") == [
+        "Look at the sweep: s/result/report.html",
+        "Look at the best model: s/card.html",
+        "Find birds in a recording: birdclef predict my.wav --model s -o birds/ --storage x",
+    ]
+    nothing = sweep_result(*made_up_sweep(0), store, interrupted=True)
+    assert next_lines(nothing, "report.html", None, "") == ["Look at the sweep: report.html"]

@@ -131,7 +131,8 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
     objective = ("--objective", "0.5*val/cmap+0.5*val/lrap,cost/cpu_seconds_10min")
     write_sound(place.folder / "in" / "a.wav", 12.0)
     then = ("--then", "submit", "--soundscapes", "in", "--time-limit", "60m")
-    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2", *objective, *then))
+    told = ("--tag", "site=pond", "--on-best", "cat >> best.json", "--on-end", "cat > end.json; sleep 1; exit 3")
+    output = place.run(*place.start_arguments("--samples", "3", "--max-concurrent", "2", *objective, *told, *then))
     trials = place.trials()
     assert sorted(trials) == ["t0000", "t0001", "t0002"]
     assert {record["status"] for record in trials.values()} == {"finished"}
@@ -152,6 +153,17 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
     assert [(entry["trial"], entry["cost"], entry["checkpoint"]) for entry in front] == [
         (best["trial"], cpu_seconds, str(checkpoint))
     ]
+    end, bests = json.loads((place.folder / "end.json").read_text()), (place.folder / "best.json").read_text()
+    assert end["state"] == "finished" and end["best"]["trial"] == best["trial"] and end["tags"] == {"site": "pond"}
+    assert end["best"]["checkpoint"] == str(checkpoint) and f'"trial": "{best["trial"]}"' in bests
+    assert "The command of --on-end failed: exit code 3. The sweep is not affected." in output
+    report = place.output / "s" / "result" / "report.html"
+    assert "Look at the sweep: sweeps-output/s/result/report.html\n" in output and end["report"] == str(report)
+    card = re.search(r"Look at the best model: (\S+)", output).group(1)
+    assert (place.folder / card).samefile(checkpoint.with_name("card.html"))
+    assert "Find birds in a recording: birdclef predict my.wav --model s -o birds/\n" in output
+    assert f"../../store/stages/{best['stage_ids'][-1]}" in report.read_text() and "site=pond" in report.read_text()
+    assert len(pd.read_csv(report.with_name("trials.csv"))) == 3
     assert (place.folder / "s-ensemble" / "ensemble.html").is_file() and "No untouched data: " in output
     rows = pd.read_csv(place.folder / "submission.csv")
     assert rows["row_id"].tolist() == ["a_5", "a_10"] and list(rows) == ["row_id", "low", "top"]

@@ -1,0 +1,1 @@
+"""The page of a sweep, or of several: interactive charts in one file."""
