@@ -27,6 +27,7 @@ class ReportRefresh(Observer):
         self, storage: str, name: str, file: Path, say: Callable[[str], None], *, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._command = [sys.executable, "-c", _WORK, storage, name, str(file)]
+        self._file = file
         self._log, self._say, self._now = file.with_suffix(".log"), say, now
         self._is_stale = self._has_said = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +48,10 @@ class ReportRefresh(Observer):
             self._process.kill()
             self._process.wait()
         self._process = None
-        self._log.unlink(missing_ok=True)
+        for left in self._file.parent.glob(f".{self._file.name}.*"):  # what it was writing
+            left.unlink(missing_ok=True)
+        if not self._has_said:
+            self._log.unlink(missing_ok=True)
 
     def _look(self) -> None:
         now = self._now()

@@ -65,7 +65,7 @@ def test_making_the_page_takes_a_small_share_of_the_time(refresh):
     page.stop()
 
 
-def test_a_process_that_hangs_holds_nobody_and_is_ended(refresh):
+def test_a_process_that_hangs_holds_nobody_and_is_ended(refresh, tmp_path):
     make, clock, lines, _ = refresh
     page = make("0", "60")
     clock[0] = EVERY_S
@@ -74,11 +74,14 @@ def test_a_process_that_hangs_holds_nobody_and_is_ended(refresh):
     process = page._process
     page.trial_ended(None)
     assert page._process is process, "no second one beside it"
+    left = tmp_path / f".report.html.{process.pid}"
+    left.write_text("half a page")
     page.stop()
     assert time.monotonic() - before < 10 and process.poll() is not None and lines == []
+    assert not left.exists() and not (tmp_path / "report.log").exists()
 
 
-def test_a_page_that_cannot_be_made_is_said_once(refresh):
+def test_a_page_that_cannot_be_made_is_said_once_and_its_log_stays(refresh, tmp_path):
     make, clock, lines, _ = refresh
     page = make("3")
     for minute in (1, 3):
@@ -86,6 +89,8 @@ def test_a_page_that_cannot_be_made_is_said_once(refresh):
         page.trial_ended(None)
         ended(page)
     assert len(lines) == 1 and "report.log" in lines[0] and "The sweep goes on" in lines[0]
+    page.stop()
+    assert (tmp_path / "report.log").exists()
 
 
 def test_the_process_writes_the_page_from_the_records(tmp_path):
