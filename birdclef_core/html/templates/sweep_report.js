@@ -131,7 +131,7 @@ const CHARTS = {
       rangefont: { color: 'rgba(0,0,0,0)' }, line: { color: scores, colorscale: dark.matches ? 'Viridis' : [[0, '#c9d3cf'], [.5, '#6fb3a6'], [1, '#0f4c45']], cmin: range[0], cmax: range[1] },
       unselected: { line: { color: css('line'), opacity: .25 } },
       dimensions: [...dimensions.map(drawnOf), { label: 'score', values: scores, range }] }],
-    layout(null, null, { margin: { l: 60, r: 60, t: 92, b: 24 }, height: 430 })];
+    layout(null, null, { margin: { l: 92, r: 60, t: 92, b: 24 }, height: 430 })];
   },
 
   'contour-chart': () => {
