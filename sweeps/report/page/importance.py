@@ -21,8 +21,8 @@ MIN_TRIALS = 12
 MIN_FINISHED = 5
 """A stopped trial counts if at least so many finished trials have been through the place where it stopped."""
 ROUNDS = 10
-TREES = 24
-MAX_DRAWN = 600
+TREES = 16
+MAX_DRAWN = 500
 """Trials that a round learns from at most."""
 PAIRS = 256
 """Pairs of trials between which a parameter is exchanged, in each round."""
