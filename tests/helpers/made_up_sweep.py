@@ -55,8 +55,8 @@ def write_sweep(storage: Path, record: SweepRecord, trials: Sequence[TrialRecord
     (storage / "store").mkdir(parents=True, exist_ok=True)
     records = SweepRecords(Storage.parse(str(storage)).at(record.name))
     records.save_sweep(record)
-    for trial in trials:
-        records.save_trial(trial)
+    if trials:
+        records.save_trials(list(trials))
     return records
 
 

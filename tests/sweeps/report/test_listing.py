@@ -14,7 +14,8 @@ def test_sweeps_are_listed_from_the_newest_and_one_that_cannot_be_read_is_named(
     write_sweep(tmp_path, record, trials)
     write_sweep(tmp_path, replace(record, name="new", state="running", options=options, started_at="2026-11-25T09:00:00"), ())
     write_sweep(tmp_path, replace(record, name="broken"), trials)
-    (tmp_path / "broken/trials/t0002.json").write_text("{")
+    for file in (tmp_path / "broken/trials").iterdir():
+        file.write_text("{")
     head, first, second, last = list_sweeps(Storage.parse(str(tmp_path)))
     assert head.split() == [
         "sweep",
@@ -35,7 +36,7 @@ def test_sweeps_are_listed_from_the_newest_and_one_that_cannot_be_read_is_named(
     finished = sum(trial.score is not None for trial in trials)
     assert second.startswith("old") and f"8 trials, {finished} finished" in second
     assert f"{best.score:.3f} ± 0.020 ({best.trial})" in second and "2026-11-22 12:00" in second
-    assert last.startswith("broken: ") and "t0002.json" in last
+    assert last.startswith("broken: ") and "cannot be read" in last
 
 
 def test_a_storage_without_sweeps_says_so(tmp_path):
