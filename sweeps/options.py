@@ -58,7 +58,7 @@ class SweepOptions:
     search: str
     """Name of a search in `sweeps/searches/`, or the path of a search file."""
     data: str | None = None
-    """A data folder in the layout of BirdCLEF; None: the synthetic demo set."""
+    """A data folder in the layout of BirdCLEF, or the folder or URI of a packed set; None: the synthetic demo set."""
     from_stage: str | None = None
     """The start stage: a reference as the user gave it, or the complete stage id once it has been looked up."""
     allow_leaked_scores: bool = False
@@ -106,7 +106,7 @@ class SweepOptions:
     """Folder of decoded audio, on each machine."""
     max_seconds_per_recording: float | None = None
     max_bytes: int | None = None
-    """Most bytes of the cache of decoded audio."""
+    """Most bytes of the cache of decoded audio and of the files of a packed set in it."""
     max_store_bytes: int | None = None
     """Most bytes of the stage store."""
     storage_outage_minutes: float = DEFAULT_MINUTES
@@ -144,6 +144,9 @@ class SweepOptions:
             ("0 <= --max-bad-share <= 1", self.max_bad_share, 0 <= self.max_bad_share <= 1),
             ("--name made of letters, digits, '.', '_' and '-'", self.name, re.fullmatch(r"[\w.-]+", self.name or "-")),
         )
+        for name, text in vars(self).items():
+            if isinstance(text, str) and "\0" in text:
+                raise InputError(f"--{name.replace('_', '-')} must have no zero bytes, but got {text!r}.")
         for rule, value, holds in rules:
             if not holds:
                 raise InputError(f"{rule} must hold, but got {value!r}.")

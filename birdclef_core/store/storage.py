@@ -140,20 +140,32 @@ class Storage:
     def exists(self, name: str) -> bool:
         return self.wait_for(lambda: self.filesystem.get_file_info(self.path(name))).type != pafs.FileType.NotFound
 
+    def num_bytes(self, name: str) -> int | None:
+        """Return the size of a file; None when there is no such file."""
+        info = self.wait_for(lambda: self.filesystem.get_file_info(self.path(name)))
+        return info.size if info.type == pafs.FileType.File else None
+
     def names(self) -> list[str]:
         """Return the sorted names of the files and folders directly inside; none when the folder does not exist."""
         selector = pafs.FileSelector(self.root, allow_not_found=True)
-        return sorted(info.base_name for info in self.wait_for(lambda: self.filesystem.get_file_info(selector)))
+        return sorted(info.base_name for info in self._listed(selector))
 
     def files(self) -> list[StoredFile]:
         """Return every file inside, at any depth; none when the folder does not exist."""
         selector = pafs.FileSelector(self.root, allow_not_found=True, recursive=True)
-        found = self.wait_for(lambda: self.filesystem.get_file_info(selector))
         return [
             StoredFile(name=info.path[len(self.root) + 1 :], num_bytes=info.size, written_at_s=info.mtime_ns / 1e9)
-            for info in found
+            for info in self._listed(selector)
             if info.type == pafs.FileType.File
         ]
+
+    def _listed(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
+        try:
+            return self.wait_for(lambda: self.filesystem.get_file_info(selector))
+        except UnicodeDecodeError as error:
+            raise StoreError(
+                f"{self.root} must have only names in UTF-8, but one has {error.object!r} in it. Rename or remove that file or folder."
+            ) from None
 
     def read_json(self, kind: type[T], name: str, *, defaults: bool = False) -> T | None:
         """Return what a JSON file holds; None when the file does not exist.
@@ -312,6 +324,16 @@ class Storage:
         for path in folder.iterdir():
             if path.is_file():
                 self.write_bytes(f"{name}/{path.name}", path.read_bytes())
+
+    def put(self, file: Path, name: str) -> None:
+        """Copy a local file into the storage; a reader sees all of it or none."""
+        path = self.path(name)
+        if self.is_local:
+            self.filesystem.create_dir(path.rpartition("/")[0])
+        target = f"{path}.{uuid.uuid4().hex[:8]}.tmp" if self.is_local else path
+        self.wait_for(lambda: pafs.copy_files(str(file), target, destination_filesystem=self.filesystem))
+        if self.is_local:
+            self.filesystem.move(target, path)
 
     def fetch(self, name: str, target: Path) -> None:
         """Copy a file to a local path."""

@@ -116,13 +116,13 @@ class PreparedReplay:
 
 
 def replay_reference(
-    storage: Storage, stage_id: str, folder: Path | None, pretrained: str | None, cache_dir: str, say: Say
+    storage: Storage, stage_id: str, folder: str | Path | None, pretrained: str | None, cache_dir: str, say: Say
 ) -> Replay:
     """Train a stage of a storage again and compare; raises as `prepare_replay` does."""
     return prepare_replay(store_of(storage), stage_id, recording_finder(storage, folder, cache_dir), pretrained).run(say)
 
 
-def recording_finder(storage: Storage, folder: Path | None, cache_dir: str) -> RecordingFinder:
+def recording_finder(storage: Storage, folder: str | Path | None, cache_dir: str) -> RecordingFinder:
     """Return a finder of the recordings of a storage's stages: in `folder`, or where the sweeps of the storage had them."""
     return RecordingFinder([SweepRecords(storage.at(name)) for name in sweeps_in(storage)], folder=folder, cache_dir=cache_dir)
 

@@ -1,6 +1,7 @@
-"""`birdclef data collect|check|report|demo`: collect recordings, check them, describe them, make the demo set."""
+"""`birdclef data collect|check|report|pack|demo`: collect recordings, check them, describe them, pack them, make the demo set."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from sweeps.options import FOLD_HELP, TARGET_SPECIES_HELP
 
 
 def add_data_commands(commands: Any) -> None:
-    """Add `collect`, `check`, `report` and `demo` to the sub-parsers of `birdclef data`."""
+    """Add `collect`, `check`, `report`, `pack` and `demo` to the sub-parsers of `birdclef data`."""
     collect = commands.add_parser(
         "collect",
         help="join several sources into one data folder with a manifest; by default no audio is copied; exit code 0: good, "
@@ -70,6 +71,15 @@ def add_data_commands(commands: Any) -> None:
     )
     report.add_argument("--fold", type=int, default=0, metavar="K", help=FOLD_HELP)
     report.set_defaults(run=_report)
+
+    pack = commands.add_parser(
+        "pack",
+        help="pack a data folder into large files, at s3:// or gs:// or in a folder, which `--data` takes as it takes the folder: "
+        "each machine fetches them once",
+    )
+    pack.add_argument("root", type=Path, metavar="DATA", help="the data folder")
+    pack.add_argument("to", metavar="TO", help="where to: an empty folder, or a URI such as s3://bucket/set")
+    pack.set_defaults(run=_pack)
 
     demo = commands.add_parser("demo", help="make the synthetic demo set")
     demo.add_argument("--out", type=Path, default=Path("demo-data"), metavar="DIR", help="default demo-data")
@@ -134,6 +144,27 @@ def _report(arguments: argparse.Namespace) -> int:
     with writing_to(out):
         page = report(arguments.root, out, target_species=arguments.target_species, fold=arguments.fold)
     print(f"Open {page}")
+    return 0
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    from birdclef_core.data.packed.writing import pack
+
+    with _progress("Packing") as progress:
+        report = pack(arguments.root, arguments.to, progress=progress)
+    index, console = report.index, Console()
+    lines = [
+        f"{arguments.to} has {index.num_recordings:,} recordings, {index.num_noise:,} noise files and {index.num_soundscapes:,} labelled "
+        f"soundscapes: {index.num_files:,} files, {index.file_bytes / 1e9:.2f} GB, in {len(index.shards):,} shards, of which {report.num_sent:,} "
+        f"were written now. Data fingerprint {index.data_fingerprint[:16]} (fold 0), as in {arguments.root}.",
+        f"Use it with: --data {shlex.quote(arguments.to)}",
+    ]
+    if report.missing:
+        lines.insert(
+            1, f"  {len(report.missing):,} audio files are named and cannot be read, such as {report.missing[0]}: left out."
+        )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

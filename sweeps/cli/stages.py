@@ -96,7 +96,7 @@ def _command(commands: Any, name: str, help_text: str, run: Any) -> argparse.Arg
 
 def _add_replay_inputs(parser: argparse.ArgumentParser) -> None:
     """Add the options for what a stage was made from and is not in the store."""
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the data folder (default: the one that the sweep used)")
+    parser.add_argument("--data", metavar="DIR|URI", help="the data folder or packed set (default: the one that the sweep used)")
     parser.add_argument(
         "--pretrained", metavar="auto|off|PATH", help="first weights of the encoder (default: as the sweep had them)"
     )

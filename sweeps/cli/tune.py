@@ -111,7 +111,10 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
     )
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--data", metavar="DIR", help="a folder in the layout of BirdCLEF (default: the synthetic demo set, which is made first)"
+        "--data",
+        metavar="DIR|URI",
+        help="a folder in the layout of BirdCLEF, or a set that `birdclef data pack` made, in a folder or at s3:// or gs://, which each machine "
+        "fetches once into --cache-dir (default: the synthetic demo set, which is made first)",
     )
     data.add_argument(
         "--target-species",
@@ -138,7 +141,8 @@ def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
         "--max-bytes",
         type=bytes_argument,
         metavar="N",
-        help="most bytes of decoded audio, such as 200G; recordings without room are decoded at each use (default: the free disk)",
+        help="most bytes of decoded audio, such as 200G, files of a packed set included; recordings without room are decoded at each use "
+        "(default: the free disk)",
     )
     size = parser.add_argument_group("what is searched, and how much")
     size.add_argument(
@@ -317,10 +321,11 @@ def _tune(arguments: argparse.Namespace) -> int:
 def _then(afterwards: Afterwards, sweep: str, storage: str) -> int:
     """Do what is to be done when a sweep has ended, and return the exit code."""
     from birdclef_core.store.storage import Storage
+    from sweeps.execution.recordings import data_folder
     from sweeps.schedule.records import SweepRecords
 
     options = SweepRecords(Storage.parse(storage).at(sweep)).load_sweep().options
-    return run_commands(afterwards.commands(sweep, storage, options.cache_dir, Path(options.data or DEMO_DATA)))
+    return run_commands(afterwards.commands(sweep, storage, options.cache_dir, data_folder(options)))
 
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:

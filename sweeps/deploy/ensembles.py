@@ -56,8 +56,8 @@ class EnsembleWish:
     soup: bool = False
     """Whether the mean of the weights of siblings may take their place."""
     procedure: Procedure = DEFAULT
-    data: Path | None = None
-    """Folder with the recordings and soundscapes; None: those that the candidates were trained with."""
+    data: str | Path | None = None
+    """Folder or packed set with the recordings and soundscapes; None: those that the candidates were trained with."""
     cache_dir: str = DEFAULT_CACHE
     device: str = "auto"
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from birdclef_core.data.dataset import load_dataset
 from birdclef_core.ensemble.record import read_record
 from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.examples import Examples, find_examples, no_examples
@@ -17,7 +16,8 @@ from sweeps.checkpoints.references import existing_storage, known_record, resolv
 from sweeps.checkpoints.replay import recording_finder, whole_stage
 from sweeps.deploy.loading import ENSEMBLE_SUFFIX
 from sweeps.deploy.names import names_in_file, names_of_stage
-from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE
+from sweeps.execution.recordings import load_recordings
+from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE, SweepOptions
 
 
 def export(
@@ -29,12 +29,12 @@ def export(
     storage: str | None = None,
     procedure: str | None = None,
     names: Path | None = None,
-    data: Path | None = None,
+    data: str | Path | None = None,
     force: bool = False,
 ) -> Bundle:
     """Write the stage or ensemble that a reference stands for as a bundle to the folder `to`, and return the bundle.
 
-    `reference`, `storage`, `procedure` and `names` are as for `load_detector`. `data`: a data folder on whose sound the bundle is compared
+    `reference`, `storage`, `procedure` and `names` are as for `load_detector`. `data`: a data folder or packed set on whose sound the bundle is compared
     with the networks; by default the one that trained the (first) stage. Raises as `load_detector` and `write_bundle` do.
     """
     for flag, value, known in (("--format", format, FORMAT_NAMES), ("--precision", precision, PRECISIONS)):
@@ -64,10 +64,10 @@ def export(
     return write_bundle(contents, to, force=force)
 
 
-def _examples(storage: Storage, record: StageRecord, procedure: Procedure, data: Path | None) -> Examples:
+def _examples(storage: Storage, record: StageRecord, procedure: Procedure, data: str | Path | None) -> Examples:
     """Windows of a data folder, or of the recordings that trained a stage; none where these are no longer there."""
     if data is not None:
-        return find_examples(load_dataset(data), record.species, procedure)
+        return find_examples(load_recordings(SweepOptions(search="-", data=str(data))), record.species, procedure)
     try:
         dataset = recording_finder(storage, None, DEFAULT_CACHE).find(record).dataset
     except InputError as error:

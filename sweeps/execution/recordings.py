@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 
 from birdclef_core.data.dataset import Dataset, load_dataset
+from birdclef_core.data.packed.fetching import PackedData, Say
+from birdclef_core.data.packed.index import is_packed
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import InputError
 from birdclef_core.stages.training import TrainingData
@@ -15,13 +17,13 @@ from sweeps.options import DEMO_DATA, SweepOptions
 from sweeps.schedule.records import SweepRecords
 
 
-def load_recordings(options: SweepOptions, *, bad_files_csv: Path | None = None) -> Dataset:
-    """Load the dataset that the options name, or make and load the demo set where they name none.
+def load_recordings(options: SweepOptions, *, bad_files_csv: Path | None = None, say: Say | None = None) -> Dataset:
+    """Load the dataset that the options name, or make and load the demo set where they name none. A packed set is fetched first.
 
-    Recordings that cannot be used are listed in `bad_files_csv`. Raises as `load_dataset` does.
+    Recordings that cannot be used are listed in `bad_files_csv`. Raises as `load_dataset` and `PackedData.fetch` do.
     """
     return load_dataset(
-        Path(options.data) if options.data else make_demo(Path(DEMO_DATA)),
+        data_folder(options, say),
         target_species=Path(options.target_species) if options.target_species else None,
         max_bad_share=options.max_bad_share,
         fold=options.fold,
@@ -29,14 +31,35 @@ def load_recordings(options: SweepOptions, *, bad_files_csv: Path | None = None)
     )
 
 
+def data_folder(options: SweepOptions, say: Say | None = None) -> Path:
+    """Return the data folder on this machine: the one that the options name, where they name a packed set its copy in the cache, and the
+    demo set where they name none. Raises as `PackedData.open` and `fetch` do.
+    """
+    if packed := packed_data(options):
+        return packed.fetch(max_bytes=options.max_bytes, say=say)
+    return Path(options.data) if options.data else make_demo(Path(DEMO_DATA))
+
+
+def packed_data(options: SweepOptions) -> PackedData | None:
+    """Return the packed set that the options name; None where they name none. Raises as `PackedData.open` does."""
+    if options.data is None or not is_packed(options.data):
+        return None
+    return PackedData.open(options.data, _cache_folder(options), outage_s=60 * options.storage_outage_minutes)
+
+
 def audio_cache(options: SweepOptions) -> AudioCache:
-    """Return the cache of decoded audio that the options describe."""
+    """Return the cache of decoded audio that the options describe. Raises as `PackedData.open` does."""
     return AudioCache(
-        folder=Path(options.cache_dir).expanduser().resolve(),
+        folder=_cache_folder(options),
+        packed=packed_data(options),
         max_s_per_recording=options.max_seconds_per_recording,
         max_bytes=options.max_bytes,
         max_bad_share=options.max_bad_share,
     )
+
+
+def _cache_folder(options: SweepOptions) -> Path:
+    return Path(options.cache_dir).expanduser().resolve()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +92,8 @@ class _Sweep:
 class RecordingFinder:
     """Finds the recordings that stages were trained on, by the sweeps that used them. Loads each dataset once."""
 
-    def __init__(self, sweeps: Iterable[SweepRecords], *, folder: Path | None, cache_dir: str) -> None:
-        """`folder` holds the recordings of every stage; None: they are where the sweeps had them."""
+    def __init__(self, sweeps: Iterable[SweepRecords], *, folder: str | Path | None, cache_dir: str) -> None:
+        """`folder`, or a packed set, holds the recordings of every stage; None: they are where the sweeps had them."""
         self._records, self._folder, self._cache_dir = list(sweeps), folder, cache_dir
         self._loaded: dict[str, FoundRecordings] = {}
 

@@ -49,7 +49,7 @@ class SweepInputs:
 
 def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -> Dataset:
     """The recordings; unusable ones are listed in `folder`. Raises as `load_dataset` does."""
-    dataset = load_recordings(options, bad_files_csv=folder / "unusable_recordings.csv")
+    dataset = load_recordings(options, bad_files_csv=folder / "unusable_recordings.csv", say=say)
     if options.data is None:
         say(f"Data: the synthetic demo set in {dataset.root} (made-up songs, for trying only; --data DIR for real recordings).")
     validation = int(dataset.recordings["is_validation"].sum())

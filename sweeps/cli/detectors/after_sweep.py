@@ -76,7 +76,7 @@ class Afterwards:
         if out.is_dir():
             raise InputError(f"-o must be a file such as submission.csv, but {out} is a folder.")
         wish = cls(soundscapes=arguments.soundscapes, sample=arguments.sample, time_limit=arguments.time_limit, out=out)
-        if data is not None and data.is_dir():
+        if data is not None and data.is_dir() and _is_plain(data):
             wish.places(data)
         return wish
 
@@ -106,6 +106,13 @@ class Afterwards:
         for flag, value in (("--sample", self.sample), ("--time-limit", self.time_limit), ("--labels", labels)):
             then += [] if value is None else [flag, str(value)]
         return [first, [*then, "-o", str(self.out)]]
+
+
+def _is_plain(data: Path) -> bool:
+    """Whether a data folder is no packed set, which nobody has looked into before the sweep fetches it."""
+    from birdclef_core.data.packed.index import is_packed
+
+    return not is_packed(str(data))
 
 
 def run_commands(commands: Sequence[Sequence[str]]) -> int:

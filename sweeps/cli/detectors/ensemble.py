@@ -64,9 +64,8 @@ def add_ensemble_command(commands: Any) -> None:
     parser.add_argument("--procedure", default="default", metavar="NAME", help="how windows are cut and scored: default, or 2023")
     parser.add_argument(
         "--data",
-        type=Path,
-        metavar="DIR",
-        help="the data folder that decides (default: the one that the candidates were trained with)",
+        metavar="DIR|URI",
+        help="the data folder or packed set that decides (default: the one that the candidates were trained with)",
     )
     parser.add_argument(
         "--cache-dir", default=DEFAULT_CACHE, metavar="DIR", help=f"folder for decoded audio (default {DEFAULT_CACHE})"

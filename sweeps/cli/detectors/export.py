@@ -39,9 +39,8 @@ def add_export_command(commands: Any) -> None:
     )
     parser.add_argument(
         "--data",
-        type=Path,
-        metavar="DIR",
-        help="data folder on whose sound the bundle is compared with the networks (default: the one that trained the first stage)",
+        metavar="DIR|URI",
+        help="data folder or packed set on whose sound the bundle is compared with the networks (default: the one that trained the first stage)",
     )
     parser.add_argument(
         "--force", action="store_true", help="write it even if its scores differ by too much, or there is no sound to compare on"

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.packed.fetching import PackedData
 from birdclef_core.store.storage import Storage
 
 RUN_MARK = "run.txt"
@@ -92,13 +93,15 @@ class NodeCheck:
     run: str
     """Id of this run of the driver, which is the mark."""
     needs_gpu: bool
+    packed: PackedData | None = None
+    """The packed set that the node is to fetch the recordings from, if any."""
 
     def problem(self, node: str) -> str:
         """Return what keeps this machine from training, with the way out; empty when nothing does. `node`: its id, for a file's name."""
         gpu = GpuFacts.found().problem() if self.needs_gpu else ""
         return (
             gpu
-            or recordings_problem(self.dataset)
+            or (self.packed.problem() if self.packed else recordings_problem(self.dataset))
             or storage_problem(self.sweep_folder, self.run, node)
             or disk_problem(self.cache_dir)
         )
@@ -116,7 +119,8 @@ def recordings_problem(dataset: Dataset) -> str:
         return ""
     return (
         f"the recordings must be the same on every node, but {len(wrong)} of {len(files)} that were looked for are missing here or differ "
-        f"in size, such as {wrong[0]}. Copy the data folder to this node, to the same path, or mount it there."
+        f"in size, such as {wrong[0]}. Copy the data folder to this node, to the same path, "
+        "mount it there, or pack it (`birdclef data pack`) and give the address of the packed set as --data: each node then fetches it."
     )
 
 

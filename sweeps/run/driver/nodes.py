@@ -43,6 +43,7 @@ class Nodes:
             sweep_folder=sweep_folder,
             run=run,
             needs_gpu=bool(inputs.slots.gpus_per_trial),
+            packed=cache.packed,
         )
         """What a worker looks for on its node before it trains."""
 

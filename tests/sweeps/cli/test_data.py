@@ -46,3 +46,21 @@ def test_a_folder_that_is_not_there_exits_2(tmp_path, command, capsys):
     assert birdclef(["data", command, str(tmp_path / "nowhere")]) == 2
     said = capsys.readouterr()
     assert "nowhere" in said.out + said.err
+
+
+def test_pack_says_what_is_packed_and_how_it_is_used(tone_data, tmp_path, capsys):
+    root, place = str(tone_data.dataset.root), str(tmp_path / "a set")
+    assert birdclef(["data", "pack", root, place]) == 0
+    said = capsys.readouterr().out
+    assert "18 recordings" in said and f"Data fingerprint {tone_data.dataset.fingerprint[:16]}" in said
+    assert f"--data '{place}'" in said
+    assert birdclef(["data", "pack", root, place]) == 0
+    assert "of which 0 were written now" in capsys.readouterr().out
+    for wrong in (
+        [root, root],
+        [str(tmp_path / "nowhere"), str(tmp_path / "new")],
+        [root, "ftp://x/y"],
+        [root, "s3://a:b@bucket/x"],
+    ):
+        assert birdclef(["data", "pack", *wrong]) == 2
+        assert "Error: " in capsys.readouterr().err

@@ -177,7 +177,7 @@ def test_every_file_names_the_ray_of_this_project() -> None:
     assert {number for groups in named for number in groups if number} == {release}
 
 
-@pytest.mark.parametrize(("name", "count"), [("README.md", 2), ("rayjob.yaml", 1), ("slurm.sh", 1)])
+@pytest.mark.parametrize(("name", "count"), [("README.md", 3), ("rayjob.yaml", 1), ("slurm.sh", 1)])
 def test_commands_have_flags_that_the_command_line_knows(name: str, count: int) -> None:
     lines = command_lines(name)
     assert len(lines) == count

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from made_up_labels import write_labelled
 from made_up_records import sweep_record
 
@@ -14,6 +16,16 @@ from sweeps.options import SweepOptions
 from sweeps.report.results import SweepResult
 from sweeps.run import runner
 from sweeps.schedule.records import SweepRecords
+
+
+def write_recordings(root: Path) -> None:
+    """A second of noise by each of six authors, in a table."""
+    (root / "train_audio").mkdir()
+    rows = ["primary_label,filename,author"]
+    for number in range(6):
+        soundfile.write(root / "train_audio" / f"{number}.wav", np.random.default_rng(number).standard_normal(8000) / 9, 8000)
+        rows.append(f"alpha,{number}.wav,author {number}")
+    (root / "train.csv").write_text("\n".join(rows))
 
 
 @pytest.fixture
@@ -58,6 +70,19 @@ def test_the_labelled_soundscapes_of_the_data_are_submitted_and_scored(place, ca
     assert (then["soundscapes"], then["labels"]) == (Path("data/test_soundscapes"), Path("data"))
     assert (then["sample"], then["time_limit"], then["out"]) == (None, None, Path("submission.csv"))
     assert "$ birdclef submit --model s-ensemble/ensemble.json" in capsys.readouterr().out
+
+
+def test_the_soundscapes_of_a_packed_set_are_those_that_were_fetched(place, tmp_path):
+    from birdclef_core.data.packed.fetching import PackedData
+    from birdclef_core.data.packed.writing import pack
+
+    ran, _ = place
+    write_recordings(tmp_path / "data")
+    pack(tmp_path / "data", str(tmp_path / "set"))
+    assert tune_main(["--search", "sed", "--data", "set", "--then", "submit", "--cache-dir", "cache"]) == 0
+    root = PackedData.open("set", (tmp_path / "cache").resolve()).root
+    assert (ran[1]["soundscapes"], ran[1]["labels"]) == (root / "test_soundscapes", root)
+    assert ran[1]["soundscapes"].is_dir()
 
 
 def test_other_soundscapes_are_submitted_as_they_are_asked_for(place):
