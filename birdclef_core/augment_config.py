@@ -6,7 +6,7 @@ docs/deviations.md says where they differ from the 2023 solution.
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from birdclef_core.config_rules import require, require_choice, require_probabilities
+from birdclef_core.config_rules import require, require_choice, require_probabilities, require_types
 
 ColouredNoiseName = Literal["sed", "cnn"]
 MaskFill = Literal["zero", "mean"]
@@ -26,6 +26,7 @@ class MixingConfig:
     """The b of Beta(b, b), from which the coefficient is drawn."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_probabilities(self)
         require(self.spectrogram_beta > 0, "spectrogram_beta > 0", spectrogram_beta=self.spectrogram_beta)
 
@@ -44,6 +45,7 @@ class NoiseGroup:
     """Highest signal-to-noise ratio in decibels: the faintest noise."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_probabilities(self)
         require(
             self.snr_db_min <= self.snr_db_max, "snr_db_min <= snr_db_max", snr_db_min=self.snr_db_min, snr_db_max=self.snr_db_max
@@ -100,6 +102,7 @@ class AugmentConfig:
     tilt for all."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_probabilities(self)
         require_choice("coloured_noise", self.coloured_noise, get_args(ColouredNoiseName))
         require_choice("mask_fill", self.mask_fill, get_args(MaskFill))

@@ -6,11 +6,10 @@ A field marked with `runtime()` cannot change a result and is not in a stage's i
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args
 
 from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
-from birdclef_core.config_rules import require, require_choice
+from birdclef_core.config_rules import require, require_choice, require_types, types_of, wrong_type
 from birdclef_core.errors import InputError
 
 HeadName = Literal["sed", "cnn"]
@@ -53,6 +52,7 @@ class SpectrogramConfig:
     """Whether there are three channels (mel, delta, delta of delta) and not one."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_choice("db_scale", self.db_scale, get_args(DbScale))
         require(self.num_mels >= 8, "num_mels >= 8", num_mels=self.num_mels)
         require(0 < self.hop_length <= self.n_fft, "0 < hop_length <= n_fft", hop_length=self.hop_length, n_fft=self.n_fft)
@@ -89,6 +89,7 @@ class ModelConfig:
     """Dropout before the linear layers of the head."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         require_choice("head", self.head, get_args(HeadName))
         require_choice("encoder_axes", self.encoder_axes, get_args(EncoderAxes))
         for name in ("drop_rate", "drop_path_rate", "head_dropout"):
@@ -156,6 +157,7 @@ class StageConfig:
     """Whether to try torch.compile when the stage starts, and to keep it if it is faster. Results are equal but for rounding."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         object.__setattr__(self, "noise", tuple(self.noise))
         require_choice("stage name", self.name, STAGE_NAMES)
         require_choice("label_space", self.label_space, get_args(LabelSpaceName))
@@ -228,6 +230,7 @@ class Recipe:
     """Weight of the model's logits in the ensemble of the 2023 solution."""
 
     def __post_init__(self) -> None:
+        require_types(self)
         object.__setattr__(self, "stages", tuple(self.stages))
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
@@ -276,15 +279,6 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from flatten(item, f"{name}.{key}" if name else str(key))
 
 
-def types_of(hint: Any) -> tuple[type, ...]:
-    """The plain types that a field of a config may have, from its annotation: `int | None` gives int and NoneType."""
-    if isinstance(hint, UnionType):
-        return tuple(kind for part in get_args(hint) for kind in types_of(part))
-    if get_origin(hint) is Literal:
-        return tuple({type(value) for value in get_args(hint)})
-    return (get_origin(hint) or hint,)
-
-
 def _coerce(name: str, hint: Any, value: Any) -> Any:
     """`value` in a type of the field: an int becomes a float and a list a tuple if need be; nothing else is converted."""
     kinds = types_of(hint)
@@ -294,5 +288,4 @@ def _coerce(name: str, hint: Any, value: Any) -> Any:
         return tuple(value)
     if type(value) in kinds:
         return value
-    names = " or ".join("None" if kind is NoneType else kind.__name__ for kind in kinds)
-    raise InputError(f"{name} takes a {names}, but got {value!r}.")
+    raise wrong_type(name, kinds, value)

@@ -28,15 +28,18 @@ class StageKind:
 
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> "StageKind":
-        """Return the kind of a stage with this identity."""
-        model, stage = identity["model"], identity["stage"]
-        return cls(
-            head=model["head"],
-            loss=stage["loss"],
-            label_space=stage["label_space"],
-            precision=stage["precision"],
-            freeze_encoder=stage["freeze_encoder"],
-        )
+        """Return the kind of a stage with this identity. Raises StoreError for one that does not say it."""
+        try:
+            model, stage = identity["model"], identity["stage"]
+            return cls(
+                head=model["head"],
+                loss=stage["loss"],
+                label_space=stage["label_space"],
+                precision=stage["precision"],
+                freeze_encoder=stage["freeze_encoder"],
+            )
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"The identity of a stage must say head, loss, label space and precision, but: {error}.") from None
 
     def __str__(self) -> str:
         frozen = ", encoder frozen" if self.freeze_encoder else ""

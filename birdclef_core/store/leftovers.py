@@ -34,10 +34,11 @@ def find_leftovers(store: StageStore, keep: Collection[str], now_s: float) -> li
     published: set[str] = set()
     attempts: defaultdict[tuple[str, str], list[StoredFile]] = defaultdict(list)
     for file in store.storage.at("stages").files():
-        stage_id, name = file.name.split("/")[:2]
+        stage_id, _, rest = file.name.partition("/")
+        name = rest.partition("/")[0]
         if name == PUBLISHED:
             published.add(stage_id)
-        else:
+        elif name:  # a file between the folders of stages is none of ours
             attempts[stage_id, name].append(file)
     found = _attempts(store, attempts, published, now_s)
     epochs: defaultdict[str, list[StoredFile]] = defaultdict(list)

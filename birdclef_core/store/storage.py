@@ -160,12 +160,15 @@ class Storage:
         ]
 
     def _listed(self, selector: pafs.FileSelector) -> list[pafs.FileInfo]:
+        found = self.wait_for(lambda: self.filesystem.get_file_info(selector))
         try:
-            return self.wait_for(lambda: self.filesystem.get_file_info(selector))
+            for info in found:
+                _ = info.path  # decoded when it is asked for
         except UnicodeDecodeError as error:
             raise StoreError(
                 f"{self.root} must have only names in UTF-8, but one has {error.object!r} in it. Rename or remove that file or folder."
             ) from None
+        return found
 
     def read_json(self, kind: type[T], name: str, *, defaults: bool = False) -> T | None:
         """Return what a JSON file holds; None when the file does not exist.

@@ -66,9 +66,11 @@ def plan_adoption(storage: Storage, code: str, finder: RecordingFinder, pretrain
     with ThreadPoolExecutor(READING_THREADS) as pool:
         found = pool.map(store.record, [stage_id for stage_id, known in codes.items() if known == old_code])
     by_kind: defaultdict[StageKind, list[StageRecord]] = defaultdict(list)
-    for record in found:
-        if record is not None:
+    for record in (record for record in found if record is not None):
+        try:
             by_kind[StageKind.of(record.identity)].append(record)
+        except StoreError as error:
+            say(f"Stage {record.stage_id[:16]} is left out. {error}")
     certificates = read_certificates(store.storage, say)
     kinds = []
     for kind, records in by_kind.items():

@@ -9,10 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from birdclef_core.config_rules import shortened
 from birdclef_core.errors import BirdclefError, InputError
 from sweeps.wording import parse_bytes
 
 EXIT_INTERRUPTED = 130
+MOST_SHOWN = 20_000
+"""Characters of an error that are printed: one may name a node or a file in each line, or have a value of any length in it."""
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def bytes_argument(text: str) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code; an error of this project becomes one message on stderr instead of a traceback."""
+    """Run a command and return its exit code; an error of this project, or of the system, becomes one message on stderr and no traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
@@ -68,8 +71,11 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BirdclefError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {shortened(str(error), MOST_SHOWN)}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # of the system: a file that is a folder or may not be read, a disk that is full
+        print(f"Error: the system refuses a file: {shortened(str(error), MOST_SHOWN)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Stopped. Finished work is kept; the same command continues from there.", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -30,8 +30,9 @@ RANDOM_LOOKAHEAD = 16
 """How many trials are drawn ahead for each running one, where draws do not depend on scores."""
 
 SAMPLERS = ("stage", "tpe", "random", "grid")
-_NEED_MORE = ("BaseSampler", "BaseGASampler", "GridSampler", "PartialFixedSampler")
-"""Samplers of Optuna that need more than a random seed, and those that are only the base of others."""
+_NEED_MORE = ("BaseSampler", "BaseGASampler", "BruteForceSampler", "GridSampler", "PartialFixedSampler")
+"""Samplers of Optuna that need more than a random seed, those that are only the base of others, and one that ends Optuna's own loop when it
+has drawn every point: the sampler `grid` does the same here."""
 _DRAWS_TO_TRY = 3
 """Optuna imports the package that a sampler needs at its first draws after scores are known."""
 

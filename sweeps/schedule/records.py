@@ -87,6 +87,9 @@ class SweepRecord:
     def __post_init__(self) -> None:
         if not self.parts:
             raise InputError("parts must hold at least one part, the start of the sweep.")
+        firsts = [part.first_trial for part in self.parts]
+        if firsts[0] != 0 or firsts != sorted(firsts):
+            raise InputError(f"first_trial of the parts must begin at 0 and never fall, but they are {firsts}.")
 
     @property
     def objective(self) -> Objective:

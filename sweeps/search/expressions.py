@@ -56,8 +56,8 @@ class Expression:
         """
         try:
             return bool(self._value(self.tree, values))
-        except (TypeError, ZeroDivisionError) as error:
-            shown = ", ".join(f"{name}={values[name]!r}" for name in self.names)
+        except (TypeError, ArithmeticError, MemoryError) as error:
+            shown = ", ".join(f"{name}={values[name]!r}" for name in self.names or (RECIPE,))
             raise InputError(f"{self.text!r} cannot be computed with {shown}: {error}") from None
 
     def _value(self, node: ast.AST, values: Mapping[str, Any]) -> Any:

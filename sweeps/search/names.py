@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any, get_args, get_origin
 
 from birdclef_core.augment_config import NoiseGroup
-from birdclef_core.config import STAGE_NAMES, ModelConfig, Recipe, StageConfig, StageName, evolve, types_of
+from birdclef_core.config import STAGE_NAMES, ModelConfig, Recipe, StageConfig, StageName, evolve
+from birdclef_core.config_rules import types_of
 from birdclef_core.errors import InputError
 
 MODEL = "model"
@@ -25,6 +26,9 @@ ALL_NOISE = "*"
 """Stands for every group of noise, as in `train.noise.*.prob`."""
 SIMILARITY = 0.5
 """How similar a known name must be to be suggested for a wrong one, from 0 to 1."""
+
+LONGEST_NAME = 200
+"""No known name is so long, and to look for one that is like it would take seconds."""
 
 Place = tuple[int, str]
 """One setting of a recipe: the index of its stage, or OF_MODEL, and the dotted path of the field, with the number of a noise group."""
@@ -103,6 +107,8 @@ def find_field(name: str) -> FieldName:
 
 def suggestion(name: str) -> str:
     """Return ". Perhaps '...' is meant." with the known name that is most like a wrong one; just "." when none is like it."""
+    if len(str(name)) > LONGEST_NAME:
+        return "."
     group, _, path = str(name).partition(".")
     near_groups = [group] if group in GROUPS else difflib.get_close_matches(group, GROUPS, n=1)
     wanted = path if path and near_groups else str(name)

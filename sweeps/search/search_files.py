@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from birdclef_core.config import Recipe
@@ -28,20 +29,38 @@ def load_search(name: str) -> Search:
         raise InputError(
             f"There is no search {name!r}; those that exist: {', '.join(known)}, or the path of a .py file of your own."
         )
+    try:
+        importlib.util.decode_source(source := path.read_bytes())
+        if b"\0" in source:
+            raise ValueError("it has zero bytes")
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path} must be Python source, as text in UTF-8, but cannot be read: {error}.") from None
     spec = importlib.util.spec_from_file_location(f"search_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        search = getattr(module, "SEARCH", None)
+        if not isinstance(search, Search):
+            raise InputError(f"it must define SEARCH = Search(...), but {_instead(module, search)}.")
     except InputError as error:
         raise InputError(f"{path}{_line_of(error, path, ', line {}')}: {error}") from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         line = _line_of(error, path, " in line {}")
         raise InputError(f"{path} must be importable, but raised {type(error).__name__}{line}: {error}") from error
-    search = getattr(module, "SEARCH", None)
-    if not isinstance(search, Search):
-        raise InputError(f"{path} must define SEARCH = Search(...), but SEARCH is {type(search).__name__}.")
     return search
+
+
+def _instead(module: ModuleType, search: object) -> str:
+    """What a search file has in place of a SEARCH."""
+    if search is Search:
+        return "SEARCH is the class Search itself: call it"
+    if search is not None:
+        return f"SEARCH is {type(search).__name__}"
+    others = [name for name, value in vars(module).items() if isinstance(value, Search)]
+    return f"has none. Perhaps {others[0]!r} is meant" if others else "has none"
 
 
 def _line_of(error: BaseException, path: Path, text: str) -> str:

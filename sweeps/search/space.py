@@ -2,12 +2,14 @@
 
 import difflib
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from birdclef_core.config import ModelConfig, Recipe, StageConfig
+from birdclef_core.config_rules import shortened
 from birdclef_core.errors import InputError
 from sweeps.objective import Objective
 from sweeps.search.expressions import parse
@@ -18,6 +20,8 @@ from sweeps.search.recipe_space import RecipeSpace
 ENCODER = "model.encoder"
 MAX_VARIANTS = 1000
 """Most variants of a pool."""
+_NAME = re.compile(r"(?=.*\S)[\w. -]{1,100}")
+"""The name of a search, which is that of an experiment too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +53,11 @@ class Search:
     """What trials are compared by, see `Objective.of`; None: what the data allow. The search of a sweep always says it."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise InputError(f"The name of a search must be text, such as name='late_stages', but is {self.name!r}.")
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InputError(
+                "The name of a search must be text, such as name='late_stages', of at most 100 letters, digits, blanks, '.', '_' and '-', "
+                f"but is {shortened(repr(self.name))}."
+            )
         if not isinstance(self.sampler, str):
             raise InputError(f"sampler of search {self.name!r} must be a text, such as 'stage', but is {self.sampler!r}.")
         if self.objective is not None:
@@ -82,7 +89,9 @@ class Search:
         for recipe in self.recipes:
             if not isinstance(recipe, Recipe):
                 call = f": call it, {recipe.__name__}()" if callable(recipe) and hasattr(recipe, "__name__") else ""
-                raise InputError(f"Every recipe of search {self.name!r} must be a Recipe, but one is {recipe!r}{call}.")
+                raise InputError(
+                    f"Every recipe of search {self.name!r} must be a Recipe, but one is {shortened(repr(recipe))}{call}."
+                )
         names = [recipe.name for recipe in self.recipes]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(

@@ -377,7 +377,7 @@ MALFORMED = {
     ),
     "a search that is not called": (
         "Search",
-        r"SEARCH is type",
+        r"SEARCH is the class Search itself: call it",
     ),
     "a key that is None": (
         "Search(name='x', recipes=(R,), space={None: Choice((1,))})",
@@ -387,16 +387,16 @@ MALFORMED = {
     "no name": ("Search(name='', recipes=(R,), space={})", r"name of a search must be text, .*but is ''"),
     "a recipe without a model": (
         "Search(name='x', recipes=(replace(R, model=None),), space={})",
-        r"recipes\.0\.model must be an object, but is null",
+        r"Recipe\.model takes a ModelConfig, but got None",
     ),
     "a recipe without noise groups": (
         "Search(name='x', recipes=(replace(R, stages=tuple(replace(s, mixing=None) for s in R.stages)),), "
         "space={'train.mixing.wave_prob': Range(0, 1)})",
-        r"stages\.0\.mixing must be an object",
+        r"StageConfig\.mixing takes a MixingConfig, but got None",
     ),
     "a recipe with a number of numpy": (
         "Search(name='x', recipes=(replace(R, stages=tuple(replace(s, epochs=__import__('numpy').int64(2)) for s in R.stages)),), space={})",
-        r"recipes\.0\.stages\.0\.epochs is .*2",
+        r"StageConfig\.epochs takes a int, but got .*2",
     ),
     "a field that is like no other": (
         "Search(name='x', recipes=(R,), space={'train.lr': Range(1e-4, 1e-3)})",

@@ -55,7 +55,7 @@ def test_a_file_of_ones_own_works_the_same(tmp_path):
     assert load_search(str(path)).name == "own"
 
 
-@pytest.mark.parametrize(("text", "message"), [("1/0", "ZeroDivisionError"), ("SEARCH = 3", "SEARCH is int"), ("", "NoneType")])
+@pytest.mark.parametrize(("text", "message"), [("1/0", "ZeroDivisionError"), ("SEARCH = 3", "SEARCH is int"), ("", "has none")])
 def test_a_bad_file_of_ones_own_says_what_is_wrong(tmp_path, text, message):
     path = tmp_path / "own.py"
     path.write_text(text)
