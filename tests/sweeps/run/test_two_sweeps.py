@@ -1,12 +1,12 @@
 """Two sweeps on one store: what one trains the other waits for and takes up, also when the one is killed."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from made_up_stages import publish
 from birdclef_core.store.leases import FOLDER, Holder, LeaseEntry, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from sweeps.schedule.records import SweepRecords
 from sweeps.schedule.store_view import DriverStoreView
 
 REPOSITORY = Path(__file__).parents[3]
@@ -63,7 +64,7 @@ class Place:
         return (self.folder / f"{name}.txt").read_text()
 
     def trials(self, name: str) -> list[dict]:
-        return [json.loads(path.read_text()) for path in sorted((self.folder / "sweeps-output" / name / "trials").glob("*.json"))]
+        return [asdict(record) for record in SweepRecords(Storage.parse(str(self.folder / "sweeps-output" / name))).load_trials()]
 
     def wait_until(self, name: str, condition: Callable[[], bool], limit_s: float = 120) -> None:
         end = time.monotonic() + limit_s

@@ -1,5 +1,7 @@
 """Whole sweeps through the command line, in processes of their own: they end, go on, and survive what can be killed."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -8,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +19,9 @@ import ray  # noqa: F401  it brings psutil along
 from made_up_detector import write_sound
 from psutil import AccessDenied, NoSuchProcess, Process
 
+from birdclef_core.store.storage import Storage
+from sweeps.cli.tune import tune_main
+from sweeps.schedule.records import SweepRecords
 from sweeps.tracking.server import run_local
 
 REPOSITORY = Path(__file__).parents[3]
@@ -80,6 +85,13 @@ class Workplace:
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout + done.stderr
 
+    def refused(self, *arguments: str) -> str:
+        """What is said to arguments that are refused before anything starts, in this process, which has all that it needs already."""
+        said = io.StringIO()
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            assert tune_main(arguments) == 2, said.getvalue()
+        return said.getvalue()
+
     def start(self, *arguments: str) -> subprocess.Popen:
         return subprocess.Popen(
             self.command(*arguments),
@@ -96,7 +108,8 @@ class Workplace:
         return {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
     def trials(self) -> dict[str, dict]:
-        return {path.stem: json.loads(path.read_text()) for path in sorted((self.output / "s" / "trials").glob("*.json"))}
+        records = SweepRecords(Storage.parse(str(self.output / "s"))).load_trials()
+        return {record.trial: asdict(record) for record in records}
 
     def workers(self) -> list[int]:
         """Processes that run trials of a driver started here (Ray names them after the class that they run)."""
@@ -123,6 +136,14 @@ def read_until(process: subprocess.Popen, pattern: str) -> str:
 @pytest.fixture
 def place(tmp_path, tone_data) -> Workplace:
     return Workplace(tmp_path, tone_data.dataset.root)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory, tone_data) -> Path:
+    """The output of a sweep with two trials of fold 0."""
+    place = Workplace(tmp_path_factory.mktemp("ended"), tone_data.dataset.root)
+    place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1"))
+    return place.output
 
 
 @pytest.mark.slow
@@ -168,17 +189,17 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
     rows = pd.read_csv(place.folder / "submission.csv")
     assert rows["row_id"].tolist() == ["a_5", "a_10"] and list(rows) == ["row_id", "low", "top"]
     assert "Traceback" not in output and "WARNING" not in output
-    assert "must be new" in place.run(*place.start_arguments("--samples", "3"), expect=2)
+    assert "must be new" in place.refused(*place.start_arguments("--samples", "3"))
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
+def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place, ended):
     """Two trials; one more of a wider search of another name; then a new sweep from the first trial's prefix."""
-    place.run(*place.start_arguments("--samples", "2", "--max-concurrent", "1"))
+    shutil.copytree(ended, place.output)
     wider = SEARCH.replace("Range(1e-3, 1e-2", "Range(1e-4, 1e-1").replace('name="tiny",\n    rec', 'name="wider",\n    rec')
     (place.folder / "wider.py").write_text(wider)
-    refused = place.run("--extend", "s", "--samples", "1", "--objective", "val/lrap", expect=2)
+    refused = place.refused("--extend", "s", "--samples", "1", "--objective", "val/lrap")
     assert "compared by the same objective, and s has val/cmap, but got val/lrap" in refused
     more = place.run("--extend", "s", "--samples", "1", "--search", "wider.py")
     assert "1 more trial after 2" in more and "Plan: 1 trial" in more and "1 of them in the store" in more
@@ -196,10 +217,10 @@ def test_an_ended_sweep_is_extended_and_its_stages_are_started_from(place):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_start_stage_of_another_fold_is_refused_or_marks_every_score(place):
-    place.run(*place.start_arguments("--samples", "1", "--fold", "0"))
+def test_a_start_stage_of_another_fold_is_refused_or_marks_every_score(place, ended):
+    shutil.copytree(ended, place.output)
     arguments = ["--samples", "1", "--fold", "1", "--from-stage", "s/t0000/pretrain_ce", "--name", "other"]
-    output = place.run(*place.start_arguments(*arguments), expect=2)
+    output = place.refused(*place.start_arguments(*arguments))
     number, of = re.search(r"but (\d+) of the (\d+) validation recordings of fold 1 trained tiny pretrain_ce", output).groups()
     assert int(number) > 0 and "--fold 0" in output
     assert not (place.output / "other").exists()
@@ -212,8 +233,8 @@ def test_a_start_stage_of_another_fold_is_refused_or_marks_every_score(place):
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
-    process = place.start(*place.start_arguments("--samples", "2", "--max-concurrent", "1", *LONG_EPOCHS))
+def test_after_ctrl_c_and_after_kill_9_of_the_driver_a_resume_goes_on(place):
+    process = place.start(*place.start_arguments("--samples", "3", "--max-concurrent", "1", *LONG_EPOCHS))
     read_until(process, r"t0001 .*train_bce epoch 1/3")
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=120)
@@ -221,29 +242,22 @@ def test_ctrl_c_keeps_the_state_and_a_resume_ends_the_sweep(place):
     assert "--resume s" in rest and "Traceback" not in rest
     before = place.trials()
     assert [record["status"] for record in before.values()] == ["finished", "interrupted"]
-    place.run("--resume", "s")
-    after = place.trials()
-    assert after["t0000"] == before["t0000"]
-    assert after["t0001"]["status"] == "finished"
-    assert after["t0001"]["params"] == before["t0001"]["params"]
-    assert after["t0001"]["epochs_trained"] <= 3 + 1, "at most the epoch that was under way again"
 
-
-@pytest.mark.slow
-@pytest.mark.ray
-def test_after_kill_9_of_the_driver_a_resume_ends_the_sweep(place):
-    process = place.start(*place.start_arguments("--samples", "3", "--max-concurrent", "1", *LONG_EPOCHS))
-    read_until(process, r"t0001 .*train_bce epoch 1/3")
+    process = place.start("--resume", "s")
+    output = read_until(process, r"t0002 .*train_bce epoch 1/3")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    before = place.trials()
-    assert before["t0001"]["status"] == "running"
+    middle = place.trials()
+    assert middle["t0000"] == before["t0000"] and "t0000" not in output
+    assert middle["t0001"]["params"] == before["t0001"]["params"]
+    assert [record["status"] for record in middle.values()] == ["finished", "finished", "running"]
+    assert middle["t0001"]["epochs_trained"] <= 3 + 1, "at most the epoch that was under way again"
+
     output = place.run("--resume", "s")
     after = place.trials()
-    assert after["t0000"] == before["t0000"]
-    assert [record["status"] for record in after.values()] == ["finished"] * 3
-    assert after["t0001"]["params"] == before["t0001"]["params"]
-    assert "train_bce epoch 1/3" not in "".join(re.findall(r".*t0001.*", output)), "the first epoch was not trained again"
+    assert (after["t0000"], after["t0001"]) == (middle["t0000"], middle["t0001"])
+    assert after["t0002"]["status"] == "finished" and after["t0002"]["params"] == middle["t0002"]["params"]
+    assert "train_bce epoch 1/3" not in "".join(re.findall(r".*t0002.*", output)), "the first epoch was not trained again"
 
 
 @pytest.mark.slow
@@ -326,7 +340,7 @@ def seen_of(driver: Process) -> tuple[set[str], str, set[str]]:
     """Addresses on which a driver's processes listen, their command lines, and the tokens that Ray's have."""
     addresses, commands, tokens = set(), "", set()
     for process in (driver, *driver.children(recursive=True)):
-        with suppress(NoSuchProcess, AccessDenied):  # it has ended
+        with contextlib.suppress(NoSuchProcess, AccessDenied):  # it has ended
             commands += " ".join(process.cmdline())
             links = [link for link in process.net_connections(kind="inet") if link.status == "LISTEN"]
             addresses |= {link.laddr.ip.removeprefix("::ffff:") for link in links}
