@@ -17,6 +17,7 @@ import platform
 import random
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,7 @@ def measure_driver(trials: int, seconds: float, control_seconds: float, sampler:
                     loop = Loop(driver.coordinator, trials, random.Random(0))
                     loop.fill()
                     loop.publish_what_ends_within(driver.store, span_s)
+                    driver.make_records_due()
                     if loads:
                         driver.write_each_alone()
                     for part in driver.parts.seconds:
@@ -269,6 +271,7 @@ def main() -> None:
     parser.add_argument("--sampler", choices=("random", "tpe", "stage"), default="random")
     parser.add_argument("--workers", type=int, nargs="+", default=(100, 1000, 10_000))
     arguments = parser.parse_args()
+    threading.excepthook = lambda _: None  # what is still being delivered when a measurement ends finds its folder gone
     print(describe(arguments.trials), flush=True)
     if arguments.what == "records":
         measure_records(arguments.trials, arguments.control_trials)

@@ -6,6 +6,7 @@ Only the driver uses a tracker. Events are written to a journal in the sweep's f
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from birdclef_core.errors import FileContentError
@@ -173,6 +174,12 @@ Event = (
     | SweepFinished
     | EnsembleChosen
 )
+
+
+def part_of(folder: Path) -> Path:
+    """Return the folder in which files lie while they are copied. It gets the name `folder` when all are there."""
+    return folder.with_name(f"{folder.name}.part")
+
 
 _KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
 

@@ -31,6 +31,7 @@ from sweeps.tracking.events import (
     SweepStarted,
     TrialFinished,
     TrialStarted,
+    part_of,
 )
 from sweeps.tracking.to_mlflow.checkpoints import Checkpoints
 from sweeps.tracking.to_mlflow.outbox import TAG_CHARACTERS, Outbox, param_name
@@ -328,7 +329,7 @@ class MlflowSink:
     def _end(self, run_id: str, status: str, time_ms: int, artifacts: str | None = None) -> None:
         """End a run, then upload its folder."""
         path = self._sweep_dir / artifacts if artifacts else None
-        if path and not path.is_dir():
+        if path and not (path.is_dir() or part_of(path).is_dir()):
             _log.warning("The folder %s with pictures and tables no longer exists, so MLflow does not get them.", path)
             self._outbox.enter(run_id, tags={"birdclef.artifacts_missing": str(path)})
             path = None

@@ -1,6 +1,9 @@
 """Turns what happens in a sweep into events for the tracker: which trial trained which stage, from what, with what result."""
 
+import logging
 import math
+import shutil
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +31,10 @@ from sweeps.tracking.events import (
     TrialFinished,
     TrialStarted,
     TrialStatus,
+    part_of,
 )
+
+_log = logging.getLogger(__name__)
 
 REMEMBERED_RECORDS = 256
 """Number of stage records kept in memory for pictures of lineages: most trials share a few prefixes."""
@@ -199,9 +205,22 @@ class TrackingObserver(Observer):
         return str(folder.relative_to(self._sweep_dir))
 
     def _copy_reports(self, stage_id: str) -> str:
+        """Copy the pictures and tables of a stage. Of a remote storage that takes ten requests, so a thread does it; the sink waits for it."""
         folder = self._sweep_dir / "reports" / stage_id[:16]
-        self._store.copy_reports(stage_id, folder)
+        if self._store.storage.is_local:
+            self._store.copy_reports(stage_id, folder)
+        elif not folder.is_dir():
+            part_of(folder).mkdir(parents=True, exist_ok=True)
+            threading.Thread(target=self._copy_later, args=(stage_id, folder), name="reports", daemon=True).start()
         return str(folder.relative_to(self._sweep_dir))
+
+    def _copy_later(self, stage_id: str, folder: Path) -> None:
+        try:
+            self._store.copy_reports(stage_id, part_of(folder))
+            part_of(folder).rename(folder)
+        except Exception:
+            _log.warning("The pictures and tables of stage %s could not be copied for MLflow.", stage_id, exc_info=True)
+            shutil.rmtree(part_of(folder), ignore_errors=True)
 
 
 def leak_tags(leak: Leak | None) -> dict[str, str]:

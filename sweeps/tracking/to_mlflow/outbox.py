@@ -6,6 +6,7 @@ batch of events are one request (MLflow's client makes more of them above 1000 m
 
 import math
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,9 +17,13 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelInput, LoggedModelOutput, Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
+from sweeps.tracking.events import part_of
+
 T = TypeVar("T")
 
 TAG_CHARACTERS = 8000
+_COPY_S = 60.0
+"""How long files that are being copied are waited for. A driver that was killed left them so."""
 _PARAM_CHARACTERS = 6000
 _NOT_IN_PARAM_NAMES = re.compile(r"[^\w.\- :/]")
 
@@ -126,6 +131,9 @@ class Outbox:
         elif entries.status:
             self._client.update_run(run_id, status=entries.status)
         for folder in entries.folders:
+            if not _is_there(folder):
+                self._client.set_tag(run_id, "birdclef.artifacts_missing", str(folder))
+                continue
             # client.log_artifacts remembers the address of the server that a run was first uploaded to, so it is not used.
             get_artifact_repository(self._artifact_uri(run_id), tracking_uri=self._url).log_artifacts(str(folder))
         if entries.ended_ms is not None:
@@ -143,6 +151,14 @@ class Outbox:
 
     def _of(self, run_id: str) -> _Entries:
         return self._entries.setdefault(run_id, _Entries())
+
+
+def _is_there(folder: Path) -> bool:
+    """Whether a folder is there, or is soon, because its files are being copied."""
+    until = time.monotonic() + _COPY_S
+    while part_of(folder).is_dir() and not folder.is_dir() and time.monotonic() < until:
+        time.sleep(0.1)
+    return folder.is_dir()
 
 
 def param_name(name: str) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import math
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -357,6 +358,23 @@ def test_artifacts_are_uploaded_and_missing_ones_are_told(driver):
     run = driver.run(execution="t/train_bce")
     assert run.info.status == "FINISHED"
     assert run.data.tags["birdclef.artifacts_missing"].endswith("not-there")
+
+
+def test_artifacts_that_are_being_copied_are_waited_for(driver, monkeypatch):
+    monkeypatch.setattr("sweeps.tracking.to_mlflow.outbox._COPY_S", 0.5)
+    (driver.folder / "never.part").mkdir()
+    (driver.folder / "soon.part").mkdir()
+    (driver.folder / "soon.part" / "species.csv").write_text("species,ap")
+    coming = threading.Timer(0.2, lambda: (driver.folder / "soon.part").rename(driver.folder / "soon"))
+    coming.start()
+    driver.apply(
+        TrialStarted(trial="t"),
+        *driver.stage("t", "train_ce", artifacts="soon"),
+        *driver.stage("t", "train_bce", artifacts="never"),
+    )
+    run = driver.run(execution="t/train_ce")
+    assert [item.path for item in driver.client.list_artifacts(run.info.run_id)] == ["species.csv"]
+    assert driver.run(execution="t/train_bce").data.tags["birdclef.artifacts_missing"].endswith("never")
 
 
 def test_a_refusal_is_told_from_an_outage(driver):

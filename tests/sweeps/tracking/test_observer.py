@@ -1,5 +1,6 @@
 """What a sweep does becomes tracking events: executions under their trials, checkpoints made and used, cost charged once."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -65,6 +66,32 @@ def test_every_execution_is_started_finished_once_and_names_its_parent(workers, 
     by_stage_id = {event.stage_id for event in published}
     assert all(event.starts_from is None or event.starts_from in by_stage_id for event in started)
     assert all(event.artifacts for event in published)
+
+
+def test_the_driver_does_not_wait_for_the_reports_of_a_remote_storage(tmp_path, tracker, monkeypatch):
+    """They lie under another name until all are there. What cannot be copied leaves nothing behind."""
+    workers = make_workers(make_search(), tmp_path, tracker, monkeypatch)
+    monkeypatch.setattr(Storage, "is_local", False)
+    may_copy, copied = threading.Event(), []
+
+    def slowly(self, stage_id, folder):
+        assert may_copy.wait(10)
+        copied.append(stage_id)
+        if len(copied) == 1:
+            raise OSError("away")
+        (folder / "table.csv").write_text("species,ap")
+
+    monkeypatch.setattr(StageStore, "copy_reports", slowly)
+    workers.coordinator._observers[0]._copy_reports("a" * 64)
+    workers.coordinator._observers[0]._copy_reports("b" * 64)
+    reports = tmp_path / "reports"
+    assert sorted(path.name for path in reports.iterdir()) == [f"{'a' * 16}.part", f"{'b' * 16}.part"] and not copied
+    may_copy.set()
+    for thread in threading.enumerate():
+        if thread.name == "reports":
+            thread.join(10)
+    assert [path.name for path in reports.iterdir()] == [copied[1][:16]]
+    assert [path.name for path in reports.glob("*/*")] == ["table.csv"]
 
 
 def test_a_reused_checkpoint_is_used_and_not_executed(workers, tracker):
