@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from birdclef_core.data.soundscapes import Soundscapes
 from birdclef_core.data.targets import validation_truth
 from birdclef_core.ensemble.costs import CandidateCost, Costs, measure
 from birdclef_core.ensemble.parts import FOLDS
@@ -30,6 +31,7 @@ from sweeps.checkpoints.replay import whole_stage
 from sweeps.deploy.candidates import BEST_OF_A_RECIPE, Candidate, Candidates, find_candidates, siblings, souped
 from sweeps.deploy.loading import batch_size_on, device_of
 from sweeps.deploy.names import names_of_stage
+from sweeps.deploy.untouched import data_of_stages, read_untouched, untouched_rows
 from sweeps.execution.recordings import FoundRecordings, RecordingFinder
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import Objective
@@ -58,6 +60,8 @@ class EnsembleWish:
     procedure: Procedure = DEFAULT
     data: str | Path | None = None
     """Folder or packed set with the recordings and soundscapes; None: those that the candidates were trained with."""
+    untouched: Path | None = None
+    """Data folder with labelled soundscapes that no sweep has seen; None: what of `data` nothing was chosen by, if there is any."""
     cache_dir: str = DEFAULT_CACHE
     device: str = "auto"
 
@@ -117,6 +121,7 @@ class _Choice:
             )
         other: Source = "recordings" if source == "soundscapes" else "soundscapes"
         why_touched = _why_touched(other, candidates, found, [*leaks, *self._unknown])
+        untouched = self._read_untouched(candidates.found, found)
         data = found.training_data()
         kept, logits, costs = self._hear(candidates.found, found, data)
         metric = _metric(candidates.objective, source)
@@ -133,7 +138,9 @@ class _Choice:
                 recipes=[item.record.recipe for item in kept],
                 recipe_weights=[item.recipe_weight for item in kept],
             ),
-            why_touched or _rows(other, data, candidates.species, logits),
+            (why_touched or _rows(other, data, candidates.species, logits))
+            if untouched is None
+            else self._untouched_rows(untouched, kept),
         )
         record = self._record(verdict, kept, both, candidates, (source, metric, found.fingerprint))
         stage_ids = [stage_id for member in record.members for stage_id in member.stage_ids]
@@ -172,6 +179,22 @@ class _Choice:
                     f"{first.title} and of {item.title} differ. To score all of them in one folder, name it with --data."
                 )
         return found
+
+    def _read_untouched(self, candidates: Sequence[Candidate], found: FoundRecordings) -> Soundscapes | None:
+        """Return the soundscapes that the user calls untouched, if they are so."""
+        if self._wish.untouched is None:
+            return None
+        stage_ids = [stage_id for item in candidates for stage_id in item.stage_ids]
+        seen = data_of_stages(self._place, stage_ids, self._wish.cache_dir, self._note)
+        if found.dataset.soundscapes is not None:
+            seen.soundscapes.append(found.dataset.soundscapes)
+        return read_untouched(self._wish.untouched, seen)
+
+    def _untouched_rows(self, soundscapes: Soundscapes, kept: Sequence[Candidate]) -> Rows:
+        detectors = [DeployedDetector((self._member(item, self._device),), self._wish.procedure, self._device) for item in kept]
+        rows, text = untouched_rows(soundscapes, detectors, Path(self._wish.cache_dir).expanduser())
+        self._note(f"Untouched are {text}.")
+        return rows
 
     def _source(self, found: FoundRecordings) -> Source:
         soundscapes = found.dataset.soundscapes

@@ -10,7 +10,7 @@ from birdclef_core.errors import InputError
 from sweeps.cli.detectors.ensemble import add_ensemble_command
 from sweeps.cli.detectors.submit import add_submit_command, duration_argument
 
-THEN_FLAGS = ("soundscapes", "sample", "time_limit", "out")
+THEN_FLAGS = ("soundscapes", "sample", "time_limit", "untouched", "out")
 """Options that only `--then` uses."""
 
 
@@ -34,6 +34,12 @@ def add_then_options(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="such as 120m: the submission is written within this time, with fewer models if need be",
     )
+    group.add_argument(
+        "--untouched",
+        type=Path,
+        metavar="DIR",
+        help="a data folder with labelled soundscapes that the sweep does not see: the ensemble is scored on them once",
+    )
     group.add_argument("-o", "--out", type=Path, metavar="CSV", help="the submission (default submission.csv)")
 
 
@@ -45,6 +51,8 @@ class Afterwards:
     """None: the labelled soundscapes of the data folder."""
     sample: Path | None
     time_limit: str | None
+    untouched: Path | None
+    """A data folder with labelled soundscapes that the sweep does not see."""
     out: Path
 
     @classmethod
@@ -54,6 +62,8 @@ class Afterwards:
         What cannot work is refused now and not when the sweep has ended. Raises InputError for an option without `--then`, a time that
         is none, a file or folder that is not there, and where there are no soundscapes.
         """
+        from birdclef_core.data.soundscapes import find_soundscapes
+
         given = [name for name in THEN_FLAGS if getattr(arguments, name) is not None]
         if arguments.then is None:
             if given:
@@ -72,10 +82,18 @@ class Afterwards:
             raise InputError(f"--soundscapes must be a folder, but {arguments.soundscapes} is none.")
         if arguments.sample is not None and not arguments.sample.is_file():
             raise InputError(f"--sample must be a file, but {arguments.sample} is none.")
+        if arguments.untouched is not None and find_soundscapes(arguments.untouched) is None:
+            raise InputError(f"--untouched must be a data folder with labelled soundscapes, but {arguments.untouched} is none.")
         out = arguments.out or Path("submission.csv")
         if out.is_dir():
             raise InputError(f"-o must be a file such as submission.csv, but {out} is a folder.")
-        wish = cls(soundscapes=arguments.soundscapes, sample=arguments.sample, time_limit=arguments.time_limit, out=out)
+        wish = cls(
+            soundscapes=arguments.soundscapes,
+            sample=arguments.sample,
+            time_limit=arguments.time_limit,
+            untouched=arguments.untouched,
+            out=out,
+        )
         if data is not None and data.is_dir() and _is_plain(data):
             wish.places(data)
         return wish
@@ -102,6 +120,7 @@ class Afterwards:
         soundscapes, labels = self.places(data)
         ensemble = self.out.parent / f"{sweep}-ensemble"
         first = ["ensemble", sweep, "--storage", storage, "--cache-dir", cache_dir, "-o", str(ensemble)]
+        first += [] if self.untouched is None else ["--untouched", str(self.untouched)]
         then = ["submit", "--model", str(ensemble / "ensemble.json"), "--storage", storage, "--soundscapes", str(soundscapes)]
         for flag, value in (("--sample", self.sample), ("--time-limit", self.time_limit), ("--labels", labels)):
             then += [] if value is None else [flag, str(value)]

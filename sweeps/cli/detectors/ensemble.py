@@ -68,6 +68,12 @@ def add_ensemble_command(commands: Any) -> None:
         help="the data folder or packed set that decides (default: the one that the candidates were trained with)",
     )
     parser.add_argument(
+        "--untouched",
+        type=Path,
+        metavar="DIR",
+        help="a data folder with labelled soundscapes that no sweep has seen: the ensemble is scored on them once, when it has been chosen",
+    )
+    parser.add_argument(
         "--cache-dir", default=DEFAULT_CACHE, metavar="DIR", help=f"folder for decoded audio (default {DEFAULT_CACHE})"
     )
     parser.add_argument(
@@ -114,6 +120,7 @@ def _ensemble(arguments: argparse.Namespace) -> int:
         soup=arguments.soup,
         procedure=procedure,
         data=arguments.data,
+        untouched=arguments.untouched,
         cache_dir=arguments.cache_dir,
         device=arguments.device,
     )
@@ -190,7 +197,8 @@ def summary_lines(chosen: "ChosenEnsemble") -> list[str]:
 def _reasons(cross_fitted: "EnsembleScore", untouched: "EnsembleScore") -> list[str]:
     lines = [f"Not cross-fitted: {cross_fitted.reason}."] if cross_fitted.value is None else []
     if untouched.value is None:
-        return [*lines, f"{untouched.reason[0].upper()}{untouched.reason[1:]}."]
+        way_out = "" if untouched.num_rows else " Labelled soundscapes that no sweep has seen can be named with --untouched."
+        return [*lines, f"{untouched.reason[0].upper()}{untouched.reason[1:]}.{way_out}"]
     return [
         *lines,
         f"Untouched: {untouched.metric} on {untouched.num_rows} rows of {untouched.source} that nothing was chosen by.",

@@ -87,9 +87,20 @@ def test_the_soundscapes_of_a_packed_set_are_those_that_were_fetched(place, tmp_
 
 def test_other_soundscapes_are_submitted_as_they_are_asked_for(place):
     ran, _ = place
-    arguments = ["--soundscapes", "in", "--sample", "sample.csv", "--time-limit", "120m", "-o", "new/s.csv"]
+    arguments = [
+        "--soundscapes",
+        "in",
+        "--sample",
+        "sample.csv",
+        "--time-limit",
+        "120m",
+        "-o",
+        "new/s.csv",
+        "--untouched",
+        "data",
+    ]
     assert search("--then", "submit", *arguments) == 0
-    assert ran[0]["out"] == Path("new/s-ensemble")
+    assert (ran[0]["out"], ran[0]["untouched"]) == (Path("new/s-ensemble"), Path("data"))
     assert (ran[1]["soundscapes"], ran[1]["labels"], ran[1]["sample"]) == (Path("in"), None, Path("sample.csv"))
     assert (ran[1]["time_limit"], ran[1]["out"]) == (7200.0, Path("new/s.csv"))
 
@@ -114,6 +125,7 @@ def test_what_fails_ends_it_and_a_sweep_that_was_stopped_is_not_submitted(place)
         (["--then", "submit", "--sample", "gone"], "--sample must be a file"),
         (["--then", "submit", "--time-limit", "120"], "is no time such as 120m"),
         (["--then", "submit", "-o", "in"], "-o must be a file"),
+        (["--then", "submit", "--untouched", "in"], "--untouched must be a data folder with labelled soundscapes"),
         (["--then", "submit", "--data", "in"], "must be named, as in has no labelled ones"),
     ],
 )

@@ -38,7 +38,7 @@ def test_it_says_what_an_ensemble_is_worth(place, capsys):
     for name in ("ensemble", "best single", "equal weights, the best", "equal weights, all candidates", "weights of the recipes"):
         assert f"\n{name} " in said
     assert f"{record.scores.apparent.value:.4f} ±" in said
-    assert "No untouched data: val/cmap is the objective of s." in said
+    assert "No untouched data: val/cmap is the objective of s. Labelled soundscapes that no sweep has seen can be" in said
     assert "Not tracked: --tracking-uri is off." in said
     page = Page(Path("out/ensemble.html").read_text()).check()
     assert "sed_v2s train_bce 111111111111" in page.text and "val/cmap is the objective of s" in page.text
@@ -55,6 +55,7 @@ def test_it_says_what_an_ensemble_is_worth(place, capsys):
         (["--procedure", "1999"], "no procedure"),
         (["--threads", "0"], "--threads >= 1"),
         (["--data", "gone"], "gone"),
+        (["--untouched", "gone"], "gone"),
         (["--device", "tpu"], "auto, cpu or cuda"),
     ],
 )
