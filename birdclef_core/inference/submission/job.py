@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.errors import DataError, InputError
@@ -18,6 +19,7 @@ from birdclef_core.inference.run.files import FoundAudio, Unreadable, find_audio
 from birdclef_core.inference.run.job import Progress, hear_file, key_of, run_of
 from birdclef_core.inference.run.journal import Journal
 from birdclef_core.inference.run.predictor import Predictor
+from birdclef_core.inference.submission.members import OneScale, Scale, ScoredBy, ScoredFile, scales, write_scored_by
 from birdclef_core.inference.submission.pace import Clock, FewerMembersError, OutOfTimeError, Pace, Say, Stopwatch, deadline
 from birdclef_core.inference.submission.rows import (
     WINDOW_S,
@@ -77,8 +79,8 @@ class Submission:
     constant: float
     """Their score."""
     is_out_of_time: bool
-    num_members: int
-    """Members that heard the last file."""
+    scored: ScoredBy
+    """Which members scored which file."""
     ignored: tuple[str, ...]
     """Files that no row is of."""
 
@@ -179,7 +181,7 @@ class _Hearing:
         left: dict[str, AudioFile] = {}
         for stem, audio in self._files.items():
             try:
-                if self.read(audio, parts_too=False) is None:
+                if self.whole(audio) is None:
                     left[stem] = audio
                 else:
                     self.num_known += 1
@@ -191,6 +193,7 @@ class _Hearing:
             sum(self.durations_s[stem] for stem in left),
             self.num_members,
             self._task.say,
+            torch.get_num_threads() if self._task.predictor.detector.device.type == "cpu" else 1,
         )
         before_s = 0.0
         try:
@@ -227,38 +230,51 @@ class _Hearing:
             except FewerMembersError:
                 continue
 
-    def read(self, audio: AudioFile, *, parts_too: bool) -> tuple[FileLogits, tuple[str, ...]] | None:
-        """Return what was heard of a file by as many members as possible, and its faults; with `parts_too`, also of a part of it.
-
-        Raises DataError when the file is not there.
-        """
+    def whole(self, audio: AudioFile) -> FileLogits | None:
+        """Return what was heard of a file by as many members as possible; None where it was not heard to its end. Raises DataError when it
+        is not there."""
         for journal in reversed(self._journals):
             if (whole := journal.read(key_of(journal, audio))) is not None:
-                return whole
-        for journal in reversed(self._journals) if parts_too else ():
-            if parts := journal.parts(key_of(journal, audio)):
-                return joined(parts), ()
+                return whole[0]
         return None
 
-    def heard(self) -> Iterator[tuple[str, AudioFile, FileLogits, tuple[str, ...]]]:
-        """Yield what was heard of each file."""
-        for stem, audio in self._files.items():
+    def heard(self) -> "list[_HeardFile]":
+        """Return what was heard of each file: to its end where it was, and else by as many members as possible."""
+        found = ((stem, audio, self._by_members(audio)) for stem, audio in self._files.items())
+        return [
+            replace(max(by_members.values(), key=lambda item: (item.is_whole, item.num_members)), stem=stem, audio=audio)
+            for stem, audio, by_members in found
+            if by_members
+        ]
+
+    def scales(self, used: Sequence[int]) -> dict[int, Scale]:
+        """Return what brings the logits of fewer members to the scale of the most of those that are used."""
+        by_members = map(self._by_members, self._files.values())
+        return scales(({count: item.logits for count, item in found.items()} for found in by_members), used)
+
+    def _by_members(self, audio: AudioFile) -> "dict[int, _HeardFile]":
+        """Return what was heard of a file by each number of members that heard it, or a part of it."""
+        found = {}
+        for count, journal in enumerate(self._journals, start=1):
             try:
-                found = self.read(audio, parts_too=True)
-            except DataError:
-                continue
-            if found is not None:
-                yield stem, audio, *found
+                key = key_of(journal, audio)
+            except DataError:  # it is gone
+                break
+            if (whole := journal.read(key)) is not None:
+                found[count] = _HeardFile("", audio, *whole, count, True)
+            elif parts := journal.parts(key):
+                found[count] = _HeardFile("", audio, joined(parts), (), count, False)
+        return found
 
     def rows(self, columns: Sequence[str]) -> Rows:
         """Return a row for every whole window: as they were heard, and by the file's structure where it was not heard to its end."""
         counts = {}
         for stem, audio in self._files.items():
             try:
-                whole = self.read(audio, parts_too=False)
+                whole = self.whole(audio)
             except DataError:
                 continue
-            is_whole_W = None if whole is None else whole[0].end_W - whole[0].start_W == WINDOW_S * SAMPLE_RATE_HZ
+            is_whole_W = None if whole is None else whole.end_W - whole.start_W == WINDOW_S * SAMPLE_RATE_HZ
             counts[stem] = self._num_windows(stem) if is_whole_W is None else int(is_whole_W.sum())
         return rows_of_audio(counts, columns)
 
@@ -266,33 +282,58 @@ class _Hearing:
         return int((self.durations_s[stem] + _HEADER_ERROR_S) // WINDOW_S)
 
 
+@dataclass(frozen=True)
+class _HeardFile:
+    """What was heard of a file."""
+
+    stem: str
+    audio: AudioFile
+    logits: FileLogits
+    faults: tuple[str, ...]
+    num_members: int
+    is_whole: bool
+
+    @property
+    def heard_s(self) -> float:
+        return float(self.logits.end_W[-1] / SAMPLE_RATE_HZ) if len(self.logits.end_W) else 0.0
+
+    def scored(self) -> ScoredFile:
+        num_windows = len(self.logits.start_W)
+        return ScoredFile(file=self.audio.label, num_members=self.num_members, num_windows=num_windows, is_whole=self.is_whole)
+
+
 def _written(task: SubmissionTask, found: FoundAudio, rows: Rows, hearing: _Hearing) -> Submission:
-    calibration = task.predictor.detector.calibration
-    postprocessing = NO_POSTPROCESSING if calibration is None else calibration.postprocessing
-    scores = Scores(rows, task.predictor.detector.species)
-    damaged, num_files, heard_s = [], 0, 0.0
-    for stem, audio, logits, faults in hearing.heard():
-        scores.add(stem, logits, postprocessing)
-        num_files += 1
-        heard_s += float(logits.end_W[-1] / SAMPLE_RATE_HZ) if len(logits.end_W) else 0.0
-        if faults:
-            damaged.append(Unreadable(audio.label, "; ".join(faults)))
+    detector = task.predictor.detector
+    postprocessing = NO_POSTPROCESSING if detector.calibration is None else detector.calibration.postprocessing
+    scores = Scores(rows, detector.species)
+    heard = hearing.heard()
+    most, *fewer = sorted({item.num_members for item in heard}, reverse=True) or [0]
+    one_scale = hearing.scales([most, *fewer]) if fewer else {}
+    for item in heard:
+        scale = one_scale.get(item.num_members)
+        scores.add(item.stem, scale.apply(item.logits) if scale else item.logits, postprocessing)
+    scored = ScoredBy(
+        members=tuple(member.model_id for member in detector.members),
+        files=tuple(item.scored() for item in heard),
+        scales=tuple(OneScale.of(count, one_scale.get(count)) for count in fewer),
+    )
+    write_scored_by(scored, task.out)
     write_submission(rows, scores.completed(), task.out)
     is_heard_R = scores.is_heard_R
     stems = set(rows.by_stem)
     of_rows = [item for item in found.unreadable if stem_of_name(item.label) in stems or task.sample is None]
     return Submission(
         num_rows=len(rows.row_ids),
-        num_files=num_files,
+        num_files=len(heard),
         num_known=hearing.num_known,
-        heard_s=heard_s,
+        heard_s=sum(item.heard_s for item in heard),
         unheard=tuple(rows.row_ids[row] for row in np.flatnonzero(~is_heard_R)),
         unheard_score=None if is_heard_R.any() else scores.constant,
         unreadable=(*of_rows, *hearing.unreadable),
-        damaged=tuple(damaged),
+        damaged=tuple(Unreadable(item.audio.label, "; ".join(item.faults)) for item in heard if item.faults),
         unknown_species=scores.unknown,
         constant=scores.constant,
         is_out_of_time=hearing.is_out_of_time,
-        num_members=hearing.num_members,
+        scored=scored,
         ignored=tuple(audio.label for audio in found.files if stem_of(audio) not in stems),
     )

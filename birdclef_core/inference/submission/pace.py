@@ -5,12 +5,15 @@ The clock is given, so that all of it can be tested without waiting.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import ceil
+from threading import Lock
 
 from torch import Tensor
 
 from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.inference.deployed import DeployedDetector
-from birdclef_core.inference.runtime import Outputs, Runtime
+from birdclef_core.inference.runtime import WINDOWS_AT_ONCE, Outputs, Runtime
+from birdclef_core.inference.submission.rows import WINDOW_S
 from birdclef_core.wording import format_duration
 
 Clock = Callable[[], float]
@@ -37,10 +40,11 @@ class FewerMembersError(Exception):
 
 @dataclass
 class Stopwatch:
-    """Seconds that each network has taken."""
+    """Seconds that each network has taken, in all threads together."""
 
     clock: Clock
     seconds: list[float]
+    lock: Lock = field(default_factory=Lock)
 
     def timed(self, detector: DeployedDetector) -> DeployedDetector:
         """Return a detector whose networks are timed, in the order of its members."""
@@ -59,7 +63,9 @@ class _Timed:
     def __call__(self, mel_BKFN: Tensor) -> Outputs:
         began = self.watch.clock()
         outputs = self.runtime(mel_BKFN)
-        self.watch.seconds[self.number] += self.watch.clock() - began
+        took_s = self.watch.clock() - began
+        with self.watch.lock:  # other threads run other windows
+            self.watch.seconds[self.number] += took_s
         return outputs
 
 
@@ -91,6 +97,8 @@ class Pace:
     num_members: int
     """Members that hear now."""
     say: Say
+    num_threads: int = 1
+    """Threads that hear windows at once, each a few."""
     left_s: float = field(init=False)
     """Seconds of audio of the files that have not been begun."""
 
@@ -112,7 +120,8 @@ class Pace:
         """Note up to which sample the file has been heard. Raises OutOfTimeError and FewerMembersError."""
         now, place_s = self.watch.clock(), samples / SAMPLE_RATE_HZ
         took_s, heard_s = now - self._last, place_s - self._place_s
-        own_s = [after - before for after, before in zip(self.watch.seconds, self._before, strict=True)]
+        threads = min(self.num_threads, ceil(heard_s / (WINDOW_S * WINDOWS_AT_ONCE))) or 1
+        own_s = [(after - before) / threads for after, before in zip(self.watch.seconds, self._before, strict=True)]
         # The first batch of a run also pays for what is made once.
         if self._is_warm and heard_s > 0:
             self._shared.add(took_s - sum(own_s), heard_s)

@@ -121,14 +121,27 @@ def scores_text(scores: "SubmissionScores") -> str:
 
 def _say(made: "Submission", out: Path, num_members: int, took_s: float) -> None:
     from birdclef_core.inference.run.job import unreadable_lines
+    from birdclef_core.inference.submission.members import members_file
 
     known = f" ({made.num_known} of them by an earlier run)" if made.num_known else ""
     print(
-        f"{counted(made.num_files, 'file')} heard{known}: {format_duration(made.heard_s)} of audio in {format_duration(took_s)}, the last "
-        f"with {counted(made.num_members, 'network')} of {num_members}."
+        f"{counted(made.num_files, 'file')} heard{known}: {format_duration(made.heard_s)} of audio in {format_duration(took_s)}."
         if made.num_files
         else "No audio was heard."
     )
+    counts = made.scored.counts
+    if set(counts) - {num_members}:
+        who = ", ".join(f"{counted(files, 'file')} by the first {count}" for count, files in counts.items())
+        print(f"Not all files were scored by all {num_members} networks: {who}. {members_file(out)} names them.", file=sys.stderr)
+    for scale in made.scored.scales:
+        print(
+            f"  Scores of the first {scale.num_members} were brought to the scale of the others by {counted(scale.num_windows, 'window')} that "
+            "both heard."
+            if scale.num_windows
+            else f"  Scores of the first {scale.num_members} are on a scale of their own, as no windows were heard in both ways: they may rank "
+            "too high or too low among the others.",
+            file=sys.stderr,
+        )
     if made.unknown_species:
         names = ", ".join(made.unknown_species[:SHOWN]) + (", ..." if len(made.unknown_species) > SHOWN else "")
         print(

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_detector import SPECIES, loudness_detector, made_up_calibration, write_sound
+from made_up_detector import SPECIES, Loudness, loudness_detector, made_up_calibration, write_sound
+from scipy.special import logit
 
 from birdclef_core.errors import DataError, InputError
 from birdclef_core.inference.deployed import DeployedDetector
@@ -15,7 +16,9 @@ from birdclef_core.inference.results.postprocess import PostProcessing
 from birdclef_core.inference.run.predictor import Predictor
 from birdclef_core.inference.submission import job
 from birdclef_core.inference.submission.job import Submission, SubmissionTask, make_submission
+from birdclef_core.inference.submission.members import ScoredBy
 from birdclef_core.inference.submission.table import read_submission
+from birdclef_core.json_files import from_json
 
 
 class Clock:
@@ -27,14 +30,14 @@ class Clock:
 
 
 class Slow:
-    """A network that takes a second for each call, and counts them."""
+    """A network that takes a second for each call, or five after many calls, and counts them."""
 
-    def __init__(self, runtime, clock: Clock) -> None:
-        self.runtime, self.clock, self.calls = runtime, clock, 0
+    def __init__(self, runtime, clock: Clock, slow_after: int = 10**9) -> None:
+        self.runtime, self.clock, self.slow_after, self.calls = runtime, clock, slow_after, 0
 
     def __call__(self, mel_BKFN):
         self.calls += 1
-        self.clock.now += 1.0
+        self.clock.now += 1.0 if self.calls <= self.slow_after else 5.0
         return self.runtime(mel_BKFN)
 
 
@@ -152,11 +155,40 @@ def test_networks_are_dropped_with_their_weights_when_the_time_is_short(place):
     for number in range(10):
         place.sound(f"f{number}.wav", 100.0)
     made = place.make(limit_s=230.0)
-    assert made.num_members == 2 and not made.is_out_of_time and made.unheard == () and place.clock.now < 230
+    assert made.scored.counts == {3: 1, 2: 9} and not made.is_out_of_time
+    assert [scale.num_windows for scale in made.scored.scales] == [0], "two windows that were heard in both ways are too few"
+    assert made.unheard == () and place.clock.now < 230
     assert len(place.said) == 1 and "first 2 of 3 models" in place.said[0]
     assert place.calls[2] < place.calls[1] == place.calls[0] < 130
     two = Predictor(place.detector.first(2)).predict(place.root / "in" / "f9.wav", threshold=0.0)
     np.testing.assert_allclose(place.table().loc["f9_100"], two[two["end_s"] == 100]["score"].to_numpy(), rtol=1e-5)
+
+
+def test_files_that_fewer_members_heard_are_brought_to_the_scale_of_the_others(place):
+    """The third network hears three times as much, so without it logits are smaller. After a while it is slow."""
+    for number in range(6):
+        place.sound(f"f{number}.wav", 200.0)
+    networks = [Loudness(is_sed=True, factors=(factor, -factor, factor)) for factor in (1.0, 1.0, 3.0)]
+    slow = [Slow(network, place.clock, slow_after=after) for network, after in zip(networks, (999, 999, 30), strict=True)]
+    members = tuple(replace(member, runtime=runtime) for member, runtime in zip(place.detector.members, slow, strict=True))
+    place.detector = replace(place.detector, members=members)
+    made = place.make(limit_s=420.0)
+    assert set(made.scored.counts) == {3, 2} and sum(made.scored.counts.values()) == 6
+    (scale,) = made.scored.scales
+    assert scale.num_members == 2 and scale.num_windows >= 4 and 1.6 < scale.factor < 1.7
+    written = from_json(ScoredBy, (place.root / "out" / "submission.members.json").read_bytes(), file="submission.members.json")
+    assert written == made.scored and written.members == tuple(name * 64 for name in "abc")
+    (last,) = [item for item in written.files if item.file.endswith("f5.wav")]
+    assert (last.num_members, last.num_windows, last.is_whole) == (2, 40, True)
+    found = logit(place.table().loc[[f"f5_{end_s}" for end_s in range(5, 201, 5)], "beta"].to_numpy())
+    of_all, of_two = (
+        logit(rows[rows["species"] == "beta"]["score"].to_numpy())
+        for rows in (
+            Predictor(detector).predict(place.root / "in" / "f5.wav", threshold=0.0)
+            for detector in (place.detector, place.detector.first(2))
+        )
+    )
+    assert np.abs(found - of_all).mean() < 0.2 * np.abs(of_two - of_all).mean()
 
 
 def test_every_row_is_written_when_the_time_is_over_and_more_time_continues(place):

@@ -23,18 +23,21 @@ class Clock:
 class Run:
     """Files of 600 s in batches of 100 s; each network takes `member_s` a batch and the rest `shared_s`."""
 
-    def __init__(self, deadline: float | None, *, num_files: int = 10, member_s=(4.0, 2.0, 2.0), shared_s: float = 2.0) -> None:
+    def __init__(
+        self, deadline: float | None, *, num_files: int = 10, member_s=(4.0, 2.0, 2.0), shared_s: float = 2.0, threads: int = 1
+    ) -> None:
         self.clock, self.said = Clock(), []
         self.watch = Stopwatch(self.clock, [0.0] * len(member_s))
         self.member_s, self.shared_s, self.num_files = member_s, shared_s, num_files
-        self.pace = Pace(self.watch, deadline, 600.0 * num_files, len(member_s), self.said.append)
+        self.pace = Pace(self.watch, deadline, 600.0 * num_files, len(member_s), self.said.append, threads)
+        self.threads = threads
         self.heard: list[tuple[int, int]] = []
 
     def batch(self) -> None:
         self.clock.now += self.shared_s
         for number in range(self.pace.num_members):
             self.clock.now += self.member_s[number]
-            self.watch.seconds[number] += self.member_s[number]
+            self.watch.seconds[number] += self.member_s[number] * self.threads
 
     def file(self, number: int) -> None:
         while True:
@@ -59,6 +62,14 @@ def test_with_enough_time_all_networks_hear_everything():
     run = Run(700.0).all()  # 60 batches of 10 s
     assert run.heard == [(number, 3) for number in range(10)] and run.said == [] and run.clock.now == 600.0
     assert Run(None).all().clock.now == 600.0
+
+
+def test_two_threads_that_hear_at_once_do_not_count_twice():
+    """Each network takes its time in both. Counted twice, two networks would seem to need no more than 4 s a batch, and one would be enough."""
+    assert Run(560.0, threads=2).all().heard == Run(560.0).all().heard
+    run = Run(560.0, threads=2)
+    run.file(0)
+    assert run.pace.projected_end(2, 6000.0) - run.clock.now == pytest.approx(MARGIN * 8.0 * 60)
 
 
 def test_networks_are_dropped_from_the_end_as_far_as_the_time_needs():
