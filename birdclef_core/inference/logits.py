@@ -25,6 +25,7 @@ from birdclef_core.identity import fingerprint
 from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.inference.windows import heard, heard_until, num_windows
+from birdclef_core.output_place import writing_to
 from birdclef_core.stages.training import TrainingData
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import scratch_folder
@@ -89,7 +90,7 @@ def deployed_logits(
         return DeployedLogits(recordings_RC=arrays["recordings"], soundscapes_RC=arrays["soundscapes"])
     except StoreError:
         logits = _compute(detector, data, batch_size, progress)
-    with store.storage.write_bundle(place) as folder:
+    with writing_to(Path(store.storage.root), way_out="use another --storage"), store.storage.write_bundle(place) as folder:
         save_file({"recordings": logits.recordings_RC, "soundscapes": logits.soundscapes_RC}, folder / _FILE)
     return logits
 

@@ -86,6 +86,10 @@ def _predict(arguments: argparse.Namespace) -> int:
         print(
             f"{len(unknown)} of the species in {arguments.species} are not the model's, such as {unknown[0]}: they cannot be found."
         )
+    if others := sorted(set(selection.thresholds or ()) - set(detector.species)):
+        print(
+            f"{len(others)} of the species in {arguments.thresholds} are not the model's, such as {others[0]}: they do not count."
+        )
     print(f"Model {detector.model_id[:16]}: {len(detector.species)} species; {counted(len(audio.files), 'file')} of audio.")
     task = Task(
         predictor=predictor,

@@ -5,6 +5,7 @@ writes appears when it is closed, complete.
 """
 
 import csv
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from birdclef_core.data.folder_walk import shown
 from birdclef_core.errors import InputError
 from birdclef_core.inference.results.columns import COLUMNS
 from birdclef_core.inference.results.selection import no_rows
@@ -137,7 +139,7 @@ class RavenWriter:
     def add(self, rows: pd.DataFrame) -> None:
         assert self._table is not None
         low, high = (f"{value:.1f}" for value in self._frequencies_hz)
-        path = _one_line(str(self._audio.path.absolute()))
+        path = _one_line(shown(str(self._audio.path.absolute())))
         for row in rows.itertuples(index=False):
             self._count += 1
             start, end = seconds_text(row.start_s), seconds_text(row.end_s)
@@ -185,7 +187,8 @@ class KaleidoscopeWriter:
     def begin(self, audio: AudioFile) -> None:
         folder = audio.folder.absolute()
         inside = audio.path.absolute().parent.relative_to(folder)
-        self._place = (str(folder), "" if inside == Path() else inside.as_posix(), audio.path.name)
+        place = (str(folder), "" if inside == Path() else inside.as_posix(), audio.path.name)
+        self._place = tuple(map(shown, place))
 
     def add(self, rows: pd.DataFrame) -> None:
         for row in rows.itertuples(index=False):
@@ -231,4 +234,5 @@ class _AppearingFile:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """Return a text with a blank for each tab and each end of a line. Blanks stay: a path would be another one."""
+    return re.sub(r"[^\S ]", " ", text)

@@ -47,10 +47,13 @@ def find_audio(paths: Sequence[Path], *, out: Path | None = None, may_be_empty: 
                 if out is None or not place.is_relative_to(out.resolve()):
                     found.setdefault(place, (inside, path))
             unreadable += _not_audio(path, audio.unreachable, audio.other_formats)
-        elif path.exists():
+        elif path.is_file():
             found.setdefault(path.resolve(), (path.name, path.parent))
         else:
-            unreadable.append(Unreadable(shown(str(path)), "does not exist"))
+            # Reading a pipe would wait for ever.
+            unreadable.append(
+                Unreadable(shown(str(path)), "a pipe or a device, not a file" if path.exists() else "does not exist")
+            )
     if not (found or unreadable or may_be_empty):
         raise InputError(f"At least one audio file must be named, but there is none in {', '.join(map(str, paths))}.")
     named = sorted((shown(str(folder / inside)), inside, folder) for inside, folder in found.values())

@@ -118,8 +118,11 @@ def _save(path: Path, part: FileLogits, faults: Sequence[str]) -> None:
     arrays = {name: np.ascontiguousarray(value) for name, value in zip(_ARRAYS, values, strict=True)}
     aside = path.with_name(f".{path.name}.tmp")
     with writing_to(path.parent, way_out="give another folder with -o"):
-        save_file(arrays, aside, metadata={"faults": to_json(list(faults))})
-        _appear(aside, path)
+        try:
+            save_file(arrays, aside, metadata={"faults": to_json(list(faults))})
+            _appear(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> tuple[FileLogits, tuple[str, ...]] | None:

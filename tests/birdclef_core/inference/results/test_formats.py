@@ -1,6 +1,7 @@
 """What is written for other programs can be read by their rules; where nothing was found there is a table without rows."""
 
 import csv
+import os
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_up_detector import loudness_detector
 
+from birdclef_core.data.folder_walk import shown
 from birdclef_core.errors import InputError
 from birdclef_core.inference.results.columns import COLUMNS
 from birdclef_core.inference.results.file_logits import FileLogits
@@ -149,3 +151,23 @@ def test_formats_are_named_with_commas():
     assert parse_formats("raven, csv,raven") == ("raven", "csv")
     with pytest.raises(InputError, match="--format takes csv, parquet, raven, audacity, kaleidoscope"):
         parse_formats("csv,xls")
+
+
+@pytest.mark.parametrize(
+    ("name", "written"), [("a  b.wav", "a  b.wav"), ("a\tb\n.wav", "a b .wav"), (os.fsdecode(b"caf\xe9.wav"), "caf\\xe9.wav")]
+)
+def test_odd_names_of_files_stay_on_one_line_and_are_written_as_text(tmp_path, name, written):
+    """Two blanks stay two, or Raven would not find the file; bytes that are no text ended the whole run."""
+    selector = Selection().for_detector(loudness_detector())
+    logits = FileLogits(START_W[:1], START_W[:1] + 160_000, LOGITS_WC[:1], np.zeros((1, 0), np.float32))
+    audio = AudioFile(tmp_path / name, shown(name), tmp_path, PurePosixPath("table"))
+    for make in WRITERS.values():
+        writer = make(tmp_path / "out", (50.0, 14_000.0))
+        writer.begin(audio)
+        for rows in selector.rows(audio.label, logits):
+            writer.add(rows)
+        writer.close()
+    (row,) = read_raven(tmp_path / "out" / "raven" / "table.selections.txt")
+    assert row["Begin Path"] == str(tmp_path / written)
+    with (tmp_path / "out" / "kaleidoscope.csv").open(newline="") as file:
+        assert [row["IN FILE"] for row in csv.DictReader(file)] == [shown(name)]

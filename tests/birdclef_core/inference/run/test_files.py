@@ -56,6 +56,14 @@ def test_what_cannot_be_read_is_listed(here):
     ]
 
 
+def test_a_pipe_that_is_named_is_not_opened(here):
+    """Reading it would wait for ever."""
+    os.mkfifo(here / "pipe.wav")
+    found = find_audio([Path("pipe.wav")])
+    assert [(item.label, item.reason) for item in found.unreadable] == [("pipe.wav", "a pipe or a device, not a file")]
+    assert found.files == ()
+
+
 def test_no_file_at_all_is_wrong_input(here):
     (here / "empty").mkdir()
     with pytest.raises(InputError, match="there is none in empty"):

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from made_up_detector import write_sound
+from safetensors import SafetensorError
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023
 from birdclef_core.inference.results.file_logits import FileLogits, joined
+from birdclef_core.inference.run import journal as journal_module
 from birdclef_core.inference.run.journal import Journal, Run
 
 RUN = Run(model_id="m" * 64, procedure=DEFAULT, embeddings=False, batch_size=16, code="c")
@@ -120,3 +122,16 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="give another folder with -o"), Journal(tmp_path / "file" / "journal").opened(RUN):
         pass
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(journal, tmp_path, monkeypatch):
+    """safetensors has an error of its own for it."""
+
+    def full(arrays, path, metadata):
+        path.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(journal_module, "save_file", full)
+    with pytest.raises(InputError, match=r"No space left on device.*give another folder with -o"):
+        journal.save_part("key", 0, part(0, 4))
+    assert sorted(path.name for path in (tmp_path / "out" / "journal").iterdir()) == ["lock", "run.json"]
