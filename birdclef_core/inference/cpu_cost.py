@@ -10,6 +10,7 @@ from birdclef_core.errors import FileContentError
 from birdclef_core.identity import fingerprint
 from birdclef_core.inference.bundle.timing import network_ms, one_thread, spectrogram_ms
 from birdclef_core.inference.logits import inference_code
+from birdclef_core.inference.networks.network import input_shape
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import DEFAULT
 from birdclef_core.inference.windows import num_windows
@@ -34,7 +35,7 @@ def measure_cpu_seconds(config: ModelConfig) -> float:
     with torch.random.fork_rng(devices=[]):
         model = Detector(config, _NUM_SPECIES)
     with one_thread():
-        window_ms = spectrogram_ms(config, DEFAULT) + network_ms(TorchRuntime(model, _CPU), config, DEFAULT)
+        window_ms = spectrogram_ms(config, DEFAULT) + network_ms(TorchRuntime(model, _CPU), input_shape(config, DEFAULT))
     return window_ms / 1000 * num_windows(round(SOUND_S * SAMPLE_RATE_HZ), DEFAULT)
 
 

@@ -38,6 +38,8 @@ class Member:
     runtime: Runtime
     weight: float = 1.0
     """Share of its logits in the detector's, relative to the other members."""
+    takes_sound: bool = False
+    """Whether the network has its spectrogram in itself, so that it is given the sound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,21 +128,21 @@ class DeployedDetector:
         total_BC = torch.zeros(0)
         embedding_BD = torch.zeros(0)
         main = max(self.members, key=lambda member: member.weight)
-        heard = zip(self.spectrograms(wave_BT), self.members, self._shares, self._orders, strict=True)
-        for mel_BKFN, member, share, order in heard:
-            outputs = member.runtime(mel_BKFN)
+        heard = zip(self.inputs(wave_BT), self.members, self._shares, self._orders, strict=True)
+        for given, member, share, order in heard:
+            outputs = member.runtime(given)
             logits_BC = pool(outputs, self.procedure).double().cpu()[:, order] * share
             total_BC = logits_BC if not total_BC.numel() else total_BC + logits_BC
             if member is main:
                 embedding_BD = outputs.embedding_BD.float().cpu()
         return Heard(logits_BC=total_BC.float().numpy(), embedding_BD=embedding_BD.numpy())
 
-    def spectrograms(self, wave_BT: NDArray[np.float32]) -> Iterator[Tensor]:
-        """Yield the spectrograms mel_BKFN that each member hears of windows."""
+    def inputs(self, wave_BT: NDArray[np.float32]) -> Iterator[Tensor]:
+        """Yield what each member is given of windows: spectrograms mel_BKFN, or their sound wave_BT."""
         wave = torch.from_numpy(wave_BT).to(self.device)
         decibels: dict[SpectrogramConfig, Tensor] = {}
         for member in self.members:
-            yield self._spectrogram(member.config, wave, decibels)
+            yield wave if member.takes_sound else self._spectrogram(member.config, wave, decibels)
 
     def _spectrogram(self, config: ModelConfig, wave_BT: Tensor, decibels: dict[SpectrogramConfig, Tensor]) -> Tensor:
         """Return mel_BKFN that a member hears. Members whose decibels are the same share them.

@@ -1,6 +1,6 @@
-"""What a runtime is: it runs a network, from spectrograms to outputs. Nothing else of inference knows how.
+"""What a runtime is: it runs a network, from what it hears to outputs. Nothing else of inference knows how.
 
-Shapes: B windows, K channels, F mel bins, N frames, D features, S segments, C species.
+Shapes: B windows, T samples, K channels, F mel bins, N frames, D features, S segments, C species.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ WINDOWS_AT_ONCE = 4
 
 
 class Outputs(NamedTuple):
-    """What a network says of the spectrograms that it was given, in float32."""
+    """What a network says of the windows that it was given, in float32."""
 
     clip_BC: Tensor
     """Logits of everything that was heard."""
@@ -24,10 +24,14 @@ class Outputs(NamedTuple):
 
 
 class Runtime(Protocol):
-    """Runs one network. Spectrograms and pooling stay outside of it, so that every runtime shares them."""
+    """Runs one network. Spectrograms and pooling stay outside of it, so that every runtime shares them; but a network of a bundle may have
+    its spectrogram in itself."""
 
-    def __call__(self, mel_BKFN: Tensor) -> Outputs:
-        """Return the outputs for float32 spectrograms with any number of windows. Several threads may call it at once."""
+    def __call__(self, heard: Tensor, /) -> Outputs:
+        """Return the outputs for any number of windows in float32: spectrograms mel_BKFN, or wave_BT where the network makes them.
+
+        Several threads may call it at once.
+        """
         ...
 
 

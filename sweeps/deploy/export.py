@@ -7,7 +7,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.examples import Examples, find_examples, no_examples
 from birdclef_core.inference.bundle.reading import Bundle
 from birdclef_core.inference.bundle.record import FORMAT_NAMES, PRECISIONS, BundlePrecision, FormatName
-from birdclef_core.inference.bundle.writing import Contents, Part, check_place, write_bundle
+from birdclef_core.inference.bundle.writing import Contents, Part, check_wish, write_bundle
 from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
 from birdclef_core.inference.stored import load_model
 from birdclef_core.store.stage_store import StageRecord, StageStore
@@ -26,6 +26,7 @@ def export(
     *,
     format: FormatName = "torch",
     precision: BundlePrecision = "float32",
+    with_frontend: bool = False,
     storage: str | None = None,
     procedure: str | None = None,
     names: Path | None = None,
@@ -34,8 +35,9 @@ def export(
 ) -> Bundle:
     """Write the stage or ensemble that a reference stands for as a bundle to the folder `to`, and return the bundle.
 
-    `reference`, `storage`, `procedure` and `names` are as for `load_detector`. `data`: a data folder or packed set on whose sound the bundle is compared
-    with the networks; by default the one that trained the (first) stage. Raises as `load_detector` and `write_bundle` do.
+    `reference`, `storage`, `procedure` and `names` are as for `load_detector`. `data`: a data folder or packed set on whose sound the bundle is
+    compared with the networks; by default the one that trained the (first) stage. `with_frontend`: the networks have their spectrograms in
+    themselves and take sound, for other programs. Raises as `load_detector` and `write_bundle` do.
     """
     for flag, value, known in (("--format", format, FORMAT_NAMES), ("--precision", precision, PRECISIONS)):
         if value not in known:
@@ -50,7 +52,7 @@ def export(
         stages, own, weights_of_first = [(resolve(place, str(reference)),)], DEFAULT, ((1.0,),)
     first = known_record(store, stages[0][0])
     chosen = get_procedure(procedure) if procedure else own
-    check_place(to, format, precision)
+    check_wish(to, format, precision, with_frontend=with_frontend)
     contents = Contents(
         parts=tuple(_part(store, stage_ids) for stage_ids in stages),
         weights_of_first=weights_of_first,
@@ -59,6 +61,7 @@ def export(
         source=str(reference),
         format=format,
         precision=precision,
+        with_frontend=with_frontend,
         examples=_examples(place, first, chosen, data),
     )
     return write_bundle(contents, to, force=force)

@@ -10,12 +10,12 @@ _DIGITS = 16
 _SHOWN = 20
 
 
-def card(record: BundleRecord, parity: Parity | None) -> str:
+def card(record: BundleRecord, parity: Parity) -> str:
     """Return the card as Markdown."""
     return "\n".join(_lines(record, parity)) + "\n"
 
 
-def _lines(record: BundleRecord, parity: Parity | None) -> Iterator[str]:
+def _lines(record: BundleRecord, parity: Parity) -> Iterator[str]:
     procedure = record.procedure
     yield f"# Detector of {len(record.species)} species"
     yield ""
@@ -59,15 +59,16 @@ def _lines(record: BundleRecord, parity: Parity | None) -> Iterator[str]:
 def _row(member: BundleMember, weight: float) -> str:
     stages = ", ".join(stage_id[:_DIGITS] for stage_id in (member.stage_id, *member.souped_with))
     model = member.model
+    spectrogram = ", spectrogram in the network" if member.takes_sound else f" + {member.spectrogram_ms:.0f}"
     return (
-        f"| {member.recipe} | {model.head} | {model.encoder} | {weight:.3f} | {member.network_ms:.0f} + {member.spectrogram_ms:.0f} "
+        f"| {member.recipe} | {model.head} | {model.encoder} | {weight:.3f} | {member.network_ms:.0f}{spectrogram} "
         f"| {member.stage} {stages} |"
     )
 
 
-def _parity_lines(parity: Parity | None) -> Iterator[str]:
-    if parity is None:
-        yield "It was not compared: there was no labelled sound."
+def _parity_lines(parity: Parity) -> Iterator[str]:
+    if parity.largest_probability_difference is None:
+        yield f"**It was written by force and was compared with nothing: {parity.source}**"
         return
     yield f"On {parity.source}, the largest difference of a score is {parity.largest_probability_difference:.2g}."
     if parity.cmap is not None and parity.original_cmap is not None:

@@ -1,12 +1,13 @@
 """Turns a network into the files of other libraries: OpenVINO and ONNX, in float32, bfloat16 or int8.
 
-Shapes: B windows, K channels, F mel bins, N frames.
+What a network is given are windows, their first dimension: spectrograms (B, K, F, N), or sound (B, T).
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from torch import Tensor
 from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.program import can_be_exported
 from birdclef_core.inference.networks.network import OUTPUT_NAMES, Network
-from birdclef_core.inference.networks.onnx_runtime import INPUT_NAME
 from birdclef_core.inference.networks.openvino_runtime import import_openvino
+from birdclef_core.inference.networks.sound_network import SoundNetwork
 
 
-def to_openvino(network: Network, mel_BKFN: Tensor, path: Path, precision: str) -> None:
-    """Write a network as OpenVINO's .xml and .bin. `mel_BKFN`: spectrograms of real sound, on which int8 is fitted.
+def to_openvino(network: Network | SoundNetwork, heard: Tensor, path: Path, precision: str) -> None:
+    """Write a network as OpenVINO's .xml and .bin. `heard`: what it is given of windows of real sound, on which int8 is fitted.
 
     Weights are kept in float32, or in float16 for a bfloat16 network, which rounds them more than that. Raises InputError when a library
     is missing.
@@ -31,15 +32,15 @@ def to_openvino(network: Network, mel_BKFN: Tensor, path: Path, precision: str) 
     with _quiet():
         # Traced here and not by OpenVINO, which traces twice.
         with torch.no_grad():
-            traced = torch.jit.trace(network, mel_BKFN[:2], check_trace=False)
-        model = openvino.convert_model(traced, example_input=mel_BKFN[:2], input=[(-1, *mel_BKFN.shape[1:])])
+            traced = torch.jit.trace(network, heard[:2], check_trace=False)
+        model = openvino.convert_model(traced, example_input=heard[:2], input=[(-1, *heard.shape[1:])])
         if nncf is not None:
-            samples = nncf.Dataset(list(mel_BKFN.numpy()), lambda item_KFN: item_KFN[None])
-            model = nncf.quantize(model, samples, subset_size=len(mel_BKFN))
+            samples = nncf.Dataset(list(heard.numpy()), lambda window: window[None])
+            model = nncf.quantize(model, samples, subset_size=len(heard))
         openvino.save_model(model, path, compress_to_fp16=precision == "bfloat16")
 
 
-def to_onnx(network: Network, mel_BKFN: Tensor, path: Path) -> None:
+def to_onnx(network: Network | SoundNetwork, heard: Tensor, path: Path) -> None:
     """Write a network as ONNX, in float32, for any number of windows. Raises InputError when a library is missing."""
     try:
         import onnx  # noqa: F401
@@ -52,10 +53,10 @@ def to_onnx(network: Network, mel_BKFN: Tensor, path: Path) -> None:
     with _quiet(), can_be_exported():
         program = torch.onnx.export(
             network,
-            (mel_BKFN[:2],),
+            (heard[:2],),
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            input_names=[INPUT_NAME],
+            input_names=[network.input_name],
             output_names=names,
             verbose=False,
         )
@@ -77,7 +78,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

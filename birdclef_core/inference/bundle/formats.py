@@ -15,12 +15,14 @@ from birdclef_core.inference.networks.network import Network
 from birdclef_core.inference.networks.onnx_runtime import OnnxRuntime
 from birdclef_core.inference.networks.openvino_runtime import OpenVinoRuntime
 from birdclef_core.inference.networks.program_runtime import WEIGHTS, ProgramRuntime
+from birdclef_core.inference.networks.sound_network import SoundNetwork
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.runtime import Runtime
 from birdclef_core.models.detector import Detector
 
-Write = Callable[[Network, Tensor, Path, BundlePrecision], None]
-"""Writes a network to the file that it is given, and to files of the same name with other suffixes. Gets spectrograms of real sound."""
+Write = Callable[[Network | SoundNetwork, Tensor, Path, BundlePrecision], None]
+"""Writes a network to the file that it is given, and to files of the same name with other suffixes. Gets what the network is given of
+windows of real sound."""
 Load = Callable[[BundleMember, Path, torch.device, BundlePrecision], Runtime]
 """Returns what runs the network in a file, in as many threads at once as torch has."""
 
@@ -37,15 +39,18 @@ class NetworkFormat:
     """Kinds of devices that it runs on."""
     library: str | None
     """What it runs with, besides torch."""
+    has_frontend: bool
+    """Whether a network can have its spectrogram in itself."""
     write: Write
     load: Load
     load_standalone: Load
     """As `load`, but as the bundle's own `runtime.py` does it."""
 
 
-def write_torch(network: Network, mel_BKFN: Tensor, path: Path, precision: BundlePrecision) -> None:
+def write_torch(network: Network | SoundNetwork, heard: Tensor, path: Path, precision: BundlePrecision) -> None:
     """Write the weights of a network, and beside them the network as a program, for machines without timm."""
-    write_program(network, mel_BKFN, path)
+    assert isinstance(network, Network)
+    write_program(network, heard, path)
 
 
 def load_torch(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
@@ -65,9 +70,9 @@ def load_program(member: BundleMember, path: Path, device: torch.device, precisi
     return ProgramRuntime(path)
 
 
-def write_openvino(network: Network, mel_BKFN: Tensor, path: Path, precision: BundlePrecision) -> None:
+def write_openvino(network: Network | SoundNetwork, heard: Tensor, path: Path, precision: BundlePrecision) -> None:
     """Write a network as OpenVINO's .xml and .bin."""
-    to_openvino(network, mel_BKFN, path, precision)
+    to_openvino(network, heard, path, precision)
 
 
 def load_openvino(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
@@ -75,9 +80,9 @@ def load_openvino(member: BundleMember, path: Path, device: torch.device, precis
     return OpenVinoRuntime(path, precision, torch.get_num_threads())
 
 
-def write_onnx(network: Network, mel_BKFN: Tensor, path: Path, precision: BundlePrecision) -> None:
+def write_onnx(network: Network | SoundNetwork, heard: Tensor, path: Path, precision: BundlePrecision) -> None:
     """Write a network as ONNX."""
-    to_onnx(network, mel_BKFN, path)
+    to_onnx(network, heard, path)
 
 
 def load_onnx(member: BundleMember, path: Path, device: torch.device, precision: BundlePrecision) -> Runtime:
@@ -91,6 +96,7 @@ FORMATS: dict[FormatName, NetworkFormat] = {
         precisions=("float32",),
         devices=("cpu", "cuda"),
         library=None,
+        has_frontend=False,
         write=write_torch,
         load=load_torch,
         load_standalone=load_program,
@@ -100,6 +106,7 @@ FORMATS: dict[FormatName, NetworkFormat] = {
         precisions=("float32", "bfloat16", "int8"),
         devices=("cpu",),
         library="openvino",
+        has_frontend=True,
         write=write_openvino,
         load=load_openvino,
         load_standalone=load_openvino,
@@ -109,6 +116,7 @@ FORMATS: dict[FormatName, NetworkFormat] = {
         precisions=("float32",),
         devices=("cpu",),
         library="onnxruntime",
+        has_frontend=True,
         write=write_onnx,
         load=load_onnx,
         load_standalone=load_onnx,

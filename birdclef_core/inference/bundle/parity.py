@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from birdclef_core.errors import InputError
 from birdclef_core.evaluation.metrics import summarise
 from birdclef_core.inference.bundle.examples import FEWEST, Examples
 from birdclef_core.inference.bundle.record import BundlePrecision
@@ -45,13 +44,14 @@ class Parity:
 
     version: Literal[1] = VERSION
     num_windows: int
+    """0 where there was nothing to compare on: then nothing was compared."""
     num_species: int
     """Species that some window has: the cmAP is their mean."""
     source: str
-    """Where the windows are from."""
+    """Where the windows are from, or why there are none."""
     networks: tuple[NetworkParity, ...]
-    largest_probability_difference: float
-    """Of the whole detector."""
+    largest_probability_difference: float | None
+    """Of the whole detector; None where nothing was compared."""
     cmap: float | None
     """cmAP of the bundle, unpadded; None where no window has a species."""
     original_cmap: float | None
@@ -75,9 +75,9 @@ def compare(
     precision: BundlePrecision,
     cpu: str,
 ) -> Parity:
-    """Return how far the detector of a bundle is from the one that it was made of."""
+    """Return how far the detector of a bundle is from the one that it was made of; without any windows, that nothing was compared and why."""
     if not len(examples.wave_RT):
-        raise InputError("There must be a window of real sound to compare on, but there is none.")
+        return _not_compared(examples.source, cpu)
     first, second = (list(_member_logits(detector, examples.wave_RT)) for detector in (original, bundled))
     parts = tuple(
         NetworkParity(
@@ -107,6 +107,20 @@ def compare(
     return replace(parity, broken_rules=tuple(_broken_rules(parity, precision)))
 
 
+def _not_compared(reason: str, cpu: str) -> Parity:
+    return Parity(
+        num_windows=0,
+        num_species=0,
+        source=reason,
+        networks=(),
+        largest_probability_difference=None,
+        cmap=None,
+        original_cmap=None,
+        cpu=cpu,
+        broken_rules=(f"there must be {FEWEST} windows of labelled sound, but there are none ({reason.rstrip('.')})",),
+    )
+
+
 def _broken_rules(parity: Parity, precision: BundlePrecision) -> Iterator[str]:
     """Yield each rule that is broken, with its value."""
     if parity.num_windows < FEWEST:
@@ -115,7 +129,8 @@ def _broken_rules(parity: Parity, precision: BundlePrecision) -> Iterator[str]:
         yield "some window must have a species of the model in its labels, but none has"
     difference = parity.cmap_difference
     if precision == "float32":
-        worst = max(parity.largest_probability_difference, *(part.largest_probability_difference for part in parity.networks))
+        worst = max(part.largest_probability_difference for part in parity.networks)
+        worst = max(worst, parity.largest_probability_difference or 0.0)
         if not worst <= FLOAT32_DIFFERENCE:
             yield f"in float32 no probability may differ by more than {FLOAT32_DIFFERENCE:g}, but one does by {worst:.2g}"
         if not abs(difference) < SAME_CMAP:

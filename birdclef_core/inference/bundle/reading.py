@@ -47,6 +47,7 @@ class Bundle:
                 species=member.species,
                 runtime=load(member, self.folder / member.network, chosen, self.record.precision),
                 weight=weight,
+                takes_sound=member.takes_sound,
             )
             for member, weight in zip(self.record.members, self.record.weights, strict=True)
         )
@@ -60,10 +61,8 @@ class Bundle:
         calibration.require_of(detector.model_id, detector.procedure, str(path))
         return replace(detector, calibration=calibration)
 
-    def parity(self) -> Parity | None:
-        """Return how far it is from what it was made of; None where it was not compared."""
-        if PARITY_FILE not in self.record.files:
-            return None
+    def parity(self) -> Parity:
+        """Return how far it is from what it was made of."""
         path = self.folder / PARITY_FILE
         return from_json(Parity, path.read_bytes(), file=str(path))
 

@@ -43,11 +43,13 @@ class BundleMember:
     network: str
     """The file of the network, in the bundle."""
     num_frames: int
-    """Frames of the spectrograms that it takes."""
+    """Frames of its spectrograms."""
+    takes_sound: bool
+    """Whether the network has its spectrogram in itself: it takes the sound of the procedure's context, at 32 kHz."""
     network_ms: float
     """Milliseconds of CPU time of the network for one window, with one thread, on the machine that made the bundle."""
     spectrogram_ms: float
-    """The same for its spectrogram. Members with the same decibels share most of it."""
+    """The same for its spectrogram; 0 for a network that has it in itself. Members with the same decibels share most of it."""
 
     def model_id(self, precision: BundlePrecision) -> str:
         """Return the id of the network: in float32 that of what it was made of, otherwise a hash of that and the precision."""

@@ -11,7 +11,6 @@ import torch
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
 from birdclef_core.config import ModelConfig
-from birdclef_core.inference.networks.network import input_shape
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.inference.runtime import Runtime
 
@@ -29,10 +28,11 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def network_ms(runtime: Runtime, config: ModelConfig, procedure: Procedure) -> float:
-    """Return the milliseconds of CPU time of a network for one window. What it is given is noise: its time does not depend on that."""
-    mel_BKFN = torch.rand(_WINDOWS, *input_shape(config, procedure), generator=torch.Generator().manual_seed(0))
-    return _cpu_ms(lambda: runtime(mel_BKFN)) / _WINDOWS
+def network_ms(runtime: Runtime, shape: tuple[int, ...]) -> float:
+    """Return the milliseconds of CPU time of a network for one window. `shape` is that of what it is given of a window, which is noise: its
+    time does not depend on that."""
+    heard = torch.rand(_WINDOWS, *shape, generator=torch.Generator().manual_seed(0))
+    return _cpu_ms(lambda: runtime(heard)) / _WINDOWS
 
 
 def spectrogram_ms(config: ModelConfig, procedure: Procedure) -> float:

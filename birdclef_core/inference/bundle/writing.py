@@ -1,5 +1,7 @@
 """Writes a bundle: everything that a detector is made of, in one folder that appears complete."""
 
+import errno
+import os
 import platform
 import shutil
 from dataclasses import dataclass, replace
@@ -13,7 +15,7 @@ from torch import Tensor
 from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
 from birdclef_core.inference.bundle.card import CARD_FILE, card
-from birdclef_core.inference.bundle.examples import FEWEST, Examples
+from birdclef_core.inference.bundle.examples import Examples
 from birdclef_core.inference.bundle.formats import FORMATS, NetworkFormat
 from birdclef_core.inference.bundle.parity import PARITY_FILE, Parity, compare
 from birdclef_core.inference.bundle.reading import Bundle, open_bundle
@@ -21,6 +23,7 @@ from birdclef_core.inference.bundle.record import BundleMember, BundlePrecision,
 from birdclef_core.inference.bundle.timing import network_ms, one_thread, spectrogram_ms
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.networks.network import Network, input_shape
+from birdclef_core.inference.networks.sound_network import SoundNetwork
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.inference.standalone.copying import copy_runtime
@@ -30,6 +33,8 @@ from birdclef_core.output_place import writing_to
 
 NETWORKS = "networks"
 _WAY_OUT = "give another folder with --to"
+_FULL_BYTES = 2**20
+"""A disk with less space than this is full."""
 _CPU = torch.device("cpu")
 
 
@@ -57,6 +62,8 @@ class Contents:
     source: str
     format: FormatName
     precision: BundlePrecision
+    with_frontend: bool = False
+    """Whether the networks have their spectrograms in themselves and take sound."""
     examples: Examples
     """Windows of real sound, on which the bundle is compared with the networks. Without any, it can only be written by force."""
 
@@ -68,7 +75,7 @@ def write_bundle(contents: Contents, folder: Path, *, force: bool = False) -> Bu
     InputError when it does so without force, when the format does not have the precision or needs a library that is missing, and when the
     folder is in use or cannot be written.
     """
-    check_place(folder, contents.format, contents.precision)
+    check_wish(folder, contents.format, contents.precision, with_frontend=contents.with_frontend)
     if contents.precision == "int8" and not len(contents.examples.wave_RT):
         raise InputError(
             f"int8 is fitted on real sound, but there is none: name a data folder with --data. {contents.examples.source}"
@@ -87,16 +94,27 @@ def write_bundle(contents: Contents, folder: Path, *, force: bool = False) -> Bu
             if folder.exists():
                 folder.rmdir()
             aside.replace(folder)
+        except RuntimeError as error:  # torch and OpenVINO say so when the disk is full
+            if shutil.disk_usage(aside).free < _FULL_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return open_bundle(folder)
 
 
-def check_place(folder: Path, format: FormatName, precision: BundlePrecision) -> None:
-    """Raise InputError when the format does not have the precision, or the folder is in use."""
+def check_wish(folder: Path, format: FormatName, precision: BundlePrecision, *, with_frontend: bool) -> None:
+    """Raise InputError when the format does not have the precision or no spectrogram in a network, or the folder is in use."""
     known = FORMATS[format].precisions
     if precision not in known:
         raise InputError(f"--precision must be one that the format {format} has ({', '.join(known)}), but got {precision}.")
+    if with_frontend and not FORMATS[format].has_frontend:
+        able = " or ".join(name for name, kind in FORMATS.items() if kind.has_frontend)
+        raise InputError(f"--with-frontend needs --format {able}, but got {format}, whose networks take spectrograms.")
+    if with_frontend and precision != "float32":
+        raise InputError(
+            f"--with-frontend needs --precision float32, but got {precision}: quiet sounds would vanish from spectrograms in {precision}."
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"--to must name a folder that does not exist or is empty, but {folder} is there and is not empty.")
 
@@ -124,20 +142,15 @@ def _hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
-def _write_parity(contents: Contents, record: BundleRecord, folder: Path, *, force: bool) -> Parity | None:
+def _write_parity(contents: Contents, record: BundleRecord, folder: Path, *, force: bool) -> Parity:
     """Compare what was written with the networks, if there is sound. Raises InputError when it breaks a rule, unless it is forced."""
-    parity = None
-    if len(contents.examples.wave_RT):
-        bundled = Bundle(folder, record).detector(standalone=True)
-        networks = [member.network for member in record.members]
-        parity = compare(_original(contents), bundled, networks, contents.examples, record.precision, processor())
-        (folder / PARITY_FILE).write_text(to_json(parity, indent=1), encoding="utf-8")
-        broken: tuple[str, ...] = parity.broken_rules
-    else:
-        broken = (f"there must be {FEWEST} windows of labelled sound, but there are none ({contents.examples.source})",)
-    if broken and not force:
+    bundled = Bundle(folder, record).detector(standalone=True)
+    networks = [member.network for member in record.members]
+    parity = compare(_original(contents), bundled, networks, contents.examples, record.precision, processor())
+    (folder / PARITY_FILE).write_text(to_json(parity, indent=1), encoding="utf-8")
+    if parity.broken_rules and not force:
         raise InputError(
-            f"A bundle must give the scores of what it was made of: {'; '.join(broken)}. Name a data folder with labelled sound with --data, "
+            f"A bundle must give the scores of what it was made of: {'; '.join(parity.broken_rules)}. Name a data folder with labelled sound with --data, "
             "take another precision, or write it all the same with --force."
         )
     return parity
@@ -161,7 +174,9 @@ def _original(contents: Contents) -> DeployedDetector:
 def _write_part(contents: Contents, kind: NetworkFormat, folder: Path, number: int) -> BundleMember:
     part, procedure = contents.parts[number], contents.procedure
     name = f"{NETWORKS}/{number + 1}_{_file_name(part.recipe)}{kind.suffix}"
-    kind.write(Network(part.model), _spectrograms(contents, number), folder / name, contents.precision)
+    heard = _heard(contents, number)
+    network = Network(part.model)
+    kind.write(SoundNetwork(network, procedure) if contents.with_frontend else network, heard, folder / name, contents.precision)
     member = BundleMember(
         stage_id=part.stage_id,
         souped_with=part.souped_with,
@@ -171,6 +186,7 @@ def _write_part(contents: Contents, kind: NetworkFormat, folder: Path, number: i
         species=part.species,
         network=name,
         num_frames=input_shape(part.model.config, procedure)[2],
+        takes_sound=contents.with_frontend,
         network_ms=0.0,
         spectrogram_ms=0.0,
     )
@@ -178,18 +194,21 @@ def _write_part(contents: Contents, kind: NetworkFormat, folder: Path, number: i
         runtime = kind.load(member, folder / name, _CPU, contents.precision)
         return replace(
             member,
-            network_ms=network_ms(runtime, part.model.config, procedure),
-            spectrogram_ms=spectrogram_ms(part.model.config, procedure),
+            network_ms=network_ms(runtime, tuple(heard.shape[1:])),
+            spectrogram_ms=0.0 if contents.with_frontend else spectrogram_ms(part.model.config, procedure),
         )
 
 
-def _spectrograms(contents: Contents, number: int) -> Tensor:
-    """Return spectrograms of real sound for a network; of noise where there is none."""
+def _heard(contents: Contents, number: int) -> Tensor:
+    """Return what a network is given of windows of real sound; of noise where there is none."""
     wave_RT = contents.examples.wave_RT
     if not len(wave_RT):
         wave_RT = np.random.default_rng(0).uniform(-0.5, 0.5, (2, contents.procedure.context)).astype(np.float32)
+    if contents.with_frontend:
+        return torch.from_numpy(wave_RT)
     original = _original(contents)
-    return torch.cat(list(replace(original, members=original.members[number : number + 1]).spectrograms(wave_RT)))
+    (heard,) = replace(original, members=original.members[number : number + 1]).inputs(wave_RT)
+    return heard
 
 
 def processor() -> str:

@@ -17,6 +17,8 @@ OUTPUT_NAMES = {"sed": ("clip", "segments", "embedding"), "cnn": ("clip", "embed
 class Network(nn.Module):
     """A detector without its spectrogram: mel_BKFN -> the tensors of `OUTPUT_NAMES`."""
 
+    input_name = "mel"
+
     def __init__(self, model: Detector) -> None:
         super().__init__()
         self.model = model.eval()

@@ -1,6 +1,6 @@
 """Runs a network with ONNX Runtime on a CPU.
 
-Shapes: B windows, K channels, F mel bins, N frames.
+What it is given are windows, their first dimension: spectrograms (B, K, F, N), or sound (B, T) for a network that makes its own.
 """
 
 from pathlib import Path
@@ -12,8 +12,6 @@ from torch import Tensor
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.runtime import Outputs, outputs_of
-
-INPUT_NAME = "mel"
 
 
 class OnnxRuntime:
@@ -30,12 +28,13 @@ class OnnxRuntime:
         except Exception as error:  # its errors have no class of their own
             problem = " ".join(str(error).split())[:200]
             raise InputError(f"{path} must be a network that ONNX Runtime can run, but: {problem}") from None
-        self._shape = tuple(self._session.get_inputs()[0].shape[1:])
+        (self._input,) = self._session.get_inputs()
+        self._shape = tuple(self._input.shape[1:])
 
-    def __call__(self, mel_BKFN: Tensor) -> Outputs:
-        if tuple(mel_BKFN.shape[1:]) != self._shape:
-            raise InputError(f"The network takes spectrograms of the shape {self._shape}, but got {tuple(mel_BKFN.shape[1:])}.")
-        arrays = self._session.run(None, {INPUT_NAME: np.ascontiguousarray(mel_BKFN.cpu().numpy(), dtype=np.float32)})
+    def __call__(self, heard: Tensor) -> Outputs:
+        if tuple(heard.shape[1:]) != self._shape:
+            raise InputError(f"The network takes windows of the shape {self._shape}, but got {tuple(heard.shape[1:])}.")
+        arrays = self._session.run(None, {self._input.name: np.ascontiguousarray(heard.cpu().numpy(), dtype=np.float32)})
         return outputs_of([torch.from_numpy(array) for array in arrays])
 
 

@@ -1,6 +1,6 @@
 """Runs a network with OpenVINO, on the cores of a CPU: one stream a core and call, so that no two cores wait for each other.
 
-Shapes: B windows, K channels, F mel bins, N frames, D features, S segments, C species.
+What it is given are windows, their first dimension: spectrograms (B, K, F, N), or sound (B, T) for a network that makes its own.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +40,7 @@ class OpenVinoRuntime:
         try:
             model = core.read_model(path)
             shape = model.inputs[0].partial_shape
-            self._shape = (WINDOWS_AT_ONCE, *(shape[axis].get_length() for axis in (1, 2, 3)))
+            self._shape = (WINDOWS_AT_ONCE, *(shape[axis].get_length() for axis in range(1, len(shape))))
             model.reshape(list(self._shape))
             settings = {
                 "INFERENCE_PRECISION_HINT": HINTS[precision],
@@ -57,23 +57,21 @@ class OpenVinoRuntime:
             self._idle.put(self._compiled.create_infer_request())
         self._try_out(path, num_streams)
 
-    def __call__(self, mel_BKFN: Tensor) -> Outputs:
-        if tuple(mel_BKFN.shape[1:]) != self._shape[1:]:
-            raise InputError(
-                f"The network takes spectrograms of the shape {self._shape[1:]}, but got {tuple(mel_BKFN.shape[1:])}."
-            )
-        mel_BKFN = np.ascontiguousarray(mel_BKFN.cpu().numpy(), dtype=np.float32)
-        parts = [self._run(mel_BKFN[first : first + WINDOWS_AT_ONCE]) for first in range(0, len(mel_BKFN), WINDOWS_AT_ONCE)]
+    def __call__(self, heard: Tensor) -> Outputs:
+        if tuple(heard.shape[1:]) != self._shape[1:]:
+            raise InputError(f"The network takes windows of the shape {self._shape[1:]}, but got {tuple(heard.shape[1:])}.")
+        heard = np.ascontiguousarray(heard.cpu().numpy(), dtype=np.float32)
+        parts = [self._run(heard[first : first + WINDOWS_AT_ONCE]) for first in range(0, len(heard), WINDOWS_AT_ONCE)]
         return outputs_of([torch.from_numpy(np.concatenate(tensors)) for tensors in zip(*parts, strict=True)])
 
-    def _run(self, mel_BKFN: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def _run(self, heard: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """Return the tensors of at most `WINDOWS_AT_ONCE` windows."""
-        count = len(mel_BKFN)
+        count = len(heard)
         if count < WINDOWS_AT_ONCE:
-            mel_BKFN = np.concatenate([mel_BKFN, np.zeros((WINDOWS_AT_ONCE - count, *self._shape[1:]), dtype=np.float32)])
+            heard = np.concatenate([heard, np.zeros((WINDOWS_AT_ONCE - count, *self._shape[1:]), dtype=np.float32)])
         request = self._idle.get()
         try:
-            request.infer([mel_BKFN], share_inputs=True)
+            request.infer([heard], share_inputs=True)
             return [request.get_output_tensor(index).data[:count].copy() for index in range(len(self._compiled.outputs))]
         finally:
             self._idle.put(request)

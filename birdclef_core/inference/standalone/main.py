@@ -6,6 +6,7 @@ Shapes: B windows, C species.
 import argparse
 import csv
 import json
+import os
 import sys
 import types
 import typing
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from birdclef_core.config import SAMPLE_RATE_HZ
-from birdclef_core.errors import BirdclefError, InputError
+from birdclef_core.errors import BirdclefError, DataError, InputError
 from birdclef_core.inference.bundle.record import BUNDLE_FILE, BundleMember, BundleRecord, verify
 from birdclef_core.inference.deployed import SHOWN_DIGITS, DeployedDetector, Member
 from birdclef_core.inference.networks.onnx_runtime import OnnxRuntime
@@ -54,12 +55,23 @@ def main(folder: Path, arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, metavar="N", help="number of CPU threads (default: all cores)")
     parsed = parser.parse_args(arguments)
     try:
+        _check(parsed)
         if parsed.threads is not None:
-            torch.set_num_threads(max(1, parsed.threads))
+            torch.set_num_threads(parsed.threads)
         return _predict(load(folder), parsed)
     except BirdclefError as error:
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def _check(parsed: argparse.Namespace) -> None:
+    """Raise InputError for numbers that mean nothing."""
+    for flag in ("threads", "top"):
+        value = getattr(parsed, flag)
+        if value is not None and value < 1:
+            raise InputError(f"--{flag} >= 1 must hold, but got {value}.")
+    if not 0 <= parsed.threshold <= 1:
+        raise InputError(f"--threshold must be from 0 to 1, but got {parsed.threshold}.")
 
 
 def load(folder: Path) -> DeployedDetector:
@@ -73,6 +85,7 @@ def load(folder: Path) -> DeployedDetector:
             species=member.species,
             runtime=RUNTIMES[record.format](member, folder / member.network, record.precision),
             weight=weight,
+            takes_sound=member.takes_sound,
         )
         for member, weight in zip(record.members, record.weights, strict=True)
     )
@@ -98,24 +111,30 @@ def _write(detector: DeployedDetector, parsed: argparse.Namespace, file: IO[str]
     unreadable = 0
     for path in _files(parsed.audio):
         try:
-            windows, logits_WC = hear(detector, path)
+            windows, logits_WC, faults = hear(detector, path)
         except BirdclefError as error:
             unreadable += 1
-            print(f"Not predicted: {error}", file=sys.stderr)
+            print(f"Not predicted: {_shown(error)}", file=sys.stderr)
             continue
+        if faults:
+            print(f"Predicted as far as possible, because of damage: {_shown(path)}: {'; '.join(faults)}", file=sys.stderr)
         table.writerows(_rows(detector, path, windows, logits_WC, parsed.threshold, parsed.top))
     return 1 if unreadable else 0
 
 
-def hear(detector: DeployedDetector, path: Path) -> tuple[list[Window], NDArray[np.float32]]:
-    """Return the windows of a file and their logits (W, C). Raises DataError when it cannot be read."""
-    stream = stream_windows(SoundFile(path, detector.procedure).blocks(), detector.procedure)
+def hear(detector: DeployedDetector, path: Path) -> tuple[list[Window], NDArray[np.float32], tuple[str, ...]]:
+    """Return the windows of a file, their logits (W, C), and what is wrong with it although it can be used. Raises DataError when it cannot be
+    read."""
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise DataError(f"{path} must be a file, but is a pipe or a device.")
+    sound = SoundFile(path, detector.procedure)
+    stream = stream_windows(sound.blocks(), detector.procedure)
     windows: list[Window] = []
     parts = [np.zeros((0, len(detector.species)), dtype=np.float32)]
     while batch := list(islice(stream, _BATCH)):
         windows += [window for window, _ in batch]
         parts.append(detector.hear(np.stack([wave_T for _, wave_T in batch])).logits_BC)
-    return windows, np.concatenate(parts)
+    return windows, np.concatenate(parts), sound.faults
 
 
 def _rows(
@@ -136,7 +155,7 @@ def _rows(
         for column in best:
             code = detector.species[column]
             yield [
-                str(path),
+                _shown(path),
                 _seconds(window.start),
                 _seconds(window.end),
                 code,
@@ -152,6 +171,11 @@ def _seconds(sample: int) -> str:
     """A time as an exact decimal: a sample at 32 kHz has at most eight digits behind the point."""
     text = f"{sample / SAMPLE_RATE_HZ:.8f}".rstrip("0")
     return text + "0" if text.endswith(".") else text
+
+
+def _shown(name: object) -> str:
+    """The name of a file as text that can be written anywhere, as the project shows it."""
+    return os.fsencode(str(name)).decode("utf-8", "backslashreplace")
 
 
 def _files(named: Sequence[Path]) -> Iterator[Path]:

@@ -33,11 +33,13 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_it_is_compared_on_the_sound_of_a_data_folder(place, capsys):
-    """A SED and a CNN in OpenVINO, on labelled soundscapes."""
-    made_up_data(place / "data", num_windows=66)
-    command = ["export", "ensemble.json", "--to", "bundle", "--format", "openvino"]
+@pytest.mark.parametrize("wish", [["openvino"], ["onnx", "--with-frontend"]])
+def test_it_is_compared_on_the_sound_of_a_data_folder(place, capsys, wish):
+    """A SED and a CNN, on labelled soundscapes; with their spectrograms in themselves too."""
     pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    made_up_data(place / "data", num_windows=66)
+    command = ["export", "ensemble.json", "--to", "bundle", "--format", *wish]
     assert birdclef([*command, "--data", "data"]) == 0
     said = capsys.readouterr().out
     parity = from_json(Parity, (place / "bundle" / "parity.json").read_text(), file="parity.json")
@@ -48,12 +50,44 @@ def test_it_is_compared_on_the_sound_of_a_data_folder(place, capsys):
     found = load_detector("bundle").predict("in", threshold=0.0)
     np.testing.assert_allclose(found["score"], expected["score"], atol=1e-4)
     assert set(found["model_id"]) == set(expected["model_id"]), "in float32 it is the same model"
+    is_inside = ["spectrogram in the network" in line for line in (place / "bundle" / "card.md").read_text().splitlines()]
+    assert sum(is_inside) == (2 if "--with-frontend" in wish else 0)
+
+
+@pytest.mark.slow
+def test_an_int8_that_ranks_worse_is_written_by_force_only(place, capsys):
+    """Labels are the windows that the network itself ranks first, so float32 is right everywhere and int8, with a random network, is not."""
+    pytest.importorskip("nncf")
+    made_up_data(place / "data", num_windows=66)
+    heard = load_detector(STAGES[0]).predict(place / "data" / "test_soundscapes", threshold=0.0)
+    first = heard["score"] >= heard.groupby("species")["score"].transform("median")
+    labels = heard[first].groupby("end_s")["species"].agg(" ".join).reindex(np.arange(5.0, 335.0, 5.0), fill_value="")
+    table = pd.DataFrame({"row_id": [f"scape_{end_s:.0f}" for end_s in labels.index], "labels": labels.to_numpy()})
+    table.to_csv(place / "data" / "test_soundscapes_labels.csv", index=False)
+    command = ["export", STAGES[0], "--to", "bundle", "--format", "openvino", "--precision", "int8", "--data", "data"]
+    capsys.readouterr()
+    assert birdclef(command) == 2 and not (place / "bundle").exists()
+    said = capsys.readouterr()
+    assert "in int8 the cmAP may be lower by 0.005, but it differs by -0." in said.err and not said.out
+    assert birdclef([*command, "--force"]) == 0
+    said = capsys.readouterr()
+    parity = from_json(Parity, (place / "bundle" / "parity.json").read_text(), file="parity.json")
+    assert parity.cmap_difference < -0.005 and len(parity.broken_rules) == 1
+    assert f"Written by force: {parity.broken_rules[0]}" in said.err
+    assert f"**It was written by force: {parity.broken_rules[0]}.**" in (place / "bundle" / "card.md").read_text()
+    found = load_detector("bundle").predict("in", threshold=0.0)
+    expected = load_detector(STAGES[0]).predict("in", threshold=0.0)
+    assert set(found["model_id"]) != set(expected["model_id"]), "a calibration of one is none of the other"
+    np.testing.assert_allclose(found["score"], expected["score"], atol=0.1)
 
 
 @pytest.mark.parametrize("reference", [STAGES[0][:8], "ensemble.json"])
 def test_it_predicts_what_it_was_made_of_predicts(place, reference, capsys):
     assert birdclef(["export", reference, "--to", "bundle", "--force"]) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
+    assert (
+        "Written by force: there must be 64 windows of labelled sound, but there are none (The recordings of stage ab" in warned
+    )
     assert (
         f"tiny, train_bce {STAGES[0][:8]}: weight {1 if 'ab' in reference else 0.6:.3f}, " in said and "Bundle: bundle (" in said
     )
@@ -105,6 +139,8 @@ def test_names_and_the_device_can_be_given(place, monkeypatch):
         (["--format", "tflite"], "--format must be one of torch, "),
         (["--precision", "int4"], "--precision must be one of float32, "),
         (["--to", "in"], "is not empty"),
+        (["--with-frontend"], "--with-frontend needs --format openvino or onnx, but got torch"),
+        (["--with-frontend", "--format", "openvino", "--precision", "bfloat16"], "needs --precision float32, but got bfloat16"),
         (["--precision", "int8"], "--precision must be one that the format torch has (float32)"),
         (["--format", "openvino", "--precision", "int8", "--force"], "int8 is fitted on real sound"),
         ([], "there must be 64 windows of labelled sound, but there are none (The recordings of stage abababababababab"),

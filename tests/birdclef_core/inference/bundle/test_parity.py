@@ -7,7 +7,7 @@ import pytest
 from made_up_bundles import examples
 from made_up_detector import loudness_detector
 
-from birdclef_core.errors import InputError
+from birdclef_core.inference.bundle.examples import no_examples
 from birdclef_core.inference.bundle.parity import compare
 from birdclef_core.inference.procedure import SOLUTION_2023
 
@@ -80,5 +80,9 @@ def test_too_little_sound_is_a_broken_rule():
     unlabelled = replace(examples(), truth_RC=np.zeros_like(examples().truth_RC))
     (rule,) = parity_of(0.0, "float32", unlabelled).broken_rules
     assert "some window must have a species" in rule
-    with pytest.raises(InputError, match="there is none"):
-        parity_of(0.0, "float32", examples(0))
+
+
+def test_without_any_sound_nothing_is_compared_and_it_says_why():
+    parity = parity_of(0.0, "float32", no_examples(SOLUTION_2023, "The recordings are gone."))
+    assert (parity.num_windows, parity.largest_probability_difference, parity.cmap, parity.networks) == (0, None, None, ())
+    assert parity.broken_rules == ("there must be 64 windows of labelled sound, but there are none (The recordings are gone)",)

@@ -1,11 +1,13 @@
 """A bundle appears complete or not at all, and says what it was made of."""
 
+from types import SimpleNamespace
+
 import pytest
 from made_up_bundles import contents, examples, random_part
 
 from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
-from birdclef_core.inference.bundle import writing
+from birdclef_core.inference.bundle import program, writing
 from birdclef_core.inference.bundle.examples import no_examples
 from birdclef_core.inference.bundle.writing import write_bundle
 from birdclef_core.inference.procedure import SOLUTION_2023
@@ -47,11 +49,27 @@ def test_what_fails_leaves_nothing(part, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_is_full_is_named_although_torch_does_not(part, tmp_path, monkeypatch):
+    def fail(*_) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(program.torch, "save", fail)
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter"):
+        write_bundle(contents(part), tmp_path / "bundle")
+    monkeypatch.setattr(writing.shutil, "disk_usage", lambda place: SimpleNamespace(free=0))
+    with pytest.raises(InputError, match=r"No space left on device.*--to"):
+        write_bundle(contents(part), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_sound_it_is_written_by_force_only(part, tmp_path):
     silent = contents(part, examples=no_examples(SOLUTION_2023, "the recordings are gone"))
     with pytest.raises(InputError, match=r"there are none \(the recordings are gone\).*--data.*--force"):
         write_bundle(silent, tmp_path / "bundle")
-    assert write_bundle(silent, tmp_path / "bundle", force=True).parity() is None
+    bundle = write_bundle(silent, tmp_path / "bundle", force=True)
+    parity, text = bundle.parity(), (bundle.folder / "card.md").read_text()
+    assert parity.num_windows == 0 and "the recordings are gone" in parity.broken_rules[0]
+    assert "written by force and was compared with nothing: the recordings are gone" in text
 
 
 def test_a_precision_that_the_format_lacks_is_refused(part, tmp_path):

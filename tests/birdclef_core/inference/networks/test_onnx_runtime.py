@@ -30,7 +30,7 @@ def test_it_gives_the_outputs_of_torch(head, tmp_path):
             assert (a is None) == (b is None)
             if a is not None:
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    with pytest.raises(InputError, match="takes spectrograms of the shape"):
+    with pytest.raises(InputError, match="takes windows of the shape"):
         runtime(mel_BKFN[..., :-1])
 
 

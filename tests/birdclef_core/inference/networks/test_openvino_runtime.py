@@ -83,7 +83,7 @@ def test_outputs_that_are_unfilled_at_first_are_asked_for_again(written, monkeyp
 
 def test_what_is_no_network_and_other_spectrograms_are_refused(written, tmp_path):
     head, path = written
-    with pytest.raises(InputError, match="takes spectrograms of the shape"):
+    with pytest.raises(InputError, match="takes windows of the shape"):
         OpenVinoRuntime(path, "float32", 1)(spectrograms(head, 1)[..., :-1])
     (tmp_path / "other.xml").write_text("<net/>")
     with pytest.raises(InputError, match="must be a network that OpenVINO can run"):

@@ -1,5 +1,6 @@
 """A bundle predicts by itself, with nothing of this project and with no library that it does not name."""
 
+import os
 import subprocess
 import sys
 
@@ -75,8 +76,18 @@ def test_the_highest_scores_and_wrong_input(bundle, tmp_path, capsys):
     assert main(bundle.folder, [str(tmp_path / "a.wav"), "-o", str(tmp_path / "found.csv"), "--top", "2"]) == 0
     found = pd.read_csv(tmp_path / "found.csv")
     assert len(found) == 2 and found["threshold"].isna().all()
+    for flag, value in (("--threads", "0"), ("--top", "0"), ("--threshold", "nan"), ("--threshold", "-1")):
+        assert main(bundle.folder, [str(tmp_path / "a.wav"), "-o", str(tmp_path / "other.csv"), flag, value]) == 2
+        assert f"Error: {flag} " in capsys.readouterr().err and not (tmp_path / "other.csv").exists()
     assert main(bundle.folder, [str(tmp_path / "a.wav"), "-o", str(tmp_path / "no" / "found.csv")]) == 2
     assert "must be a place that can be written to" in capsys.readouterr().err
+
+
+def test_a_name_that_is_no_text_is_written_as_the_project_writes_it(bundle, tmp_path):
+    place = write_sound(tmp_path / "in" / "a.wav", 5.0)
+    place.rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.wav"))
+    assert main(bundle.folder, [str(tmp_path / "in"), "-o", str(tmp_path / "found.csv"), "--top", "1"]) == 0
+    assert pd.read_csv(tmp_path / "found.csv")["file"].tolist() == [str(tmp_path / "in" / "caf\\xe9.wav")]
 
 
 def test_a_damaged_bundle_is_refused(bundle, tmp_path, capsys):
