@@ -83,7 +83,7 @@ def _try_writing(folder: Path) -> None:
 
 
 def _refusal(place: Path, error: Exception, way_out: str) -> str:
-    reason = getattr(error, "strerror", None) or str(error)
+    reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
     about = getattr(error, "filename", None)
     where = f" ({about})" if about and str(about) != str(place) else ""
     return f"{place} must be a place that can be written to, but: {reason}{where}. Free some space, or {way_out}."

@@ -8,6 +8,7 @@ import torch
 from birdclef_core.ensemble.record import EnsembleRecord, read_record
 from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.reading import Bundle, is_bundle, open_bundle
+from birdclef_core.inference.bundle.record import BUNDLE_FILE
 from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
 from birdclef_core.inference.results.calibration import read_calibration
@@ -51,7 +52,12 @@ def load_detector(
         if names is not None:
             detector = replace(detector, names=names_in_file(Path(names)))
     else:
-        detector = _stored_detector(str(reference), storage, device_of(device), wanted, Path(names) if names else None)
+        try:
+            detector = _stored_detector(str(reference), storage, device_of(device), wanted, Path(names) if names else None)
+        except InputError as error:
+            if not Path(reference).is_dir():
+                raise
+            raise InputError(f"The folder {reference} is no bundle, as it has no {BUNDLE_FILE}; and as a REF: {error}") from None
     if calibration is not None:
         detector = with_calibration(detector, Path(calibration))
     return Predictor(detector, batch_size_on(detector.device), embeddings)

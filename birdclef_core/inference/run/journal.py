@@ -140,8 +140,9 @@ def _read(path: Path) -> tuple[FileLogits, tuple[str, ...]] | None:
 
 def _write(path: Path, content: bytes) -> None:
     aside = path.with_name(f".{path.name}.tmp")
-    aside.write_bytes(content)
-    _appear(aside, path)
+    with writing_to(path.parent, way_out="give another folder with -o"):
+        aside.write_bytes(content)
+        _appear(aside, path)
 
 
 def _appear(aside: Path, path: Path) -> None:

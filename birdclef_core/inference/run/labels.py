@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 from birdclef_core.data.soundscapes import SOUNDSCAPE_LABELS, Soundscapes, find_soundscapes, load_soundscapes
@@ -39,11 +40,19 @@ def _read(table: Path, folder: Path) -> Soundscapes:
         root = Path(name)
         (root / _TABLE).symlink_to(table.absolute())
         (root / _FOLDER).symlink_to(folder.absolute())
+
+        def as_named(text: str) -> str:
+            links = ((root / _TABLE, table), (root / _FOLDER, folder), (_TABLE, table.name))
+            return reduce(lambda text, link: text.replace(str(link[0]), str(link[1])), links, text)
+
         try:
             found = load_soundscapes(root)
         except DataError as error:
-            text = str(error).replace(str(root / _TABLE), str(table)).replace(str(root / _FOLDER), str(folder))
-            raise DataError(text) from None
+            raise DataError(as_named(str(error))) from None
     assert found is not None
     paths = found.files["path"].str.removeprefix(f"{_FOLDER}/")
-    return replace(found, root=folder, files=found.files.assign(path=paths))
+    findings = tuple(
+        replace(item, fault=as_named(item.fault), meaning=as_named(item.meaning), examples=tuple(map(as_named, item.examples)))
+        for item in found.findings
+    )
+    return replace(found, root=folder, files=found.files.assign(path=paths), findings=findings)

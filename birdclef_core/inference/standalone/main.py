@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.errors import BirdclefError, DataError, InputError
-from birdclef_core.inference.bundle.record import BUNDLE_FILE, BundleMember, BundleRecord, verify
+from birdclef_core.inference.bundle.record import BUNDLE_FILE, VERSION, BundleMember, BundleRecord, verify
 from birdclef_core.inference.deployed import SHOWN_DIGITS, DeployedDetector, Member
 from birdclef_core.inference.networks.onnx_runtime import OnnxRuntime
 from birdclef_core.inference.networks.openvino_runtime import OpenVinoRuntime
@@ -77,6 +77,8 @@ def _check(parsed: argparse.Namespace) -> None:
 def load(folder: Path) -> DeployedDetector:
     """Return the detector of a bundle. Raises InputError when the bundle is damaged, or a library is missing that it needs."""
     record = _read(BundleRecord, folder / BUNDLE_FILE)
+    if record.version != VERSION:
+        raise InputError(f"{folder / BUNDLE_FILE} must be of version {VERSION}, but is of version {record.version}.")
     verify(record, folder)
     members = tuple(
         Member(

@@ -96,6 +96,7 @@ class Afterwards:
         )
         if data is not None and data.is_dir() and _is_plain(data):
             wish.places(data)
+            wish.require_untouched(data)
         return wish
 
     def places(self, data: Path) -> tuple[Path, Path | None]:
@@ -114,6 +115,16 @@ class Afterwards:
             return labelled[1], data
         is_same = labelled is not None and labelled[1].resolve() == self.soundscapes.resolve()
         return self.soundscapes, data if is_same else None
+
+    def require_untouched(self, data: Path) -> None:
+        """Raise InputError when soundscapes that are to be untouched are also in the data folder: after the sweep it would be too late."""
+        if self.untouched is None:
+            return
+        from birdclef_core.data.soundscapes import load_soundscapes
+        from sweeps.deploy.untouched import Seen, read_untouched
+
+        soundscapes = load_soundscapes(data)
+        read_untouched(self.untouched, Seen([] if soundscapes is None else [soundscapes], []))
 
     def commands(self, sweep: str, storage: str, cache_dir: str, data: Path) -> list[list[str]]:
         """Return the commands that make the submission of a sweep."""

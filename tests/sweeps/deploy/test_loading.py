@@ -117,7 +117,10 @@ def test_a_stage_that_no_sweep_trained_is_loaded_too(storage):
     assert load_detector("cdcd", storage=storage.root).detector.names == {}
 
 
-def test_what_cannot_be_loaded_is_said(storage, monkeypatch):
+def test_what_cannot_be_loaded_is_said(storage, monkeypatch, tmp_path):
+    (tmp_path / "half").mkdir()
+    with pytest.raises(InputError, match=r"half is no bundle, as it has no bundle\.json; and as a REF: .*no such stage"):
+        load_detector(tmp_path / "half", storage=storage.root)
     with pytest.raises(InputError, match="has no such stage or sweep"):
         load_detector("other", storage=storage.root)
     with pytest.raises(InputError, match="There is no store"):

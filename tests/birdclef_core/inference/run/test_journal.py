@@ -135,3 +135,12 @@ def test_a_full_disk_is_named_and_leaves_nothing_half_written(journal, tmp_path,
     with pytest.raises(InputError, match=r"No space left on device.*give another folder with -o"):
         journal.save_part("key", 0, part(0, 4))
     assert sorted(path.name for path in (tmp_path / "out" / "journal").iterdir()) == ["lock", "run.json"]
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_named(tmp_path, monkeypatch):
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"No space left on device\. Free some"), Journal(tmp_path / "journal").opened(RUN):
+        pass

@@ -32,6 +32,14 @@ def test_a_table_anywhere_needs_the_folder_of_its_audio(folder, tmp_path):
         read_labels(table)
 
 
+def test_what_is_odd_is_said_with_the_users_own_paths(folder, tmp_path):
+    table = tmp_path / "mine.csv"
+    table.write_text("row_id,labels\na_5,alpha\na_5,alpha\nzz_5,beta\n")
+    said = " ".join(finding.describe() for finding in read_labels(table, folder / "test_soundscapes").findings)
+    assert f"looked for in {folder / 'test_soundscapes'}" in said and "of mine.csv repeat" in said
+    assert "birdclef-labels-" not in said and "test_soundscapes_labels.csv" not in said
+
+
 def test_labels_that_fit_no_file_are_refused_with_their_own_paths(folder, tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text("row_id,labels\nzz_5,alpha\n")

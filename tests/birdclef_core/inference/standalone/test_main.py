@@ -96,7 +96,12 @@ def test_a_damaged_bundle_is_refused(bundle, tmp_path, capsys):
     network.write_bytes(before[:-1])
     assert main(bundle.folder, ["a.wav", "-o", str(tmp_path / "found.csv")]) == 2
     network.write_bytes(before)
-    assert "has another content" in capsys.readouterr().err and not (tmp_path / "found.csv").exists()
+    newer = (bundle.folder / "bundle.json").read_text().replace('"version": 1', '"version": 2')
+    (bundle.folder / "bundle.json").write_text(newer)
+    assert '"version": 2' in newer and main(bundle.folder, ["a.wav", "-o", str(tmp_path / "found.csv")]) == 2
+    said = capsys.readouterr().err
+    assert "must be of version 1, but is of version 2" in said
+    assert "has another content" in said and not (tmp_path / "found.csv").exists()
 
 
 def test_records_are_read_without_a_library(bundle):

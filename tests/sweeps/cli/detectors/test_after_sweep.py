@@ -97,10 +97,11 @@ def test_other_soundscapes_are_submitted_as_they_are_asked_for(place):
         "-o",
         "new/s.csv",
         "--untouched",
-        "data",
+        "kept",
     ]
+    write_labelled(Path("kept"), num_files=1, duration_s=12.0)
     assert search("--then", "submit", *arguments) == 0
-    assert (ran[0]["out"], ran[0]["untouched"]) == (Path("new/s-ensemble"), Path("data"))
+    assert (ran[0]["out"], ran[0]["untouched"]) == (Path("new/s-ensemble"), Path("kept"))
     assert (ran[1]["soundscapes"], ran[1]["labels"], ran[1]["sample"]) == (Path("in"), None, Path("sample.csv"))
     assert (ran[1]["time_limit"], ran[1]["out"]) == (7200.0, Path("new/s.csv"))
 
@@ -126,6 +127,7 @@ def test_what_fails_ends_it_and_a_sweep_that_was_stopped_is_not_submitted(place)
         (["--then", "submit", "--time-limit", "120"], "is no time such as 120m"),
         (["--then", "submit", "-o", "in"], "-o must be a file"),
         (["--then", "submit", "--untouched", "in"], "--untouched must be a data folder with labelled soundscapes"),
+        (["--then", "submit", "--untouched", "data"], "1 of the 1 of data are also in the data of the sweeps"),
         (["--then", "submit", "--data", "in"], "must be named, as in has no labelled ones"),
     ],
 )
