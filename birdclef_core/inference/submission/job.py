@@ -317,8 +317,8 @@ def _written(task: SubmissionTask, found: FoundAudio, rows: Rows, hearing: _Hear
         files=tuple(item.scored() for item in heard),
         scales=tuple(OneScale.of(count, one_scale.get(count)) for count in fewer),
     )
-    write_scored_by(scored, task.out)
     write_submission(rows, scores.completed(), task.out)
+    write_scored_by(scored, task.out)
     is_heard_R = scores.is_heard_R
     stems = set(rows.by_stem)
     of_rows = [item for item in found.unreadable if stem_of_name(item.label) in stems or task.sample is None]
