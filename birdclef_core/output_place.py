@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import soundfile
-from safetensors import SafetensorError
 
 from birdclef_core.errors import InputError
 
@@ -21,7 +20,7 @@ def writing_to(place: Path, *, way_out: str = "give another with --out") -> Iter
         yield
     except BrokenPipeError:
         raise  # The reader of what is printed has closed the pipe.
-    except (OSError, UnicodeError, soundfile.SoundFileError, SafetensorError) as error:
+    except (OSError, UnicodeError, soundfile.SoundFileError) as error:
         raise InputError(_refusal(place, error, way_out)) from error
 
 

@@ -4,6 +4,7 @@ They are what ensembles and calibrations are made of. Probabilities could not be
 Shapes: B windows, T samples, C species, R rows that are scored.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from birdclef_core.code_version import code_version, read_module
@@ -91,7 +93,10 @@ def deployed_logits(
     except StoreError:
         logits = _compute(detector, data, batch_size, progress)
     with writing_to(Path(store.storage.root), way_out="use another --storage"), store.storage.write_bundle(place) as folder:
-        save_file({"recordings": logits.recordings_RC, "soundscapes": logits.soundscapes_RC}, folder / _FILE)
+        try:
+            save_file({"recordings": logits.recordings_RC, "soundscapes": logits.soundscapes_RC}, folder / _FILE)
+        except SafetensorError as error:  # it has an error of its own for a full disk
+            raise OSError(errno.EIO, str(error)) from error
     return logits
 
 

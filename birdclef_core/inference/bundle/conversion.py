@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from birdclef_core.errors import InputError
@@ -31,7 +32,7 @@ def to_openvino(network: Network | SoundNetwork, heard: Tensor, path: Path, prec
     nncf = _import_nncf() if precision == "int8" else None
     with _quiet():
         # Traced here and not by OpenVINO, which traces twice.
-        with torch.no_grad():
+        with torch.no_grad(), _finite_logsigmoid():
             traced = torch.jit.trace(network, heard[:2], check_trace=False)
         model = openvino.convert_model(traced, example_input=heard[:2], input=[(-1, *heard.shape[1:])])
         if nncf is not None:
@@ -70,6 +71,18 @@ def _import_nncf() -> Any:
     except ImportError:
         raise InputError("The precision int8 needs NNCF, which is not installed: pip install nncf") from None
     return nncf
+
+
+@contextmanager
+def _finite_logsigmoid() -> Iterator[None]:
+    """Let the logarithm of a sigmoid be a softplus within the block. OpenVINO computes it as the two functions that it is named by, which
+    gives minus infinity for logits below -88."""
+    before = F.logsigmoid
+    F.logsigmoid = lambda logits: -F.softplus(-logits)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        F.logsigmoid = before
 
 
 @contextmanager

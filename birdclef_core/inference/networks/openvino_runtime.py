@@ -60,8 +60,8 @@ class OpenVinoRuntime:
     def __call__(self, heard: Tensor) -> Outputs:
         if tuple(heard.shape[1:]) != self._shape[1:]:
             raise InputError(f"The network takes windows of the shape {self._shape[1:]}, but got {tuple(heard.shape[1:])}.")
-        heard = np.ascontiguousarray(heard.cpu().numpy(), dtype=np.float32)
-        parts = [self._run(heard[first : first + WINDOWS_AT_ONCE]) for first in range(0, len(heard), WINDOWS_AT_ONCE)]
+        values = np.ascontiguousarray(heard.cpu().numpy(), dtype=np.float32)
+        parts = [self._run(values[first : first + WINDOWS_AT_ONCE]) for first in range(0, len(values), WINDOWS_AT_ONCE)]
         return outputs_of([torch.from_numpy(np.concatenate(tensors)) for tensors in zip(*parts, strict=True)])
 
     def _run(self, heard: NDArray[np.float32]) -> list[NDArray[np.float32]]:

@@ -7,6 +7,7 @@ Layout of the folder:
     <key of the file>.0003.part       the fourth part of a file that is not
 """
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -121,6 +122,8 @@ def _save(path: Path, part: FileLogits, faults: Sequence[str]) -> None:
         try:
             save_file(arrays, aside, metadata={"faults": to_json(list(faults))})
             _appear(aside, path)
+        except SafetensorError as error:  # it has an error of its own for a full disk
+            raise OSError(errno.EIO, str(error)) from error
         finally:
             aside.unlink(missing_ok=True)
 

@@ -81,6 +81,18 @@ def test_outputs_that_are_unfilled_at_first_are_asked_for_again(written, monkeyp
         OpenVinoRuntime(written[1], "float32", 1)
 
 
+def test_logits_that_a_trained_network_gives_to_noise_are_finite(tmp_path):
+    """OpenVINO's own logarithm of a sigmoid is minus infinity below -88, and such a network was refused."""
+    part = random_part("sed")
+    with torch.no_grad():
+        part.model.head.attention_block.classify.bias.fill_(-150.0)
+    to_openvino(Network(part.model), spectrograms("sed", 2), tmp_path / "network.xml", "float32")
+    found = OpenVinoRuntime(tmp_path / "network.xml", "float32", 1)(spectrograms("sed", 4))
+    expected = TorchRuntime(part.model, torch.device("cpu"))(spectrograms("sed", 4))
+    assert expected.clip_BC.max() < -100
+    torch.testing.assert_close(found.clip_BC, expected.clip_BC, rtol=1e-4, atol=1e-3)
+
+
 def test_what_is_no_network_and_other_spectrograms_are_refused(written, tmp_path):
     head, path = written
     with pytest.raises(InputError, match="takes windows of the shape"):
