@@ -43,9 +43,7 @@ def rectangle(x: float, y: float, width: float, height: float, *, fill: str) -> 
     )
 
 
-def box(
-    x: float, y: float, width: float, height: float, *, fill: str, lines: Iterable[str], tip: str, link: str = ""
-) -> Markup:
+def box(x: float, y: float, width: float, height: float, *, fill: str, lines: Iterable[str], tip: str, link: str = "") -> Markup:
     """Return a rectangle with as many of the `lines` as fit, cut where they are too long. `tip` is shown under the mouse pointer.
 
     `link` is the address of the page that the box leads to, if it leads to one.

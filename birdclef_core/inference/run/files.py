@@ -54,6 +54,10 @@ def find_audio(paths: Sequence[Path], *, out: Path | None = None, may_be_empty: 
             unreadable.append(
                 Unreadable(shown(str(path)), "a pipe or a device, not a file" if path.exists() else "does not exist")
             )
+    for place, (inside, folder) in list(found.items()):
+        if not _is_text(str(folder / inside)):  # libsndfile cannot open it
+            unreadable.append(Unreadable(shown(str(folder / inside)), "its name is not UTF-8: rename it"))
+            del found[place]
     if not (found or unreadable or may_be_empty):
         raise InputError(f"At least one audio file must be named, but there is none in {', '.join(map(str, paths))}.")
     named = sorted((shown(str(folder / inside)), inside, folder) for inside, folder in found.values())
@@ -68,6 +72,14 @@ def read_durations(files: Sequence[AudioFile]) -> list[Header]:
     """Return what the structure of each file says, without decoding it."""
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(lambda audio: read_header(audio.path), files))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _not_audio(folder: Path, unreachable: dict[str, str], other_formats: Iterable[str]) -> Iterator[Unreadable]:

@@ -127,6 +127,8 @@ def _write(detector: DeployedDetector, parsed: argparse.Namespace, file: IO[str]
 def hear(detector: DeployedDetector, path: Path) -> tuple[list[Window], NDArray[np.float32], tuple[str, ...]]:
     """Return the windows of a file, their logits (W, C), and what is wrong with it although it can be used. Raises DataError when it cannot be
     read."""
+    if _shown(path) != str(path):  # libsndfile cannot open it
+        raise DataError(f"{path} must have a name in UTF-8, but has not: rename it.")
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise DataError(f"{path} must be a file, but is a pipe or a device.")
     sound = SoundFile(path, detector.procedure)

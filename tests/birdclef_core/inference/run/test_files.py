@@ -64,6 +64,14 @@ def test_a_pipe_that_is_named_is_not_opened(here):
     assert found.files == ()
 
 
+def test_a_file_that_is_named_and_has_no_name_in_text_is_listed(here):
+    """libsndfile cannot open it."""
+    path = here / os.fsdecode(b"caf\xe9.wav")
+    path.touch()
+    found = find_audio([path])
+    assert [item.reason for item in found.unreadable] == ["its name is not UTF-8: rename it"] and found.files == ()
+
+
 def test_no_file_at_all_is_wrong_input(here):
     (here / "empty").mkdir()
     with pytest.raises(InputError, match="there is none in empty"):

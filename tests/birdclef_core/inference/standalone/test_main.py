@@ -83,11 +83,15 @@ def test_the_highest_scores_and_wrong_input(bundle, tmp_path, capsys):
     assert "must be a place that can be written to" in capsys.readouterr().err
 
 
-def test_a_name_that_is_no_text_is_written_as_the_project_writes_it(bundle, tmp_path):
-    place = write_sound(tmp_path / "in" / "a.wav", 5.0)
-    place.rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.wav"))
-    assert main(bundle.folder, [str(tmp_path / "in"), "-o", str(tmp_path / "found.csv"), "--top", "1"]) == 0
-    assert pd.read_csv(tmp_path / "found.csv")["file"].tolist() == [str(tmp_path / "in" / "caf\\xe9.wav")]
+def test_a_file_with_a_name_that_is_no_text_and_a_pipe_are_listed(bundle, tmp_path, capsys):
+    write_sound(tmp_path / "in" / "a.wav", 5.0)
+    write_sound(tmp_path / "in" / "b.wav", 5.0).rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/caf\xe9.wav"))
+    os.mkfifo(tmp_path / "pipe.wav")
+    command = [str(tmp_path / "in"), str(tmp_path / "pipe.wav"), "-o", str(tmp_path / "found.csv"), "--top", "1"]
+    assert main(bundle.folder, command) == 1
+    said = capsys.readouterr().err
+    assert r"caf\xe9.wav must have a name in UTF-8" in said and "pipe.wav must be a file" in said
+    assert pd.read_csv(tmp_path / "found.csv")["file"].tolist() == [str(tmp_path / "in" / "a.wav")]
 
 
 def test_a_damaged_bundle_is_refused(bundle, tmp_path, capsys):
