@@ -54,6 +54,24 @@ def note_text(name: str, inputs: SweepInputs, request: SweepRequest) -> str:
     return f"{text}\n\n{options.note}" if options.note else text
 
 
+def beginning_lines(inputs: SweepInputs, request: SweepRequest) -> list[str]:
+    """What is about to be trained, and what becomes of what an earlier run left."""
+    known, lines = len(request.known), []
+    if inputs.budget == "small":
+        lines.append(SMALL_BUDGET)
+    elif not request.options.budget and not inputs.slots.gpus_per_trial:
+        lines.append(OWN_RECIPES)
+    if request.dropped is not None:
+        lines.append(dropped_line(request.name, known - request.dropped.first_trial))
+    if request.retried:
+        lines.append(f"Tried again: {', '.join(trial.trial for trial in request.retried)}.")
+    extends, limits = request.kind == "extend", request.limits
+    return [
+        *lines,
+        sweep_line(request.name, inputs.chains, inputs.slots, limits, samples=inputs.samples, known=known, extends=extends),
+    ]
+
+
 def extension_line(name: str, limits: Limits, *, samples: int | None, known: int) -> str:
     """What a planned extension adds."""
     return f"Extension of {name} by {how_many(samples, limits, known=known)}."

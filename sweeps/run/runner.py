@@ -252,20 +252,8 @@ class _Driver:
 
     def _begin(self, inputs: SweepInputs) -> SweepRecord:
         """Say what is going to happen and write it into the sweep's record, which is returned."""
-        request, chains, known = self.request, inputs.chains, len(self.request.known)
-        if inputs.budget == "small":
-            self._say(messages.SMALL_BUDGET)
-        elif not self.options.budget and not inputs.slots.gpus_per_trial:
-            self._say(messages.OWN_RECIPES)
-        if request.dropped is not None:
-            self._say(messages.dropped_line(self.name, known - request.dropped.first_trial))
-        if request.retried:
-            self._say(f"Tried again: {', '.join(trial.trial for trial in request.retried)}.")
-        extends = request.kind == "extend"
-        limits = request.limits
-        self._say(
-            messages.sweep_line(self.name, chains, inputs.slots, limits, samples=inputs.samples, known=known, extends=extends)
-        )
+        request, chains = self.request, inputs.chains
+        self._say(*messages.beginning_lines(inputs, request))
         if request.record and request.record.code_version != chains.code_version:
             self._say(messages.CODE_CHANGED, style=WARNING)
         return request.begin(

@@ -7,10 +7,14 @@ from made_up_sweep import made_up_sweep, write_sweep
 from pages import HOSTILE, Page
 
 from birdclef_core.store.storage import Storage
+from birdclef_core.store.summary import Spread
 from sweeps.cli.birdclef import birdclef
+from sweeps.plan.plan import Amount
+from sweeps.plan.planner import PlanFigures
 from sweeps.report.page.page import report_page
 from sweeps.report.page.shown import ShownSweep
 from sweeps.report.page.writing import make_report
+from sweeps.wording import format_duration
 
 
 def page_of(tmp_path, *sweeps) -> Page:
@@ -85,6 +89,17 @@ def test_a_sweep_with_a_cost_shows_it_and_says_what_is_compared(tmp_path):
     page = page_of(tmp_path, made_up_sweep(20, objective="val/cmap, cost/cpu_seconds_10min"))
     assert page.values["costs"] == ["cost/device_hours", "cost/cpu_seconds_10min"]
     assert page.values["objective"] == "val/cmap" and "Trials are compared by cost/cpu_seconds_10min too" in page.text
+
+
+def test_the_plan_stands_beside_what_the_sweep_took(tmp_path):
+    record, trials = made_up_sweep(8)
+    amount = Amount(epochs=40.0, worker_hours=Spread(low=1.0, middle=2.0, high=3.0), wall_hours=None)
+    planned = PlanFigures(trials=9, stages_asked=45, stages_new=30, alone=amount, shared=amount, pruned=amount)
+    write_sweep(tmp_path, record, trials).storage.write_json("plan.json", planned)
+    page = page_of(tmp_path, (record, []))
+    spent = format_duration(sum(trial.cost_s for trial in trials))
+    assert f"worker time 2 h 00 min (1 h 00 min to 3 h 00 min) 2 h 00 min (1 h 00 min to 3 h 00 min) {spent}" in page.text
+    assert f"stages trained 30 {sum(len(trial.trained_ids) for trial in trials)}" in page.text and "trials 9 8" in page.text
 
 
 def test_several_sweeps_are_compared(tmp_path):
