@@ -67,14 +67,14 @@ class NewsTeller(Observer):
         """`report`: where the sweep's page is."""
         self._hooks, self._options, self._book, self._store = hooks, options, book, store
         self._name, self._objective, self._report = name, objective, report
-        self._best = self._best_trial()
+        self._best = next(iter(best_trials(list(book.records.values()), objective.of_score)), None)
         self._has_ended = False
 
     def trial_ended(self, trial: Trial) -> None:
-        best = self._best_trial()
-        if best is trial.record and best is not self._best:
+        record = trial.record
+        if record.score is not None and (self._best is None or record.score > (self._best.score or 0.0)):
+            self._best = record
             self._tell("best", "running", self._options.on_best)
-        self._best = best
 
     def ended(self, state: str, problem: str = "") -> None:
         """The sweep has ended. Only the first call counts. `problem`: what ended it before its end."""
@@ -82,11 +82,10 @@ class NewsTeller(Observer):
             self._has_ended = True
             self._tell("end", state, self._options.on_end, problem)
 
-    def _best_trial(self) -> TrialRecord | None:
-        return next(iter(best_trials(list(self._book.records.values()), self._objective.of_score)), None)
-
     def _tell(self, event: Literal["best", "end"], state: str, command: str | None, problem: str = "") -> None:
-        best, trials = self._best_trial(), list(self._book.records.values())
+        if command is None:
+            return
+        best, trials = self._best, list(self._book.records.values())
         news = News(
             event=event,
             sweep=self._name,
