@@ -169,7 +169,7 @@ class Driver:
         objective = Objective.of("val/cmap")
         space = self.chains.search.space
         tracking = TrackingObserver(tracker, self.store, folder, space=space, tags=TAGS, objective=objective)
-        self.table = SweepConsole(console, book, None, objective)
+        self.table = SweepConsole(console, book, None, objective, {"all": 834, "target": 264})
         self.coordinator = Coordinator(
             self.chains,
             book,

@@ -338,6 +338,7 @@ class _Driver:
                 raise
             finally:
                 report.stop()
+        tracking.finish_copies()
         result = conclude(
             coordinator, record, tracker, self.console, request=self.request, place=self.place, news=news, interrupted=interrupted
         )

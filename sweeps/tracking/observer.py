@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 import threading
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,7 @@ from sweeps.tracking.events import (
 
 _log = logging.getLogger(__name__)
 
+COPIES_S = 30.0
 REMEMBERED_RECORDS = 256
 """Number of stage records kept in memory for pictures of lineages: most trials share a few prefixes."""
 
@@ -59,6 +61,7 @@ class TrackingObserver(Observer):
         self._open: dict[str, tuple[str, str]] = {}
         """The execution and stage id of the stage that a trial is training, by trial."""
         self._stage_names: dict[str, str] = {}
+        self._copying: list[threading.Thread] = []
         self._record_of = lru_cache(maxsize=REMEMBERED_RECORDS)(store.record)
 
     def trial_started(self, trial: Trial) -> None:
@@ -211,8 +214,16 @@ class TrackingObserver(Observer):
             self._store.copy_reports(stage_id, folder)
         elif not folder.is_dir():
             part_of(folder).mkdir(parents=True, exist_ok=True)
-            threading.Thread(target=self._copy_later, args=(stage_id, folder), name="reports", daemon=True).start()
+            thread = threading.Thread(target=self._copy_later, args=(stage_id, folder), name="reports", daemon=True)
+            self._copying = [other for other in self._copying if other.is_alive()] + [thread]
+            thread.start()
         return str(folder.relative_to(self._sweep_dir))
+
+    def finish_copies(self) -> None:
+        """Wait for the pictures and tables that are being copied, for a while: the pages of the result link to them."""
+        until = time.monotonic() + COPIES_S
+        for thread in self._copying:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _copy_later(self, stage_id: str, folder: Path) -> None:
         try:

@@ -87,9 +87,7 @@ def test_the_driver_does_not_wait_for_the_reports_of_a_remote_storage(tmp_path, 
     reports = tmp_path / "reports"
     assert sorted(path.name for path in reports.iterdir()) == [f"{'a' * 16}.part", f"{'b' * 16}.part"] and not copied
     may_copy.set()
-    for thread in threading.enumerate():
-        if thread.name == "reports":
-            thread.join(10)
+    workers.coordinator._observers[0].finish_copies()
     assert [path.name for path in reports.iterdir()] == [copied[1][:16]]
     assert [path.name for path in reports.glob("*/*")] == ["table.csv"]
 
