@@ -177,7 +177,7 @@ def test_any_sampler_of_optuna_draws_by_its_class_name():
         ("GridSampler", "sampler must be one of"),
         ("BaseGASampler", "sampler must be one of"),
         ("grid", "needs a finite space"),
-        ("BruteForceSampler", "cannot draw from this search"),
+        ("BruteForceSampler", "sampler must be one of"),
     ],
 )
 def test_samplers_that_cannot_draw_are_refused(name, message):
