@@ -7,6 +7,7 @@ from made_up_detector import loudness_detector
 
 from birdclef_core.ensemble.costs import CandidateCost, Costs, measure, per_file_s
 from birdclef_core.inference.procedure import DEFAULT, Procedure
+from birdclef_core.inference.runtime import WINDOWS_AT_ONCE
 
 
 def test_candidates_with_the_same_decibels_share_them():
@@ -26,7 +27,7 @@ def test_a_measurement_has_a_spectrogram_and_a_network():
     member = loudness_detector().members[0]
     cost = measure(member, DEFAULT)
     assert cost.spectrogram_ms > 0 and cost.network_ms >= 0
-    assert member.runtime.shapes and {shape[0] for shape in member.runtime.shapes} == {8}
+    assert member.runtime.shapes and {shape[0] for shape in member.runtime.shapes} == {WINDOWS_AT_ONCE}
     other = loudness_detector(deltas=True).members[0]
     assert measure(other, DEFAULT).decibels == cost.decibels, "deltas are made of the same decibels"
     config = replace(member.config, spectrogram=replace(member.config.spectrogram, num_mels=24))

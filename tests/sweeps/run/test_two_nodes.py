@@ -68,6 +68,7 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
     from sweeps.execution import cluster as joining
     from sweeps.options import SweepOptions
     from sweeps.run import runner
+    from sweeps.run.driver import nodes
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.chdir(tmp_path)
@@ -88,9 +89,9 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
                 bad.write_text(node.node_id)
 
     monkeypatch.setattr(runner.Coordinator, "update", report)
-    monkeypatch.setattr(runner, "NodeCheck", partial(CheckWithBadNode, bad=bad))
+    monkeypatch.setattr(nodes, "NodeCheck", partial(CheckWithBadNode, bad=bad))
     monkeypatch.setattr(joining, "ask_autoscaler", scale_up)
-    monkeypatch.setattr(runner, "ask_autoscaler", scale_up)
+    monkeypatch.setattr(nodes, "ask_autoscaler", scale_up)
     options = SweepOptions(
         search="tiny.py",
         data=str(tone_data.dataset.root),
