@@ -379,8 +379,9 @@ class SlowRecords(MemoryRecords):
         return self.trials.keys() <= self.written
 
 
-def test_a_trial_is_handed_out_when_its_start_is_on_record_and_not_before():
+def test_a_trial_is_handed_out_when_its_start_is_on_record_and_not_before(monkeypatch):
     """Meanwhile others begin, to be written with it; nobody hears of them, and a sweep with records that wait does not end."""
+    monkeypatch.setattr("sweeps.schedule.coordinator.BEGIN_FOR_S", 60.0)
     records, heard = SlowRecords(), []
 
     class Heard(Observer):
