@@ -1,18 +1,24 @@
-"""What the documents name exists: files and folders, links, commands and flags, and the complete example of a search."""
+"""What the documents name exists: files, links and headings, commands and flags, pages of the site, and complete examples."""
 
 import argparse
 import re
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 from made_up import make_chain_builder
 
 from birdclef_core.json_files import from_json, to_json
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import small_budget
 from sweeps.cli.birdclef import _parser as birdclef_parser
+from sweeps.cli.tune import _parse as parse_tune
 from sweeps.cli.tune import _tune_parser
 from sweeps.search.search_files import load_search
 from sweeps.search.space import Search
@@ -26,10 +32,17 @@ PAGES = [
 ]
 HISTORY = {"CHANGELOG.md"}
 """Pages that name files that have been there."""
+ELSEWHERE_ON_SITE = {"index.md", "contributing.md", "changelog.md", "tracking_server.md", "clusters.md"}
+"""Pages of the site that lie outside of docs/."""
+COMMAND = re.compile(r"^\s*!?(python tune_main\.py|birdclef)\s+(\S.*)$")
+PLACEHOLDERS = {"MORE": "3"}
+"""Words of commands that stand for numbers."""
 SUFFIXES = "py|md|toml|txt|yaml|sh|svg|png"
 MADE_BY_USE = {
     "audacity/",
     "background_noise/",
+    "birdclef/",
+    "bundle/",
     "classes.txt",
     "ensemble.json",
     "inputs/",
@@ -49,8 +62,11 @@ MADE_BY_USE = {
     "target_species.txt",
     "test_soundscapes/",
     "train_audio/",
+    "val/",
     "val_all/",
     "val_soundscapes/",
+    "wheels/",
+    "xeno_canto/",
 }
 """Files and folders of users and of sweeps, and beginnings of the names of metrics."""
 FLAGS_OF_OTHERS = {"--follow"}
@@ -61,6 +77,54 @@ FLAGS_OF_OTHERS = {"--follow"}
 def test_every_link_leads_somewhere(page):
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text_of(page)) if "://" not in link]
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_every_heading_that_a_link_leads_to_exists():
+    missing = []
+    for page in PAGES:
+        for path, anchor in re.findall(r"\]\(([^)#:\s]*)#([^)\s]+)\)", text_of(page)):
+            target = (ROOT / page).parent.joinpath(path).resolve() if path else ROOT / page
+            if anchor not in anchors_of(target.read_text(encoding="utf-8")):
+                missing.append((page, path, anchor))
+    assert missing == []
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    config = yaml.safe_load(text_of("mkdocs.yml"))
+    there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    named = list(pages_in(config["nav"]))
+    assert sorted(named) == sorted(there | ELSEWHERE_ON_SITE)
+
+
+def test_every_page_is_in_the_readmes_list():
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")} - {"docs/library.md"}
+    assert {page for page in pages if f"| [{page}]({page}) |" not in text_of("README.md")} == set()
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_asks_nothing_of_other_hosts(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path))
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert built.returncode == 0, built.stderr
+    asking = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//|url\([\"']?(?:https?:)?//|@import")
+    sources = [path for suffix in ("html", "css") for path in tmp_path.rglob(f"*.{suffix}")]
+    assert len(sources) > 40
+    assert {path.name: found[0] for path in sources if (found := asking.findall(path.read_text(encoding="utf-8")))} == {}
+
+
+@pytest.mark.parametrize("page", sorted(set(PAGES) - HISTORY))
+def test_every_command_can_be_parsed(page):
+    commands = list(commands_in(text_of(page)))
+    assert commands or page not in ("README.md", "docs/first_hour.md", "docs/kaggle.md", "docs/own_recordings.md")
+    for program, arguments in commands:
+        try:
+            if program == "birdclef" and arguments[0] != "tune":
+                birdclef_parser().parse_args(arguments)
+            else:
+                parse_tune(arguments)
+        except SystemExit as end:
+            assert end.code == 0, (program, *arguments)  # --help and --version end with 0
 
 
 @pytest.mark.parametrize("page", sorted(set(PAGES) - HISTORY))
@@ -115,8 +179,54 @@ def test_the_example_search_is_complete(tmp_path):
             assert [a.stage_id == b.stage_id for a, b in zip(first, second, strict=True)] == [True, True, False, False, False]
 
 
+@pytest.mark.parametrize("heard", (True, False))
+def test_the_notebook_cell_for_kaggle_writes_a_submission(tmp_path, monkeypatch, heard):
+    """With rows for the audio, or, when the hidden soundscapes are not there yet, with those of the sample."""
+    (cell,) = re.findall(r"```python\n(.*?)```", text_of("docs/kaggle.md"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("sample_submission.csv").write_text("row_id,b,a,unknown\nx_5,0.1,0.2,0.3\n")
+    rows = [("y z.ogg", 5.0, "a", 0.25), ("y z.ogg", 5.0, "b", 0.75), ("y z.ogg", 10.0, "a", 1e-7), ("y z.ogg", 10.0, "b", 0.5)]
+    rest = ("y z.ogg", 12.5, "a", 0.9)
+    table = pd.DataFrame([*rows, rest] if heard else [], columns=["file", "end_s", "species", "score"])
+    table.to_csv("detections.csv", index=False)
+    exec(cell.replace("/kaggle/input/birdclef/", ""))
+    written = pd.read_csv("submission.csv", index_col="row_id")
+    assert list(written.columns) == ["b", "a", "unknown"]
+    if heard:
+        assert written.to_dict("index") == {
+            "y z_10": {"b": 0.5, "a": 1e-7, "unknown": pytest.approx(1 / 3)},
+            "y z_5": {"b": 0.75, "a": 0.25, "unknown": pytest.approx(1 / 3)},
+        }
+    else:
+        assert written.to_dict("index") == {"x_5": {"b": 0.1, "a": 0.2, "unknown": 0.3}}
+
+
 def text_of(page: str) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
+
+
+def anchors_of(text: str) -> set[str]:
+    """The names that GitHub and the site give the headings of a page."""
+    outside_code = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#{1,6} +(.+?) *$", outside_code, re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def pages_in(navigation: object) -> Iterator[str]:
+    """The pages of a navigation of mkdocs, which has lists and one-entry dictionaries in each other."""
+    if isinstance(navigation, str):
+        yield navigation
+    elif navigation:
+        for item in navigation.values() if isinstance(navigation, dict) else navigation:
+            yield from pages_in(item)
+
+
+def commands_in(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Our commands on lines of their own: the program and its arguments."""
+    for line in text.replace("\\\n", " ").splitlines():
+        if found := COMMAND.match(line):
+            words = shlex.split(found[2].partition("; ")[0], comments=True)
+            yield found[1], [PLACEHOLDERS.get(word, word) for word in words]
 
 
 def named_paths(text: str) -> Iterator[str]:

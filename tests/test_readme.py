@@ -4,6 +4,8 @@ import re
 import tomllib
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -22,6 +24,15 @@ def test_versions_are_bounded_and_pinned():
         name = re.split(r"[\[=<>]", requirement)[0].lower().replace("_", "-")
         assert "<" in requirement or "==" in requirement, f"{requirement} has no upper bound"
         assert name in pinned, f"{name} is not in constraints.txt"
+
+
+def test_the_citation_is_of_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"]
+    assert citation["license"] == project["license"]
+    assert citation["title"].startswith(project["name"])
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)  # the keys that the format demands
 
 
 def test_an_installed_package_has_every_file_that_is_no_module():
