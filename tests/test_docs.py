@@ -34,7 +34,7 @@ HISTORY = {"CHANGELOG.md"}
 """Pages that name files that have been there."""
 ELSEWHERE_ON_SITE = {"index.md", "contributing.md", "changelog.md", "tracking_server.md", "clusters.md"}
 """Pages of the site that lie outside of docs/."""
-COMMAND = re.compile(r"^\s*!?(python tune_main\.py|birdclef)\s+(\S.*)$")
+COMMAND = re.compile(r"(?:^\s*!?|&& )(?:\.venv/bin/)?(python tune_main\.py|birdclef)\s+(\S.*)$")
 PLACEHOLDERS = {"MORE": "3"}
 """Words of commands that stand for numbers."""
 SUFFIXES = "py|md|toml|txt|yaml|sh|svg|png"
@@ -224,7 +224,7 @@ def pages_in(navigation: object) -> Iterator[str]:
 def commands_in(text: str) -> Iterator[tuple[str, list[str]]]:
     """Our commands on lines of their own: the program and its arguments."""
     for line in text.replace("\\\n", " ").splitlines():
-        if found := COMMAND.match(line):
+        if found := COMMAND.search(line):
             words = shlex.split(found[2].partition("; ")[0], comments=True)
             yield found[1], [PLACEHOLDERS.get(word, word) for word in words]
 
