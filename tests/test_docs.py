@@ -104,7 +104,7 @@ def test_every_page_is_in_the_readmes_list():
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_asks_nothing_of_other_hosts(tmp_path):
     pytest.importorskip("mkdocs")
-    command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path))
+    command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert built.returncode == 0, built.stderr
     asking = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=[\"']?(?:https?:)?//|url\([\"']?(?:https?:)?//|@import")
