@@ -7,7 +7,6 @@ in `--work`. With `--way NAME`, one way runs once in a process of its own and pr
 
 import argparse
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -322,7 +321,9 @@ def main() -> None:
     if arguments.way:
         kind, weights = WAYS[arguments.way]
         kind(weights, arguments.precision, arguments.threads, arguments.work)(sound_file(arguments.work))
-        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+        # Not `ru_maxrss`: a process inherits that of the one that started it.
+        peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+        print(f"{int(peak.split()[1]) / 2**20:.2f} GiB")
         return
     print(
         f"{processor()}, Python {platform.python_version()}, torch {torch.__version__}, OpenVINO {openvino.__version__}; load {Path('/proc/loadavg').read_text().split()[0]}"
