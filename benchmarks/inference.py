@@ -31,6 +31,7 @@ from birdclef_core.inference.networks.network import Network, input_shape
 from birdclef_core.inference.networks.openvino_runtime import HINTS, OpenVinoRuntime
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import SOLUTION_2023
+from birdclef_core.inference.runtime import BATCH_SIZE
 from birdclef_core.inference.sound import SoundFile
 from birdclef_core.inference.windows import stream_windows
 from birdclef_core.models.detector import Detector
@@ -84,7 +85,7 @@ def sound_file(work: Path) -> Path:
 
 
 class Ours:
-    """This project: shared spectrograms, 16 windows at a time, one stream a core."""
+    """This project: shared spectrograms, 64 windows at a time, four on each core."""
 
     def __init__(self, weights: dict[str, float], precision: str, threads: int, work: Path) -> None:
         members = [
@@ -103,7 +104,7 @@ class Ours:
         procedure = self._detector.procedure
         windows = stream_windows(SoundFile(path, procedure).blocks(), procedure)
         logits = []
-        while batch := list(islice(windows, 16)):
+        while batch := list(islice(windows, BATCH_SIZE)):
             logits.append(self._detector.hear(np.stack([wave_T for _, wave_T in batch])).logits_BC)
         return np.concatenate(logits)
 

@@ -26,6 +26,7 @@ from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import fingerprint
 from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.procedure import Procedure
+from birdclef_core.inference.runtime import BATCH_SIZE
 from birdclef_core.inference.windows import heard, heard_until, num_windows
 from birdclef_core.output_place import writing_to
 from birdclef_core.stages.training import TrainingData
@@ -71,7 +72,7 @@ def deployed_logits(
     data_fingerprint: str,
     *,
     kept_with: str = "",
-    batch_size: int = 16,
+    batch_size: int = BATCH_SIZE,
     progress: Progress | None = None,
 ) -> DeployedLogits:
     """Return the logits of a detector with one member, from the store if they are there, and keep them there if not.

@@ -11,6 +11,9 @@ from torch import Tensor
 WINDOWS_AT_ONCE = 4
 """Windows that a core of a CPU takes at once. One, two, four and sixteen cost about the same, and four spectrograms fit into a cache."""
 
+BATCH_SIZE = 16 * WINDOWS_AT_ONCE
+"""Windows that a detector is given at once: enough for 16 cores of a CPU, or for a GPU. Their sound takes 80 MB."""
+
 
 class Outputs(NamedTuple):
     """What a network says of the windows that it was given, in float32."""

@@ -22,6 +22,5 @@ def on_each_thread(work: Callable[[Part], Result], parts: Sequence[Part]) -> lis
         with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(work, parts))
     finally:
-        torch.set_num_threads(
-            num_threads
-        )  # each thread has its own number, and those that begin later take the last one that was set
+        # Each thread has a number of its own, and those that begin later take the last one that was set.
+        torch.set_num_threads(num_threads)

@@ -29,7 +29,7 @@ from sweeps.checkpoints.lineage import trace, trained_stage
 from sweeps.checkpoints.references import existing_storage, store_of, sweeps_in
 from sweeps.checkpoints.replay import whole_stage
 from sweeps.deploy.candidates import BEST_OF_A_RECIPE, Candidate, Candidates, find_candidates, siblings, souped
-from sweeps.deploy.loading import batch_size_on, device_of
+from sweeps.deploy.loading import device_of
 from sweeps.deploy.names import names_of_stage
 from sweeps.deploy.untouched import data_of_stages, read_untouched, untouched_rows
 from sweeps.execution.recordings import FoundRecordings, RecordingFinder
@@ -252,7 +252,6 @@ class _Choice:
             data,
             found.fingerprint,
             kept_with=item.record.stage_id,
-            batch_size=batch_size_on(self._device),
             progress=self._progress(item.title),
         )
 

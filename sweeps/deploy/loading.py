@@ -20,8 +20,6 @@ from sweeps.checkpoints.replay import whole_stage
 from sweeps.deploy.names import names_in_file, names_of_stage
 from sweeps.options import DEFAULT_STORAGE
 
-BATCH_SIZE, BATCH_SIZE_ON_GPU = 16, 64
-"""Windows that are heard at once. More take more memory and are not faster."""
 ENSEMBLE_SUFFIX = ".json"
 """A reference that ends so is the path of an ensemble. No sweep has such a name."""
 
@@ -60,7 +58,7 @@ def load_detector(
             raise InputError(f"The folder {reference} is no bundle, as it has no {BUNDLE_FILE}; and as a REF: {error}") from None
     if calibration is not None:
         detector = with_calibration(detector, Path(calibration))
-    return Predictor(detector, batch_size_on(detector.device), embeddings)
+    return Predictor(detector, embeddings=embeddings)
 
 
 def _bundle_detector(bundle: Bundle, device: str, wanted: Procedure | None) -> DeployedDetector:
@@ -116,11 +114,6 @@ def load_ensemble(store: StageStore, ensemble: EnsembleRecord, device: torch.dev
             raise InputError(f"Stage {item.stage_id[:16]} must know the species of the ensemble, but knows others.")
         members.append(member)
     return tuple(members)
-
-
-def batch_size_on(device: torch.device) -> int:
-    """Return how many windows a device hears at once."""
-    return BATCH_SIZE_ON_GPU if device.type == "cuda" else BATCH_SIZE
 
 
 def device_of(name: str) -> torch.device:

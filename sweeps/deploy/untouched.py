@@ -24,7 +24,6 @@ from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.lineage import trace
 from sweeps.checkpoints.references import store_of
 from sweeps.checkpoints.replay import recording_finder
-from sweeps.deploy.loading import batch_size_on
 from sweeps.wording import counted
 
 SHOWN = 3
@@ -92,7 +91,7 @@ def untouched_rows(soundscapes: Soundscapes, detectors: Sequence[DeployedDetecto
     rows = soundscape_rows(soundscapes, detectors[0].species)
     parts = []
     for detector in detectors:
-        predictor = Predictor(detector, batch_size_on(detector.device))
+        predictor = Predictor(detector)
         parts.append(hear_rows(rows, predictor, cache / FOLDER / fingerprint(run_of(predictor))[:32]))
     heard = parts[0]
     logits_KRC = np.stack([part.logits(NO_POSTPROCESSING).astype(np.float32) for part in parts])

@@ -15,6 +15,7 @@ from birdclef_core.inference.bundle.examples import FEWEST, Examples
 from birdclef_core.inference.bundle.record import BundlePrecision
 from birdclef_core.inference.deployed import DeployedDetector, shares
 from birdclef_core.inference.results.calibration import sigmoid
+from birdclef_core.inference.runtime import BATCH_SIZE
 
 PARITY_FILE = "parity.json"
 VERSION: Literal[1] = 1
@@ -25,7 +26,6 @@ SAME_CMAP = 5e-4
 """A cmAP is the same if it differs by less than this: it is so to three digits."""
 CMAP_LOSS = 0.005
 """Largest difference of the cmAP in bfloat16, to both sides, and in int8, below."""
-_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,5 +145,5 @@ def _member_logits(detector: DeployedDetector, wave_RT: NDArray[np.float32]) -> 
     """Yield the logits of each member alone."""
     for member in detector.members:
         alone = replace(detector, members=(member,), weights_of_first=(), calibration=None)
-        parts = [alone.hear(wave_RT[first : first + _BATCH]).logits_BC for first in range(0, len(wave_RT), _BATCH)]
+        parts = [alone.hear(wave_RT[first : first + BATCH_SIZE]).logits_BC for first in range(0, len(wave_RT), BATCH_SIZE)]
         yield np.concatenate(parts).astype(np.float64)

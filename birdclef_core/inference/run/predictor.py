@@ -21,6 +21,7 @@ from birdclef_core.inference.results.formats import AudioFile
 from birdclef_core.inference.results.postprocess import PostProcessing
 from birdclef_core.inference.results.selection import DEFAULT_THRESHOLD, Selection, no_rows
 from birdclef_core.inference.run.files import find_audio
+from birdclef_core.inference.runtime import BATCH_SIZE
 from birdclef_core.inference.sound import SoundFile
 from birdclef_core.inference.windows import Window, stream_windows
 
@@ -38,7 +39,7 @@ class Predictor:
     """Predicts files with a detector."""
 
     detector: DeployedDetector
-    batch_size: int = 16
+    batch_size: int = BATCH_SIZE
     """Windows that are heard at once. Results depend on it by rounding only."""
     embeddings: bool = False
     """Whether the embeddings of windows are kept."""

@@ -30,12 +30,11 @@ from birdclef_core.inference.networks.program_runtime import ProgramRuntime
 from birdclef_core.inference.results.calibration import Calibration, rounded, sigmoid
 from birdclef_core.inference.results.columns import COLUMN_NAMES
 from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING
-from birdclef_core.inference.runtime import Runtime
+from birdclef_core.inference.runtime import BATCH_SIZE, Runtime
 from birdclef_core.inference.sound import SoundFile
 from birdclef_core.inference.windows import Window, stream_windows
 
 AUDIO = (".ogg", ".oga", ".flac", ".wav", ".mp3", ".aif", ".aiff")
-_BATCH = 16
 
 RUNTIMES: dict[str, Callable[[BundleMember, Path, str], Runtime]] = {
     "torch": lambda member, path, precision: ProgramRuntime(path),
@@ -135,7 +134,7 @@ def hear(detector: DeployedDetector, path: Path) -> tuple[list[Window], NDArray[
     stream = stream_windows(sound.blocks(), detector.procedure)
     windows: list[Window] = []
     parts = [np.zeros((0, len(detector.species)), dtype=np.float32)]
-    while batch := list(islice(stream, _BATCH)):
+    while batch := list(islice(stream, BATCH_SIZE)):
         windows += [window for window, _ in batch]
         parts.append(detector.hear(np.stack([wave_T for _, wave_T in batch])).logits_BC)
     return windows, np.concatenate(parts), sound.faults
