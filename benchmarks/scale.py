@@ -25,13 +25,14 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+from made_up_stages import made_up_record
 from rich.console import Console
 from safetensors.torch import save_file
 from scale_driver import EPOCH_S, Driver, Load, OneEach, far_storage, made_up_updates, make_chains
 from torch import zeros
 
 from birdclef_core.stages.training import StageTask
-from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate
 from sweeps.schedule.coordinator import Coordinator
@@ -188,21 +189,7 @@ class Loop:
 
 def publish(store: StageStore, task: StageTask) -> None:
     """Publish a made-up stage with as many files as a real one has."""
-    record = StageRecord(
-        stage_id=task.stage_id,
-        parent_id=task.parent_id,
-        recipe=task.recipe,
-        stage=task.config.name,
-        identity=task.identity,
-        species=["x"],
-        metrics={"cmap": 0.5},
-        history=[{"epoch": 1}],
-        cost_s=1.0,
-        surgery="",
-        environment={"device": "cpu"},
-        finished_at="2026-11-22T12:00:00+00:00",
-    )
-    with store.publish(lambda: record, task.stage_id) as folder:
+    with store.publish(lambda: made_up_record(task), task.stage_id) as folder:
         save_file({"weight": zeros(1)}, folder / WEIGHTS)
         for number in range(5):
             (folder / f"table_{number}.csv").write_text("species,ap\n")

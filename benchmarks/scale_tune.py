@@ -27,7 +27,7 @@ from rich.console import Console
 from scale_driver import EPOCH_S, Driver, Load, far_storage, made_up_updates, make_chains
 
 from sweeps.execution.tune_adapters import METRIC, CoordinatorScheduler, CoordinatorSearcher, placement
-from sweeps.run.driver.tuning import MOST_AT_ONCE
+from sweeps.run.driver.tuning import MOST_AT_ONCE, make_tuner
 from sweeps.sampling.draws import Draw
 from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import TrialRecord
@@ -223,26 +223,7 @@ def _fit(searcher: Searcher, scheduler: TrialScheduler, folder: Path, chains: Ch
     stand_ins = patch.object(FixedAcquiredResources, "annotate_remote_entities", lambda self, entities: [StandIns(workers)])
     slots = patch.object(tune_controller, "PlacementGroupResourceManager", lambda: FixedResourceManager({"slot": MOST_AT_ONCE}))
     with stand_ins, slots:
-        tuner = tune.Tuner(
-            tune.with_resources(Nothing, placement({"slot": 1.0})),
-            tune_config=tune.TuneConfig(
-                metric=METRIC,
-                mode="max",
-                search_alg=searcher,
-                scheduler=scheduler,
-                num_samples=-1,
-                max_concurrent_trials=MOST_AT_ONCE,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(folder),
-                verbose=0,
-                callbacks=[],
-                failure_config=tune.FailureConfig(max_failures=-1),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        )
+        tuner = make_tuner(tune.with_resources(Nothing, placement({"slot": 1.0})), searcher, scheduler, folder)
         with suppress(KeyboardInterrupt):
             tuner.fit()
     ray.kill(workers)

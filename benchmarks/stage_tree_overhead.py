@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from made_up_stages import made_up_record
 from safetensors.torch import save_file
 
 import sweeps.execution.trial
 from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.training import StageTask
 from birdclef_core.store.leases import Holder, Leases
-from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.execution.trial import run_trial
 from sweeps.objective import Objective
@@ -46,7 +47,7 @@ def train_at_once(
     task: StageTask, data: object, store: StageStore, device: object, *, stop: object, on_note: object, trained_by: str = ""
 ) -> Iterator[EpochMetrics]:
     """Replace `train_stage`: report one epoch that takes no time, and publish the stage."""
-    with store.publish(lambda: _record(task, trained_by), task.stage_id) as folder:
+    with store.publish(lambda: made_up_record(task, trained_by=trained_by), task.stage_id) as folder:
         _save_weights(folder / WEIGHTS)
     yield _METRICS
 
@@ -70,24 +71,6 @@ _METRICS = EpochMetrics(
     waits_for_data=False,
     scores={"cmap": 0.5},
 )
-
-
-def _record(task: StageTask, trained_by: str) -> StageRecord:
-    return StageRecord(
-        stage_id=task.stage_id,
-        parent_id=task.parent_id,
-        recipe=task.recipe,
-        stage=task.config.name,
-        identity=task.identity,
-        species=["x"],
-        metrics={"cmap": 0.5},
-        history=[{"epoch": 1}],
-        cost_s=0.0,
-        surgery="",
-        environment={"device": "cpu"},
-        finished_at="2026-11-22T12:00:00+00:00",
-        trained_by=trained_by,
-    )
 
 
 @dataclass

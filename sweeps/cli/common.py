@@ -11,11 +11,19 @@ from typing import Any
 
 from birdclef_core.config_rules import shortened
 from birdclef_core.errors import BirdclefError, InputError
+from sweeps.options import DEFAULT_STORAGE
 from sweeps.wording import parse_bytes
 
 EXIT_INTERRUPTED = 130
 MOST_SHOWN = 20_000
 """Characters of an error that are printed: one may name a node or a file in each line, or have a value of any length in it."""
+
+
+def add_storage_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--storage` to a command that looks for sweeps."""
+    parser.add_argument(
+        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"the sweeps' --storage (default {DEFAULT_STORAGE})"
+    )
 
 
 def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:

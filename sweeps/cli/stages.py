@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from birdclef_core.config import STAGE_NAMES
-from sweeps.cli.common import bytes_argument, parse_settings
+from sweeps.cli.common import add_storage_option, bytes_argument, parse_settings
 from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE
 from sweeps.wording import REFERENCE
 
@@ -87,9 +87,7 @@ def add_stage_commands(commands: Any) -> None:
 
 def _command(commands: Any, name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help_text)
-    parser.add_argument(
-        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"the sweeps' --storage (default {DEFAULT_STORAGE})"
-    )
+    add_storage_option(parser)
     parser.set_defaults(run=run)
     return parser
 

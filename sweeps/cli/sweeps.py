@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from sweeps.options import DEFAULT_STORAGE
+from sweeps.cli.common import add_storage_option
 
 
 def add_sweep_commands(commands: Any) -> None:
@@ -25,16 +25,12 @@ def add_sweep_commands(commands: Any) -> None:
         metavar="FILE",
         help="the page (default: result/report.html of the sweep; report.html of several)",
     )
-    report.add_argument(
-        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"the sweeps' --storage (default {DEFAULT_STORAGE})"
-    )
+    add_storage_option(report)
     report.set_defaults(run=_report)
 
     known = commands.add_parser("sweeps", help="list the sweeps of a storage").add_subparsers(required=True, metavar="COMMAND")
     listing = known.add_parser("ls", help="list every sweep with its state, trials, best score, device time, start and tags")
-    listing.add_argument(
-        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"the sweeps' --storage (default {DEFAULT_STORAGE})"
-    )
+    add_storage_option(listing)
     listing.set_defaults(run=_list)
 
 

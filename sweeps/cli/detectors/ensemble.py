@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from birdclef_core.errors import InputError, StoreError
-from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE
+from sweeps.cli.common import add_storage_option
+from sweeps.options import DEFAULT_CACHE
 from sweeps.wording import REFERENCE, counted
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before that
@@ -83,9 +84,7 @@ def add_ensemble_command(commands: Any) -> None:
     parser.add_argument(
         "--tracking-uri", metavar="URI|DIR|off", help="where MLflow gets the ensemble (default: as the sweep had it)"
     )
-    parser.add_argument(
-        "--storage", default=DEFAULT_STORAGE, metavar="DIR|URI", help=f"the sweeps' --storage (default {DEFAULT_STORAGE})"
-    )
+    add_storage_option(parser)
     parser.set_defaults(run=_ensemble)
 
 

@@ -4,8 +4,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
 from birdclef_core.store.patience import Patience, StorageAway
 from sweeps.execution.actor import TrialActor, WorkerContext
@@ -25,7 +28,12 @@ def run_trials(
 
     Raises StorageAway when the storage was away for too long.
     """
-    tuner = _tuner(coordinator, context, slots, nodes, folder)
+    tuner = make_tuner(
+        tune.with_resources(tune.with_parameters(TrialActor, context=context), placement(slots.resources())),
+        CoordinatorSearcher(coordinator, on_ask=nodes.counting(coordinator), avoid=nodes.unfit_ids),
+        CoordinatorScheduler(coordinator),
+        folder,
+    )
     try:
         with _sigterm_as_ctrl_c():
             tuner.fit()
@@ -44,14 +52,15 @@ def run_trials(
     return bool(coordinator.stopped_because)
 
 
-def _tuner(coordinator: Coordinator, context: WorkerContext, slots: Slots, nodes: Nodes, folder: Path) -> tune.Tuner:
+def make_tuner(trainable: Any, searcher: Searcher, scheduler: TrialScheduler, folder: Path) -> tune.Tuner:
+    """Return the tuner of a sweep: the searcher says when there are no more trials, and the scheduler decides what becomes of each."""
     return tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialActor, context=context), placement(slots.resources())),
+        trainable,
         tune_config=tune.TuneConfig(
             metric=METRIC,
             mode="max",
-            search_alg=CoordinatorSearcher(coordinator, on_ask=nodes.counting(coordinator), avoid=nodes.unfit_ids),
-            scheduler=CoordinatorScheduler(coordinator),
+            search_alg=searcher,
+            scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=MOST_AT_ONCE,  # the coordinator hands out what the nodes have room for
             reuse_actors=True,
