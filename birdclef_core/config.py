@@ -1,6 +1,7 @@
 """The settings of models and stages: frozen dataclasses that check their values.
 
-A field marked with `runtime()` cannot change a result and is not in a stage's identity. Every other field is, defaults included (see
+A field marked with `runtime()` cannot change a result and is not in a stage's identity. One marked with `added()` came after stages had
+been stored without it, and is in the identity where it differs from its default. Every other field is, defaults included (see
 `identity.py`).
 """
 
@@ -30,6 +31,12 @@ ConfigT = TypeVar("ConfigT")
 def runtime(default: Any) -> Any:
     """Return a dataclass field that does not change a result, so that it is not in the identity."""
     return field(default=default, metadata={"runtime": True})
+
+
+def added(default: Any) -> Any:
+    """Return a dataclass field that is in the identity only where it differs from its default, so that stages of the time before it keep
+    their ids. With the default, a stage must be trained as it was before there was the field."""
+    return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Hashable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,7 +14,8 @@ DataclassT = TypeVar("DataclassT")
 
 
 def canonical(value: Any) -> Any:
-    """Return `value` as plain JSON types: dataclasses without their runtime fields, tuples as lists.
+    """Return `value` as plain JSON types: dataclasses without their runtime fields and without added fields at their default, tuples as
+    lists.
 
     Raises TypeError for other types.
     """
@@ -25,15 +26,18 @@ def canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonical(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        return {name: _canonical_field(getattr(value, name), takes_float) for name, takes_float in _identity_fields(type(value))}
+        parts = (
+            (name, getattr(value, name), takes_float, left_out) for name, takes_float, left_out in _identity_fields(type(value))
+        )
+        return {name: _canonical_field(part, takes_float) for name, part, takes_float, left_out in parts if part != left_out}
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
 
 
 @cache
-def _identity_fields(dataclass_type: type) -> tuple[tuple[str, bool], ...]:
-    """Names of the fields that are in an identity, and whether each may be a float."""
+def _identity_fields(dataclass_type: type) -> tuple[tuple[str, bool, Any], ...]:
+    """Names of the fields that are in an identity, whether each may be a float, and the value with which it is left out."""
     return tuple(
-        (item.name, item.type is float or float in get_args(item.type))
+        (item.name, item.type is float or float in get_args(item.type), item.default if item.metadata.get("added") else MISSING)
         for item in fields(dataclass_type)
         if not item.metadata.get("runtime")
     )

@@ -1,11 +1,11 @@
 """A stage's identity holds what changes the result and nothing else."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
-from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.config import ModelConfig, StageConfig, added
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, fingerprint, restore
 from birdclef_core.recipes import RECIPES, small_budget
@@ -36,6 +36,19 @@ def test_a_whole_number_in_a_float_field_is_that_float():
     stage = RECIPES["sed_v2s"]().stages[0]
     assert fingerprint(replace(stage, clip_s=10)) == fingerprint(replace(stage, clip_s=10.0))
     assert fingerprint(replace(stage, clip_gradient_norm=1)) == fingerprint(replace(stage, clip_gradient_norm=1.0))
+
+
+@dataclass(frozen=True)
+class Grown:
+    old: int = 1
+    new: float = added(0.5)
+
+
+def test_an_added_field_counts_only_where_it_differs_from_its_default():
+    assert canonical(Grown()) == {"old": 1}
+    assert canonical(Grown(new=2)) == {"old": 1, "new": 2.0}
+    assert restore(Grown, canonical(Grown())) == Grown()
+    assert restore(Grown, canonical(Grown(new=0.25))) == Grown(new=0.25)
 
 
 def test_nan_and_unknown_types_have_no_fingerprint():
