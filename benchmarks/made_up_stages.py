@@ -1,6 +1,6 @@
 """The record of a made-up stage, for benchmarks that publish stages without training."""
 
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.stage_store import StageRecord
 
 

@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from scale_driver import EPOCH_S, Driver, Load, OneEach, far_storage, made_up_updates, make_chains
 from torch import zeros
 
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, simulate

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from stage_tree import Study, an_hour
 
 from birdclef_core.models.encoders import RANDOM
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.budget import Budget, Limits
 from sweeps.plan.simulate import MemoryRecords, Score, SimulatedStore, SimulatedSweep, SimulatedView, even_score, simulate

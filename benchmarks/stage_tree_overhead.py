@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 import sweeps.execution.trial
 from birdclef_core.stages.epochs import EpochMetrics
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from birdclef_core.store.storage import Storage

@@ -5,25 +5,32 @@ been stored without it, and is in the identity where it differs from its default
 `identity.py`).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
-from birdclef_core.config_rules import require, require_choice, require_types, types_of, wrong_type
+from birdclef_core.config_rules import require, require_choice, require_types, shortened, types_of, wrong_type
 from birdclef_core.errors import InputError
+from birdclef_core.teacher_config import TeacherConfig
 
 HeadName = Literal["sed", "cnn"]
 LossName = Literal["ce", "bce"]
 LabelSpaceName = Literal["all", "target"]
-StageName = Literal["pretrain_ce", "pretrain_bce", "train_ce", "train_bce", "finetune"]
 DbScale = Literal["unit", "over_255"]
 HeadTransfer = Literal["by_species", "drop"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+PredictedAudio = Literal["unlabelled", "recordings"]
 EncoderAxes = Literal["frequency_time", "time_frequency"]
 
-STAGE_NAMES: tuple[StageName, ...] = get_args(StageName)
 SAMPLE_RATE_HZ = 32_000
+FIRST_WEIGHTS = "first_weights"
+"""Value of `starts_from` of a stage that starts from the encoder's first weights."""
+_STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_MAX_STAGE_NAME = 40
+_OTHER_GROUPS = ("every", "model", "recipe", FIRST_WEIGHTS)
+"""Names that stand for something else than a stage."""
 
 ConfigT = TypeVar("ConfigT")
 
@@ -107,8 +114,8 @@ class ModelConfig:
 class StageConfig:
     """Settings of a stage: what is learnt, from which clips, for how long."""
 
-    name: StageName
-    """Which of the five stages it is."""
+    name: str
+    """Name of the stage: letters a to z, digits and `_`."""
     label_space: LabelSpaceName
     """`all`: all species of the metadata; `target`: the species to detect."""
     loss: LossName
@@ -156,6 +163,17 @@ class StageConfig:
     mixing: MixingConfig = MixingConfig()
     noise: tuple[NoiseGroup, ...] = (NoiseGroup(),)
     augment: AugmentConfig = AugmentConfig()
+    starts_from: str = added("")
+    """Name of the earlier stage of the chain whose weights it starts from; `first_weights`: it starts as the first stage does; empty:
+    the last earlier stage that trains."""
+    teacher: TeacherConfig = added(TeacherConfig())  # noqa: RUF009
+    predicts: str = added("")
+    """For a stage that trains nothing and makes predictions: whose. The name of an earlier stage, or the reference of a stored stage or
+    the path of an ensemble. Of its other settings only clip_s (the length of a window), label_space, precision and predicts_on count."""
+    predicts_on: PredictedAudio = added("unlabelled")  # noqa: RUF009
+    """What a stage that predicts hears: `unlabelled`: soundscapes without labels; `recordings`: the training recordings."""
+    soundscape_share: float = added(0.0)
+    """Share of the clips of a batch that are labelled windows of soundscapes, of those files that are for training."""
     evaluation_batch_size: int = runtime(64)
     """Number of windows that are scored at once."""
     checkpoint_every_s: float = runtime(600.0)
@@ -166,7 +184,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         require_types(self)
         object.__setattr__(self, "noise", tuple(self.noise))
-        require_choice("stage name", self.name, STAGE_NAMES)
+        check_stage_name(self.name)
         require_choice("label_space", self.label_space, get_args(LabelSpaceName))
         require_choice("loss", self.loss, get_args(LossName))
         require_choice("head_transfer", self.head_transfer, get_args(HeadTransfer))
@@ -192,6 +210,15 @@ class StageConfig:
             )
         require(0 <= self.secondary_target <= 1, "0 <= secondary_target <= 1", secondary_target=self.secondary_target)
         require(self.checkpoint_every_s >= 0, "checkpoint_every_s >= 0", checkpoint_every_s=self.checkpoint_every_s)
+        require_choice("predicts_on", self.predicts_on, get_args(PredictedAudio))
+        shares = self.soundscape_share + (self.teacher.share if self.teacher.predictions else 0)
+        require(
+            0 <= self.soundscape_share <= 1 and shares <= 1,
+            "0 <= soundscape_share and soundscape_share + teacher.share <= 1",
+            stage=self.name,
+            soundscape_share=self.soundscape_share,
+            teacher_share=self.teacher.share,
+        )
         self._check_optional()
 
     def _check_optional(self) -> None:
@@ -242,6 +269,15 @@ class Recipe:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
             raise InputError(f"A recipe must have at least one stage and none twice, but {self.name} has {names}.")
+
+
+def check_stage_name(name: str) -> None:
+    """Raise InputError for a name that no stage can have."""
+    if not _STAGE_NAME.fullmatch(name) or len(name) > _MAX_STAGE_NAME or name in _OTHER_GROUPS:
+        raise InputError(
+            f"The name of a stage must be of small letters, digits and single _, begin with a letter, have at most {_MAX_STAGE_NAME} "
+            f"characters and be none of {', '.join(_OTHER_GROUPS)}, but is {shortened(repr(name))}."
+        )
 
 
 def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:

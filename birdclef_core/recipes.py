@@ -4,19 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
-from birdclef_core.config import (
-    STAGE_NAMES,
-    LabelSpaceName,
-    LossName,
-    ModelConfig,
-    Recipe,
-    SpectrogramConfig,
-    StageConfig,
-    StageName,
-)
+from birdclef_core.config import LabelSpaceName, LossName, ModelConfig, Recipe, SpectrogramConfig, StageConfig
 from birdclef_core.errors import InputError
 
-STAGE_KINDS: dict[StageName, tuple[LabelSpaceName, LossName, float]] = {
+STAGE_NAMES = ("pretrain_ce", "pretrain_bce", "train_ce", "train_bce", "finetune")
+"""The stages of the 2023 solution, in their order. A recipe of one's own may have others."""
+
+STAGE_KINDS: dict[str, tuple[LabelSpaceName, LossName, float]] = {
     "pretrain_ce": ("all", "ce", 3e-4),
     "pretrain_bce": ("all", "bce", 1e-3),
     "train_ce": ("target", "ce", 3e-4),
@@ -25,7 +19,7 @@ STAGE_KINDS: dict[StageName, tuple[LabelSpaceName, LossName, float]] = {
 }
 """Label space, loss and learning rate of each stage, the same in all recipes."""
 
-DEFAULT_EPOCHS: dict[StageName, int] = {
+DEFAULT_EPOCHS: dict[str, int] = {
     "pretrain_ce": 70,
     "pretrain_bce": 40,
     "train_ce": 60,
@@ -68,7 +62,7 @@ def _stages(
 
 
 def _stage(
-    name: StageName,
+    name: str,
     epochs: int,
     seed: int,
     *,
@@ -282,7 +276,9 @@ def with_all_stages(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=stages)
 
 
-SMALL_EPOCHS: dict[StageName, int] = {"pretrain_ce": 3, "pretrain_bce": 1, "train_ce": 3, "train_bce": 3, "finetune": 1}
+SMALL_EPOCHS: dict[str, int] = {"pretrain_ce": 3, "pretrain_bce": 1, "train_ce": 3, "train_bce": 3, "finetune": 1}
+MAX_SMALL_EPOCHS = 3
+"""Most epochs of another stage under the small budget."""
 SMALL_CLIP_S = 5.0
 
 
@@ -304,7 +300,7 @@ def _small_stage(stage: StageConfig) -> StageConfig:
     mixing, augment = stage.mixing, stage.augment
     return replace(
         stage,
-        epochs=SMALL_EPOCHS[stage.name],
+        epochs=SMALL_EPOCHS.get(stage.name, min(stage.epochs, MAX_SMALL_EPOCHS)),
         clips_per_epoch=256,
         batch_size=16,
         evaluation_batch_size=16,

@@ -12,9 +12,9 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
     "birdclef_core": (
         {"errors", "wording"},
         {"code_version", "config_rules", "findings", "json_files", "output_place"},
-        {"augment_config"},
+        {"augment_config", "teacher_config"},
         {"config"},
-        {"identity"},
+        {"chain", "identity"},
         {"taxonomy", "recipes"},
         {"store", "html"},
         {"audio"},

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from birdclef_core.config import ModelConfig, StageName
+from birdclef_core.config import ModelConfig, check_stage_name
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, file_sha256, fingerprint
 from birdclef_core.models.detector import Detector
@@ -48,7 +48,7 @@ class ImportedStage:
 
 
 def import_checkpoint(
-    store: StageStore, path: Path, *, recipe: str, model: ModelConfig, stage: StageName, classes: Sequence[str]
+    store: StageStore, path: Path, *, recipe: str, model: ModelConfig, stage: str, classes: Sequence[str]
 ) -> ImportedStage:
     """Publish the weights in `path` (safetensors, or a state dict of torch) as a completed stage.
 
@@ -57,6 +57,7 @@ def import_checkpoint(
     so a second import changes nothing. Raises InputError when the file is not a state dict, when an entry of the model is missing, not
     finite or of another shape, and when there are entries that have no place in the model.
     """
+    check_stage_name(stage)
     if len(set(classes)) != len(classes):
         raise InputError(
             f"The species of a checkpoint must be its classes, each named once, but {len(classes)} lines name {len(set(classes))} species."

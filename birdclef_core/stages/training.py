@@ -10,13 +10,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig, StageConfig
+from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.feed import TrainFeed
@@ -26,7 +25,6 @@ from birdclef_core.errors import StoreError
 from birdclef_core.evaluation.jackknife import standard_errors
 from birdclef_core.evaluation.metrics import summarise
 from birdclef_core.models.detector import Detector
-from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.reports.bottleneck import bottleneck_line
 from birdclef_core.reports.outcome import StageOutcome
 from birdclef_core.reports.stage_report import write_stage_report
@@ -46,6 +44,7 @@ from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.schedule import cosine_learning_rate, step_seed
 from birdclef_core.stages.scoring import Scorer
+from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_step import TrainingStep, to_float
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
@@ -57,20 +56,6 @@ EARLY_STOP_SCORE = "cmap"
 It is not the objective of a sweep: a stage is shared by sweeps with different objectives, so its result depends on none of them."""
 SHOWN_S = 30.0
 """Longest part of a recording that a report shows, in seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageTask:
-    """A stage to be trained: under which id, from which weights, with which settings."""
-
-    stage_id: str
-    parent_id: str | None
-    recipe: str
-    model: ModelConfig
-    config: StageConfig
-    pretrained: PretrainedWeights
-    identity: dict[str, Any]
-    """Everything that the stage id is the hash of."""
 
 
 @dataclass(frozen=True, kw_only=True)

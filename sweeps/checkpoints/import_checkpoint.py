@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from birdclef_core.config import StageName
 from birdclef_core.data.dataset import read_target_list
 from birdclef_core.errors import InputError
 from birdclef_core.recipes import small_budget
@@ -19,7 +18,7 @@ def import_stage(
     *,
     search: str,
     recipe: str,
-    stage: StageName,
+    stage: str,
     species: Path,
     small: bool,
     settings: Mapping[str, object],

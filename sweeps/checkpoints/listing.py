@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 
-from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError, StoreError
+from birdclef_core.store.garbage import ancestry
 from birdclef_core.store.leakage import RecordingsReader, TrainedStage
 from birdclef_core.store.recordings_table import FOLDER as RECORDINGS_FOLDER
 from birdclef_core.store.storage import Storage
@@ -34,7 +34,8 @@ def list_stages(storage: Storage) -> list[str]:
     uses, problems = stage_uses(storage)
     width = max(8, *(len(item.recipe) for item in summaries.values())) + 2
     ordered = sorted(
-        summaries.values(), key=lambda item: (item.recipe, STAGE_NAMES.index(item.stage), -item.metrics.get("cmap", -1.0))
+        summaries.values(),
+        key=lambda item: (item.recipe, len(ancestry([item.stage_id], summaries)), item.stage, -item.metrics.get("cmap", -1.0)),
     )
     shown = [name for name in _SCORES if name in ("cmap", "cmap_pad5") or any(name in item.metrics for item in ordered)]
     titles = "".join(f"{name:>{_SCORE_WIDTH}}" for name in shown)

@@ -13,7 +13,8 @@ from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import file_sha256, fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
-from birdclef_core.stages.training import StageTask, train_stage
+from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.training import train_stage
 from birdclef_core.store.stage_store import WEIGHTS, StageEntry, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import IMPORTED

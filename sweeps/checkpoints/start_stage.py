@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, evolve, flatten
+from birdclef_core.config import Recipe, StageConfig, evolve, flatten
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
+from birdclef_core.recipes import STAGE_NAMES
 from birdclef_core.store.leakage import AUTHOR_OR_PLACE, RecordingsReader, find_leak
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
@@ -141,9 +142,10 @@ def _after(recipe: Recipe, name: str) -> tuple[StageConfig, ...]:
     names = [stage.name for stage in recipe.stages]
     if name in names:
         return recipe.stages[names.index(name) + 1 :]
-    order = list(STAGE_NAMES)
-    place = order.index(name) if name in order else -1
-    return tuple(stage for stage in recipe.stages if order.index(stage.name) > place)
+    if name not in STAGE_NAMES:
+        return recipe.stages
+    later = STAGE_NAMES[STAGE_NAMES.index(name) + 1 :]
+    return tuple(stage for stage in recipe.stages if stage.name in later or stage.name not in STAGE_NAMES)
 
 
 def _why_other(recipe: Recipe, start: StageRecord) -> str:

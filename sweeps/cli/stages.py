@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from birdclef_core.config import STAGE_NAMES
 from sweeps.cli.common import add_storage_option, bytes_argument, parse_settings
 from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE
 from sweeps.wording import REFERENCE
@@ -70,7 +69,7 @@ def add_stage_commands(commands: Any) -> None:
         "file", type=Path, help="a safetensors file, or a state dict that torch or Lightning saved (no code in it is run)"
     )
     own.add_argument("--recipe", required=True, metavar="NAME", help="the recipe whose model it is")
-    own.add_argument("--stage", required=True, choices=STAGE_NAMES, help="the stage of training that it has completed")
+    own.add_argument("--stage", required=True, help="the stage of training that it has completed, such as train_bce")
     own.add_argument(
         "--species", type=Path, required=True, metavar="FILE", help="codes of its classes in their order, one per line"
     )

@@ -9,7 +9,8 @@ import torch
 from birdclef_core.errors import BirdclefError
 from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, never
-from birdclef_core.stages.training import StageTask, TrainingData, environment, train_stage
+from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.training import TrainingData, environment, train_stage
 from birdclef_core.store.leases import Hold, alone
 from birdclef_core.store.stage_store import StageStore
 from sweeps.objective import Objective, tracked

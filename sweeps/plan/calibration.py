@@ -8,7 +8,7 @@ import torch
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.precision import Arithmetic
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.training_step import TrainingStep
 from birdclef_core.store.summary import Spread
 from birdclef_core.taxonomy import LabelSpace

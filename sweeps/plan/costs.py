@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.targets import training_table, validation_truth
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.summary import Spread, StageSummary, work_of
 
 Basis = Literal["measured", "scaled", "calibrated"]

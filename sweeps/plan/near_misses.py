@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from birdclef_core.identity import fingerprint
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.summary import StageSummary
 
 MEANING = {

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from birdclef_core.config import STAGE_NAMES
 from birdclef_core.html.page import render
 from birdclef_core.html.svg import box, drawing, text
 from sweeps.plan.plan import Plan, StageNode
 from sweeps.plan.text import hours_text, plan_lines
+from sweeps.search.names import stage_order
 from sweeps.wording import counted, format_duration
 
 WIDTH = 1120.0
@@ -52,18 +52,21 @@ class _Column:
 def _columns(plan: Plan) -> dict[str, _Column]:
     """Return the column of each stage, as wide as its longest schedule."""
     epochs: dict[str, int] = {}
+    chains: list[tuple[str, ...]] = []
 
-    def visit(node: StageNode) -> None:
+    def visit(node: StageNode, before: tuple[str, ...]) -> None:
+        if not node.children:
+            chains.append(before)
         for child in node.children.values():
             epochs[child.stage] = max(epochs.get(child.stage, 0), child.epochs)
-            visit(child)
+            visit(child, (*before, child.stage))
 
     for root in plan.recipes.values():
-        visit(root)
+        visit(root, ())
     total, x, columns = sum(epochs.values()), LABEL_WIDTH, {}
     floor = 0.13 * (WIDTH - LABEL_WIDTH)
     spare = WIDTH - LABEL_WIDTH - floor * len(epochs)
-    for name in sorted(epochs, key=lambda name: STAGE_NAMES.index(name)):
+    for name in stage_order(chains):
         columns[name] = _Column(x, floor + spare * epochs[name] / total)
         x += columns[name].width
     return columns

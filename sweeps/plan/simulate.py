@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any
 
 from birdclef_core.config import ModelConfig
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import middle_epochs
 from sweeps.schedule.records import TrialRecord

@@ -10,7 +10,6 @@ from types import MappingProxyType
 
 from markupsafe import Markup
 
-from birdclef_core.config import STAGE_NAMES
 from birdclef_core.html.front import Mark, front_svg
 from birdclef_core.html.page import render
 from birdclef_core.html.svg import box, drawing, path, text
@@ -19,6 +18,7 @@ from birdclef_core.store.summary import StageSummary
 from sweeps.objective import COSTS, Objective, Score
 from sweeps.report.ranking import cost_text, ranking, score_of
 from sweeps.schedule.records import TrialRecord, best_trials
+from sweeps.search.names import stage_order
 from sweeps.wording import figure, format_duration
 
 WIDTH = 1120.0
@@ -201,8 +201,8 @@ class _Drawing:
 
     def __init__(self, roots: Sequence[TreeRoot], best_ids: set[str], cards: Mapping[str, str]) -> None:
         self._roots, self._best_ids, self._cards = roots, best_ids, cards
-        names = {node.stage for root in roots for node in _walk(root.children)}
-        self._columns = {name: index for index, name in enumerate(sorted(names, key=lambda name: STAGE_NAMES.index(name)))}
+        order = stage_order(chain for root in roots for chain in _chains(root.children))
+        self._columns = {name: index for index, name in enumerate(order)}
         self._step = (WIDTH - ROOT_WIDTH) / max(1, len(self._columns))
         leaves = sum(not node.children for root in roots for node in _walk(root.children))
         self._row = ROW_HEIGHT if leaves <= MAX_TALL_ROWS else SMALL_ROW_HEIGHT
@@ -276,6 +276,13 @@ def _walk(children: Mapping[str, TreeStage]) -> Iterator[TreeStage]:
     for node in _in_order(children):
         yield node
         yield from _walk(node.children)
+
+
+def _chains(children: Mapping[str, TreeStage], before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the names of the stages from each first stage to each last one."""
+    for node in children.values():
+        names = (*before, node.stage)
+        yield from _chains(node.children, names) if node.children else (names,)
 
 
 def _in_order(children: Mapping[str, TreeStage]) -> list[TreeStage]:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from birdclef_core.config import ModelConfig
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.summary import DROPOUTS
 from sweeps.budget import SPARE, Budget
 from sweeps.schedule.records import TrialRecord

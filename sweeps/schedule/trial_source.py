@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
-from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
 from sweeps.objective import CPU_SECONDS, Objective
 from sweeps.sampling.draws import Draw, Outcome, Told
@@ -357,6 +356,6 @@ def _outcome(record: TrialRecord) -> Outcome:
         return Outcome(kind="score", value=record.score)
     if record.status == "pruned" and record.stopped is not None:
         rung = record.stopped.rung
-        step = 2 * STAGE_NAMES.index(rung.stage) + (1 if rung.epoch else 2)
+        step = 2 * record.stages.index(rung.stage) + (1 if rung.epoch else 2)
         return Outcome(kind="pruned", value=record.stopped.score, step=step)
     return FAILED

@@ -1,14 +1,16 @@
 """From the parameters of a trial to its chain of stages with their ids. Two trials that share a prefix have the same ids there."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from birdclef_core.chain import predictions_from, teacher_in_chain, weights_from
 from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, fingerprint
 from birdclef_core.models.encoders import PretrainedWeights
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask, Teachers, parse_teachers, teachers_text
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.search.space import Search
 
@@ -31,37 +33,84 @@ class ChainBuilder:
     start: str | None = None
     """Id of the stage that every trial starts from, or None to start from the encoders' first weights. The ids of the stages that
     follow are those of the complete chain."""
+    unlabelled_fingerprint: str = ""
+    """Fingerprint of the soundscapes without labels."""
+    teachers: Mapping[str, ModelConfig] = field(default_factory=dict)
+    """The models of the stored stages whose predictions are made, by stage id; of an ensemble's, which differ, any one of them."""
 
     def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
         """Return the stages of one trial, first to last. Raises InputError for parameters that the model cannot take."""
         recipe = self.search.recipe(recipe_name)
         model, stages = self.search.of_recipe(recipe).configs(params)
-        pretrained = self.pretrained[model.encoder]
         tasks: list[StageTask] = []
-        parent_id = self.start
-        for config in stages:
-            space = self.all_species if config.label_space == "all" else self.target_species
-            stage_id, identity = _identify(
-                model, config, parent_id or pretrained.name, space.fingerprint, self.data_fingerprint, self.code_version
-            )
-            tasks.append(
-                StageTask(
-                    stage_id=stage_id,
-                    parent_id=parent_id,
-                    recipe=recipe.name,
-                    model=model,
-                    config=config,
-                    pretrained=pretrained,
-                    identity=identity,
-                )
-            )
-            parent_id = stage_id
+        for index in range(len(stages)):
+            make = self._predicting if stages[index].predicts else self._training
+            tasks.append(make(recipe.name, model, stages, index, tasks))
         return tuple(tasks)
+
+    def _training(
+        self, recipe: str, model: ModelConfig, stages: Sequence[StageConfig], index: int, before: Sequence[StageTask]
+    ) -> StageTask:
+        config, pretrained = stages[index], self.pretrained[model.encoder]
+        source, predictions = weights_from(stages, index), predictions_from(stages, index)
+        parent_id = before[source].stage_id if source is not None else self.start if not config.starts_from else None
+        predictions_id = before[predictions].stage_id if predictions is not None else None
+        stage_id, identity = _identify(
+            model,
+            config,
+            parent_id or pretrained.name,
+            self._space(config).fingerprint,
+            self.data_fingerprint,
+            self.code_version,
+            predictions_id,
+        )
+        return StageTask(
+            stage_id=stage_id,
+            parent_id=parent_id,
+            recipe=recipe,
+            model=model,
+            config=config,
+            pretrained=pretrained,
+            identity=identity,
+            predictions_id=predictions_id,
+        )
+
+    def _predicting(
+        self, recipe: str, model: ModelConfig, stages: Sequence[StageConfig], index: int, before: Sequence[StageTask]
+    ) -> StageTask:
+        config, source = stages[index], teacher_in_chain(stages, index)
+        teachers = ((before[source].stage_id, 1.0),) if source is not None else parse_teachers(config.predicts)
+        if config.predicts_on == "unlabelled" and not self.unlabelled_fingerprint:
+            raise InputError(
+                f"Stage {config.name} predicts soundscapes without labels, but the data have none: see docs/teachers.md. Add a folder "
+                "unlabelled_soundscapes, or set predicts_on='recordings'."
+            )
+        stage_id, identity = _identify_predictions(
+            config,
+            teachers,
+            self._space(config).fingerprint if source is not None else "",
+            self.unlabelled_fingerprint if config.predicts_on == "unlabelled" else self.data_fingerprint,
+            self.code_version,
+        )
+        own_model = before[source].model if source is not None else self.teachers.get(teachers[0][0], model)
+        return StageTask(
+            stage_id=stage_id,
+            parent_id=teachers[0][0] if len(teachers) == 1 else None,
+            recipe=recipe,
+            model=own_model,
+            config=config,
+            pretrained=self.pretrained[model.encoder],
+            identity=identity,
+            teachers=teachers,
+        )
+
+    def _space(self, config: StageConfig) -> LabelSpace:
+        return self.all_species if config.label_space == "all" else self.target_species
 
 
 @lru_cache(maxsize=8192)
 def _identify(
-    model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str
+    model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str, predictions: str | None
 ) -> tuple[str, dict[str, Any]]:
     """A stage's id and what it is the hash of. Cached because ten thousand trials share a few prefixes."""
     identity = {
@@ -70,6 +119,24 @@ def _identify(
         "label_space": label_space,
         "data": data,
         "parent": parent,
+        "code": code,
+    }
+    if predictions is not None:
+        identity["teacher"] = predictions
+    return fingerprint(identity), identity
+
+
+@lru_cache(maxsize=8192)
+def _identify_predictions(
+    config: StageConfig, teachers: Teachers, label_space: str, data: str, code: str
+) -> tuple[str, dict[str, Any]]:
+    """The id of predictions: neither the student nor what it is called is part of it, so that all students share them."""
+    identity = {
+        "model": {},
+        "stage": {name: canonical(getattr(config, name)) for name in ("predicts_on", "clip_s", "label_space", "precision")},
+        "label_space": label_space,
+        "data": data,
+        "parent": teachers[0][0] if len(teachers) == 1 else teachers_text(teachers),
         "code": code,
     }
     return fingerprint(identity), identity

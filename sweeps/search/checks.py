@@ -16,7 +16,7 @@ from birdclef_core.json_files import from_json, to_json
 from birdclef_core.models.encoders import RANDOM, build_encoder, check_name
 from sweeps.objective import Objective, Term
 from sweeps.search.expressions import parse
-from sweeps.search.names import MODEL, STAGE_GROUPS, find_field
+from sweeps.search.names import MODEL, find_field
 from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.recipe_space import RecipeSpace
 from sweeps.search.space import ENCODER, Search
@@ -59,10 +59,9 @@ def check_file(search: Search) -> None:
     spaces = [search.of_recipe(recipe) for recipe in search.recipes]
     for group, size in search.pools.items():
         if size > 1 and not any(space.pool_of(key) == group for space in spaces for key in space.parameters):
-            stages = f" of its stages ({', '.join(STAGE_GROUPS[group])})" if group in STAGE_GROUPS else " of the model"
             raise InputError(
                 f"A pool of more than one variant must have parameters, but pool {group!r} of search {search.name!r} has {size} and the "
-                f"space has no parameter{stages}."
+                f"space has no parameter {group}.<field>."
             )
     for key, parameter in (*search.space.items(), *search.small_space.items()):
         _check_has(search, f"Parameter {key!r}", key)

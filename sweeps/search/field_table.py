@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin
 from birdclef_core.augment_config import NoiseGroup
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
-from sweeps.search.names import ALL_NOISE, MODEL, NOISE, STAGE_GROUPS, suggestion
+from sweeps.search.names import ALL_NOISE, MODEL, NOISE, suggestion
 
 _KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "none"}
 _HEAD = """# Fields
@@ -29,8 +29,8 @@ _SECTIONS = {
     ),
     "every": (
         "Stage",
-        f"In place of `every`, which stands for all stages, there may be one stage or a group: {', '.join(f'`{name}`' for name in STAGE_GROUPS)}. "
-        "A field matters from the first of these stages on. In place of `*`, which stands for all groups of noise, there may be the number of "
+        "In place of `every`, which stands for all stages, there may be the name of a stage, or a group: `train` stands for the stage of this name and "
+        "for all whose names begin with `train_`. A field matters from the first of these stages on. In place of `*`, which stands for all groups of noise, there may be the number of "
         "a group, from 0, or its source. `--set` takes these names also without `every.`. A field without a default is set by every recipe.",
     ),
 }

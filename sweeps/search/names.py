@@ -1,26 +1,34 @@
 """The names of fields that searches and `--set` use: a stage, a group of stages or the model, then the field, as in `train.clip_s`."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from birdclef_core.augment_config import NoiseGroup
-from birdclef_core.config import STAGE_NAMES, ModelConfig, Recipe, StageConfig, StageName, evolve
+from birdclef_core.config import ModelConfig, Recipe, StageConfig, check_stage_name, evolve
 from birdclef_core.config_rules import types_of
 from birdclef_core.errors import InputError
+from birdclef_core.recipes import STAGE_NAMES
 
 MODEL = "model"
 """The first part of the name of a model's field. The model is the same in all stages of a recipe."""
-STAGE_GROUPS: dict[str, tuple[StageName, ...]] = {
-    **{name: (name,) for name in get_args(StageName)},
-    "pretrain": ("pretrain_ce", "pretrain_bce"),
-    "train": ("train_ce", "train_bce"),
-    "every": STAGE_NAMES,
-}
-"""Groups of stages, which the first part of a name may be, and the stages that each stands for."""
-GROUPS = (*STAGE_GROUPS, MODEL)
+EVERY = "every"
+"""The first part of the name of a field of all stages."""
+GROUPS = (*STAGE_NAMES, "pretrain", "train", EVERY, MODEL)
+"""The first parts of names that the stages of the 2023 solution have."""
+OF_PREDICTIONS = (
+    "name",
+    "predicts",
+    "predicts_on",
+    "clip_s",
+    "label_space",
+    "precision",
+    "evaluation_batch_size",
+    "checkpoint_every_s",
+)
+"""The fields of a stage that count where it predicts and trains nothing."""
 NOISE = "noise"
 ALL_NOISE = "*"
 """Stands for every group of noise, as in `train.noise.*.prob`."""
@@ -40,7 +48,7 @@ class FieldName:
     """The name of a field, taken apart. Make it with `find_field`."""
 
     group: str
-    """A stage, a group of stages, or `model`."""
+    """A stage, a group of stages (see `is_in_group`), or `model`."""
     path: str
     """The dotted name of the field, without the number or source of a noise group: `noise.prob`."""
     noise: str
@@ -56,16 +64,21 @@ class FieldName:
         return types_of(self.hint)
 
     @property
-    def breadth(self) -> tuple[int, bool]:
+    def breadth(self) -> tuple[bool, int, bool]:
         """How much the name stands for; of two names of the same setting, the narrower one counts."""
-        return len(STAGE_GROUPS.get(self.group, STAGE_NAMES)), self.noise == ALL_NOISE
+        return self.group in (EVERY, MODEL), -len(self.group), self.noise == ALL_NOISE
 
     def places(self, recipe: Recipe) -> tuple[Place, ...]:
         """Return the settings of a recipe that the name stands for, first stage first; none when the recipe lacks them."""
         if self.group == MODEL:
             return ((OF_MODEL, self.path),)
-        of_group = ((index, stage) for index, stage in enumerate(recipe.stages) if stage.name in STAGE_GROUPS[self.group])
-        return tuple((index, path) for index, stage in of_group for path in self._paths_in(stage))
+        of_group = ((index, stage) for index, stage in enumerate(recipe.stages) if is_in_group(stage.name, self.group))
+        return tuple(
+            (index, path)
+            for index, stage in of_group
+            if not stage.predicts or self.path in OF_PREDICTIONS
+            for path in self._paths_in(stage)
+        )
 
     def _paths_in(self, stage: StageConfig) -> Iterator[str]:
         if not self.noise:
@@ -76,14 +89,46 @@ class FieldName:
                 yield f"{NOISE}.{number}.{self.path.partition('.')[2]}"
 
 
+def is_in_group(stage: str, group: str) -> bool:
+    """Return whether a group, such as `train`, stands for a stage: the one of this name, those whose names begin with it and `_`, such
+    as `train_ce`, and every stage for `every`."""
+    return group in (EVERY, stage) or stage.startswith(f"{group}_")
+
+
+def groups_of(recipes: Iterable[Recipe]) -> tuple[str, ...]:
+    """Return the first parts that names of the recipes' fields can have: each stage, each group of stages, `every` and `model`."""
+    stages = dict.fromkeys(stage.name for recipe in recipes for stage in recipe.stages)
+    begins = [name[:place] for name in stages for place, letter in enumerate(name) if letter == "_"]
+    return (*dict.fromkeys([*stages, *begins]), EVERY, MODEL)
+
+
+def stage_order(chains: Iterable[Sequence[str]]) -> list[str]:
+    """Return the names of the stages of chains, each once, so that every chain goes forward, as far as that is possible."""
+    after: dict[str, set[str]] = {}
+    for chain in chains:
+        for place, name in enumerate(chain):
+            after.setdefault(name, set()).update(chain[:place])
+    order: list[str] = []
+    while len(order) < len(after):
+        left = [name for name in after if name not in order]
+        order.append(next((name for name in left if not after[name] & {*left} - {name}), left[0]))
+    return order
+
+
 @lru_cache(maxsize=4096)
 def find_field(name: str) -> FieldName:
-    """Return what a name such as `train.mixing.wave_prob` stands for. Raises InputError, with the nearest right name, for others."""
+    """Return what a name such as `train.mixing.wave_prob` stands for. Raises InputError, with the nearest right name, for others.
+
+    Which stages there are is the recipes' business: `FieldName.places` says it, and is empty where a recipe has none of the group.
+    """
     group, _, path = str(name).partition(".")
-    if group not in GROUPS:
-        raise InputError(
-            f"{name!r} names no field: a name is <group>.<field>, with one of the groups {', '.join(GROUPS)}{suggestion(name)}"
-        )
+    try:
+        if group not in GROUPS:
+            check_stage_name(group)
+    except InputError:
+        raise InputError(f"{name!r} names no field: a name is <stage or group>.<field>{suggestion(name)}") from None
+    if not path and group not in GROUPS:
+        raise InputError(f"{name!r} names no field: a name is <stage or group>.<field>{suggestion(name)}")
     noise = ""
     if group != MODEL and path.startswith(f"{NOISE}."):
         *middle, last = path.removeprefix(f"{NOISE}.").split(".")
@@ -105,14 +150,27 @@ def find_field(name: str) -> FieldName:
     return FieldName(group, path, noise, hint, is_runtime)
 
 
-def suggestion(name: str) -> str:
+def find_field_of(name: str, recipes: Iterable[Recipe]) -> FieldName:
+    """Return what a name stands for, as `find_field` does, if recipes have such a stage, or the 2023 solution had one.
+
+    Raises InputError, with the groups of the recipes and the nearest right name, for others.
+    """
+    found, groups = find_field(name), groups_of(recipes)
+    if found.group not in (*groups, *GROUPS):
+        raise InputError(
+            f"{name!r} names no field: a name is <group>.<field>, with one of the groups {', '.join(groups)}{suggestion(name, groups)}"
+        )
+    return found
+
+
+def suggestion(name: str, groups: Sequence[str] = GROUPS) -> str:
     """Return ". Perhaps '...' is meant." with the known name that is most like a wrong one; just "." when none is like it."""
     if len(str(name)) > LONGEST_NAME:
         return "."
     group, _, path = str(name).partition(".")
-    near_groups = [group] if group in GROUPS else difflib.get_close_matches(group, GROUPS, n=1)
+    near_groups = [group] if group in groups else difflib.get_close_matches(group, groups, n=1)
     wanted = path if path and near_groups else str(name)
-    of_stages = [one for one in near_groups if path and one != MODEL] or ["every"]
+    of_stages = [one for one in near_groups if path and one != MODEL] or [EVERY]
     near = max((full for one in (MODEL, *of_stages) for full in all_names(one)), key=lambda full: _similarity(wanted, full))
     return f". Perhaps {near!r} is meant." if _similarity(wanted, near)[0] >= SIMILARITY else "."
 
@@ -139,16 +197,16 @@ def _paths(config: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{item.name}"
 
 
-def full_name(key: str) -> str:
+def full_name(key: str, groups: Sequence[str] = GROUPS) -> str:
     """Return the complete name of a key of `--set`, which may lack its group: `epochs` is `every.epochs`, and `drop_rate` is
-    `model.drop_rate`."""
+    `model.drop_rate`. `groups`: the first parts that names can have."""
     first, dot, _ = key.partition(".")
-    if first in GROUPS:
+    if first in groups:
         return key
     if any(item.name == first for item in fields(ModelConfig)):
         return f"{MODEL}.{key}"
     of_stage = any(item.name == first for item in fields(StageConfig))
-    return f"every.{key}" if of_stage or not dot else key
+    return f"{EVERY}.{key}" if of_stage or not dot else key
 
 
 def value_at(recipe: Recipe, place: Place) -> Any:

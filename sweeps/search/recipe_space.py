@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
+from birdclef_core.chain import check_chain
 from birdclef_core.config import ModelConfig, Recipe, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, fingerprint
 from sweeps.search.expressions import RECIPE, Expression, parse
-from sweeps.search.names import MODEL, STAGE_GROUPS, Place, changed, find_field, value_at
+from sweeps.search.names import EVERY, MODEL, Place, changed, find_field, is_in_group, value_at
 from sweeps.search.parameters import Choice, Parameter, Range
 
 VARIANT = "variant"
@@ -52,10 +53,9 @@ class RecipeSpace:
     def pool_of(self, key: str) -> str | None:
         """Return the pool of a parameter: the first one whose stages include all stages of it; None when there is none."""
         group = key.partition(".")[0]
-        if group == MODEL:
-            return MODEL if MODEL in self._pools else None
-        stages = set(STAGE_GROUPS[group])
-        return next((pool for pool in self._pools if stages <= set(STAGE_GROUPS.get(pool, ()))), None)
+        if group in (EVERY, MODEL):
+            return group if group in self._pools else None
+        return next((pool for pool in self._pools if is_in_group(group, pool)), None)
 
     def first_stage(self, key: str) -> int:
         """Return the index of the first stage in which a parameter of `sampled` matters.
@@ -276,6 +276,7 @@ class RecipeSpace:
             places = self._places[key] if key in self._places else find_field(key).places(self.recipe)
             by_place |= {place: changes[key] for place in places}
         model, stages = changed(self.recipe, by_place)
+        check_chain(stages)
         for stage in stages:
             try:
                 check_clip_s(model, stage.clip_s)

@@ -11,7 +11,7 @@ from typing import Any
 
 from birdclef_core.config import Recipe
 from birdclef_core.errors import InputError
-from sweeps.search.names import FieldName, Place, changed, find_field, full_name
+from sweeps.search.names import FieldName, Place, changed, find_field, find_field_of, full_name, groups_of
 from sweeps.search.parameters import Parameter
 from sweeps.search.space import Search
 
@@ -89,7 +89,7 @@ def override(search: Search, settings: Mapping[str, Any]) -> Search:
     fixed: dict[FieldName, Any] = {}
     for key, value in settings.items():
         try:
-            name = find_field(full_name(key))
+            name = find_field_of(full_name(key, groups_of(search.recipes)), search.recipes)
             if name.path == "name":
                 raise InputError("the name of a stage cannot be set, because it says which stage it is.")
             if not any(name.places(recipe) for recipe in search.recipes):

@@ -13,7 +13,7 @@ from birdclef_core.config_rules import shortened
 from birdclef_core.errors import InputError
 from sweeps.objective import Objective
 from sweeps.search.expressions import parse
-from sweeps.search.names import GROUPS, find_field
+from sweeps.search.names import GROUPS, find_field_of, groups_of
 from sweeps.search.parameters import Choice, Parameter, Range
 from sweeps.search.recipe_space import RecipeSpace
 
@@ -69,13 +69,14 @@ class Search:
         for name in ("space", "small_space"):
             space = {key: self._of_field(key, parameter) for key, parameter in getattr(self, name).items()}
             object.__setattr__(self, name, space)
+        groups = groups_of(self.recipes)
         for group, size in self.pools.items():
-            if group not in GROUPS or type(size) is not int or not 1 <= size <= MAX_VARIANTS:
-                near = difflib.get_close_matches(str(group), GROUPS, n=1) if group not in GROUPS else []
+            if group not in (*groups, *GROUPS) or type(size) is not int or not 1 <= size <= MAX_VARIANTS:
+                near = difflib.get_close_matches(str(group), groups, n=1) if group not in (*groups, *GROUPS) else []
                 meant = f" Perhaps {near[0]!r} is meant." if near else ""
                 raise InputError(
                     f"A pool of search {self.name!r} must be a group of stages and a whole number of variants, at least 1 and at most "
-                    f"{MAX_VARIANTS}, but got {group!r}: {size!r}; groups: {', '.join(GROUPS)}.{meant}"
+                    f"{MAX_VARIANTS}, but got {group!r}: {size!r}; groups: {', '.join(groups)}.{meant}"
                 )
         self._check_constraints()
 
@@ -104,9 +105,9 @@ class Search:
         if not isinstance(parameter, (Choice, Range)):
             raise InputError(f"{where} must be a Choice or a Range, such as Choice((5.0, 10.0)), but is {parameter!r}.")
         try:
-            found = find_field(key)
+            found = find_field_of(key, self.recipes)
             for name in parse(parameter.when).names if parameter.when is not None else ():
-                find_field(name)
+                find_field_of(name, self.recipes)
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
         if found.is_runtime:
@@ -132,7 +133,7 @@ class Search:
         for text in self.constraints:
             try:
                 for name in parse(text).names:
-                    find_field(name)
+                    find_field_of(name, self.recipes)
             except InputError as error:
                 raise InputError(f"Constraint {text!r} of search {self.name!r}: {error}") from None
 

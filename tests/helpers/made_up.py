@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import sed_b3ns, sed_v2s, small_budget
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary

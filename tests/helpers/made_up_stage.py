@@ -15,7 +15,7 @@ from pathlib import Path
 from birdclef_core.errors import StoreError
 from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 
 PROGRESS = "progress.json"

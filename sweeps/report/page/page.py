@@ -17,7 +17,6 @@ from statistics import NormalDist
 
 from markupsafe import Markup
 
-from birdclef_core.config import STAGE_NAMES
 from birdclef_core.html.page import render
 from birdclef_core.html.table import Column, Table, facts
 from sweeps.objective import COSTS, CPU_SECONDS
@@ -30,6 +29,7 @@ from sweeps.report.ranking import leak_lines, ranking, score_of
 from sweeps.report.results import card_links, leaks_of
 from sweeps.report.tree_picture import grow_tree, tree_svg
 from sweeps.schedule.records import TrialRecord
+from sweeps.search.names import stage_order
 from sweeps.wording import counted, figure, format_duration
 
 Values = dict[str, object]
@@ -273,9 +273,10 @@ def _species_table(rows: Sequence[tuple[str, int, float, float]]) -> Table:
 
 def _stops(stopped: Sequence[TrialRecord]) -> Table:
     by_place: defaultdict[tuple[int, str], list[TrialRecord]] = defaultdict(list)
+    order_of = {name: place for place, name in enumerate(stage_order(record.stages for record in stopped))}
     for record in stopped:
         stage = record.stopped.rung.stage if record.stopped else record.stage
-        order = STAGE_NAMES.index(stage) if stage in STAGE_NAMES else -1
+        order = order_of.get(stage, -1)
         place = record.stopped.rung.name if record.stopped else f"in {stage}" if stage else "before its first stage"
         by_place[(order, place)].append(record)
     groups = [(place, by_place[order, place]) for order, place in sorted(by_place)]

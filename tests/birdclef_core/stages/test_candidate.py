@@ -10,7 +10,8 @@ from birdclef_core.stages import training
 from birdclef_core.stages.candidate import CandidateWeights
 from birdclef_core.stages.checkpoint import load_training_state
 from birdclef_core.stages.epochs import StageCounters
-from birdclef_core.stages.training import StageTask, train_stage
+from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.training import train_stage
 
 CPU = torch.device("cpu")
 

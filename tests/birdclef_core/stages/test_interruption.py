@@ -13,7 +13,8 @@ import torch
 
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.interruption import StageInterrupted, Termination, TimeLimit, any_of, never
-from birdclef_core.stages.training import StageTask, train_stage
+from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.training import train_stage
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import MANIFEST, Storage
 

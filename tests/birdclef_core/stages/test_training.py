@@ -13,7 +13,8 @@ from birdclef_core.data.soundscapes import load_soundscapes
 from birdclef_core.errors import StoreError, TrainingError
 from birdclef_core.identity import canonical
 from birdclef_core.models.encoders import RANDOM
-from birdclef_core.stages.training import StageTask, train_stage
+from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.training import train_stage
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_search
 
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from sweeps.budget import Budget, Limits
 from sweeps.plan.simulate import (
     MemoryRecords,

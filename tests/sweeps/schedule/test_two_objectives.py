@@ -9,7 +9,7 @@ from made_up import make_chain_builder
 
 from birdclef_core.config import ModelConfig
 from birdclef_core.recipes import cnn_b0ns, sed_v2s
-from birdclef_core.stages.training import StageTask
+from birdclef_core.stages.task import StageTask
 from birdclef_core.store.storage import Storage
 from sweeps.objective import CPU_SECONDS, DEVICE_HOURS, Objective
 from sweeps.plan.simulate import (

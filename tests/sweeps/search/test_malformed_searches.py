@@ -41,7 +41,7 @@ MALFORMED = {
     ),
     "no group": (
         "Search(name='x', recipes=(R,), space={'clip_s': Range(3, 4)})",
-        r"a name is <group>\.<field>.*Perhaps 'every\.clip_s' is meant",
+        r"a name is <stage or group>\.<field>.*Perhaps 'every\.clip_s' is meant",
     ),
     "a key that is no text": ("Search(name='x', recipes=(R,), space={3: Range(3, 4)})", r"Parameter 3 .* names no field"),
     "a pool of 2.5": (

@@ -7,7 +7,18 @@ import pytest
 from birdclef_core.config import StageConfig, flatten
 from birdclef_core.errors import InputError
 from birdclef_core.recipes import cnn_b0ns, sed_b3ns, sed_v2s
-from sweeps.search.names import GROUPS, MODEL, STAGE_GROUPS, all_names, changed, find_field, value_at
+from sweeps.search.names import (
+    GROUPS,
+    MODEL,
+    all_names,
+    changed,
+    find_field,
+    find_field_of,
+    groups_of,
+    is_in_group,
+    stage_order,
+    value_at,
+)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -15,7 +26,7 @@ def test_every_name_is_found_and_leads_to_its_setting(group):
     recipe = sed_b3ns()
     for name in all_names(group):
         places = find_field(name).places(recipe)
-        expected = 1 if group == MODEL else len(STAGE_GROUPS[group])
+        expected = 1 if group == MODEL else sum(is_in_group(stage.name, group) for stage in recipe.stages)
         assert len(places) == expected * (3 if ".noise." in name else 1), name
         for place in places:
             value_at(recipe, place)
@@ -59,7 +70,34 @@ def test_the_names_are_those_of_all_fields():
 )
 def test_a_wrong_name_is_answered_by_the_nearest_right_one(wrong, right):
     with pytest.raises(InputError, match=f"names no field: .*Perhaps '{right.replace('*', chr(92) + '*')}' is meant"):
-        find_field(wrong)
+        find_field_of(wrong, [sed_b3ns()])
+
+
+def own(*names: str):
+    first = sed_b3ns().stages[0]
+    return replace(sed_b3ns(), stages=tuple(replace(first, name=name) for name in names))
+
+
+def test_stages_of_ones_own_have_names_and_groups():
+    recipe = own("warm", "student", "student_two")
+    assert groups_of([recipe]) == ("warm", "student", "student_two", "every", "model")
+    assert find_field("student.clip_s").places(recipe) == ((1, "clip_s"), (2, "clip_s"))
+    assert find_field("student_two.clip_s").places(recipe) == ((2, "clip_s"),)
+    narrow, middle, wide = (find_field(f"{group}.clip_s").breadth for group in ("student_two", "student", "every"))
+    assert narrow < middle < wide
+    with pytest.raises(InputError, match=r"groups warm, student.*Perhaps 'student\.clip_s' is meant"):
+        find_field_of("studnet.clip_s", [recipe])
+
+
+@pytest.mark.parametrize("name", ["every", "model", "Train", "a-b", "a__b", "_a", "", "1a", "x" * 41, "first_weights"])
+def test_a_stage_cannot_have_every_name(name):
+    with pytest.raises(InputError, match="name of a stage must be"):
+        own(name)
+
+
+def test_stages_of_chains_come_in_one_order():
+    assert stage_order([("a", "c"), ("a", "b", "c"), ("d",)]) == ["a", "b", "c", "d"]
+    assert sorted(stage_order([("a", "b"), ("b", "a")])) == ["a", "b"]
 
 
 @pytest.mark.parametrize(

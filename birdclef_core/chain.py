@@ -1,0 +1,80 @@
+"""How the stages of a chain hang together: whose weights a stage starts from, whose predictions it learns from.
+
+A chain is a list of stages of which each needs only earlier ones. Most need the one before; with teachers it is a graph.
+"""
+
+from collections.abc import Sequence
+
+from birdclef_core.config import FIRST_WEIGHTS, StageConfig
+from birdclef_core.errors import InputError
+
+
+def weights_from(stages: Sequence[StageConfig], index: int) -> int | None:
+    """Return the index of the stage whose weights a stage starts from; None: it starts from the encoder's first weights.
+
+    Raises InputError when there is no such stage before it.
+    """
+    stage, trained = stages[index], [place for place in range(index) if not stages[place].predicts]
+    if stage.starts_from == FIRST_WEIGHTS:
+        return None
+    if not stage.starts_from:
+        return trained[-1] if trained else None
+    found = next((place for place in trained if stages[place].name == stage.starts_from), None)
+    if found is None:
+        raise InputError(
+            f"starts_from of stage {stage.name} must be {FIRST_WEIGHTS} or an earlier stage that trains, but is {stage.starts_from!r}"
+            f"{_before([stages[place].name for place in trained])}"
+        )
+    return found
+
+
+def predictions_from(stages: Sequence[StageConfig], index: int) -> int | None:
+    """Return the index of the stage whose predictions a stage learns from; None where it has no teacher.
+
+    Raises InputError when there is no such stage before it.
+    """
+    stage, name = stages[index], stages[index].teacher.predictions
+    if not name:
+        return None
+    made = [place for place in range(index) if stages[place].predicts]
+    found = next((place for place in made if stages[place].name == name), None)
+    if found is None:
+        raise InputError(
+            f"teacher.predictions of stage {stage.name} must be an earlier stage that predicts, but is {name!r}"
+            f"{_before([stages[place].name for place in made])}"
+        )
+    return found
+
+
+def teacher_in_chain(stages: Sequence[StageConfig], index: int) -> int | None:
+    """Return the index of the stage whose predictions a stage makes; None: they are those of a stored stage or an ensemble."""
+    wanted = stages[index].predicts
+    return next((place for place in range(index) if stages[place].name == wanted and not stages[place].predicts), None)
+
+
+def check_chain(stages: Sequence[StageConfig]) -> None:
+    """Raise InputError for stages that cannot be trained in their order, or of which one is of no use to a later one."""
+    used = {len(stages) - 1}
+    for index, stage in enumerate(stages):
+        if stage.predicts:
+            needed = [teacher := teacher_in_chain(stages, index)]
+            if teacher is not None and stages[teacher].label_space != stage.label_space:
+                raise InputError(
+                    f"Stage {stage.name} must have the label space of stage {stage.predicts}, whose predictions it makes "
+                    f"({stages[teacher].label_space!r}), but has {stage.label_space!r}."
+                )
+        else:
+            needed = [weights_from(stages, index), predictions_from(stages, index)]
+        used |= {place for place in needed if place is not None}
+    if stages[-1].predicts:
+        raise InputError(f"The last stage must train, but {stages[-1].name} makes predictions.")
+    if idle := [stage.name for index, stage in enumerate(stages) if index not in used]:
+        raise InputError(
+            f"Every stage but the last must be of use to a later one, which starts from it or learns from its predictions, but "
+            f"{', '.join(idle)} {'is' if len(idle) == 1 else 'are'} not. Leave it out, or name it in starts_from, predicts or "
+            "teacher.predictions of a later stage."
+        )
+
+
+def _before(names: Sequence[str]) -> str:
+    return f"; before it there {'is' if len(names) == 1 else 'are'} {', '.join(names) or 'none'}."

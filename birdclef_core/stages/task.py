@@ -1,0 +1,59 @@
+"""A stage to be made: by training, or by predictions of stages that were trained."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.errors import InputError
+from birdclef_core.models.encoders import PretrainedWeights
+
+Teachers = tuple[tuple[str, float], ...]
+"""Ids of the stages that predict together, each with the weight of its logits."""
+_ID_DIGITS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTask:
+    """A stage to be made: under which id, from which weights, with which settings."""
+
+    stage_id: str
+    parent_id: str | None
+    """The stage whose weights it starts from; for predictions the only teacher; None: first weights, or several teachers."""
+    recipe: str
+    model: ModelConfig
+    """For predictions the model of the teacher, or of one of them."""
+    config: StageConfig
+    pretrained: PretrainedWeights
+    identity: dict[str, Any]
+    """Everything that the stage id is the hash of."""
+    predictions_id: str | None = None
+    """The stage whose predictions it learns from."""
+    teachers: Teachers = field(default=())
+    """The stages whose predictions it makes; empty: it trains."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The ids of the stages that must be in the store before it can be made."""
+        own = (self.parent_id, self.predictions_id, *(stage_id for stage_id, _ in self.teachers))
+        return tuple(dict.fromkeys(stage_id for stage_id in own if stage_id is not None))
+
+
+def teachers_text(teachers: Teachers) -> str:
+    """Return stages and their weights as a text: `ID`, or `ID*0.25+ID*0.75`."""
+    if len(teachers) == 1:
+        return teachers[0][0]
+    return "+".join(f"{stage_id}*{weight:g}" for stage_id, weight in teachers)
+
+
+def parse_teachers(text: str) -> Teachers:
+    """Return what `teachers_text` has made a text of. Raises InputError for another text."""
+    found = []
+    for part in text.split("+"):
+        stage_id, _, weight = part.partition("*")
+        if len(stage_id) != _ID_DIGITS or not set(stage_id) <= set("0123456789abcdef"):
+            raise InputError(f"Teachers must be ids of stored stages, such as ID or ID*0.25+ID*0.75, but got {text!r}.")
+        try:
+            found.append((stage_id, float(weight or 1)))
+        except ValueError:
+            raise InputError(f"The weight of a teacher must be a number, but is {weight!r} in {text!r}.") from None
+    return tuple(found)
