@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Run a sweep: `python tune_main.py --search sed`. See `--help`."""
 
 import sys

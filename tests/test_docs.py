@@ -19,7 +19,7 @@ from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import small_budget
 from sweeps.cli.birdclef import _parser as birdclef_parser
 from sweeps.cli.tune import _parse as parse_tune
-from sweeps.cli.tune import _tune_parser
+from sweeps.cli.tune import tune_parser
 from sweeps.search.search_files import load_search
 from sweeps.search.space import Search
 
@@ -114,7 +114,10 @@ def test_the_site_is_built_without_a_warning_and_asks_nothing_of_other_hosts(tmp
 
 
 @pytest.mark.parametrize("page", sorted(set(PAGES) - HISTORY))
-def test_every_command_can_be_parsed(page):
+def test_every_command_can_be_parsed(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in re.findall(r"```toml\n# (\S+)\n(.*?)```", text_of(page), re.DOTALL):
+        Path(name).write_text(text)  # files that --options names
     commands = list(commands_in(text_of(page)))
     assert commands or page not in ("README.md", "docs/first_hour.md", "docs/kaggle.md", "docs/own_recordings.md")
     for program, arguments in commands:
@@ -137,7 +140,7 @@ def test_every_flag_of_our_commands_exists(page):
     lines = text_of(page).splitlines()
     if page != "README.md":  # the other pages have commands of other programs too
         lines = [line for line in lines if "tune_main.py" in line or "birdclef " in line]
-    known = {option for parser in (_tune_parser(), birdclef_parser()) for option in flags_of(parser)}
+    known = {option for parser in (tune_parser(), birdclef_parser()) for option in flags_of(parser)}
     named = {flag for line in lines for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", line)}
     assert named - known - FLAGS_OF_OTHERS == set()
 

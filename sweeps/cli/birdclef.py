@@ -1,10 +1,11 @@
 """The command line of `birdclef`: all commands. `birdclef tune` is that of `tune_main.py`, which is in `tune.py`."""
 
 import argparse
+import os
 import signal
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from sweeps.cli.common import guarded
 from sweeps.cli.credentials import command_line
@@ -13,6 +14,7 @@ from sweeps.cli.detectors.calibrate import add_calibrate_command
 from sweeps.cli.detectors.ensemble import add_ensemble_command
 from sweeps.cli.detectors.export import add_export_command
 from sweeps.cli.detectors.submit import add_submit_command
+from sweeps.cli.parser import COMPLETES, SHELLS, Parser, add_version_flag, complete, shell_code, with_verbose_flag
 from sweeps.cli.predict import add_predict_command
 from sweeps.cli.stages import add_stage_commands
 from sweeps.cli.sweeps import add_sweep_commands
@@ -21,23 +23,24 @@ from sweeps.cli.sweeps import add_sweep_commands
 def birdclef(arguments: Sequence[str] | None = None) -> int:
     """Run `birdclef COMMAND` and return its exit code: 0 done, 1 failed, 2 wrong input, 130 stopped by Ctrl-C."""
     given = command_line(arguments)
+    complete(_parser)
     if given[:1] == ["tune"]:
         from sweeps.cli.tune import tune_main
 
         return tune_main(given[1:], prog="birdclef tune")
     parsed = _parser().parse_args(given)
-    return guarded(lambda: parsed.run(parsed))
+    return guarded(lambda: parsed.run(parsed), verbose=parsed.verbose)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="birdclef",
         description="Run sweeps, predict recordings, and look at sweeps, their trained stages and their recordings.",
     )
-    parser.add_argument("--version", action="version", version=f"birdclef-sweeps {version('birdclef-sweeps')}")
+    add_version_flag(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    commands.add_parser("tune", help="plan and run sweeps: the same as tune_main.py", add_help=False)
+    _add_tune(commands)
 
     add_sweep_commands(commands)
     ui = commands.add_parser("ui", help="show the trials of a sweep in MLflow")
@@ -68,7 +71,28 @@ def _parser() -> argparse.ArgumentParser:
             required=True, metavar="COMMAND"
         )
     )
-    return parser
+    completion = commands.add_parser("completion", help="print the code by which a shell completes what you type")
+    completion.description = (
+        'For bash, put this line into ~/.bashrc, and for zsh into ~/.zshrc: eval "$(birdclef completion bash)"'
+    )
+    completion.add_argument("shell", choices=SHELLS, help="the shell")
+    completion.set_defaults(run=_completion)
+    return with_verbose_flag(parser)
+
+
+def _add_tune(commands: Any) -> None:
+    """Add `tune`, which parses its options itself: here they are needed only by a shell that completes them."""
+    parents = []
+    if COMPLETES in os.environ:
+        from sweeps.cli.tune import tune_parser
+
+        parents = [tune_parser()]
+    commands.add_parser("tune", help="plan and run sweeps: the same as tune_main.py", add_help=False, parents=parents)
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    print(shell_code(arguments.shell, "birdclef"))
+    return 0
 
 
 def _ui(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,8 +68,11 @@ def bytes_argument(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 200G") from None
 
 
-def guarded(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code; an error of this project, or of the system, becomes one message on stderr and no traceback."""
+def guarded(command: Callable[[], int], *, verbose: bool = False) -> int:
+    """Run a command and return its exit code; an error of this project, or of the system, becomes one message on stderr.
+
+    `verbose`: with a traceback before it.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be UTF-8
     try:
@@ -79,11 +83,18 @@ def guarded(command: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except BirdclefError as error:
+        _trace(verbose)
         print(f"Error: {shortened(str(error), MOST_SHOWN)}", file=sys.stderr)
         return error.exit_code
     except OSError as error:  # of the system: a file that is a folder or may not be read, a disk that is full
+        _trace(verbose)
         print(f"Error: the system refuses a file: {shortened(str(error), MOST_SHOWN)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped. Finished work is kept; the same command continues from there.", file=sys.stderr)
         return EXIT_INTERRUPTED
+
+
+def _trace(verbose: bool) -> None:
+    if verbose:
+        traceback.print_exc()

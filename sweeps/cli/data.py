@@ -21,6 +21,7 @@ def add_data_commands(commands: Any) -> None:
         help="join several sources into one data folder with a manifest; by default no audio is copied; exit code 0: good, "
         "1: some data of the sources are lost, 2: unusable",
     )
+    collect.add_quiet_flag()
     collect.add_argument(
         "sources",
         nargs="+",
@@ -49,6 +50,7 @@ def add_data_commands(commands: Any) -> None:
     check = commands.add_parser(
         "check", help="decode every file, check labels and split; exit code 0: good, 1: some data are lost, 2: unusable"
     )
+    check.add_quiet_flag()
     check.add_argument("root", type=Path, metavar="DIR", help="the data folder")
     check.add_argument("--target-species", type=Path, metavar="FILE", help=TARGET_SPECIES_HELP)
     check.add_argument(
@@ -77,6 +79,7 @@ def add_data_commands(commands: Any) -> None:
         help="pack a data folder into large files, at s3:// or gs:// or in a folder, which `--data` takes as it takes the folder: "
         "each machine fetches them once",
     )
+    pack.add_quiet_flag()
     pack.add_argument("root", type=Path, metavar="DATA", help="the data folder")
     pack.add_argument("to", metavar="TO", help="where to: an empty folder, or a URI such as s3://bucket/set")
     pack.set_defaults(run=_pack)
@@ -91,7 +94,7 @@ def _collect(arguments: argparse.Namespace) -> int:
     from birdclef_core.inventory.collect import collect
 
     console = Console()
-    with _progress("Reading audio") as progress:
+    with _progress("Reading audio", arguments) as progress:
         report = collect(
             arguments.sources,
             arguments.out,
@@ -117,7 +120,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from birdclef_core.output_place import folder_for_check
 
     out = folder_for_check(arguments.root, arguments.out)
-    with _progress("Decoding") as progress:
+    with _progress("Decoding", arguments) as progress:
         report = check(arguments.root, target_species=arguments.target_species, fold=arguments.fold, store=out, progress=progress)
     console = Console()
     if report.refusal:
@@ -150,7 +153,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _pack(arguments: argparse.Namespace) -> int:
     from birdclef_core.data.packed.writing import pack
 
-    with _progress("Packing") as progress:
+    with _progress("Packing", arguments) as progress:
         report = pack(arguments.root, arguments.to, progress=progress)
     index, console = report.index, Console()
     lines = [
@@ -176,9 +179,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr, on a terminal only; yields the function that moves it."""
+def _progress(what: str, arguments: argparse.Namespace) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar on stderr, on a terminal only and not with --quiet; yields the function that moves it."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True, disable=arguments.quiet) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from birdclef_core.errors import InputError
 from sweeps.cli.detectors.model import MODEL_HELP, add_calibration_option, add_model_options, load_model
 from sweeps.cli.detectors.progress import shown_progress
+from sweeps.cli.parser import Parser
 from sweeps.wording import counted, format_duration
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before that
@@ -21,7 +22,9 @@ FORMATS = "csv, parquet, raven, audacity, kaleidoscope"
 
 def add_predict_command(commands: Any) -> None:
     """Add the command to the sub-parsers of `birdclef`."""
-    parser: argparse.ArgumentParser = commands.add_parser("predict", help="find the species in recordings with a trained stage")
+    parser: Parser = commands.add_parser("predict", help="find the species in recordings with a trained stage")
+    parser.add_options_flag()
+    parser.add_quiet_flag()
     parser.description = (
         "Writes which species are heard when. The same command continues a run that was stopped, and hears only files that are new or "
         "have changed; with other thresholds or formats it writes other tables without hearing anything again. Exit code 1 if a file "
@@ -100,7 +103,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         segments=arguments.segments,
     )
     started = time.monotonic()
-    with shown_progress() as progress:
+    with shown_progress(quiet=arguments.quiet) as progress:
         outcome = predict_files(task, progress)
     _say(outcome, task.out, time.monotonic() - started)
     return 1 if outcome.unreadable else 0

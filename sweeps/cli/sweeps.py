@@ -1,10 +1,11 @@
-"""`birdclef report|sweeps`: the page of a sweep or of several, and the list of all sweeps."""
+"""`birdclef report|sweeps`: the page of a sweep or of several, the list of all sweeps, and a sweep as a study of Optuna."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 from sweeps.cli.common import add_storage_option
+from sweeps.wording import counted
 
 
 def add_sweep_commands(commands: Any) -> None:
@@ -32,6 +33,15 @@ def add_sweep_commands(commands: Any) -> None:
     listing = known.add_parser("ls", help="list every sweep with its state, trials, best score, device time, start and tags")
     add_storage_option(listing)
     listing.set_defaults(run=_list)
+    export = known.add_parser("export", help="write the trials of a sweep into a database of Optuna")
+    export.description = (
+        "Writes an Optuna study with all trials that have ended: parameters, scores, which were stopped and at which score. optuna-dashboard "
+        "and optuna.load_study read it. Several sweeps may be in one file; a sweep that is written again replaces itself."
+    )
+    export.add_argument("sweep", metavar="SWEEP", help="name of the sweep")
+    export.add_argument("--optuna", required=True, type=Path, metavar="FILE", help="the database, such as study.db (SQLite)")
+    add_storage_option(export)
+    export.set_defaults(run=_export)
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -39,6 +49,14 @@ def _report(arguments: argparse.Namespace) -> int:
     from sweeps.report.page.writing import make_report
 
     print(f"Report: {make_report(existing_storage(arguments.storage), arguments.sweeps, arguments.out)}")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from sweeps.library.sweep import load_sweep
+
+    study = load_sweep(arguments.sweep, storage=arguments.storage).study(arguments.optuna)
+    print(f"{counted(len(study.trials), 'trial')} of {arguments.sweep} written: optuna-dashboard sqlite:///{arguments.optuna}")
     return 0
 
 

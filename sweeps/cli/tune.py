@@ -13,6 +13,7 @@ from birdclef_core.store.patience import DEFAULT_MINUTES
 from sweeps.cli.common import EXIT_INTERRUPTED, bytes_argument, guarded, parse_settings, parse_tags
 from sweeps.cli.credentials import command_line
 from sweeps.cli.detectors.after_sweep import THEN_FLAGS, Afterwards, add_then_options, run_commands
+from sweeps.cli.parser import Parser, add_version_flag, complete
 from sweeps.objective import COSTS
 from sweeps.options import DEFAULT_STORAGE, DEMO_DATA, FOLD_HELP, PLACEMENT, TARGET_SPECIES_HELP, PruningName, SweepOptions
 from sweeps.wording import REFERENCE
@@ -37,11 +38,13 @@ def tune_main(arguments: Sequence[str] | None = None, *, prog: str = "tune_main.
 
     `prog` is what the command is called in its messages.
     """
-    return guarded(lambda: _tune(_parse(arguments, prog)))
+    complete(lambda: tune_parser(prog))
+    parsed = _parse(arguments, prog)
+    return guarded(lambda: _tune(parsed), verbose=parsed.verbose)
 
 
 def _parse(arguments: Sequence[str] | None, prog: str = "tune_main.py") -> argparse.Namespace:
-    parser = _tune_parser(prog)
+    parser = tune_parser(prog)
     parsed = parser.parse_args(command_line(arguments))
     if not (parsed.search or parsed.resume or parsed.extend):
         parser.error("give --search for a new sweep, --resume NAME to continue one, or --extend NAME to add trials to one")
@@ -54,13 +57,29 @@ def _parse(arguments: Sequence[str] | None, prog: str = "tune_main.py") -> argpa
     return parsed
 
 
-def _tune_parser(prog: str = "tune_main.py") -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def tune_parser(prog: str = "tune_main.py") -> Parser:
+    """Return the parser of all flags of a sweep. `prog` is what the command is called in its messages."""
+    parser = Parser(
         prog=prog,
         description="Search for the best bird-sound detector: train models in stages, share stages between trials, compare the trials in "
         "MLflow.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_version_flag(parser)
+    parser.add_options_flag()
+    how_much = parser.add_mutually_exclusive_group()
+    how_much.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="on a terminal, print a line for each epoch above the table too; with an error, show where in the code it happened",
+    )
+    how_much.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="show nothing of the trials while they run; warnings and the result are printed",
     )
     parser.add_argument(
         "--search",
@@ -292,8 +311,10 @@ def _tune(arguments: argparse.Namespace) -> int:
 
     # Ray, torch and Optuna take seconds to import: wrong arguments are refused before that.
     from sweeps.run import runner
+    from sweeps.run.console import Detail
 
     console = Console(file=sys.stdout)
+    detail: Detail = "quiet" if arguments.quiet else "verbose" if arguments.verbose else "normal"
     if arguments.plan:
         if options is None:
             runner.plan_extension(arguments.extend, storage, given, console)
@@ -308,11 +329,12 @@ def _tune(arguments: argparse.Namespace) -> int:
             console,
             drop_extension=arguments.drop_extension,
             retry_failed=arguments.retry_failed,
+            detail=detail,
         )
     elif options is None:
-        result = runner.extend_sweep(arguments.extend, storage, given, console)
+        result = runner.extend_sweep(arguments.extend, storage, given, console, detail=detail)
     else:
-        result = runner.start_sweep(options, console)
+        result = runner.start_sweep(options, console, detail=detail)
     if result.interrupted or afterwards is None:
         return EXIT_INTERRUPTED if result.interrupted else 0
     return _then(afterwards, result.name, storage)
@@ -330,7 +352,20 @@ def _then(afterwards: Afterwards, sweep: str, storage: str) -> int:
 
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the options that were given on the command line, by their names in SweepOptions."""
-    own = ("resume", "extend", "drop_extension", "retry_failed", "set", "tag", "plan", "then", *THEN_FLAGS)
+    own = (
+        "resume",
+        "extend",
+        "drop_extension",
+        "retry_failed",
+        "set",
+        "tag",
+        "plan",
+        "then",
+        *THEN_FLAGS,
+        "options",
+        "verbose",
+        "quiet",
+    )
     given = {key: value for key, value in vars(arguments).items() if key not in own and value is not None}
     given |= {"settings": parse_settings(arguments.set)} if arguments.set else {}
     return given | ({"tags": parse_tags(arguments.tag)} if arguments.tag else {})

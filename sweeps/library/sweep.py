@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from birdclef_core.errors import InputError
-from birdclef_core.reports.stage_report import PREDICTIONS, SPECIES
 from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
-from sweeps.checkpoints.replay import whole_stage
 from sweeps.objective import Objective
 from sweeps.options import DEFAULT_STORAGE
 from sweeps.report.table import trials_table
@@ -52,14 +50,20 @@ class Stage:
     @property
     def folder(self) -> Path:
         """A folder on this machine with its verified files; of a remote storage, a copy. Raises InputError for a damaged stage."""
+        from sweeps.checkpoints.replay import whole_stage  # imports timm, which takes seconds
+
         return whole_stage(self.store, self.id).folder
 
     def predictions(self) -> pd.DataFrame:
         """Return its probabilities of the validation recordings: a row for each recording id, a column for each species."""
+        from birdclef_core.reports.stage_report import PREDICTIONS
+
         return pd.read_parquet(self.folder / PREDICTIONS)
 
     def species(self) -> pd.DataFrame:
         """Return a row for each species, with its recordings and its average precision."""
+        from birdclef_core.reports.stage_report import SPECIES
+
         return pd.read_csv(self.folder / SPECIES)
 
 
@@ -148,8 +152,11 @@ class Sweep:
         store = store_of(self.storage)
         return Stage(known_record(store, resolve(self.storage, reference)), store)
 
-    def study(self) -> "optuna.Study":
-        """Return an Optuna study in memory with all trials that have ended, for `optuna.visualization`, `optuna.importance` and the like.
+    def study(self, file: Path | None = None) -> "optuna.Study":
+        """Return an Optuna study with all trials that have ended, for `optuna.visualization`, `optuna.importance` and the like.
+
+        It is in memory, or in `file`, a database of SQLite such as `study.db` that Optuna's dashboard opens. Several sweeps may be in one
+        file; a study of the same name in it is replaced. Raises InputError for a file that is something else, or a folder that is not there.
 
         The value of a trial is its score, which is maximised, and its cost where the objective has one. One that was stopped is PRUNED, and its last score is an intermediate
         value at the number of stages that it had ended; with a cost it is FAIL. `user_attrs` have its name and the id of its last stage.
@@ -163,7 +170,7 @@ class Sweep:
             for draw in record.told[-1:]
         ]
         search = joined_search([part.search for part in self.record.parts], [item.params for item, _ in told])
-        return finished_study(self.name, search, told)
+        return finished_study(self.name, search, told, file)
 
 
 def joined_search(searches: Sequence[Search], points: Sequence[Mapping[str, Any]]) -> Search:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
@@ -19,6 +20,8 @@ from sweeps.schedule.update import TrialUpdate
 from sweeps.wording import counted, format_duration
 
 WARNING = "yellow"
+Detail = Literal["quiet", "normal", "verbose"]
+"""What is shown of the trials while they run. quiet: nothing; normal: a table on a terminal, elsewhere a line an update; verbose: both."""
 BAR = 30
 """Characters of the bar of trials that have ended."""
 
@@ -33,14 +36,21 @@ class SweepConsole(Observer):
     """Shows trials as they run. Use it as a context manager around the sweep."""
 
     def __init__(
-        self, console: Console, book: TrialBook, samples: int | None, objective: Objective, num_species: Mapping[str, int]
+        self,
+        console: Console,
+        book: TrialBook,
+        samples: int | None,
+        objective: Objective,
+        num_species: Mapping[str, int],
+        *,
+        detail: Detail = "normal",
     ) -> None:
         """`samples`: how many trials the sweep is to have in all. `objective`: what they are compared by.
 
         `num_species`: how many species there are by label space: a BCE loss is shown per species, so that it can be read across stages.
         """
         self._console, self._book, self._samples, self._objective = console, book, samples, objective
-        self._num_species = num_species
+        self._num_species, self._detail = num_species, detail
         self._live: Live | None = None
         self._rows: dict[str, tuple[Trial, TrialUpdate | None]] = {}
         self._started = time.monotonic()
@@ -50,7 +60,7 @@ class SweepConsole(Observer):
         """How many trials were started, and how many epochs their chains have."""
 
     def __enter__(self) -> "SweepConsole":
-        if self._console.is_terminal:
+        if self._console.is_terminal and self._detail != "quiet":
             self._live = Live(
                 console=self._console,
                 refresh_per_second=2,
@@ -101,7 +111,7 @@ class SweepConsole(Observer):
 
     def _say(self, record: TrialRecord, text: str, *, above_table: bool = False) -> None:
         """Print a line about a trial; on a terminal, where the table shows most of it, only if it is to stay above the table."""
-        if self._live is None or above_table:
+        if self._detail == "verbose" or (self._detail == "normal" and (self._live is None or above_table)):
             line = f"{time.strftime('%H:%M:%S')} {record.trial} {record.recipe}  {text}"
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -37,7 +37,7 @@ from sweeps.plan.text import plan_lines
 from sweeps.report.page.writing import REPORT
 from sweeps.report.results import SweepResult
 from sweeps.run import messages
-from sweeps.run.console import WARNING, SweepConsole, print_lines
+from sweeps.run.console import WARNING, Detail, SweepConsole, print_lines
 from sweeps.run.driver.ending import conclude, deliver, say_what_next
 from sweeps.run.driver.hooks import Hooks
 from sweeps.run.driver.news import NewsTeller
@@ -61,9 +61,9 @@ from sweeps.tracking.events import OBJECTIVE_TAG, SweepStarted, Tracker
 from sweeps.tracking.observer import TrackingObserver, leak_tags
 
 
-def start_sweep(options: SweepOptions, console: Console) -> SweepResult:
-    """Run a new sweep. Raises InputError when its name is taken."""
-    return _Driver(new_request(options), console).run()
+def start_sweep(options: SweepOptions, console: Console, *, detail: Detail = "normal") -> SweepResult:
+    """Run a new sweep. Raises InputError when its name is taken. `detail`: what is shown of the trials while they run."""
+    return _Driver(new_request(options), console, detail).run()
 
 
 def resume_sweep(
@@ -74,18 +74,21 @@ def resume_sweep(
     *,
     drop_extension: bool = False,
     retry_failed: bool = False,
+    detail: Detail = "normal",
 ) -> SweepResult:
     """Continue a sweep where it stopped: ended trials stay as they are, the others continue from their last epoch.
 
     `drop_extension`, `retry_failed`: see `resume_request`.
     """
     request = resume_request(name, storage, given, drop_extension=drop_extension, retry_failed=retry_failed)
-    return _Driver(request, console).run()
+    return _Driver(request, console, detail).run()
 
 
-def extend_sweep(name: str, storage: str, given: Mapping[str, Any], console: Console) -> SweepResult:
+def extend_sweep(
+    name: str, storage: str, given: Mapping[str, Any], console: Console, *, detail: Detail = "normal"
+) -> SweepResult:
     """Run more trials for a sweep that has ended, of the same search or another. Raises InputError as `extend_request` does."""
-    return _Driver(extend_request(name, storage, given), console).run()
+    return _Driver(extend_request(name, storage, given), console, detail).run()
 
 
 def plan_sweep(options: SweepOptions, console: Console) -> Plan:
@@ -101,8 +104,8 @@ def plan_extension(name: str, storage: str, given: Mapping[str, Any], console: C
 class _Driver:
     """One run of one driver of a sweep."""
 
-    def __init__(self, request: SweepRequest, console: Console) -> None:
-        self.console = console
+    def __init__(self, request: SweepRequest, console: Console, detail: Detail = "normal") -> None:
+        self.console, self.detail = console, detail
         self.options, self.name = options, name = request.options, request.name
         self.patience = Patience(say=self._say_away, interrupts=True)
         """It waits for nothing until the storage has been seen to work: a mistyped address is said at once."""
@@ -295,7 +298,7 @@ class _Driver:
         limits = self.request.limits
         budget = Budget(limits, gpus_per_worker=slots.gpus_per_trial, ran_s=record.ran_s)
         num_species = {"all": len(chains.all_species), "target": len(chains.target_species)}
-        with SweepConsole(self.console, book, samples, objective, num_species) as terminal:
+        with SweepConsole(self.console, book, samples, objective, num_species, detail=self.detail) as terminal:
             running_time = RunningTime(records, record, budget)
             report = ReportRefresh(self.options.storage, self.name, self.place.result / REPORT, self._say)
             news = NewsTeller(

@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -37,6 +38,9 @@ _NEED_MORE = ("BaseSampler", "BaseGASampler", "BruteForceSampler", "GridSampler"
 has drawn every point: the sampler `grid` does the same here."""
 _DRAWS_TO_TRY = 3
 """Optuna imports the package that a sampler needs at its first draws after scores are known."""
+
+_SQLITE = b"SQLite format 3\0"
+"""How every database of SQLite begins."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -195,19 +199,41 @@ class Study:
         )
 
 
-def finished_study(name: str, search: Search, told: Sequence[tuple[Told, Mapping[str, Any]]]) -> optuna.Study:
-    """Return a study of Optuna in memory with draws that have outcomes, each with its user attributes.
+def finished_study(
+    name: str, search: Search, told: Sequence[tuple[Told, Mapping[str, Any]]], file: Path | None = None
+) -> optuna.Study:
+    """Return a study of Optuna with draws that have outcomes, each with its user attributes: in memory, or in an SQLite file.
 
-    `search` must know all recipes and parameters of the draws.
+    `search` must know all recipes and parameters of the draws. A study of that name in the file is replaced. Raises InputError for a
+    file that is no database of SQLite, or that cannot be written.
     """
     known = Study(search, seed=0)
-    study = optuna.create_study(study_name=name, directions=known.directions)
+    study = optuna.create_study(
+        study_name=name, directions=known.directions, storage=None if file is None else _emptied(file, name)
+    )
     for item, attributes in told:
         trial = known._frozen(item)
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         study.add_trial(trial)
     return study
+
+
+def _emptied(file: Path, name: str) -> str:
+    """Return the address of an SQLite file for Optuna, without a study of that name in it."""
+    if file.exists() and not (file.is_file() and _beginning(file) in (b"", _SQLITE)):
+        raise InputError(f"{file} must be a new file or a database of SQLite, but it is something else.")
+    if not file.parent.is_dir():
+        raise InputError(f"The folder of {file} must be there, but {file.parent} is not.")
+    address = f"sqlite:///{file.resolve()}"
+    if name in optuna.get_all_study_names(address):
+        optuna.delete_study(study_name=name, storage=address)
+    return address
+
+
+def _beginning(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(len(_SQLITE))
 
 
 def check_sampler(search: Search) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from birdclef_core.errors import InputError
 from sweeps.cli.detectors.ensemble import add_ensemble_command
 from sweeps.cli.detectors.submit import add_submit_command, duration_argument
+from sweeps.cli.parser import Parser
 
 THEN_FLAGS = ("soundscapes", "sample", "time_limit", "untouched", "out")
 """Options that only `--then` uses."""
@@ -147,7 +148,7 @@ def _is_plain(data: Path) -> bool:
 
 def run_commands(commands: Sequence[Sequence[str]]) -> int:
     """Run commands of `birdclef` one after the other until one fails, saying each. Returns the exit code of the last."""
-    parser = argparse.ArgumentParser(prog="birdclef")
+    parser = Parser(prog="birdclef")
     known = parser.add_subparsers(required=True)
     add_ensemble_command(known)
     add_submit_command(known)

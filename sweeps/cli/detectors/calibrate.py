@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from birdclef_core.errors import InputError
 from sweeps.cli.detectors.model import MODEL_HELP, add_model_options, load_model
 from sweeps.cli.detectors.progress import shown_progress
+from sweeps.cli.parser import Parser
 from sweeps.options import FOLD_HELP
 from sweeps.wording import counted
 
@@ -18,9 +19,11 @@ if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before tha
 
 def add_calibrate_command(commands: Any) -> None:
     """Add the command to the sub-parsers of `birdclef`."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         "calibrate", help="turn scores into probabilities and thresholds, by labelled soundscapes"
     )
+    parser.add_options_flag()
+    parser.add_quiet_flag()
     parser.description = (
         "Fits one slope for all species and an intercept for each, and chooses thresholds; what it says of them is cross-fitted by file. Writes "
         "calibration.json, thresholds.csv and reliability.html; a bundle also gets the calibration into it. The same command continues a run that was stopped."
@@ -72,7 +75,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         f"Model {detector.model_id[:16]}: {len(detector.species)} species; {counted(len(rows.file_R), 'labelled row')} of "
         f"{counted(len(rows.files), 'file')}."
     )
-    with shown_progress() as progress:
+    with shown_progress(quiet=arguments.quiet) as progress:
         heard = hear_rows(rows, predictor, arguments.out / JOURNAL, progress)
     calibrated = calibrate(detector, heard, target, tries_postprocessing=arguments.choose_postprocessing)
     write_calibrated(calibrated, arguments.out, detector.names)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from birdclef_core.errors import InputError, StoreError
 from sweeps.cli.common import add_storage_option
+from sweeps.cli.parser import Parser
 from sweeps.options import DEFAULT_CACHE
 from sweeps.wording import REFERENCE, counted
 
@@ -28,9 +29,11 @@ _DELIVERY_S = 60.0
 
 def add_ensemble_command(commands: Any) -> None:
     """Add the command to the sub-parsers of `birdclef`."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         "ensemble", help="choose which stages of sweeps hear together, and say what that is worth"
     )
+    parser.add_options_flag()
+    parser.add_quiet_flag()
     parser.description = (
         "Chooses among the last stages of the finished trials of sweeps (the best 6 of each recipe) and among single stages. Prints "
         "three scores: apparent (on the data that it was selected on), cross-fitted, and untouched; beside them the best single stage "
@@ -123,7 +126,7 @@ def _ensemble(arguments: argparse.Namespace) -> int:
         cache_dir=arguments.cache_dir,
         device=arguments.device,
     )
-    chosen = choose_ensemble(wish, print, _progress)
+    chosen = choose_ensemble(wish, print, _no_progress if arguments.quiet else _progress)
     with writing_to(arguments.out, way_out=WAY_OUT):
         arguments.out.mkdir(parents=True, exist_ok=True)
     write_record(chosen.record, arguments.out / ENSEMBLE_FILE)
@@ -155,6 +158,10 @@ def _progress(title: str) -> "Progress":
         said = True
 
     return note
+
+
+def _no_progress(title: str) -> "Progress":
+    return lambda done, total: None
 
 
 def _page(chosen: "ChosenEnsemble") -> str:

@@ -16,8 +16,11 @@ _SAY_EVERY_S = 30.0
 
 
 @contextmanager
-def shown_progress() -> Iterator["Progress"]:
-    """Yield a progress that is shown as a bar on a terminal, and as a line now and then elsewhere."""
+def shown_progress(*, quiet: bool = False) -> Iterator["Progress"]:
+    """Yield a progress that is shown as a bar on a terminal, and as a line now and then elsewhere; not at all where `quiet`."""
+    if quiet:
+        yield lambda *_: None
+        return
     if not sys.stderr.isatty():
         yield _Lines()
         return

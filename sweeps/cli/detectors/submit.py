@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from birdclef_core.errors import InputError
 from sweeps.cli.detectors.model import MODEL_HELP, add_calibration_option, add_model_options, load_model
 from sweeps.cli.detectors.progress import shown_progress
+from sweeps.cli.parser import Parser
 from sweeps.wording import counted, format_duration
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before that
@@ -24,7 +25,9 @@ SHOWN = 5
 
 def add_submit_command(commands: Any) -> None:
     """Add the command to the sub-parsers of `birdclef`."""
-    parser: argparse.ArgumentParser = commands.add_parser("submit", help="write a submission file for soundscapes")
+    parser: Parser = commands.add_parser("submit", help="write a submission file for soundscapes")
+    parser.add_options_flag()
+    parser.add_quiet_flag()
     parser.description = (
         "Writes a row for each window of 5 s and a column for each species, as BirdCLEF wants it. Every row is always written: what could "
         "not be heard gets a score that is said. The same command continues a run that was stopped. Exit code 1 if a file could not be read "
@@ -102,7 +105,7 @@ def run_submit(arguments: argparse.Namespace, started: float) -> int:
         started=started,
         say=lambda line: print(line, flush=True),
     )
-    with shown_progress() as progress:
+    with shown_progress(quiet=arguments.quiet) as progress:
         made = make_submission(task, progress)
     _say(made, task.out, len(detector.members), time.monotonic() - started)
     if labels is not None:

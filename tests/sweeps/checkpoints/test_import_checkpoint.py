@@ -59,7 +59,7 @@ def test_the_way_on_is_a_command_whose_recipes_have_the_model(take, tmp_path):
     from birdclef_core.models.detector import Detector
     from sweeps.checkpoints.start_stage import with_model_of
     from sweeps.cli.common import parse_settings
-    from sweeps.cli.tune import _tune_parser
+    from sweeps.cli.tune import tune_parser
     from sweeps.search.search_files import load_search, override
 
     model = load_search(str(tmp_path / "tiny.py")).recipes[0].model
@@ -67,7 +67,7 @@ def test_the_way_on_is_a_command_whose_recipes_have_the_model(take, tmp_path):
     code, said = take(set="encoder_axes=time_frequency")
     stage_id, _, way_on = said.splitlines()
     command = shlex.split(way_on.partition("tune_main.py ")[2])
-    options = _tune_parser().parse_args(command)
+    options = tune_parser().parse_args(command)
     search = override(load_search(options.search), parse_settings(options.set))
     record = store(Storage.parse(options.storage)).open(stage_id).record
     assert code == 0 and options.budget == "full" and options.from_stage == stage_id[:16]

@@ -182,10 +182,10 @@ def test_commands_have_flags_that_the_command_line_knows(name: str, count: int) 
     lines = command_lines(name)
     assert len(lines) == count
     for new, both in lines:
-        arguments = cli._tune_parser().parse_args(shlex.split(f"{new} {both}"))
+        arguments = cli.tune_parser().parse_args(shlex.split(f"{new} {both}"))
         assert (arguments.search, arguments.address) == ("sed", "auto")
         assert arguments.data and arguments.storage
-        given = cli._given(cli._tune_parser().parse_args(["--resume", "x", *shlex.split(both)]))
+        given = cli._given(cli.tune_parser().parse_args(["--resume", "x", *shlex.split(both)]))
         assert given.keys() <= {"storage", *PLACEMENT}, "a resumed sweep takes no others"
 
 

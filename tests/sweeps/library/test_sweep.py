@@ -15,6 +15,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.reports.stage_report import PREDICTIONS
 from birdclef_core.store.storage import Storage
 from sweeps import load_sweep
+from sweeps.cli.birdclef import birdclef
 from sweeps.library.sweep import joined_search
 from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, Stopped
@@ -124,6 +125,29 @@ def test_the_study_has_all_trials_that_have_ended(place):
     assert finished.user_attrs["stage_id"] == made_up_store.C
     assert (pruned.state, pruned.intermediate_values) == (optuna.trial.TrialState.PRUNED, {6: 0.3})
     assert study.best_trial.number == 0
+
+
+def test_a_study_in_a_file_is_opened_by_optuna_and_written_again_beside_others(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    optuna.create_study(study_name="other", storage="sqlite:///study.db")
+    for _ in range(2):
+        assert birdclef(["sweeps", "export", "s", "--storage", str(place), "--optuna", "study.db"]) == 0
+    assert "2 trials of s written: optuna-dashboard sqlite:///study.db" in capsys.readouterr().out
+    assert optuna.get_all_study_names("sqlite:///study.db") == ["other", "s"]
+    study = optuna.load_study(study_name="s", storage="sqlite:///study.db")
+    kept = load_sweep("s", storage=str(place)).study()
+    assert [(trial.state, trial.params, trial.user_attrs, trial.values) for trial in study.trials] == [
+        (trial.state, trial.params, trial.user_attrs, trial.values) for trial in kept.trials
+    ]
+    assert study.trials[1].intermediate_values == {6: 0.3}
+
+
+def test_a_study_never_overwrites_what_is_none(place, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    for name, message in (("notes.txt", "but it is something else"), ("none/study.db", "none is not")):
+        assert birdclef(["sweeps", "export", "s", "--storage", str(place), "--optuna", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_study_of_an_extended_sweep_knows_the_values_of_all_parts():

@@ -10,16 +10,16 @@ from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_se
 from rich.console import Console
 
 from sweeps.objective import Objective
-from sweeps.run.console import SweepConsole
+from sweeps.run.console import Detail, SweepConsole
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.wording import format_duration
 
 SPECIES = {"all": 4, "target": 2}
 
 
-def run_with_console(folder, console: Console, samples: int) -> None:
+def run_with_console(folder, console: Console, samples: int, detail: Detail = "normal") -> None:
     book = make_coordinator(folder, samples=samples).book
-    with SweepConsole(console, book, samples, Objective.of(None), SPECIES) as terminal:
+    with SweepConsole(console, book, samples, Objective.of(None), SPECIES, detail=detail) as terminal:
         MadeUpWorkers(Coordinator(make_chain_builder(), book, samples=samples, max_running=2, observers=(terminal,))).run()
 
 
@@ -36,6 +36,17 @@ def test_a_live_table_on_a_terminal(tmp_path):
     out = io.StringIO()
     run_with_console(tmp_path, Console(file=out, force_terminal=True, width=120), samples=2)
     assert "t0000" in out.getvalue() and "started with" not in out.getvalue()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_quiet_and_verbose(tmp_path, is_terminal):
+    said = {}
+    for detail in ("quiet", "verbose"):
+        out = io.StringIO()
+        run_with_console(tmp_path / detail, Console(file=out, force_terminal=is_terminal, width=120), samples=2, detail=detail)
+        said[detail] = out.getvalue()
+    assert said["quiet"] == ""
+    assert said["verbose"].count("started with") == 2 and "epoch 1/3" in said["verbose"]
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

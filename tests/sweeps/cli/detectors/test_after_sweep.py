@@ -38,7 +38,7 @@ def place(tmp_path, monkeypatch):
     ran: list[dict] = []
     codes: dict[str, int] = {}
 
-    def start(options: SweepOptions, console) -> SweepResult:
+    def start(options: SweepOptions, console, *, detail) -> SweepResult:
         SweepRecords(Storage.parse("sweeps-output").at("s")).save_sweep(sweep_record(options))
         interrupted = codes.get("sweep") == 130
         return SweepResult(
