@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             help="show nothing while it works but problems; the result is printed all the same",
         )
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def,override]
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """Parse arguments as argparse does, after those of the files that `--options` names. Sub-commands come through here too."""
         given = sys.argv[1:] if args is None else list(args)
         if OPTIONS_FLAG in self._option_string_actions and COMPLETES not in os.environ:
@@ -158,9 +158,9 @@ def complete(make_parser: Callable[[], Parser]) -> None:
 
 def shell_code(shell: str, program: str) -> str:
     """Return the code by which a shell (bash or zsh) asks a program for completions."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    return argcomplete.shellcode([program], shell=shell)
+    return shellcode([program], shell=shell)
 
 
 def _sweeps(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:

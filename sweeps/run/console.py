@@ -22,6 +22,8 @@ from sweeps.wording import counted, format_duration
 WARNING = "yellow"
 Detail = Literal["quiet", "normal", "verbose"]
 """What is shown of the trials while they run. quiet: nothing; normal: a table on a terminal, elsewhere a line an update; verbose: both."""
+MOST_WHOLE = 4
+"""Up to this many running trials are shown with all their parameters, on several lines; the others on one line, cut off."""
 BAR = 30
 """Characters of the bar of trials that have ended."""
 
@@ -141,8 +143,11 @@ class SweepConsole(Observer):
         table = Table(title=escape("\n".join(line for line in lines if line)), title_justify="left")
         for name in ("trial", "recipe", "status", "stage", "epoch", "score", "device", "parameters"):
             table.add_column(name, justify="right" if name in ("epoch", "score") else "left", no_wrap=name != "parameters")
-        for trial, update in list(self._rows.values())[-20:]:
-            params = Text(describe_params(trial.record.params), no_wrap=True, overflow="ellipsis")
+        shown = list(self._rows.values())[-20:]
+        running = sum(trial.record.status == "running" for trial, _ in shown)
+        for trial, update in shown:
+            is_whole = trial.record.status == "running" and running <= MOST_WHOLE
+            params = Text(describe_params(trial.record.params), no_wrap=not is_whole, overflow="fold" if is_whole else "ellipsis")
             table.add_row(*(escape(cell) for cell in _cells(trial, update, self._objective)), params)
         return table
 

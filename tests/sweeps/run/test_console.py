@@ -10,6 +10,7 @@ from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_se
 from rich.console import Console
 
 from sweeps.objective import Objective
+from sweeps.run import console
 from sweeps.run.console import Detail, SweepConsole
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.wording import format_duration
@@ -36,6 +37,20 @@ def test_a_live_table_on_a_terminal(tmp_path):
     out = io.StringIO()
     run_with_console(tmp_path, Console(file=out, force_terminal=True, width=120), samples=2)
     assert "t0000" in out.getvalue() and "started with" not in out.getvalue()
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_all_parameters_of_a_running_trial_are_shown_where_few_run(tmp_path, monkeypatch, most):
+    monkeypatch.setattr(console, "MOST_WHOLE", most)
+    out = io.StringIO()
+    coordinator = make_coordinator(tmp_path, samples=2)
+    with SweepConsole(
+        Console(file=out, force_terminal=True, width=100), coordinator.book, 2, Objective.of(None), SPECIES
+    ) as terminal:
+        trial = coordinator.next_trial()
+        trial.record.params = {f"parameter_{number}": 0.25 for number in range(8)}
+        terminal.trial_started(trial)
+    assert ("parameter_7" in out.getvalue()) == (most == 1)
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
