@@ -55,7 +55,8 @@ from birdclef_core.stages.compilation import compile_if_faster
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.throughput import peak_memory_bytes, reset_peak_memory
-from birdclef_core.stages.training import TrainingData, train_stage
+from birdclef_core.stages.training import train_stage
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.stages.training_step import TrainingStep
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage

@@ -27,7 +27,8 @@ from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import RECIPES
 from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.stages.task import StageTask
-from birdclef_core.stages.training import TrainingData, train_stage
+from birdclef_core.stages.training import train_stage
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace

@@ -277,8 +277,8 @@ def with_all_stages(recipe: Recipe) -> Recipe:
 
 
 SMALL_EPOCHS: dict[str, int] = {"pretrain_ce": 3, "pretrain_bce": 1, "train_ce": 3, "train_bce": 3, "finetune": 1}
-MAX_SMALL_EPOCHS = 3
-"""Most epochs of another stage under the small budget."""
+SMALL_SHARE = 1 / 20
+"""Share of its epochs that another stage has under the small budget."""
 SMALL_CLIP_S = 5.0
 
 
@@ -300,7 +300,7 @@ def _small_stage(stage: StageConfig) -> StageConfig:
     mixing, augment = stage.mixing, stage.augment
     return replace(
         stage,
-        epochs=SMALL_EPOCHS.get(stage.name, min(stage.epochs, MAX_SMALL_EPOCHS)),
+        epochs=SMALL_EPOCHS.get(stage.name, max(1, round(SMALL_SHARE * stage.epochs))),
         clips_per_epoch=256,
         batch_size=16,
         evaluation_batch_size=16,

@@ -69,7 +69,7 @@ def tone_data(tmp_path_factory):
 
     from birdclef_core.data.cache import build_cache
     from birdclef_core.data.dataset import load_dataset
-    from birdclef_core.stages.training import TrainingData
+    from birdclef_core.stages.training_data import TrainingData
 
     root = tmp_path_factory.mktemp("tones")
     generator = np.random.default_rng(0)

@@ -21,11 +21,12 @@ from birdclef_core.data.audio_files import read_header
 from birdclef_core.data.cache_entries import entry_path, write_entry
 from birdclef_core.data.cache_estimate import CacheEstimate, CacheWork, direct_clip_s, estimate, find_work, num_cores
 from birdclef_core.data.cache_index import CacheIndex, write_index
-from birdclef_core.data.cache_sources import SourceList, soundscape_sources, source_key, sources_of
+from birdclef_core.data.cache_sources import SourceList, list_sources, soundscape_sources, source_key, sources_of
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.decode import Decoding, num_samples_at, to_int16
 from birdclef_core.data.prefetch import Prefetcher
 from birdclef_core.data.soundscapes import Soundscapes
+from birdclef_core.data.unlabelled import Unlabelled
 from birdclef_core.data.wave_cache import WaveCache, open_cache
 from birdclef_core.errors import DataError, InputError
 from birdclef_core.findings import Finding, settle_unusable
@@ -37,6 +38,7 @@ __all__ = [
     "build_cache",
     "build_list",
     "build_soundscape_cache",
+    "build_unlabelled_cache",
     "estimate_cache",
     "estimate_soundscape_cache",
     "open_cache",
@@ -92,6 +94,16 @@ def build_soundscape_cache(
 ) -> WaveCache:
     """Build the cache of labelled soundscapes as `build_cache` does; its rows are those of `soundscapes.files`."""
     return build_list(soundscape_sources(soundscapes), cache_dir, max_bytes=max_bytes, progress=progress)
+
+
+def build_unlabelled_cache(unlabelled: Unlabelled, cache_dir: Path, *, max_bytes: int | None = None) -> WaveCache:
+    """Build the cache of soundscapes without labels as `build_cache` does; its rows are those of `unlabelled.files`."""
+    files = unlabelled.files
+    every = np.arange(len(files))
+    sources = list_sources(
+        unlabelled.root, files["path"], files["duration_s"], num_recordings=len(files), max_s=None, by_use=every
+    )
+    return build_list(sources, cache_dir, max_bytes=max_bytes)
 
 
 def estimate_soundscape_cache(soundscapes: Soundscapes, cache_dir: Path, *, max_bytes: int | None = None) -> CacheEstimate:

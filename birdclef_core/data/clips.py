@@ -5,7 +5,7 @@ Shapes: B clips, T samples, M noise additions.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,10 @@ class DrawnBatch:
     """Place of the noise in its file."""
     noise_snr_db_M: NDArray[np.float32]
     """Power of the clip over that of the noise, in decibels."""
+    source_B: NDArray[np.int64]
+    """The windows that each clip is drawn from, by their number; -1: a recording."""
+    window_B: NDArray[np.int64]
+    """The window of each clip; meaningless for a clip of a recording."""
 
 
 def draw_batch(
@@ -70,7 +74,26 @@ def draw_batch(
         noise_row_M=np.concatenate([*rows, np.empty(0)]).astype(np.int64),
         noise_place_M=np.concatenate([*places, np.empty(0)]),
         noise_snr_db_M=np.concatenate([*ratios, np.empty(0)]).astype(np.float32),
+        source_B=np.full(batch_size, -1),
+        window_B=np.zeros(batch_size, np.int64),
     )
+
+
+def draw_windows(
+    batch: DrawnBatch, seed: int, epoch: int, index: int, shares: Sequence[float], draw: Sequence[Callable[[NDArray], NDArray]]
+) -> DrawnBatch:
+    """Return a batch of which shares of the clips are windows. The other clips stay what they were.
+
+    `draw`: for each kind of windows, the windows at numbers in [0, 1).
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, epoch, index, 1]))
+    batch_size = len(batch.position_B)
+    source_B = np.searchsorted(np.cumsum(shares), rng.random(batch_size), side="right")
+    number_B = rng.random(batch_size)
+    window_B = np.zeros(batch_size, np.int64)
+    for source, at in enumerate(draw):
+        window_B[source_B == source] = at(number_B[source_B == source])
+    return replace(batch, source_B=np.where(source_B < len(draw), source_B, -1), window_B=window_B)
 
 
 def noise_pools(

@@ -15,12 +15,14 @@ from birdclef_core.data.recording_folds import divide, is_validation, require_va
 from birdclef_core.data.recording_names import unique_ids
 from birdclef_core.data.soundscapes import Soundscapes, load_soundscapes
 from birdclef_core.data.tables import is_there, read_text
+from birdclef_core.data.unlabelled import Unlabelled, load_unlabelled
 from birdclef_core.errors import DataError
 from birdclef_core.findings import Finding, settle_unusable
 from birdclef_core.identity import fingerprint
 from birdclef_core.taxonomy import LabelSpace
 
 TARGET_LIST_NAME = "target_species.txt"
+TRAINING_SOUNDSCAPES_NAME = "soundscapes_for_training.txt"
 
 _COMMENT = re.compile(r"(^|\s)#.*")
 
@@ -55,6 +57,10 @@ class Dataset:
     findings: tuple[Finding, ...]
     soundscapes: Soundscapes | None = None
     """Labelled soundscapes, a second validation set, where the folder has some."""
+    training_soundscapes: Soundscapes | None = None
+    """The labelled soundscapes that are for training and score nothing: those that `soundscapes_for_training.txt` names."""
+    unlabelled: Unlabelled | None = None
+    """Soundscapes without labels, where the folder has some."""
 
 
 def load_dataset(
@@ -90,11 +96,56 @@ def load_dataset(
     noise, noise_findings = _noise(root, listing, max_bad_share)
     findings = listing.findings + findings + noise_findings + _label_findings(table, all_species)
     findings += split_findings(table, all_species.species, fold)
-    soundscapes = load_soundscapes(root)
+    soundscapes, training = load_soundscapes(root), None
+    labelled: set[str] = set()
     if soundscapes is not None:
         soundscapes = soundscapes.spelled_as(all_species)
         findings += soundscapes.findings + soundscapes.unknown_labels(target)
-    return Dataset(root, table, noise, all_species, target, _fingerprint(table, noise, soundscapes), findings, soundscapes)
+        labelled = set(soundscapes.files["path"])
+        soundscapes, training, more = _part_soundscapes(root, soundscapes)
+        findings += more
+    unlabelled = load_unlabelled(root, labelled)
+    findings += unlabelled.findings if unlabelled else ()
+    return Dataset(
+        root,
+        table,
+        noise,
+        all_species,
+        target,
+        _fingerprint(table, noise, soundscapes, training),
+        findings,
+        soundscapes,
+        training,
+        unlabelled,
+    )
+
+
+def _part_soundscapes(root: Path, soundscapes: Soundscapes) -> tuple[Soundscapes | None, Soundscapes | None, tuple[Finding, ...]]:
+    """Part labelled soundscapes into those that score and those that train, which the folder's list names one a line.
+
+    Raises DataError for a name that no labelled soundscape has.
+    """
+    path = root / TRAINING_SOUNDSCAPES_NAME
+    if not is_there(path):
+        return soundscapes, None, ()
+    lines = (clean_text(_COMMENT.sub("", line)) for line in read_text(path).split("\n"))
+    names = {line.rsplit("/", 1)[-1].rsplit(".", 1)[0] for line in lines if line}
+    stems = soundscapes.files["path"].str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0]
+    if unknown := sorted(names - set(stems)):
+        raise DataError(
+            f"Every line of {path} must name a labelled soundscape, but {', '.join(unknown[:5])} {'is' if len(unknown) == 1 else 'are'} "
+            f"none. Labelled are {', '.join(sorted(stems)[:5])}{' and more' if len(stems) > 5 else ''}."
+        )
+    training = {row for row, stem in enumerate(stems) if stem in names}
+    finding = Finding.of(
+        "training_soundscapes",
+        "labelled [soundscape is|soundscapes are] for training",
+        [soundscapes.files["path"][row] for row in sorted(training)],
+        f"they score nothing, because {TRAINING_SOUNDSCAPES_NAME} names them.",
+        level="note",
+    )
+    scored = soundscapes.of_files({*range(len(soundscapes.files))} - training)
+    return scored, soundscapes.of_files(training), (finding,) if training else ()
 
 
 def read_target_list(path: Path) -> tuple[str, ...]:
@@ -184,10 +235,13 @@ def _label_findings(table: pd.DataFrame, all_species: LabelSpace) -> tuple[Findi
     return (Finding.of("unlearnt_label", fault, cases, "not learnt; their recordings stay in for their other labels."),)
 
 
-def _fingerprint(recordings: pd.DataFrame, noise: pd.DataFrame, soundscapes: Soundscapes | None) -> str:
+def _fingerprint(
+    recordings: pd.DataFrame, noise: pd.DataFrame, soundscapes: Soundscapes | None, training: Soundscapes | None
+) -> str:
     content = {name: recordings[name].tolist() for name in _IDENTITY_COLUMNS}
     content["rating"] = [None if math.isnan(rating) else rating for rating in content["rating"]]
     names = noise["path"].astype(str).str.rsplit("/", n=1).str[-1]
     noise_content = {"name": names.tolist(), **{name: noise[name].tolist() for name in ("group", "duration_s", "size_bytes")}}
     scored = {} if soundscapes is None else {"soundscapes": soundscapes.identity()}
-    return fingerprint({"recordings": content, "noise": noise_content} | scored)
+    trained = {} if training is None else {"training_soundscapes": training.identity()}
+    return fingerprint({"recordings": content, "noise": noise_content} | scored | trained)

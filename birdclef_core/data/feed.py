@@ -3,7 +3,7 @@
 Shapes: B clips, T samples, C species, M noise additions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -16,7 +16,8 @@ from torch import Tensor
 from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.buffers import WaveBuffers, pinned
 from birdclef_core.data.cache import WaveCache
-from birdclef_core.data.clips import DrawnBatch, draw_batch, noise_pools, read_clip, read_mixture
+from birdclef_core.data.clip_windows import ClipWindows
+from birdclef_core.data.clips import DrawnBatch, draw_batch, draw_windows, noise_pools, read_clip, read_mixture
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.prefetch import READER_THREADS, FeedStats, Prefetcher
 from birdclef_core.data.targets import training_table
@@ -38,7 +39,7 @@ class TrainBatch:
     weight_B: Tensor
     """float32, the weight of each clip in the loss."""
     rows_B: Tensor
-    """int64, row of `dataset.recordings` of each clip."""
+    """int64, the file of each clip, as a row of `TrainFeed.clip_names`: for a recording its row of `dataset.recordings`."""
     noise_clip_M: Tensor
     """int64, the clip that each noise is added to; a clip may get several, M may be 0."""
     noise_wave_MT: Tensor
@@ -57,11 +58,13 @@ class TrainFeed:
         label_space: LabelSpace,
         stage: StageConfig,
         *,
+        windows: Sequence[ClipWindows] = (),
         floats: bool = False,
         threads: int = READER_THREADS,
     ) -> None:
         """Start the threads. Their number changes no batch.
 
+        `windows` are drawn for their shares of the clips of each batch, and recordings for the rest.
         `floats` gives the waves as float32: for a CPU, where a clip is best converted while the processor's cache holds it.
         Raises DataError when no training recording has a species of `label_space`, or none of those could be decoded.
         """
@@ -76,6 +79,11 @@ class TrainFeed:
         self._table, self._cache, self._stage = table, cache, stage
         self._cumulative_weights = np.cumsum(weights)
         self._noise = noise_pools(stage.noise, dataset.noise["group"].to_numpy(dtype=object), cache.noise_samples > 0)
+        self._windows = tuple(windows)
+        names = [dataset.recordings["recording_id"].to_numpy(), *(item.names_R for item in self._windows)]
+        self.clip_names = np.concatenate(names)
+        """What to call the files that clips come from: recordings by their rows, then the files of the windows."""
+        self._first_name = np.cumsum([0, *map(len, names)])
         self._prefetcher = Prefetcher(self._make, threads=threads, depth=2 * threads)
         dtype: Literal["int16", "float32"] = "float32" if floats else "int16"
         keep = self._prefetcher.in_use
@@ -103,6 +111,13 @@ class TrainFeed:
 
     def drawn(self, epoch: int, index: int) -> DrawnBatch:
         """Return what batch `index` of `epoch` is made of."""
+        drawn = self._drawn_of_recordings(epoch, index)
+        if not self._windows:
+            return drawn
+        shares = [item.share for item in self._windows]
+        return draw_windows(drawn, self._stage.seed, epoch, index, shares, [item.drawn for item in self._windows])
+
+    def _drawn_of_recordings(self, epoch: int, index: int) -> DrawnBatch:
         return draw_batch(
             self._stage.seed,
             epoch,
@@ -119,19 +134,25 @@ class TrainFeed:
     def _make(self, drawn: DrawnBatch) -> TrainBatch:
         table = self._table
         rows_B = table.rows_R[drawn.position_B]
+        target_BC, weight_B = table.target_RC[drawn.position_B].toarray(), table.weight_R[drawn.position_B]
         wave_BT = self._waves.take(len(rows_B), self._stage.clip_samples)
-        for wave_T, row, place, is_mixture in zip(
-            wave_BT.numpy(), rows_B, drawn.place_B, table.is_mixture_R[drawn.position_B], strict=True
-        ):
-            wave_T[:] = self._read(int(row), float(place), bool(is_mixture))
+        for clip, (wave_T, is_mixture) in enumerate(zip(wave_BT.numpy(), table.is_mixture_R[drawn.position_B], strict=True)):
+            source, place = int(drawn.source_B[clip]), float(drawn.place_B[clip])
+            if source < 0:
+                wave_T[:] = self._read(int(rows_B[clip]), place, bool(is_mixture))
+                continue
+            windows, window = self._windows[source], int(drawn.window_B[clip])
+            wave_T[:], target_BC[clip] = windows.read(window, place, self._stage.clip_samples)
+            weight_B[clip] = windows.weight_W[window]
+            rows_B[clip] = self._first_name[source + 1] + windows.row_W[window]
         noise_wave_MT = self._noise_waves.take(len(drawn.noise_row_M), self._stage.clip_samples)
         for wave_T, row, place in zip(noise_wave_MT.numpy(), drawn.noise_row_M, drawn.noise_place_M, strict=True):
             num_samples = self._cache.num_noise_samples(row)
             wave_T[:] = read_clip(self._cache.read_noise, int(row), num_samples, float(place), len(wave_T))
         return TrainBatch(
             wave_BT=wave_BT,
-            target_BC=pinned(table.target_RC[drawn.position_B].toarray()),
-            weight_B=pinned(table.weight_R[drawn.position_B]),
+            target_BC=pinned(target_BC),
+            weight_B=pinned(weight_B),
             rows_B=torch.from_numpy(rows_B),
             noise_clip_M=pinned(drawn.noise_clip_M),
             noise_wave_MT=noise_wave_MT,

@@ -5,7 +5,7 @@ Shapes: C species, R windows that are scored.
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,6 +57,20 @@ class Soundscapes:
         for row, labels in enumerate(self.windows["labels"]):
             truth_RC[row, [label_space.index[code] for code in labels if code in label_space.index]] = 1
         return truth_RC
+
+    def of_files(self, rows: Collection[int]) -> "Soundscapes | None":
+        """Return only some of the files, by their rows, with their windows and without findings; None when there are none."""
+        if not rows:
+            return None
+        kept = sorted(rows)
+        windows = self.windows[self.windows["file"].isin(kept)].reset_index(drop=True)
+        place = {row: index for index, row in enumerate(kept)}
+        return Soundscapes(
+            self.root,
+            self.files.loc[kept].reset_index(drop=True),
+            windows.assign(file=windows["file"].map(place)),
+            (),
+        )
 
     def identity(self) -> dict[str, list]:
         """Return what a score on them depends on, wherever they lie."""

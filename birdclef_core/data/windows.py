@@ -142,3 +142,38 @@ class SoundscapeWindows(Windows):
         from_sample, to_sample = (min(max(0, place), self._cache.num_samples(file)) for place in (start, start + len(wave_T)))
         wave_T[:] = 0
         wave_T[from_sample - start :][: to_sample - from_sample] = self._cache.read(file, from_sample, to_sample - from_sample)
+
+
+class PredictionWindows(Windows):
+    """Windows of any recordings, each a row of its own. What a recording lacks is zeros."""
+
+    def __init__(
+        self,
+        cache: WaveCache,
+        row_W: NDArray[np.int64],
+        start_W: NDArray[np.int64],
+        window_samples: int,
+        *,
+        num_species: int,
+        batch_size: int,
+    ) -> None:
+        self._cache, self._source_W = cache, row_W
+        nothing_WC = np.zeros((len(row_W), num_species), np.uint8)
+        super().__init__(nothing_WC, row_W, np.arange(len(row_W)), start_W, window_samples, batch_size)
+
+    def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
+        samples = self._cache.read(int(self._source_W[row]), start, len(wave_T))
+        wave_T[: len(samples)] = samples
+        wave_T[len(samples) :] = 0
+
+
+def window_grid(
+    num_samples_R: NDArray[np.int64], rows_R: NDArray[np.int64], window_samples: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return row and first sample of the windows of recordings, side by side from each beginning.
+
+    A rest that is shorter than a window is left out, but a recording that is shorter has one window. One without samples has none.
+    """
+    counts_R = np.where(num_samples_R > 0, np.maximum(1, num_samples_R // window_samples), 0)
+    starts = np.concatenate([np.arange(count) for count in counts_R] or [np.empty(0, np.int64)]).astype(np.int64)
+    return np.repeat(rows_R, counts_R), starts * window_samples

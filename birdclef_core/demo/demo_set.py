@@ -28,12 +28,14 @@ from birdclef_core.demo.songs import SPECIES
 from birdclef_core.errors import InputError
 from birdclef_core.output_place import writing_to
 
-VERSION = 1
+VERSION = 2
 """Increased with every change of the files that are made, so that a set of an older version is replaced."""
 MARKER = "DEMO_VERSION"
 
 SOUNDSCAPE_NAME = "SYN_soundscape_0001"
 WINDOW_S = 5
+NUM_UNLABELLED = 6
+"""Number of soundscapes without labels, each as long as the one with labels."""
 NOISE_S = 10.0
 BACKGROUND_NOISES: dict[str, tuple[tuple[tuple[str, float], ...], ...]] = {
     "nocall": ((("wind", 1.0),), (("wind", 1.0), ("insects", 0.4)), (("stream", 1.0), ("wind", 0.6))),
@@ -52,6 +54,7 @@ train.csv, train_audio/        recordings with their metadata; an author met one
 background_noise/              wind, rain, stream and insects without a bird
 test_soundscapes/              birds that come and go, individuals that are not in train_audio/
 test_soundscapes_labels.csv    the species in every window of {window_s} s, exact by construction
+unlabelled_soundscapes/        more of the same without labels, for a teacher
 """
 
 
@@ -113,6 +116,7 @@ def _write_set(root: Path, seed: int) -> None:
     _write_recordings(root, draw_recordings(seed), seed)
     _write_noise(root / "background_noise", seed)
     _write_soundscape(root, seed)
+    _write_unlabelled(root / "unlabelled_soundscapes", seed)
     targets = sorted(species.code for species in SPECIES if species.target)
     (root / "target_species.txt").write_text("".join(f"{code}\n" for code in targets))
     (root / "README.txt").write_text(README.format(num_species=len(SPECIES), num_targets=len(targets), window_s=WINDOW_S))
@@ -173,6 +177,17 @@ def _write_soundscape(root: Path, seed: int) -> None:
         for end_s in ends_s
     ]
     _write_csv(root / "test_soundscapes_labels.csv", rows)
+
+
+def _write_unlabelled(folder: Path, seed: int) -> None:
+    folder.mkdir()
+
+    def write(number: int) -> None:
+        wave_T = render_scene(draw_soundscape(seed, number), soundscape_noise(seed, number))
+        write_ogg(folder / f"SYN_soundscape_{number + 1:04d}.ogg", wave_T)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(1, NUM_UNLABELLED + 1)))
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

@@ -44,9 +44,9 @@ def recording_noise(seed: int, index: int) -> np.random.Generator:
     return _generator(seed, _RECORDING, index, _RENDERED)
 
 
-def soundscape_noise(seed: int) -> np.random.Generator:
-    """Return the random generator that renders the soundscape."""
-    return _generator(seed, _SOUNDSCAPE, 0, _RENDERED)
+def soundscape_noise(seed: int, number: int = 0) -> np.random.Generator:
+    """Return the random generator that renders a soundscape."""
+    return _generator(seed, _SOUNDSCAPE, number, _RENDERED)
 
 
 def background_noise(seed: int, index: int) -> np.random.Generator:
@@ -100,13 +100,14 @@ def _draw_other_songs(seed: int, species_index: int, duration_s: float, rng: np.
     return songs
 
 
-def draw_soundscape(seed: int) -> Scene:
-    """Draw the soundscape: birds that come, sing for a while and leave, with pauses. No training recording has these individuals."""
-    rng = _generator(seed, _SOUNDSCAPE, 0)
+def draw_soundscape(seed: int, number: int = 0) -> Scene:
+    """Draw a soundscape: birds that come, sing for a while and leave, with pauses. No recording and no other soundscape has these
+    individuals."""
+    rng = _generator(seed, _SOUNDSCAPE, number)
     songs: tuple[Song, ...] = ()
     for visit in range(SOUNDSCAPE_VISITS):
         species_index = visit % len(SPECIES)
-        individual = _individual(seed, species_index, INDIVIDUALS_PER_SPECIES + visit)
+        individual = _individual(seed, species_index, INDIVIDUALS_PER_SPECIES + SOUNDSCAPE_VISITS * number + visit)
         bird = Bird.draw(SPECIES[species_index], individual, rng, fainter_db=2.0)
         start_s = float(rng.uniform(0, SOUNDSCAPE_S - 5))
         end_s = min(start_s + float(rng.uniform(4, 15)), SOUNDSCAPE_S)

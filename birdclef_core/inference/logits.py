@@ -29,7 +29,7 @@ from birdclef_core.inference.procedure import Procedure
 from birdclef_core.inference.runtime import BATCH_SIZE
 from birdclef_core.inference.windows import heard, heard_until, num_windows
 from birdclef_core.output_place import writing_to
-from birdclef_core.stages.training import TrainingData
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import scratch_folder
 from birdclef_core.taxonomy import LabelSpace

@@ -29,6 +29,19 @@ class Scorer:
 
         Raises TrainingError when a score is NaN, and StageInterrupted when `stop` gives a reason.
         """
+        # In float64 a sigmoid keeps the order of logits up to 36; in float32 they tie from 17 on.
+        scores_RC = self.logits(where, stop).double().sigmoid().cpu().numpy()
+        bad = int(np.isnan(scores_RC).any(axis=1).sum())
+        if bad:
+            raise TrainingError(
+                f"Scores must be numbers, but those of {bad} of {len(scores_RC)} rows are not after {where}: the "
+                "weights have become infinite. A lower learning rate or --set clip_gradient_norm=1 may help."
+            )
+        return scores_RC
+
+    @torch.inference_mode()
+    def logits(self, where: str, stop: Stop = never) -> Tensor:
+        """Return the largest logits over the windows of each row, logits_RC in float32 on the device. Raises as `scores` does."""
         self._model.eval()
         logits_RC = torch.full(self._windows.truth_RC.shape, -torch.inf, device=self._device)
         for batch in self._windows:
@@ -37,15 +50,7 @@ class Scorer:
             logits_RC.scatter_reduce_(0, index_BC, logits_BC, "amax")
             if reason := stop():
                 raise StageInterrupted(f"{where} was interrupted while it was scored: {reason}")
-        # In float64 a sigmoid keeps the order of logits up to 36; in float32 they tie from 17 on.
-        scores_RC = logits_RC.double().sigmoid().cpu().numpy()
-        bad = int(np.isnan(scores_RC).any(axis=1).sum())
-        if bad:
-            raise TrainingError(
-                f"Scores must be numbers, but those of {bad} of {len(scores_RC)} rows are not after {where}: the "
-                "weights have become infinite. A lower learning rate or --set clip_gradient_norm=1 may help."
-            )
-        return scores_RC
+        return logits_RC
 
     def _logits(self, wave_BT: Tensor) -> Tensor:
         """logits_BC of windows, computed in parts that fit into memory; the parts do not change the result."""

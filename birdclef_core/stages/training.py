@@ -7,7 +7,7 @@ not interrupted.
 import platform
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
-from birdclef_core.data.cache import WaveCache
-from birdclef_core.data.dataset import Dataset
+from birdclef_core.config import SAMPLE_RATE_HZ
+from birdclef_core.data.clip_windows import ClipWindows, labelled_windows
+from birdclef_core.data.dataset import TRAINING_SOUNDSCAPES_NAME
 from birdclef_core.data.feed import TrainFeed
 from birdclef_core.data.prefetch import READER_THREADS
 from birdclef_core.data.windows import EvaluationWindows, SoundscapeWindows, Windows
-from birdclef_core.errors import StoreError
+from birdclef_core.errors import DataError, StoreError
 from birdclef_core.evaluation.jackknife import standard_errors
 from birdclef_core.evaluation.metrics import summarise
 from birdclef_core.models.detector import Detector
@@ -45,10 +45,12 @@ from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.schedule import cosine_learning_rate, step_seed
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.teacher import predicted_windows
 from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.stages.training_step import TrainingStep, to_float
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
-from birdclef_core.taxonomy import SOUNDSCAPES, LabelSpace
+from birdclef_core.taxonomy import SOUNDSCAPES
 
 EARLY_STOP_SCORE = "cmap"
 """The score on validation recordings that decides on an early stop, in the stage's own label space.
@@ -56,19 +58,6 @@ EARLY_STOP_SCORE = "cmap"
 It is not the objective of a sweep: a stage is shared by sweeps with different objectives, so its result depends on none of them."""
 SHOWN_S = 30.0
 """Longest part of a recording that a report shows, in seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingData:
-    """Recordings, and the caches of their decoded audio."""
-
-    dataset: Dataset
-    cache: WaveCache
-    soundscape_cache: WaveCache | None = None
-    """Cache of the labelled soundscapes; None: the dataset has none."""
-
-    def label_space(self, config: StageConfig) -> LabelSpace:
-        return self.dataset.all_species if config.label_space == "all" else self.dataset.target_species
 
 
 def _say_nothing(note: str) -> None:
@@ -157,7 +146,8 @@ class _StageTraining:
         dataset, cache, config = self.data.dataset, self.data.cache, self.config
         windows = EvaluationWindows(dataset, cache, self.space, config.clip_s, batch_size=config.evaluation_batch_size)
         scorer = Scorer(self.model, windows, self.arithmetic, self.device)
-        with TrainFeed(dataset, cache, self.space, config, floats=self.device.type == "cpu") as feed:
+        floats = self.device.type == "cpu"
+        with TrainFeed(dataset, cache, self.space, config, windows=list(self._clip_windows()), floats=floats) as feed:
             for epoch in range(self.counters.epoch, config.epochs):
                 metrics, scores_RC = self._epoch(feed, scorer, windows, epoch)
                 if metrics.is_last:
@@ -167,6 +157,23 @@ class _StageTraining:
                 yield metrics
                 if metrics.is_last:
                     return
+
+    def _clip_windows(self) -> Iterator[ClipWindows]:
+        """What clips are drawn from besides the recordings."""
+        task, data, config = self.task, self.data, self.config
+        if task.predictions_id is not None:
+            predictions = self.store.open(task.predictions_id)
+            if predictions is None:
+                raise StoreError(f"Stage {config.name} learns from {task.predictions_id[:12]}, which is not in the store.")
+            yield predicted_windows(config, data, self.space, predictions)
+        if config.soundscape_share:
+            soundscapes, cache = data.dataset.training_soundscapes, data.training_soundscape_cache
+            if soundscapes is None or cache is None:
+                raise DataError(
+                    f"soundscape_share of stage {config.name} is {config.soundscape_share:g}, but no labelled soundscape of "
+                    f"{data.dataset.root} is for training: name some in {TRAINING_SOUNDSCAPES_NAME}, which then score nothing."
+                )
+            yield labelled_windows(soundscapes, cache, self.space, config.soundscape_share)
 
     def _epoch(self, feed: TrainFeed, scorer: Scorer, windows: EvaluationWindows, epoch: int) -> tuple[EpochMetrics, np.ndarray]:
         """Train and score an epoch, and count it as done."""
@@ -218,9 +225,8 @@ class _StageTraining:
         config, counters = self.config, self.counters
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_learning_rate(config, epoch)
-        recording_ids = self.data.dataset.recordings["recording_id"].to_numpy()
         where = f"stage {config.name}, epoch {epoch + 1}"
-        self.losses, self.earlier_losses = LossLog(recording_ids, where, feed.num_batches, self.earlier_losses), None
+        self.losses, self.earlier_losses = LossLog(feed.clip_names, where, feed.num_batches, self.earlier_losses), None
         self.model.train()
         first_step = counters.step
         meter = EpochMeter(feed, self.device, counters.under_way)

@@ -22,7 +22,7 @@ from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.logits import DeployedLogits, Progress, deployed_logits
 from birdclef_core.inference.procedure import DEFAULT, Procedure
 from birdclef_core.inference.stored import load_member
-from birdclef_core.stages.training import TrainingData
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.leakage import AUTHOR_OR_PLACE, RecordingsReader
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.checkpoints.lineage import trace, trained_stage

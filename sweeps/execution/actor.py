@@ -11,7 +11,7 @@ from ray import tune
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import BirdclefError
 from birdclef_core.stages.interruption import Termination
-from birdclef_core.stages.training import TrainingData
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage

@@ -2,16 +2,25 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from birdclef_core.data.cache import build_cache, build_soundscape_cache, estimate_cache, estimate_soundscape_cache
+from birdclef_core.data.cache import (
+    build_cache,
+    build_soundscape_cache,
+    build_unlabelled_cache,
+    estimate_cache,
+    estimate_soundscape_cache,
+)
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.packed.fetching import PackedData
+from birdclef_core.data.soundscapes import Soundscapes
+from birdclef_core.data.wave_cache import WaveCache
 from birdclef_core.identity import fingerprint
-from birdclef_core.stages.training import TrainingData
+from birdclef_core.stages.training_data import TrainingData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +79,19 @@ class AudioCache:
             max_bad_share=self.max_bad_share,
             progress=progress,
         )
-        if dataset.soundscapes is None:
-            return TrainingData(dataset=dataset, cache=cache)
-        soundscape_cache = build_soundscape_cache(dataset.soundscapes, self.folder, max_bytes=self._room, progress=progress)
-        return TrainingData(dataset=dataset, cache=cache, soundscape_cache=soundscape_cache)
+
+        def of(soundscapes: Soundscapes | None) -> WaveCache | None:
+            if soundscapes is None:
+                return None
+            return build_soundscape_cache(soundscapes, self.folder, max_bytes=self._room, progress=progress)
+
+        unlabelled = dataset.unlabelled
+        return TrainingData(
+            dataset=dataset,
+            cache=cache,
+            soundscape_cache=of(dataset.soundscapes),
+            training_soundscape_cache=of(dataset.training_soundscapes),
+            make_unlabelled_cache=partial(build_unlabelled_cache, unlabelled, self.folder, max_bytes=self._room)
+            if unlabelled
+            else None,
+        )

@@ -10,7 +10,7 @@ from birdclef_core.data.packed.fetching import PackedData, Say
 from birdclef_core.data.packed.index import is_packed
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import InputError
-from birdclef_core.stages.training import TrainingData
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageRecord
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.options import DEMO_DATA, SweepOptions

@@ -9,8 +9,10 @@ import torch
 from birdclef_core.errors import BirdclefError
 from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, never
+from birdclef_core.stages.making import make_stage
 from birdclef_core.stages.task import StageTask
-from birdclef_core.stages.training import TrainingData, environment, train_stage
+from birdclef_core.stages.training import environment
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.leases import Hold, alone
 from birdclef_core.store.stage_store import StageStore
 from sweeps.objective import Objective, tracked
@@ -43,10 +45,11 @@ def run_trial(
     holds it or has taken it over, the trial ends with an update of kind `held`.
     """
     objective = objective or Objective.of(None)
-    first = _first_to_train(chain, store)
-    for index, task in enumerate(chain[:first]):
-        yield _finish(_reused(task, index, store, name, objective), chain, device, notes)
-    for index, task in enumerate(chain[first:], start=first):
+    missing = _missing(chain, store)
+    for index, task in enumerate(chain):
+        if index not in missing:
+            yield _finish(_reused(task, index, store, name, objective), chain, device, notes)
+            continue
         with hold(task.stage_id) as lease:
             if lease is None:
                 yield _finish(_held(task, index), chain, device, notes)
@@ -56,7 +59,7 @@ def run_trial(
                 continue
             try:
                 stops = any_of(stop, lease.reason_to_stop)
-                for epoch in train_stage(
+                for epoch in make_stage(
                     task,
                     data,
                     store,
@@ -91,12 +94,23 @@ def unfit(chain: Chain, problem: str) -> TrialUpdate:
     return update
 
 
-def _first_to_train(chain: Chain, store: StageStore) -> int:
-    """Index of the stage after the last published one of the chain. The files of that one are verified here."""
-    for index in range(len(chain) - 1, -1, -1):
-        if store.open(chain[index].stage_id) is not None:
-            return index + 1
-    return 0
+def _missing(chain: Chain, store: StageStore) -> set[int]:
+    """Indexes of the stages that must be made: the last one if it is not in the store, and what those need that must be made.
+
+    The files of the stages that these start from are verified here. What nothing needs any more may be gone from the store.
+    """
+    place = {task.stage_id: index for index, task in enumerate(chain)}
+    missing: set[int] = set()
+    looked_at, pending = set(), [len(chain) - 1]
+    while pending:
+        index = pending.pop()
+        if index in looked_at:
+            continue
+        looked_at.add(index)
+        if store.open(chain[index].stage_id) is None:
+            missing.add(index)
+            pending += [place[stage_id] for stage_id in chain[index].needs if stage_id in place]
+    return missing
 
 
 def _trained(task: StageTask, index: int, epoch: EpochMetrics, objective: Objective) -> TrialUpdate:

@@ -162,6 +162,7 @@ def make_chain_builder(
         data_fingerprint=cache.data_fingerprint(dataset),
         code_version=code_version(),
         start=start.stage_id if start else None,
+        unlabelled_fingerprint=dataset.unlabelled.fingerprint if dataset.unlabelled else "",
     )
 
 

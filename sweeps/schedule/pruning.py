@@ -51,7 +51,12 @@ def kind_of(config: StageConfig) -> str:
 
 
 def rung_at(config: StageConfig, epoch: int, epochs: int) -> Rung | None:
-    """The rung at an epoch of a stage, if there is one. `epochs`: length of the schedule, or the last epoch of an early stop."""
+    """The rung at an epoch of a stage, if there is one. `epochs`: length of the schedule, or the last epoch of an early stop.
+
+    Predictions have the score of their teacher, which was compared already.
+    """
+    if config.predicts:
+        return None
     if epoch == epochs:
         return Rung(config.name, kind=kind_of(config))
     if epochs >= MIN_EPOCHS_FOR_A_MIDDLE and epoch == epochs // 2:

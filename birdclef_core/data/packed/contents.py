@@ -28,7 +28,7 @@ class Contents:
 
     tables: Mapping[str, Path]
     audio: Mapping[str, Path]
-    """Recordings, noise and labelled soundscapes."""
+    """Recordings, noise and soundscapes."""
     missing: tuple[str, ...]
     """Audio that the manifest names and that cannot be read."""
     dataset: Dataset
@@ -44,6 +44,7 @@ def find_contents(root: Path, scratch: Path) -> Contents:
     before = load_dataset(root, max_bad_share=1.0)
     listing = list_folder(root)
     named = [*listing.recordings["path"].dropna(), *listing.noise["path"].dropna(), *labelled_audio(root)]
+    named += list(before.unlabelled.files["path"]) if before.unlabelled else []
     places = {path: _inside(path) for path in dict.fromkeys(named)}
     readable = {path: root / path for path in places if os.access(root / path, os.R_OK) and (root / path).is_file()}
     tables = {item.name: item for item in sorted(root.iterdir()) if _is_table(item)}

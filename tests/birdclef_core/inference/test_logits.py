@@ -17,7 +17,7 @@ from birdclef_core.inference.logits import deployed_logits
 from birdclef_core.inference.procedure import DEFAULT, SOLUTION_2023, Procedure
 from birdclef_core.inference.results.formats import AudioFile
 from birdclef_core.inference.run.predictor import Predictor
-from birdclef_core.stages.training import TrainingData
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 
