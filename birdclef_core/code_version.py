@@ -21,7 +21,7 @@ from typing import Any
 
 RESULT = ("audio", "data", "evaluation", "models", "stages", "taxonomy")
 """Parts of the package whose code can change a result."""
-ROOTS = ("stages.making", "data.dataset", "data.cache")
+ROOTS = ("stages.training", "data.dataset", "data.cache")
 """Modules that a sweep calls to train a stage and to load what it is trained on."""
 DIGITS = 16
 

@@ -15,7 +15,7 @@ from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import DEFAULT
 from birdclef_core.inference.windows import num_windows
 from birdclef_core.models.detector import Detector
-from birdclef_core.stages.training import environment
+from birdclef_core.stages.environment import environment
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import DROPOUTS
 

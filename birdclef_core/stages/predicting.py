@@ -22,13 +22,13 @@ from birdclef_core.evaluation.metrics import summarise
 from birdclef_core.identity import restore
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.heads import Output
+from birdclef_core.stages.environment import environment
 from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.predictions import Predictions
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.task import StageTask
-from birdclef_core.stages.training import environment
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageEntry, StageRecord, StageStore
 from birdclef_core.taxonomy import LabelSpace

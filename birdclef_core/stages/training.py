@@ -4,12 +4,10 @@ Every random number comes from stage seed, epoch and step, so an interrupted sta
 not interrupted.
 """
 
-import platform
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,10 +36,12 @@ from birdclef_core.stages.checkpoint import (
     save_training_state,
 )
 from birdclef_core.stages.compilation import compile_if_faster
+from birdclef_core.stages.environment import environment
 from birdclef_core.stages.epochs import EpochMetrics, LossLog, StageCounters
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
+from birdclef_core.stages.predicting import predict_stage
 from birdclef_core.stages.schedule import cosine_learning_rate, step_seed
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.task import StageTask
@@ -75,7 +75,7 @@ def train_stage(
     trained_by: str = "",
     soundscapes_at: Collection[int] = (),
 ) -> Iterator[EpochMetrics]:
-    """Train the stage, yield after every epoch, and publish it after the last one.
+    """Train the stage, yield after every epoch, and publish it after the last one; a stage with teachers is made as by `predict_stage`.
 
     A checkpoint is written before each yield, and at intervals within long epochs. If there is one at the start, the stage continues
     from it. The published weights are those of the last epoch, unless the config asks for an average or an early stop: the cosine
@@ -88,6 +88,8 @@ def train_stage(
     Raises TrainingError for a loss that is not finite, StoreError when the parent is not in the store, and StageInterrupted when
     `stop` gives a reason, after the checkpoint has been written.
     """
+    if task.teachers:
+        return predict_stage(task, data, store, device, stop=stop, on_note=on_note, trained_by=trained_by)
     return _StageTraining(task, data, store, device, stop, on_note, trained_by, soundscapes_at).run()
 
 
@@ -351,22 +353,3 @@ def _errors(windows: Windows, scores_RC: np.ndarray) -> dict[str, float]:
     """Standard errors of the scores, each under the score's name and `_se`, without those that nobody can know, as of one author."""
     errors = standard_errors(windows.truth_RC, scores_RC, windows.group_R)
     return {f"{name}_se": error for name, error in errors.items() if not np.isnan(error)}
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Return what a result may depend on beyond its identity: versions, device, and number of threads (it changes the order of sums)."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "device_type": device.type,
-        "host": platform.node(),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _cpu_name() -> str:
-    """Name of the CPU as Linux has it; on other systems the architecture."""
-    facts = Path("/proc/cpuinfo")
-    lines = facts.read_text().splitlines() if facts.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

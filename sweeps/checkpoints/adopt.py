@@ -14,7 +14,7 @@ import torch
 
 from birdclef_core.code_version import code_version
 from birdclef_core.errors import BirdclefError, InputError, StoreError
-from birdclef_core.stages.training import environment
+from birdclef_core.stages.environment import environment
 from birdclef_core.store.adoption import Adoption, adopt_stages
 from birdclef_core.store.certificates import Certificate, StageKind, read_certificates, write_certificate
 from birdclef_core.store.stage_store import StageRecord, StageStore

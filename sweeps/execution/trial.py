@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from birdclef_core.errors import BirdclefError
+from birdclef_core.stages.environment import environment
 from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, never
-from birdclef_core.stages.making import make_stage
 from birdclef_core.stages.task import StageTask
-from birdclef_core.stages.training import environment
+from birdclef_core.stages.training import train_stage
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.leases import Hold, alone
 from birdclef_core.store.stage_store import StageStore
@@ -59,7 +59,7 @@ def run_trial(
                 continue
             try:
                 stops = any_of(stop, lease.reason_to_stop)
-                for epoch in make_stage(
+                for epoch in train_stage(
                     task,
                     data,
                     store,

@@ -10,8 +10,8 @@ from birdclef_core.config import Recipe
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.models.detector import Detector
+from birdclef_core.stages.environment import environment
 from birdclef_core.stages.task import StageTask
-from birdclef_core.stages.training import environment
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread, StageSummary
