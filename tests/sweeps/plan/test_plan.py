@@ -168,7 +168,7 @@ def test_a_planner_takes_costs_and_stages_from_the_store(tmp_path, tone_data):
     assert planner.plan(samples=24).shared.worker_hours is None
     import torch
 
-    from birdclef_core.stages.training import environment
+    from birdclef_core.stages.environment import environment
 
     chain = chains.chain("sed_v2s", chains.search.baseline(chains.search.recipes[0]))
     history = [{"clips_per_s": 100.0, "evaluate_s": 1.0}] * 3
