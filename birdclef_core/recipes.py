@@ -4,7 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
-from birdclef_core.config import LabelSpaceName, LossName, ModelConfig, Recipe, SpectrogramConfig, StageConfig
+from birdclef_core.config import (
+    LabelSpaceName,
+    LossName,
+    ModelConfig,
+    Precision,
+    PredictedAudio,
+    Recipe,
+    SpectrogramConfig,
+    StageConfig,
+)
 from birdclef_core.errors import InputError
 
 STAGE_NAMES = ("pretrain_ce", "pretrain_bce", "train_ce", "train_bce", "finetune")
@@ -239,6 +248,35 @@ def cnn_b0ns() -> Recipe:
     )
 
 
+def predictions(
+    name: str,
+    *,
+    of: str,
+    on: PredictedAudio = "unlabelled",
+    window_s: float = 5.0,
+    label_space: LabelSpaceName = "target",
+    precision: Precision = "float32",
+) -> StageConfig:
+    """Return a stage that trains nothing: a teacher hears windows of sound side by side, and its logits are kept for students.
+
+    `of`: an earlier stage of the chain, or the reference of a stored stage, or the path of an ensemble.json. `on`: soundscapes
+    without labels, or the training recordings. `window_s`: length of a window in seconds. `label_space`: that of the teacher.
+    """
+    return StageConfig(
+        name=name,
+        label_space=label_space,
+        loss="bce",
+        epochs=1,
+        learning_rate=1.0,
+        clip_s=window_s,
+        batch_size=2,
+        seed=0,
+        precision=precision,
+        predicts=of,
+        predicts_on=on,
+    )
+
+
 RECIPES = {
     recipe.__name__: recipe for recipe in (sed_v2s, sed_b3ns, sed_seresnext26t, cnn_v2s, cnn_b3ns, cnn_resnet34d, cnn_b0ns)
 }
@@ -298,6 +336,8 @@ def small_budget(recipe: Recipe) -> Recipe:
 
 def _small_stage(stage: StageConfig) -> StageConfig:
     mixing, augment = stage.mixing, stage.augment
+    if stage.predicts:
+        return replace(stage, clip_s=SMALL_CLIP_S, evaluation_batch_size=16)
     return replace(
         stage,
         epochs=SMALL_EPOCHS.get(stage.name, max(1, round(SMALL_SHARE * stage.epochs))),

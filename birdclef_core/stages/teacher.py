@@ -70,7 +70,7 @@ def _targets(teacher: TeacherConfig, probability_WC: NDArray[np.float32]) -> tup
     if teacher.mode == "distillation":
         return probability_WC**teacher.power, np.ones(len(probability_WC), bool)
     sure_WC = probability_WC >= teacher.threshold
-    return np.where(sure_WC, probability_WC**teacher.power, 0.0), sure_WC.any(axis=1)
+    return np.where(sure_WC, probability_WC**teacher.power, np.float32(0)), np.asarray(sure_WC.any(axis=1))
 
 
 def _places(table: TrainingTable, row_W: NDArray[np.int64]) -> NDArray[np.int64]:

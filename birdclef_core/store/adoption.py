@@ -103,6 +103,8 @@ class _Adopter:
             raise _LeftOutError("of a kind that is not proven")
         if fingerprint(record.identity) != record.stage_id:
             raise _LeftOutError("whose record was changed: its id is not the hash of its identity")
+        if record.needs != ((record.parent_id,) if record.parent_id else ()):
+            raise _LeftOutError("that learned from a teacher, which a certificate says nothing of")
         parent_id = self._parent_id(record)
         identity = {
             "model": canonical(restore(ModelConfig, record.identity["model"])),

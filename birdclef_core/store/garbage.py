@@ -58,11 +58,12 @@ class GarbageList:
 def ancestry(stage_ids: Iterable[str], summaries: Mapping[str, StageSummary]) -> set[str]:
     """Return the ids of the stages and of all that they were trained from, as far as the store has them."""
     found: set[str] = set()
-    for stage_id in stage_ids:
-        next_id: str | None = stage_id
-        while next_id is not None and next_id in summaries and next_id not in found:
-            found.add(next_id)
-            next_id = summaries[next_id].parent_id
+    pending = list(stage_ids)
+    while pending:
+        stage_id = pending.pop()
+        if stage_id in summaries and stage_id not in found:
+            found.add(stage_id)
+            pending += summaries[stage_id].needs
     return found
 
 
@@ -97,7 +98,7 @@ def choose_garbage(
         if total > budget_bytes:
             abandoned[stage_id] = unfinished[stage_id]
             total -= unfinished[stage_id]
-    children = Counter(item.parent_id for item in summaries.values() if item.parent_id is not None)
+    children = Counter(stage_id for item in summaries.values() for stage_id in item.needs)
     heap: list[tuple[float, str, str]] = []
 
     def offer(files: str) -> None:
@@ -115,9 +116,10 @@ def choose_garbage(
         for stage_id in sharers[files]:
             item = summaries[stage_id]
             removals.append(Removal(summary=item, worth=value, uses=uses_of[original_of(stage_id, summaries)]))
-            if item.parent_id is not None and item.parent_id in summaries:
-                children[item.parent_id] -= 1
-                offer(files_of(item.parent_id, summaries))
+            for needed in item.needs:
+                if needed in summaries:
+                    children[needed] -= 1
+                    offer(files_of(needed, summaries))
     return GarbageList(
         abandoned=abandoned, removals=tuple(removals), bytes_before=before, bytes_after=total, budget_bytes=budget_bytes
     )

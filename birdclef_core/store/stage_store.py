@@ -73,6 +73,21 @@ class StageRecord:
                 must_be = "an object" if kind is dict else "text"
                 raise InputError(f"identity.{name} must be {must_be}, but is {self.identity[name]!r}.")
 
+    @property
+    def is_predictions(self) -> bool:
+        """Whether it is predictions of other stages, and was not trained."""
+        return self.identity.get("model") == {}
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The ids of the stages that it was made from: of its parent, of the predictions that it learned from, of the teachers that it
+        hears with."""
+        several = self.identity.get("parent", "") if not self.parent_id and self.is_predictions else ""
+        teachers = [part.partition("*")[0] for part in several.split("+")]
+        return tuple(
+            dict.fromkeys(stage_id for stage_id in (self.parent_id, self.identity.get("teacher"), *teachers) if stage_id)
+        )
+
     def summary(self, num_bytes: int) -> StageSummary:
         """Return the stage's summary. `num_bytes`: size of its files. Raises ValueError where the identity has a NaN."""
         config, model = self.identity.get("stage", {}), self.identity.get("model", {})
@@ -99,6 +114,8 @@ class StageRecord:
             clips_per_s=Spread.of(self._by_epoch("clips_per_s")),
             evaluate_s=Spread.of(self._by_epoch("evaluate_s")),
             adopted_from=self.adopted_from,
+            is_predictions=self.is_predictions,
+            learned_from=[stage_id for stage_id in self.needs if stage_id != self.parent_id],
         )
 
     def _by_epoch(self, name: str) -> list[float]:

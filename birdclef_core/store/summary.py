@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from birdclef_core.identity import fingerprint
@@ -81,8 +81,17 @@ class StageSummary:
     """`cuda` or `cpu`; empty when the record does not say."""
     adopted_from: str = ""
     """The stage of an older code version that it was adopted from, if it was."""
+    learned_from: list[str] = field(default_factory=list)
+    """The stages besides the parent that it was made from: predictions, or the teachers of predictions."""
+    is_predictions: bool = False
+    """Whether it is predictions of other stages, and was not trained."""
     is_linked: bool = False
     """Whether its files are hard links to those of that stage, so that both together take the space of one."""
+
+    @property
+    def needs(self) -> list[str]:
+        """The ids of all stages that it was made from."""
+        return [*([self.parent_id] if self.parent_id else []), *self.learned_from]
 
 
 def original_of(stage_id: str, summaries: Mapping[str, StageSummary]) -> str:

@@ -1,7 +1,7 @@
 """Shows where a checkpoint comes from: every stage since the first weights, with configuration, data, code, scores and cost."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,8 +56,12 @@ def lineage(store: StageStore, stage_id: str, *, verify: bool) -> list[Ancestor]
     return [_with_certificate(store, ancestor) for ancestor in found] if verify else found
 
 
-def trained_stage(ancestor: Ancestor) -> TrainedStage:
-    """Return an ancestor as the search for leaks takes it."""
+def trained_stages(ancestors: Iterable[Ancestor]) -> list[TrainedStage]:
+    """Return ancestors as the search for leaks takes them, without predictions: what leaks into these are the stages that made them."""
+    return [_trained_stage(item) for item in ancestors if item.record is None or not item.record.is_predictions]
+
+
+def _trained_stage(ancestor: Ancestor) -> TrainedStage:
     record = ancestor.record
     if record is None:
         return TrainedStage(title=f"stage {ancestor.stage_id[:12]}", data=None)
@@ -65,10 +69,15 @@ def trained_stage(ancestor: Ancestor) -> TrainedStage:
 
 
 def _with_recordings(store: StageStore, ancestors: Sequence[Ancestor]) -> list[Ancestor]:
-    reader, stages = RecordingsReader(store.storage), [trained_stage(ancestor) for ancestor in ancestors]
-    return [
-        replace(ancestor, recordings=reader.describe(stages[index], stages[:index])) for index, ancestor in enumerate(ancestors)
-    ]
+    reader = RecordingsReader(store.storage)
+
+    def described(index: int) -> str:
+        record = ancestors[index].record
+        if record is not None and record.is_predictions:
+            return ""
+        return reader.describe(_trained_stage(ancestors[index]), trained_stages(ancestors[:index]))
+
+    return [replace(ancestor, recordings=described(index)) for index, ancestor in enumerate(ancestors)]
 
 
 def _with_certificate(store: StageStore, ancestor: Ancestor) -> Ancestor:
@@ -95,15 +104,25 @@ def _verified_certificate(store: StageStore, record: StageRecord) -> Certificate
 def trace(
     stage_id: str, record_of: Callable[[str], StageRecord | None], problem_of: Callable[[str], str] | None = None
 ) -> list[Ancestor]:
-    """Return the stages from the first one to `stage_id`, as far back as there are records."""
-    found: list[Ancestor] = []
-    next_id: str | None = stage_id
-    while next_id is not None:
-        record = record_of(next_id)
-        problem = problem_of(next_id) if problem_of and record else None
-        found.append(Ancestor(stage_id=next_id, record=record, problem=problem))
-        next_id = record.parent_id if record else None
-    return found[::-1]
+    """Return a stage and all that it was made from, as far back as there are records, each after what it was made from."""
+    found: dict[str, Ancestor] = {}
+    pending = [stage_id]
+    records: dict[str, StageRecord | None] = {}
+    while pending:
+        stage_id = pending[-1]
+        if stage_id not in records:
+            records[stage_id] = record_of(stage_id)
+        record = records[stage_id]
+        # The parent's line comes first, so that it reads as without a teacher.
+        before = [needed for needed in reversed(record.needs if record else ()) if needed not in records]
+        if before:
+            pending += before
+            continue
+        pending.pop()
+        if stage_id not in found:
+            problem = problem_of(stage_id) if problem_of and record else None
+            found[stage_id] = Ancestor(stage_id=stage_id, record=record, problem=problem)
+    return list(found.values())
 
 
 def is_sound(ancestors: Sequence[Ancestor]) -> bool:
@@ -132,17 +151,17 @@ def _lines(ancestor: Ancestor) -> list[str]:
     if record is None:
         return [f"{ancestor.stage_id[:16]}: MISSING, no longer in the store"]
     config: dict[str, Any] = record.identity.get("stage", {})
+    if record.is_predictions:
+        return _lines_of_predictions(ancestor, record, config)
     shown = ", ".join(f"{key}={config[key]}" for key in _SHOWN if key in config)
-    who = f" by {record.trained_by}" if record.trained_by else ""
-    device = record.environment.get("device", "another machine")
-    made = f"{record.finished_at}{who} on {device} in {format_duration(record.cost_s)}"
     lines = [
         f"{record.stage} {record.stage_id[:16]} ({record.recipe}, {record.identity.get('model', {}).get('encoder', '')})",
         f"    config  {shown or 'unknown'}",
         f"    start   {record.surgery}",
         f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}",
+        *([f"    teacher predictions {record.identity['teacher'][:16]}"] if "teacher" in record.identity else []),
         *([f"    on      {ancestor.recordings}"] if ancestor.recordings else []),
-        f"    made    {made}",
+        f"    made    {_made(record)}",
         f"    scores  {_scores(record)}",
     ]
     if record.adopted_from:
@@ -150,6 +169,25 @@ def _lines(ancestor: Ancestor) -> list[str]:
     if ancestor.problem is not None:
         lines.append(f"    files   {f'DAMAGED: {ancestor.problem}' if ancestor.problem else 'every hash verified'}")
     return lines
+
+
+def _lines_of_predictions(ancestor: Ancestor, record: StageRecord, config: dict[str, Any]) -> list[str]:
+    teachers = ", ".join(stage_id[:16] for stage_id in record.needs)
+    lines = [
+        f"{record.stage} {record.stage_id[:16]} (predictions)",
+        f"    of      {teachers} on {config.get('predicts_on', 'unknown sound')}, {record.surgery}",
+        f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}",
+        f"    made    {_made(record)}",
+    ]
+    if ancestor.problem is not None:
+        lines.append(f"    files   {f'DAMAGED: {ancestor.problem}' if ancestor.problem else 'every hash verified'}")
+    return lines
+
+
+def _made(record: StageRecord) -> str:
+    who = f" by {record.trained_by}" if record.trained_by else ""
+    device = record.environment.get("device", "another machine")
+    return f"{record.finished_at}{who} on {device} in {format_duration(record.cost_s)}"
 
 
 def _proof(ancestor: Ancestor, record: StageRecord) -> str:
@@ -196,13 +234,22 @@ def lineage_svg(ancestors: Sequence[Ancestor], objective: Objective) -> Markup:
         fill = "best" if ancestor is ancestors[-1] else "stored"
         nodes.append(("line" if ancestor.record is None else fill, _node_text(ancestor, objective), ancestor.stage_id))
     step, middle = NODE_WIDTH + ARROW, 4 + NODE_HEIGHT / 2
-    parts = []
+    place = {ancestor.stage_id: index for index, ancestor in enumerate(ancestors, start=1)}
+    parts, depth = [], 0.0
     for index, (fill, text, tip) in enumerate(nodes):
         x = index * step
         parts.append(box(x, 4, NODE_WIDTH, NODE_HEIGHT, fill=fill, lines=text, tip=tip))
-        if index:
-            parts.append(path(f"M{x - ARROW + 3} {middle} H{x - 5} m-6 -5 l6 5 l-6 5", stroke="muted"))
-    return drawing(max(1120.0, len(nodes) * step), NODE_HEIGHT + 10, parts, "From the first weights to the last stage")
+        record = ancestors[index - 1].record if index else None
+        for before in [place.get(needed, 0) for needed in record.needs] or [0] if record else [index - 1] if index else []:
+            if before == index - 1:
+                parts.append(path(f"M{x - ARROW + 3} {middle} H{x - 5} m-6 -5 l6 5 l-6 5", stroke="muted"))
+                continue
+            # Below the boxes between, the deeper the more they are.
+            bottom, drop = 4 + NODE_HEIGHT, 14.0 + 6 * (index - before)
+            from_x, to_x = before * step + 0.7 * NODE_WIDTH, x + 0.3 * NODE_WIDTH
+            parts.append(path(f"M{from_x} {bottom} v{drop} H{to_x} v{-drop + 2} m-5 6 l5 -6 l5 6", stroke="muted"))
+            depth = max(depth, drop)
+    return drawing(max(1120.0, len(nodes) * step), NODE_HEIGHT + depth + 10, parts, "From the first weights to the last stage")
 
 
 def _node_text(ancestor: Ancestor, objective: Objective) -> tuple[str, ...]:

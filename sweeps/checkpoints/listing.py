@@ -79,12 +79,15 @@ def _leak_marks(storage: Storage, summaries: Mapping[str, StageSummary]) -> dict
 
 
 def _data_before(item: StageSummary, summaries: Mapping[str, StageSummary]) -> Iterator[str | None]:
-    """Yield the data fingerprint of each stage before one; None for one that is no longer in the store."""
-    parent_id = item.parent_id
-    while parent_id is not None:
-        parent = summaries.get(parent_id)
-        yield parent.data if parent else None
-        parent_id = parent.parent_id if parent else None
+    """Yield the data fingerprint of each stage before one that was trained; None for one that is no longer in the store."""
+    for stage_id in item.needs:
+        before = summaries.get(stage_id)
+        if before is None:
+            yield None
+            continue
+        if not before.is_predictions:
+            yield before.data
+        yield from _data_before(before, summaries)
 
 
 def _start(item: StageSummary) -> str:

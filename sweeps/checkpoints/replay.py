@@ -13,7 +13,9 @@ from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import file_sha256, fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
-from birdclef_core.stages.task import StageTask
+from birdclef_core.recipes import predictions
+from birdclef_core.stages.predictions import PREDICTIONS
+from birdclef_core.stages.task import StageTask, parse_teachers
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.stage_store import WEIGHTS, StageEntry, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
@@ -95,13 +97,14 @@ class PreparedReplay:
         """
         record = self.entry.record
         task = _task(record, self.found, self.weights)
+        made = PREDICTIONS if record.is_predictions else WEIGHTS
         say(f"Training {record.stage} of {record.recipe} again, on {self.found.dataset.root}.")
         torch.set_num_threads(int(record.environment["threads"]))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with tempfile.TemporaryDirectory(prefix="birdclef-replay-") as folder:
             own = StageStore(Storage.parse(folder))
-            if task.parent_id is not None:
-                own.publish_copy(whole_stage(self.store, task.parent_id))
+            for stage_id in task.needs:
+                own.publish_copy(whole_stage(self.store, stage_id))
             for epoch in train_stage(task, self.found.training_data(), own, device):
                 say(f"epoch {epoch.epoch}/{task.config.epochs}: cmap {epoch.scores['cmap']:.6f}")
             again = own.open(task.stage_id)
@@ -109,8 +112,8 @@ class PreparedReplay:
             return Replay(
                 recorded=record.metrics,
                 replayed=again.record.metrics,
-                recorded_sha256=file_sha256(self.entry.folder / WEIGHTS),
-                replayed_sha256=file_sha256(again.folder / WEIGHTS),
+                recorded_sha256=file_sha256(self.entry.folder / made),
+                replayed_sha256=file_sha256(again.folder / made),
                 environment=again.record.environment,
                 changed=tuple(_changes(record, again.record.environment)),
             )
@@ -139,16 +142,18 @@ def prepare_replay(store: StageStore, stage_id: str, finder: RecordingFinder, pr
         raise InputError(f"Stage {stage_id[:16]} was imported: there is no record of how it was trained.")
     found = finder.find(record)
     mode = pretrained or ("off" if record.identity["parent"] == RANDOM.name else found.pretrained)
-    encoder = restore(ModelConfig, record.identity["model"]).encoder
-    weights = RANDOM if record.parent_id else resolve_pretrained(encoder, mode)
+    starts_anew = not record.parent_id and not record.is_predictions
+    weights = resolve_pretrained(restore(ModelConfig, record.identity["model"]).encoder, mode) if starts_anew else RANDOM
     _task(record, found, weights)
-    if record.parent_id:
-        whole_stage(store, record.parent_id)
+    for needed in record.needs:
+        whole_stage(store, needed)
     return PreparedReplay(store=store, entry=whole_stage(store, stage_id), found=found, weights=weights)
 
 
 def _task(record: StageRecord, found: FoundRecordings, weights: PretrainedWeights) -> StageTask:
     """The task of training the stage again. Raises InputError when recordings, species or first weights are not as recorded."""
+    if record.is_predictions:
+        return _task_of_predictions(record, found)
     identity = record.identity
     model, config = restore(ModelConfig, identity["model"]), restore(StageConfig, identity["stage"])
     if identity["data"] != found.fingerprint:
@@ -173,6 +178,36 @@ def _task(record: StageRecord, found: FoundRecordings, weights: PretrainedWeight
         config=config,
         pretrained=weights,
         identity=identity,
+        predictions_id=identity.get("teacher"),
+    )
+
+
+def _task_of_predictions(record: StageRecord, found: FoundRecordings) -> StageTask:
+    """The task of making predictions again. Raises InputError when what they were made of is not as recorded."""
+    identity, stage = record.identity, record.identity["stage"]
+    unlabelled = found.dataset.unlabelled
+    own = found.fingerprint if stage["predicts_on"] == "recordings" else unlabelled.fingerprint if unlabelled else "none"
+    if identity["data"] != own:
+        raise InputError(
+            f"The {stage['predicts_on']} must be those of the record (data {identity['data'][:16]}), but those in {found.dataset.root} are "
+            f"{own[:16]}. Name the right folder with --data."
+        )
+    return StageTask(
+        stage_id=fingerprint(["replay", record.stage_id]),
+        parent_id=record.parent_id,
+        recipe=record.recipe,
+        model=ModelConfig(),
+        config=predictions(
+            record.stage,
+            of=identity["parent"],
+            on=stage["predicts_on"],
+            window_s=stage["clip_s"],
+            label_space=stage["label_space"],
+            precision=stage["precision"],
+        ),
+        pretrained=RANDOM,
+        identity=identity,
+        teachers=parse_teachers(identity["parent"]),
     )
 
 

@@ -12,7 +12,7 @@ from birdclef_core.store.leakage import AUTHOR_OR_PLACE, RecordingsReader, find_
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.explain import differences
-from sweeps.checkpoints.lineage import trace, trained_stage
+from sweeps.checkpoints.lineage import trace, trained_stages
 from sweeps.checkpoints.references import resolve, store_of
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.search.names import MODEL, find_field
@@ -92,7 +92,7 @@ class StartLeak:
         """`storage` holds the sweeps and their store."""
         store = store_of(storage)
         self._title, self._recordings = _title(start), recordings
-        self._stages = [trained_stage(ancestor) for ancestor in trace(start.stage_id, store.record)]
+        self._stages = trained_stages(trace(start.stage_id, store.record))
         self._reader = RecordingsReader(store.storage)
         self.leak = self._reader.leak(lambda: recordings.table, recordings.data_fingerprint, self._stages)
 

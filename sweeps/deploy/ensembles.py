@@ -25,7 +25,7 @@ from birdclef_core.inference.stored import load_member
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.leakage import AUTHOR_OR_PLACE, RecordingsReader
 from birdclef_core.taxonomy import LabelSpace
-from sweeps.checkpoints.lineage import trace, trained_stage
+from sweeps.checkpoints.lineage import trace, trained_stages
 from sweeps.checkpoints.references import existing_storage, store_of, sweeps_in
 from sweeps.checkpoints.replay import whole_stage
 from sweeps.deploy.candidates import BEST_OF_A_RECIPE, Candidate, Candidates, find_candidates, siblings, souped
@@ -219,7 +219,7 @@ class _Choice:
         reader = RecordingsReader(self._store.storage)
         leaks = []
         for item in candidates:
-            stages = [trained_stage(ancestor) for ancestor in trace(item.record.stage_id, self._store.record)]
+            stages = trained_stages(trace(item.record.stage_id, self._store.record))
             leak = reader.leak(lambda: recordings.table, found.fingerprint, stages)
             if leak.num_trained:
                 leaks.append(f"{leak.num_trained} of {leak.num_validation} trained {item.title}")

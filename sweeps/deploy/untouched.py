@@ -47,13 +47,14 @@ def data_of_stages(storage: Storage, stage_ids: Sequence[str], cache_dir: str, n
     reader, finder = RecordingsReader(store.storage), recording_finder(storage, None, cache_dir)
     ancestors = [ancestor.record for stage_id in stage_ids for ancestor in trace(stage_id, store.record)]
     seen = Seen([], [])
-    for data, record in {record.identity.get("data"): record for record in ancestors if record is not None}.items():
+    trained = [record for record in ancestors if record is not None and not record.is_predictions]
+    for data, record in {record.identity.get("data"): record for record in trained}.items():
         try:
-            soundscapes = finder.find(record).dataset.soundscapes
+            dataset = finder.find(record).dataset
         except InputError as error:
             note(f"Whether {record.stage} {record.stage_id[:12]} was chosen by the untouched soundscapes is not known: {error}")
         else:
-            seen.soundscapes.extend([] if soundscapes is None else [soundscapes])
+            seen.soundscapes.extend(item for item in (dataset.soundscapes, dataset.training_soundscapes) if item is not None)
         with suppress(StoreError):  # then the soundscapes alone are compared
             seen.recordings.append(reader.recordings(str(data)))
     return seen

@@ -118,7 +118,7 @@ class RecordingFinder:
 
     def _options(self, data_fingerprint: str, stage_id: str) -> SweepOptions | None:
         """Options of a sweep that used the recordings: of one that had the stage if any did, as target species may differ."""
-        users = [sweep for sweep in self._sweeps if sweep.data_fingerprint == data_fingerprint]
+        users = [sweep for sweep in self._sweeps if sweep.data_fingerprint == data_fingerprint or stage_id in sweep.stage_ids]
         first = next((sweep for sweep in users if stage_id in sweep.stage_ids), users[0] if users else None)
         return first.options if first else None
 

@@ -4,15 +4,16 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
+from birdclef_core.config import SAMPLE_RATE_HZ, PredictedAudio, StageConfig
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.targets import training_table, validation_truth
+from birdclef_core.identity import canonical
 from birdclef_core.stages.task import StageTask
 from birdclef_core.store.summary import Spread, StageSummary, work_of
 
@@ -23,6 +24,7 @@ EVALUATED_S = 60.0
 """Seconds of each validation recording that are scored, from its beginning."""
 FORWARD_SHARE = 1 / 3
 """Share of a training step's time that a forward pass without gradients takes: one of three passes of similar size."""
+NO_TIME = Spread(low=0.0, middle=0.0, high=0.0)
 SCALING_ERROR = 1.25
 """Factor by which an interval is widened where a cost is scaled or calibrated. The time for a clip does not grow exactly with its
 length, and a calibration does not see how long training waits for data."""
@@ -100,9 +102,16 @@ class Measurement:
 class CostModel:
     """Estimates the cost of epochs from measurements on one device."""
 
-    def __init__(self, measurements: Iterable[Measurement], sizes: Mapping[str, DataSize], data: str) -> None:
-        """`sizes` has the data size of each label space; `data` is the fingerprint of the recordings that will be trained on."""
-        self._sizes, self._data = sizes, data
+    def __init__(
+        self,
+        measurements: Iterable[Measurement],
+        sizes: Mapping[str, DataSize],
+        data: str,
+        heard_s: Mapping[PredictedAudio, float] | None = None,
+    ) -> None:
+        """`sizes` has the data size of each label space; `data` is the fingerprint of the recordings that will be trained on; `heard_s`:
+        the seconds of each kind of sound that predictions are made of."""
+        self._sizes, self._data, self._heard_s = sizes, data, heard_s or {}
         self._by_work: defaultdict[str, list[Measurement]] = defaultdict(list)
         self._by_like: defaultdict[str, list[Measurement]] = defaultdict(list)
         for measurement in measurements:
@@ -132,7 +141,7 @@ class CostModel:
         scale = pixels * nearest / task.config.clip_s
         rough = SCALING_ERROR if nearest != task.config.clip_s or like[0].calibrated else 1.0
         train = self._seconds(task, like, scale, rough)
-        evaluate = self._evaluation(task, like, train)
+        evaluate = NO_TIME if task.config.predicts else self._evaluation(task, like, train)
         basis: Basis = "calibrated" if like[0].calibrated else "measured" if rough == 1.0 else "scaled"
         return EpochCost(
             low_s=train.low + evaluate.low,
@@ -148,8 +157,11 @@ class CostModel:
         return [item for item in known if item.pixels_per_s == nearest]
 
     def clips(self, task: StageTask) -> int:
-        """Return the number of training clips of an epoch."""
-        return self._sizes[task.config.label_space].clips(task.config)
+        """Return the number of training clips of an epoch; for predictions, of as many as take the same time."""
+        config = task.config
+        if config.predicts:
+            return max(1, round(FORWARD_SHARE * self._heard_s.get(config.predicts_on, 0.0) / config.clip_s))
+        return self._sizes[config.label_space].clips(config)
 
     def _seconds(self, task: StageTask, like: list[Measurement], scale: float, rough: float) -> Spread:
         clips = self.clips(task) / scale
@@ -168,6 +180,14 @@ class CostModel:
         return Spread(low=share * train.low / SCALING_ERROR, middle=share * train.middle, high=share * train.high * SCALING_ERROR)
 
 
+def heard_seconds(dataset: Dataset) -> dict[PredictedAudio, float]:
+    """Return the seconds of each kind of sound that predictions are made of."""
+    recordings = dataset.recordings
+    training_s = float(recordings.loc[~recordings["is_validation"], "duration_s"].sum())
+    unlabelled_s = float(dataset.unlabelled.files["duration_s"].sum()) if dataset.unlabelled else 0.0
+    return {"recordings": training_s, "unlabelled": unlabelled_s}
+
+
 def measured(summaries: Iterable[StageSummary], device: str) -> list[Measurement]:
     """Return the measurements of a device that the stages of a store contain."""
     return [
@@ -179,15 +199,20 @@ def measured(summaries: Iterable[StageSummary], device: str) -> list[Measurement
 
 def work_of_task(task: StageTask) -> str:
     """Return the kind of work of a task, see `StageSummary.work`."""
-    identity: Mapping[str, Any] = task.identity
-    return work_of(identity["model"], identity["stage"])
+    return work_of(*_identity_of_work(task))
 
 
 def like_of_task(task: StageTask) -> str:
     """Return the kind of work of a task whatever the size of its spectrograms."""
-    identity: Mapping[str, Any] = task.identity
-    channels = {"deltas": task.model.spectrogram.deltas}
-    return work_of({**identity["model"], "spectrogram": channels}, identity["stage"])
+    model, stage = _identity_of_work(task)
+    return work_of({**model, "spectrogram": {"deltas": task.model.spectrogram.deltas}}, stage)
+
+
+def _identity_of_work(task: StageTask) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What the time for a clip depends on: for predictions, that of training their teacher."""
+    if task.config.predicts:
+        return canonical(task.model), canonical(replace(task.config, predicts="", predicts_on="unlabelled"))
+    return task.identity["model"], task.identity["stage"]
 
 
 def pixels_per_s(task: StageTask) -> float:

@@ -19,7 +19,7 @@ from sweeps.budget import Limits
 from sweeps.execution.nodes.slots import Slots
 from sweeps.options import PruningName
 from sweeps.plan.calibration import measure_clips_per_s
-from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, work_of_task
+from sweeps.plan.costs import CostModel, DataSize, Measurement, heard_seconds, measured, work_of_task
 from sweeps.plan.plan import Amount, Plan, make_plan
 from sweeps.plan.text import hours_text
 from sweeps.schedule.records import TrialRecord
@@ -92,7 +92,9 @@ class Planner:
 
     def _costs(self, stored: Mapping[str, StageSummary]) -> CostModel:
         sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
-        return CostModel(measured(stored.values(), self._device_name(stored)), sizes, self.chains.data_fingerprint)
+        return CostModel(
+            measured(stored.values(), self._device_name(stored)), sizes, self.chains.data_fingerprint, heard_seconds(self.dataset)
+        )
 
     def _device_name(self, stored: Mapping[str, StageSummary]) -> str:
         device = self._device()

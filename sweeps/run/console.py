@@ -120,7 +120,7 @@ class SweepConsole(Observer):
     def _loss(self, trial: Trial, update: TrialUpdate) -> str:
         """The loss of an epoch: of BCE, which is a sum over species, the mean."""
         loss, config = update.metrics.get("train/loss"), trial.chain[update.stage_index].config
-        if loss is None:
+        if loss is None or config.predicts:
             return ""
         if config.loss == "ce":
             return f"loss {loss:.3f}  "

@@ -107,7 +107,7 @@ def _kind_of_work(task: StageTask) -> _Kind:
     """What the cost of an epoch depends on."""
     config = task.config
     sizes = (config.label_space, config.clip_s, config.batch_size, config.clips_per_epoch)
-    return (_timed(task.model), config.precision, config.freeze_encoder, *sizes)
+    return (_timed(task.model), config.precision, config.freeze_encoder, config.predicts and config.predicts_on, *sizes)
 
 
 @lru_cache(maxsize=4096)

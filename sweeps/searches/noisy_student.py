@@ -7,14 +7,14 @@ Source: Xie et al., Self-training with Noisy Student improves ImageNet classific
 from dataclasses import replace
 
 from birdclef_core.config import Recipe
-from birdclef_core.recipes import sed_seresnext26t
+from birdclef_core.recipes import predictions, sed_seresnext26t
 from birdclef_core.teacher_config import TeacherConfig
 from sweeps.search import Choice, Range, Search
 
 _RECIPE = sed_seresnext26t()
 _PRETRAIN = replace(_RECIPE.stages[0], name="pretrain", epochs=60)
 _TRAIN = replace(_RECIPE.stages[2], name="train", loss="bce", learning_rate=1e-3, epochs=40)
-_PSEUDO_LABEL = replace(_TRAIN, name="pseudo_label", predicts="train", clip_s=5.0, epochs=1)
+_PSEUDO_LABEL = predictions("pseudo_label", of="train")
 _STUDENT = replace(
     _TRAIN, name="student", starts_from="pretrain", teacher=TeacherConfig(predictions="pseudo_label", share=0.5), seed=1
 )
