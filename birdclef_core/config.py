@@ -16,12 +16,15 @@ from birdclef_core.errors import InputError
 from birdclef_core.teacher_config import TeacherConfig
 
 HeadName = Literal["sed", "cnn"]
-LossName = Literal["ce", "bce"]
+LossName = Literal["ce", "bce", "focal", "asymmetric", "soft_auc"]
 LabelSpaceName = Literal["all", "target"]
 DbScale = Literal["unit", "over_255"]
 HeadTransfer = Literal["by_species", "drop"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 PredictedAudio = Literal["unlabelled", "recordings"]
+OptimizerName = Literal["adam", "adamw", "radam"]
+ScheduleName = Literal["cosine", "one_cycle", "constant"]
+ClassBalance = Literal["inverse", "inverse_sqrt", "none"]
 EncoderAxes = Literal["frequency_time", "time_frequency"]
 
 SAMPLE_RATE_HZ = 32_000
@@ -119,11 +122,13 @@ class StageConfig:
     label_space: LabelSpaceName
     """`all`: all species of the metadata; `target`: the species to detect."""
     loss: LossName
-    """`ce`: cross-entropy, for one species a clip; `bce`: binary cross-entropy, for any number of them."""
+    """`ce`: cross-entropy, for one species a clip. For any number of them: `bce`: binary cross-entropy; `focal` (Lin et al. 2017) and
+    `asymmetric` (Ridnik et al. 2021): the same with less weight on what is right already; `soft_auc`: clips of a batch are ranked for
+    each species (Gao & Zhou 2015)."""
     epochs: int
     """Number of epochs."""
     learning_rate: float
-    """Learning rate of Adam at the beginning of the cosine schedule."""
+    """Highest learning rate of the schedule, that of the head."""
     clip_s: float
     """Length of a training clip and of an evaluation window, in seconds."""
     batch_size: int
@@ -141,9 +146,9 @@ class StageConfig:
     secondary_target: float = 0.9
     """Target of species in the background, which are secondary labels."""
     weight_decay: float = 1e-3
-    """Weight decay of Adam."""
+    """Weight decay: of `adam` and `radam` added to the gradient; of `adamw` taken off the weights, times the learning rate."""
     min_learning_rate: float = 1e-6
-    """Learning rate at the end of the cosine schedule."""
+    """Learning rate to which the schedules `cosine` and `one_cycle` fall, and from which a warm-up rises."""
     precision: Precision = "float32"
     """Precision of the encoder; spectrogram and loss are always float32. `tf32` is float32 on a device without TF32."""
     micro_batch_size: int | None = None
@@ -160,17 +165,47 @@ class StageConfig:
     """Number of epochs without a better score after which the stage stops and publishes the weights of its best epoch.
 
     None: it runs to its end and publishes its last weights."""
+    focal_gamma: float = added(2.0)
+    """Of the loss `focal`: how much less a species counts the better its score is already; 0: not at all (Lin et al. 2017)."""
+    focal_alpha: float = added(0.25)
+    """Of the loss `focal`: weight of species that are heard, from 0 to 1; that of the others is the rest to 1 (Lin et al. 2017)."""
+    positive_gamma: float = added(0.0)
+    """Of the loss `asymmetric`: as `focal_gamma`, for species that are heard (Ridnik et al. 2021)."""
+    negative_gamma: float = added(4.0)
+    """Of the loss `asymmetric`: as `focal_gamma`, for species that are not heard (Ridnik et al. 2021)."""
+    negative_margin: float = added(0.05)
+    """Of the loss `asymmetric`: probability up to which a species that is not heard costs nothing (Ridnik et al. 2021)."""
+    optimizer: OptimizerName = added("adam")
+    """`adam` (Kingma & Ba 2015), `adamw`: with decoupled weight decay (Loshchilov & Hutter 2019), `radam` (Liu et al. 2020)."""
+    schedule: ScheduleName = added("cosine")
+    """How the learning rate changes; `cosine`: it falls after each epoch; `one_cycle`: it rises and falls with each step (Smith & Topin
+    2018); `constant`: it stays."""
+    warmup_epochs: float = added(0.0)
+    """Number of epochs, also a part of one, in which the learning rate rises with each step before it is `cosine` or `constant`."""
+    layer_decay: float = added(1.0)
+    """Factor from the learning rate of each group of the encoder's layers to that of the group below it; 1: all layers have the same
+    (Clark et al. 2020). timm says which layers are a group."""
+    frozen_blocks: int = added(0)
+    """Number of groups of the encoder's layers, from its input on, that are not trained; with one or more, the input BatchNorm of a SED
+    is not trained either. timm says which layers are a group."""
+    thaw_every: int = added(0)
+    """Number of epochs after which the next group of the encoder's layers is trained too, the last group first; the head is trained from
+    the beginning (Howard & Ruder 2018). 0: all are trained from the beginning."""
+    class_balance: ClassBalance = added("inverse")
+    """How often a recording is drawn, by the number of recordings of its species: 1 / number, 1 / square root of it, or all alike."""
+    clip_candidates: int = added(1)
+    """Number of places that are drawn in a recording; the clip is taken from the one where the sound above the rumble is loudest."""
     mixing: MixingConfig = MixingConfig()
     noise: tuple[NoiseGroup, ...] = (NoiseGroup(),)
     augment: AugmentConfig = AugmentConfig()
     starts_from: str = added("")
     """Name of the earlier stage of the chain whose weights it starts from; `first_weights`: it starts as the first stage does; empty:
     the last earlier stage that trains."""
-    teacher: TeacherConfig = added(TeacherConfig())  # noqa: RUF009
+    teacher: TeacherConfig = added(TeacherConfig())
     predicts: str = added("")
     """For a stage that trains nothing and makes predictions: whose. The name of an earlier stage, or the reference of a stored stage or
     the path of an ensemble. Of its other settings only clip_s (the length of a window), label_space, precision and predicts_on count."""
-    predicts_on: PredictedAudio = added("unlabelled")  # noqa: RUF009
+    predicts_on: PredictedAudio = added("unlabelled")
     """What a stage that predicts hears: `unlabelled`: soundscapes without labels; `recordings`: the training recordings."""
     soundscape_share: float = added(0.0)
     """Share of the clips of a batch that are labelled windows of soundscapes, of those files that are for training."""
@@ -189,6 +224,9 @@ class StageConfig:
         require_choice("loss", self.loss, get_args(LossName))
         require_choice("head_transfer", self.head_transfer, get_args(HeadTransfer))
         require_choice("precision", self.precision, get_args(Precision))
+        require_choice("optimizer", self.optimizer, get_args(OptimizerName))
+        require_choice("schedule", self.schedule, get_args(ScheduleName))
+        require_choice("class_balance", self.class_balance, get_args(ClassBalance))
         require(self.epochs >= 1, "epochs >= 1", stage=self.name, epochs=self.epochs)
         require(self.batch_size >= 2, "batch_size >= 2", stage=self.name, batch_size=self.batch_size)
         require(self.seed >= 0, "seed >= 0", stage=self.name, seed=self.seed)
@@ -219,7 +257,10 @@ class StageConfig:
             soundscape_share=self.soundscape_share,
             teacher_share=self.teacher.share,
         )
+        require(self.clip_candidates >= 1, "clip_candidates >= 1", clip_candidates=self.clip_candidates)
         self._check_optional()
+        self._check_loss()
+        self._check_what_trains()
 
     def _check_optional(self) -> None:
         if self.micro_batch_size is not None:
@@ -246,6 +287,37 @@ class StageConfig:
             average_epochs=self.average_epochs,
             ema_decay=self.ema_decay,
             early_stop_epochs=self.early_stop_epochs,
+        )
+
+    def _check_loss(self) -> None:
+        for name in ("focal_gamma", "positive_gamma", "negative_gamma"):
+            require(getattr(self, name) >= 0, f"{name} >= 0", **{name: getattr(self, name)})
+        require(0 < self.focal_alpha < 1, "0 < focal_alpha < 1", focal_alpha=self.focal_alpha)
+        require(0 <= self.negative_margin < 1, "0 <= negative_margin < 1", negative_margin=self.negative_margin)
+
+    def _check_what_trains(self) -> None:
+        require(
+            0 <= self.warmup_epochs < self.epochs,
+            "0 <= warmup_epochs < epochs",
+            stage=self.name,
+            warmup_epochs=self.warmup_epochs,
+            epochs=self.epochs,
+        )
+        require(
+            not self.warmup_epochs or self.schedule != "one_cycle",
+            "warmup_epochs == 0, or a schedule other than 'one_cycle', which has a warm-up of its own,",
+            warmup_epochs=self.warmup_epochs,
+            schedule=self.schedule,
+        )
+        require(0 < self.layer_decay <= 1, "0 < layer_decay <= 1", layer_decay=self.layer_decay)
+        for name in ("frozen_blocks", "thaw_every"):
+            require(getattr(self, name) >= 0, f"{name} >= 0", **{name: getattr(self, name)})
+        require(
+            not self.freeze_encoder or not (self.frozen_blocks or self.thaw_every),
+            "freeze_encoder == False, or frozen_blocks == 0 and thaw_every == 0,",
+            freeze_encoder=self.freeze_encoder,
+            frozen_blocks=self.frozen_blocks,
+            thaw_every=self.thaw_every,
         )
 
     @property

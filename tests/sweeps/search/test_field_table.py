@@ -33,8 +33,8 @@ def test_what_a_row_says_holds():
     assert (rows["model.drop_rate"].kind, rows["model.drop_rate"].matters_from) == ("number", "the first stage")
     assert rows["every.epochs"].default == "" and rows["every.ema_decay"].default == "0.0"
     assert rows["every.micro_batch_size"].kind == "whole number or none"
-    assert rows["every.loss"].kind == "`ce` or `bce`"
-    assert "Adam" in rows["every.weight_decay"].meaning
+    assert rows["every.label_space"].kind == "`all` or `target`"
+    assert "adamw" in rows["every.weight_decay"].meaning
     runtime = {name for name, row in rows.items() if "no result" in row.matters_from}
     assert runtime == {name for name in rows if find_field(name).is_runtime} != set()
     assert rows["every.augment.time_masks"].default == str(value_at(recipe, (0, "augment.time_masks")))

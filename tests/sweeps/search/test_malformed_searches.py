@@ -107,7 +107,7 @@ MALFORMED = {
         "Search(name='x', recipes=(replace(C, stages=tuple(replace(s, clip_s=7.0) for s in C.stages)),), space={})",
         r"Recipe 'cnn_v2s' of search 'x': stage pretrain_ce: clip_s .*7",
     ),
-    "an unknown loss": ("Search(name='x', recipes=(R,), space={'train.loss': Choice(('bce', 'focal'))})", "focal"),
+    "an unknown loss": ("Search(name='x', recipes=(R,), space={'train.loss': Choice(('bce', 'hinge'))})", "hinge"),
     "a chain that ends in pretraining": (
         "Search(name='x', recipes=(replace(R, stages=R.stages[:2]),), space={})",
         r"\(val/cmap\), but .* ends with pretrain_bce, whose label_space is 'all'.*--objective val_all/cmap\.",
