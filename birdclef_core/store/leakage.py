@@ -22,7 +22,7 @@ _COLLECTION_NUMBER = re.compile(r"(XC|iNat|CSA|ML)\d+")
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """The part of a validation set that trained the start stage, or a stage that the start stage was trained from."""
+    """The part of a validation set that trained the start stage or a teacher, or a stage that these were trained from."""
 
     num_validation: int
     """Number of validation recordings; 0 when nothing had to be compared."""
@@ -32,6 +32,8 @@ class Leak:
     """Number of others whose authors (where these are unknown: their place and day) have recordings that trained one of the stages."""
     unknown: tuple[str, ...] = ()
     """The stages of which it is not known what trained them, each with the reason; the two numbers are minima then."""
+    source: str = "the start stage"
+    """What trials start from or learn from."""
 
     @property
     def is_found(self) -> bool:
@@ -57,15 +59,13 @@ class Leak:
                 if self.num_by_author
                 else ""
             )
-            return (
-                f"leaked: {least}{self.num_trained} of {self.num_validation} validation recordings trained the start stage{more}"
-            )
+            return f"leaked: {least}{self.num_trained} of {self.num_validation} validation recordings trained {self.source}{more}"
         if self.num_by_author:
             return (
                 f"leaked: {least}{self.num_by_author} of {self.num_validation} validation recordings have "
-                f"{AUTHOR_OR_PLACE} in common with recordings that trained the start stage"
+                f"{AUTHOR_OR_PLACE} in common with recordings that trained {self.source}"
             )
-        return "leaked: unknown, because it is not known which recordings trained the start stage" if self.unknown else ""
+        return f"leaked: unknown, because it is not known which recordings trained {self.source}" if self.unknown else ""
 
 
 NO_LEAK = Leak(num_validation=0, num_trained=0, num_by_author=0)

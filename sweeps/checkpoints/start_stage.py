@@ -1,6 +1,6 @@
 """Trials that start from a stored stage (`--from-stage`): which recipes can, and which of their stages remain."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -86,15 +86,21 @@ def _with_model(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe | None:
 
 
 class StartLeak:
-    """The leak from a start stage and all its ancestors into the validation recordings of a dataset."""
+    """The leak from the stages that trials start or learn from, and from all their ancestors, into the validation recordings of a dataset."""
 
-    def __init__(self, storage: Storage, start: StageRecord, recordings: RecordingsList) -> None:
+    def __init__(
+        self, storage: Storage, start: StageRecord | None, teachers: Sequence[StageRecord], recordings: RecordingsList
+    ) -> None:
         """`storage` holds the sweeps and their store."""
-        store = store_of(storage)
-        self._title, self._recordings = _title(start), recordings
-        self._stages = trained_stages(trace(start.stage_id, store.record))
+        store, records = store_of(storage), [*([start] if start else []), *teachers]
+        self._what = "start stage" if start and not teachers else "teacher" if not start else "start stage or a teacher"
+        self._title, self._recordings = " or ".join(_title(record) for record in records), recordings
+        self._stages = list(
+            {stage.title: stage for record in records for stage in trained_stages(trace(record.stage_id, store.record))}.values()
+        )
         self._reader = RecordingsReader(store.storage)
-        self.leak = self._reader.leak(lambda: recordings.table, recordings.data_fingerprint, self._stages)
+        leak = self._reader.leak(lambda: recordings.table, recordings.data_fingerprint, self._stages)
+        self.leak = replace(leak, source=f"{'the' if start else 'a'} {self._what}")
 
     def refusal(self, fold: int, *, may_change_fold: bool) -> InputError:
         """Return the error for a sweep whose scores would be leaked, with the numbers and the ways out."""
@@ -108,16 +114,16 @@ class StartLeak:
                 else ""
             )
             fault = (
-                "A start stage must not have been trained on recordings that score the stages after it, but "
+                f"A {self._what} must not have been trained on recordings that score the stages after it, but "
                 f"{least}{leak.num_trained} {validation} trained {source}{more}. A model does better on what it was trained on"
             )
         else:
             fault = (
-                "A start stage must not have been trained on authors whose recordings score the stages after it, but "
+                f"A {self._what} must not have been trained on authors whose recordings score the stages after it, but "
                 f"{least}{leak.num_by_author} {validation} have {AUTHOR_OR_PLACE} in common with recordings that trained {source}. "
                 "Such recordings are alike (birds, microphone)"
             )
-        ways = ["another start stage", "or --allow-leaked-scores (marks every score as leaked)"]
+        ways = [f"another {self._what}", "or --allow-leaked-scores (marks every score as leaked)"]
         if may_change_fold and (free := list(self._free_folds())):
             ways.insert(0, f"--fold {' or '.join(map(str, free))} (no{' known' if leak.unknown else ''} leak)")
         return InputError(

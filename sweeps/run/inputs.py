@@ -17,6 +17,7 @@ from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import SOUNDSCAPES
 from sweeps.checkpoints.start_stage import StartLeak, describe_start
+from sweeps.checkpoints.teachers import teacher_models, teacher_records
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.nodes.slots import Slots
 from sweeps.execution.recordings import load_recordings
@@ -114,14 +115,16 @@ def _defined(dataset: Dataset) -> list[str]:
     ]
 
 
-def check_leak(request: SweepRequest, recordings: RecordingsList, say: Callable[[str], None]) -> Leak | None:
-    """Return the leak from the start stage into the validation recordings, and tell the user of it; None without a start stage.
+def check_leak(request: SweepRequest, search: Search, recordings: RecordingsList, say: Callable[[str], None]) -> Leak | None:
+    """Return the leak from the start stage and stored teachers into the validation recordings, and tell the user of it; None without these.
 
     Raises InputError when there is one and the options do not allow it. What is not known is allowed and marked.
     """
-    if request.start is None:
+    storage = Storage.parse(request.options.storage)
+    teachers = teacher_records(search, storage)
+    if request.start is None and not teachers:
         return None
-    found = StartLeak(Storage.parse(request.options.storage), request.start, recordings)
+    found = StartLeak(storage, request.start, teachers, recordings)
     leak = found.leak
     if leak.is_found and not request.options.allow_leaked_scores:
         raise found.refusal(request.options.fold, may_change_fold=request.kind == "start")
@@ -162,6 +165,7 @@ def make_chain_builder(
         data_fingerprint=cache.data_fingerprint(dataset),
         code_version=code_version(),
         start=start.stage_id if start else None,
+        teachers=teacher_models(teacher_records(search, Storage.parse(request.options.storage))),
         unlabelled_fingerprint=dataset.unlabelled.fingerprint if dataset.unlabelled else "",
     )
 

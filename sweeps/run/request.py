@@ -15,6 +15,7 @@ from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.budget import Budget, Limits
 from sweeps.checkpoints.start_stage import find_start, start_after, with_model_of
+from sweeps.checkpoints.teachers import resolve_teachers
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
 from sweeps.sampling.study import check_sampler
@@ -124,6 +125,7 @@ class SweepRequest:
                 check_small_recipes(full, search)
             search = override(search, self.options.settings)
             search = start_after(search, start) if start else search
+            search = resolve_teachers(search, self.options.storage)
             search = replace(search, sampler=self.options.sampler or search.sampler)
             check_sampler(search)
         if self.reads_search or self.settings:

@@ -178,13 +178,14 @@ class _Driver:
         Raises InputError for a wrong search, recordings that cannot be used, or a storage that cannot be written to.
         """
         request = self.request
-        asked = request.check_search().objective
+        search = request.check_search()
+        asked = search.objective
         dataset = load_data(self.options, self.place.local_dir, self._say)
         objective = choose_objective(asked, dataset, self._say)
         fingerprint = self.cache.data_fingerprint(dataset)
         request.check_data(fingerprint)
         recordings = RecordingsList(self.place.store.storage, dataset, fingerprint)
-        leak = check_leak(request, recordings, self._say)
+        leak = check_leak(request, search, recordings, self._say)
         folder = make_place()
         folder.mkdir(parents=True, exist_ok=True)
         if self.options.address is not None and (warning := close_token_file()):
