@@ -41,11 +41,11 @@ from birdclef_core.stages.epochs import EpochMetrics, LossLog, StageCounters
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
-from birdclef_core.stages.predicting import predict_stage
 from birdclef_core.stages.schedule import cosine_learning_rate, step_seed
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.task import StageTask
-from birdclef_core.stages.teacher import predicted_windows
+from birdclef_core.stages.teachers.predicting import predict_stage
+from birdclef_core.stages.teachers.student import predicted_windows
 from birdclef_core.stages.throughput import EpochMeter, Throughput, peak_memory_bytes, reset_peak_memory
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.stages.training_step import TrainingStep, to_float

@@ -75,7 +75,10 @@ def _leak_marks(storage: Storage, summaries: Mapping[str, StageSummary]) -> dict
             return "?"
         return "*" if leak.is_found else "?" if leak.unknown else ""
 
-    return {stage_id: mark(item.data, frozenset(_data_before(item, summaries))) for stage_id, item in summaries.items()}
+    return {
+        stage_id: "" if item.is_predictions else mark(item.data, frozenset(_data_before(item, summaries)))
+        for stage_id, item in summaries.items()
+    }
 
 
 def _data_before(item: StageSummary, summaries: Mapping[str, StageSummary]) -> Iterator[str | None]:

@@ -14,8 +14,8 @@ from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import file_sha256, fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from birdclef_core.recipes import predictions
-from birdclef_core.stages.predictions import PREDICTIONS
 from birdclef_core.stages.task import StageTask, parse_teachers
+from birdclef_core.stages.teachers.predictions import PREDICTIONS
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.stage_store import WEIGHTS, StageEntry, StageRecord, StageStore
 from birdclef_core.store.storage import Storage

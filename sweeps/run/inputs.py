@@ -17,7 +17,6 @@ from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import SOUNDSCAPES
 from sweeps.checkpoints.start_stage import StartLeak, describe_start
-from sweeps.checkpoints.teachers import teacher_models, teacher_records
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.nodes.slots import Slots
 from sweeps.execution.recordings import load_recordings
@@ -25,6 +24,7 @@ from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import COSTS, DEFAULT, DEFAULT_ON_SOUNDSCAPES, METRICS, Objective
 from sweeps.options import SweepOptions
 from sweeps.run.request import SweepRequest
+from sweeps.run.teachers import teacher_models, teacher_records
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
 

@@ -15,9 +15,9 @@ from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.budget import Budget, Limits
 from sweeps.checkpoints.start_stage import find_start, start_after, with_model_of
-from sweeps.checkpoints.teachers import resolve_teachers
 from sweeps.options import SweepOptions
 from sweeps.provenance import git_commit, versions
+from sweeps.run.teachers import resolve_teachers
 from sweeps.sampling.study import check_sampler
 from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.pruning import chosen_pruning

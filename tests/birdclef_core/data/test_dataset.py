@@ -254,3 +254,35 @@ def test_real_originals_go_through_the_loader(tmp_path: Path) -> None:
     durations = pd.Series([float(item["duration_s"]) for item in sources])
     assert (dataset.recordings["duration_s"] - durations).abs().max() < 0.06  # An mp3's header counts the encoder's padding.
     assert set(dataset.recordings["primary_label"][dataset.recordings["is_validation"]]) == {"gretit1"}
+
+
+def test_labelled_soundscapes_that_train_do_not_score(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 6), *maker.many("b", 6)])
+    for name in ("X", "Y"):
+        maker._write(root / f"test_soundscapes/{name}.wav", 10, 700)
+    (root / "test_soundscapes_labels.csv").write_text("row_id,labels\nX_5,a\nX_10,b\nY_5,b\n")
+    before = load_dataset(root)
+    assert before.training_soundscapes is None and len(before.soundscapes.windows) == 3
+    (root / "soundscapes_for_training.txt").write_text("# these may be learnt\nX.wav\n")
+    after = load_dataset(root)
+    assert after.soundscapes.files["path"].tolist() == ["test_soundscapes/Y.wav"]
+    assert after.soundscapes.windows[["row_id", "file"]].values.tolist() == [["Y_5", 0]]
+    assert after.training_soundscapes.windows["row_id"].tolist() == ["X_5", "X_10"]
+    assert after.fingerprint != before.fingerprint
+    assert "training_soundscapes" in {finding.kind for finding in after.findings}
+    (root / "soundscapes_for_training.txt").write_text("X\nY\n")
+    assert load_dataset(root).soundscapes is None
+    (root / "soundscapes_for_training.txt").write_text("Z\n")
+    with pytest.raises(
+        DataError, match=r"soundscapes_for_training\.txt must name a labelled soundscape, but Z is none\. Labelled are X, Y"
+    ):
+        load_dataset(root)
+
+
+def test_soundscapes_without_labels_are_no_part_of_the_fingerprint(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 6), *maker.many("b", 6)])
+    before = load_dataset(root)
+    maker._write(root / "unlabelled_soundscapes/X.wav", 10, 700)
+    after = load_dataset(root)
+    assert before.unlabelled is None and len(after.unlabelled.files) == 1
+    assert after.fingerprint == before.fingerprint, "stages that do not learn from them keep their ids"

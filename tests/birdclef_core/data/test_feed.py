@@ -10,6 +10,7 @@ import torch
 from birdclef_core.augment_config import NoiseGroup
 from birdclef_core.config import StageConfig
 from birdclef_core.data.cache import WaveCache, build_cache
+from birdclef_core.data.clip_windows import ClipWindows
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.feed import TrainBatch, TrainFeed
 from birdclef_core.data.windows import EvaluationWindows
@@ -205,3 +206,36 @@ def test_an_undecodable_recording_is_a_window_of_silence(dataset: Dataset, cache
     cache.recording_samples[row] = 0
     windows = windows_of(dataset, cache, 0.5)[row]
     assert len(windows) == 1 and not windows[0].any()
+
+
+def test_windows_take_their_share_and_leave_the_other_clips_as_they_were(dataset: Dataset, cache: WaveCache) -> None:
+    rows = np.flatnonzero(dataset.recordings["primary_label"] == "b")[:3]
+    windows = ClipWindows(
+        share=0.5,
+        cache=cache,
+        names_R=dataset.recordings["recording_id"].to_numpy(dtype=object),
+        row_W=rows,
+        start_W=np.array([0, 1000, 2000]),
+        window_samples=16_000,
+        target_WC=np.full((3, 3), 0.25, np.float32),
+        weight_W=np.full(3, 7, np.float32),
+        sampling_weight_W=np.ones(3),
+    )
+    big = stage(batch_size=64, clips_per_epoch=64)
+    with TrainFeed(dataset, cache, dataset.target_species, big) as without:
+        (before,) = without.epoch(0)
+    with TrainFeed(dataset, cache, dataset.target_species, big, windows=[windows]) as feed:
+        (batch,) = feed.epoch(0)
+    is_window = batch.weight_B.numpy() == 7
+    assert 20 <= is_window.sum() <= 44
+    assert torch.equal(batch.wave_BT[~is_window], before.wave_BT[~is_window])
+    assert torch.equal(batch.target_BC[~is_window], before.target_BC[~is_window])
+    assert (batch.target_BC[is_window] == 0.25).all()
+    assert set(batch.rows_B[is_window].tolist()) == {len(dataset.recordings) + int(row) for row in rows}
+    assert feed.clip_names[batch.rows_B[is_window][0]] in set(dataset.recordings["recording_id"])
+    first = int(np.flatnonzero(is_window)[0])
+    row, start = (
+        int(batch.rows_B[first]) - len(dataset.recordings),
+        1000 * int(np.flatnonzero(rows == batch.rows_B[first].item() - len(dataset.recordings))[0]),
+    )
+    assert np.array_equal(batch.wave_BT[first].numpy(), cache.read(row, start, 16_000))

@@ -35,8 +35,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_set, "NOISE_S", 1.0)
 
 
-def first_20_seconds(seed: int) -> Scene:
-    scene = draw_soundscape(seed)
+def first_20_seconds(seed: int, number: int = 0) -> Scene:
+    scene = draw_soundscape(seed, number)
     return replace(scene, duration_s=20.0, songs=tuple(song for song in scene.songs if song.start_s < 20))
 
 
@@ -95,7 +95,7 @@ def test_splits_by_author_can_score_every_species(recordings: list[Recording]) -
 def test_what_is_drawn_is_pinned(recordings: list[Recording]) -> None:
     """Fails when the set changes: then raise `VERSION`, so that a set made earlier is replaced, and pin the new value."""
     drawn = [metadata_row(item) for item in recordings]
-    assert demo_set.VERSION == 1
+    assert demo_set.VERSION == 2
     assert fingerprint(drawn)[:16] == "203b5ea9318779fb"
 
 
@@ -115,6 +115,8 @@ def test_the_folder_is_birdclef_shaped(tmp_path: Path) -> None:
     assert len(targets) == 8 and targets == sorted(targets) and set(targets) <= set(CODES)
     noise = list((root / "background_noise").rglob("*.ogg"))
     assert {path.parent.name for path in noise} == {"nocall", "field", "ambient"} and len(noise) == 10
+    unlabelled = list((root / "unlabelled_soundscapes").glob("*.ogg"))
+    assert len(unlabelled) == demo_set.NUM_UNLABELLED and len({path.read_bytes() for path in unlabelled}) == len(unlabelled)
     assert "SYNTHETIC" in (root / "README.txt").read_text()
 
 

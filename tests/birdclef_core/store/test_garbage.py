@@ -164,3 +164,14 @@ def test_the_one_use_by_the_trial_that_trained_a_stage_promises_no_other():
     stages = TREE | {"a": replace(TREE["a"], cost_s=500.0)}
     assert gone(45, stages=stages, uses={**USES, "a": 1, "b": 2, "c": 2}) == ["a"]
     assert worth(TREE["a"], 1, NOW) == worth(TREE["a"], 0, NOW) > 0
+
+
+def test_what_a_student_learned_from_stays_as_long_as_it_does():
+    labels = replace(summary("L", "Q"), is_predictions=True)
+    student = replace(summary("s", "P"), learned_from=["L"])
+    stages = store(summary("P", cost_s=1000.0), summary("Q", "P"), labels, student)
+    assert ancestry(["s"], stages) == {"s", "P", "L", "Q"}
+    assert gone(30, keep=["s"], stages=stages, uses={}) == []
+    order = gone(0, stages=stages, uses={})
+    assert set(order) == set(stages)
+    assert order.index("s") < order.index("L") < order.index("Q") < order.index("P")

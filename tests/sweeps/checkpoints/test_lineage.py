@@ -3,7 +3,7 @@
 from xml.etree import ElementTree
 
 import pytest
-from made_up_store import A, C, P, damage, make, publish, store
+from made_up_store import A, C, P, damage, identity, make, publish, store
 from pages import HOSTILE, Page
 
 from sweeps.checkpoints.lineage import is_sound, lineage, lineage_lines, lineage_page, lineage_svg
@@ -91,3 +91,19 @@ def test_the_command_prints_it_and_exits_1_when_something_is_wrong(storage, tmp_
     assert birdclef(["lineage", "s", "--storage", storage.root]) == 1
     store(storage).remove(P)
     assert birdclef(["lineage", "s", "--storage", storage.root]) == 1
+
+
+def test_a_student_is_told_with_its_teacher_and_its_predictions(storage):
+    labels, student = "1" * 64, "2" * 64
+    of_labels = identity("labels", parent=A) | {"model": {}, "stage": {"predicts_on": "unlabelled"}}
+    publish(storage, labels, "labels", parent_id=A, identity=of_labels)
+    publish(storage, student, "student", parent_id=P, identity=identity("student", parent=P, teacher=labels))
+    found = lineage(store(storage), student, verify=True)
+    assert [ancestor.stage_id for ancestor in found] == [P, A, labels, student] and is_sound(found)
+    text = "\n".join(lineage_lines(found))
+    assert f"labels {labels[:16]} (predictions)\n    of      {A[:16]} on unlabelled" in text
+    assert f"teacher predictions {labels[:16]}" in text
+    svg = ElementTree.fromstring(lineage_svg(found, Objective.of(None)))
+    assert len(list(svg.iter("path"))) == 5, "first weights, teacher, predictions, and two into the student"
+    store(storage).remove(labels)
+    assert not is_sound(lineage(store(storage), student, verify=True))

@@ -224,3 +224,24 @@ def test_reports_survive_tunes_flattening():
     flat = {key: value for key, value in update.to_result().items() if key != "metrics"}
     flat |= {"metrics/val/cmap": 0.25, "training_iteration": 3}
     assert TrialUpdate.from_result(flat) == update
+
+
+def test_only_what_the_missing_stages_need_is_trained_again(chain, tone_data, store, notes):
+    """The second stage starts the third, and a fourth starts from the first: when the last two are gone, the second is not needed."""
+    first, second, third = chain
+    fourth = replace(second, stage_id="fourth", parent_id=first.stage_id)
+    whole = (first, second, third, fourth)
+    updates(whole, tone_data, store, notes)
+    store.remove(fourth.stage_id)
+    store.remove(second.stage_id)
+    got = updates(whole, tone_data, store, notes)
+    assert [(update.kind, update.stage_id) for update in got] == [
+        ("reused", first.stage_id),
+        ("reused", second.stage_id),
+        ("reused", third.stage_id),
+        ("epoch", "fourth"),
+    ]
+    assert not store.is_published(second.stage_id)
+    store.remove(fourth.stage_id)
+    store.remove(first.stage_id)
+    assert [update.kind for update in updates(whole, tone_data, store, notes)] == ["epoch", "reused", "reused", "epoch"]

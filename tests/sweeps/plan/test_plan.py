@@ -11,22 +11,25 @@ from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_se
 from made_up_stages import publish
 from pages import HOSTILE, Page
 
+from birdclef_core.config import Recipe
 from birdclef_core.errors import InputError
 from birdclef_core.json_files import to_json
 from birdclef_core.models.encoders import RANDOM
+from birdclef_core.recipes import predictions, sed_v2s
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread
+from birdclef_core.teacher_config import TeacherConfig
 from sweeps.budget import Limits
 from sweeps.execution.nodes.slots import Slots
 from sweeps.plan import planner as planner_module
-from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
+from sweeps.plan.costs import FORWARD_SHARE, CostModel, DataSize, Measurement, work_of_task
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import PLANNED_WITHOUT_COSTS, Amount, Plan, make_plan
 from sweeps.plan.planner import PlanFigures, Planner, _usual_gpu, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
 from sweeps.schedule.records import TrialRecord
-from sweeps.search import Choice, Range
+from sweeps.search import Choice, Range, Search
 
 SIZE = DataSize(num_training=1000, evaluated_s_R=np.array([0.0]))
 
@@ -311,3 +314,35 @@ def test_what_limits_buy_is_not_made_up_where_costs_are_not_known():
 def test_a_sweep_with_a_cost_is_planned_without_measuring_models(cost):
     chains = make_chain_builder(replace(make_search(), sampler="stage", objective=f"val/cmap, {cost}"))
     assert make(chains, samples=12).trials == 12
+
+
+def test_two_teachers_of_eight_students_predict_once_each():
+    first = sed_v2s().stages[2]
+    stages = (
+        replace(first, name="train", epochs=4),
+        predictions("labels", of="train"),
+        replace(first, name="student", starts_from="first_weights", epochs=2, teacher=TeacherConfig(predictions="labels")),
+    )
+    space = {
+        "train.learning_rate": Choice((1e-4, 1e-3)),
+        "student.teacher.power": Choice((1.0, 2.0)),
+        "student.teacher.threshold": Choice((0.1, 0.3)),
+    }
+    recipe = Recipe(name="noisy", model=sed_v2s().model, stages=stages)
+    search = Search(name="students", recipes=(recipe,), space=space, sampler="grid")
+    chains = make_chain_builder(search, unlabelled_fingerprint="birds")
+    heard = {"unlabelled": 60.0 * 60}
+    costs = CostModel([], {"all": SIZE, "target": SIZE}, "here", heard)
+    train, labels, _ = chains.chain("noisy", search.baseline(recipe))
+    rate = Spread(low=10.0, middle=10.0, high=10.0)
+    costs.add(Measurement(work=work_of_task(train), clip_s=train.config.clip_s, clips_per_s=rate))
+    plan = make_plan(
+        chains, samples=8, workers=2, gpus_per_worker=0.0, device="cpu", stored={}, costs=costs, stage_bytes=lambda task: 2**20
+    )
+    assert plan.stages_asked == 8 * 3 and plan.stages_unique == 2 + 2 + 8
+    assert plan.shared.epochs == 2 * 4 + 2 * 1 + 8 * 2
+    windows = heard["unlabelled"] / labels.config.clip_s
+    per_window = FORWARD_SHARE * labels.config.clip_s / (10.0 * train.config.clip_s)
+    assert costs.epoch(labels).middle_s == pytest.approx(windows * per_window, rel=0.01), (
+        "a forward pass of the teacher for each window"
+    )

@@ -26,9 +26,9 @@ from birdclef_core.stages.environment import environment
 from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
-from birdclef_core.stages.predictions import Predictions
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.teachers.predictions import Predictions
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageEntry, StageRecord, StageStore
 from birdclef_core.taxonomy import LabelSpace

@@ -10,7 +10,7 @@ from birdclef_core.config import StageConfig
 from birdclef_core.data.clip_windows import ClipWindows
 from birdclef_core.data.targets import TrainingTable, training_table
 from birdclef_core.errors import DataError, StoreError
-from birdclef_core.stages.predictions import Predictions
+from birdclef_core.stages.teachers.predictions import Predictions
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageEntry
 from birdclef_core.taxonomy import LabelSpace

@@ -1,0 +1,1 @@
+"""Teachers: the predictions of stages as a stage of their own, and what students learn from them."""

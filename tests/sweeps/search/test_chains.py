@@ -1,0 +1,103 @@
+"""Chains with teachers: predictions have an id of their own, which everything that they depend on moves and nothing else does."""
+
+from dataclasses import replace
+
+import pytest
+from made_up import make_chain_builder
+
+from birdclef_core.config import Recipe
+from birdclef_core.errors import InputError
+from birdclef_core.recipes import cnn_resnet34d, predictions, sed_v2s
+from birdclef_core.teacher_config import TeacherConfig
+from sweeps.search.parameters import Range
+from sweeps.search.space import Search
+
+OWN, OTHER = sed_v2s(), cnn_resnet34d()
+STORED, SECOND = "0" * 64, "1" * 64
+
+
+def recipe(name: str = "own", *, of: str = "train", model=OWN.model, student: str = "student", **of_predictions) -> Recipe:
+    first = OWN.stages[2]
+    before = (replace(first, name="pretrain"), replace(first, name="train")) if of == "train" else ()
+    stages = (
+        *before,
+        predictions("labels", of=of, **of_predictions),
+        replace(first, name=student, starts_from="pretrain" if before else "", teacher=TeacherConfig(predictions="labels")),
+    )
+    return Recipe(name=name, model=model, stages=stages)
+
+
+def chain(own: Recipe, **changes):
+    changes = {"unlabelled_fingerprint": "birds"} | changes
+    return make_chain_builder(Search(name="one", recipes=(own,), space={}), **changes).chain(own.name, {})
+
+
+def test_a_student_needs_its_parent_and_the_predictions_and_these_need_the_teacher():
+    pretrain, train, labels, student = chain(recipe())
+    assert (train.parent_id, train.predictions_id, train.teachers) == (pretrain.stage_id, None, ())
+    assert (labels.parent_id, labels.teachers, labels.needs) == (train.stage_id, ((train.stage_id, 1.0),), (train.stage_id,))
+    assert (student.parent_id, student.predictions_id) == (pretrain.stage_id, labels.stage_id)
+    assert student.needs == (pretrain.stage_id, labels.stage_id)
+    assert student.identity["teacher"] == labels.stage_id and "teacher" not in train.identity
+
+
+def test_all_students_share_predictions_whatever_these_are_called():
+    named = replace(
+        recipe(), stages=tuple(replace(stage, name="guesses") if stage.predicts else stage for stage in recipe().stages)
+    )
+    named = replace(named, stages=(*named.stages[:-1], replace(named.stages[-1], teacher=TeacherConfig(predictions="guesses"))))
+    assert chain(named)[2].stage_id == chain(recipe())[2].stage_id
+
+
+@pytest.mark.parametrize(
+    ("own", "changes"),
+    [
+        (recipe(window_s=10.0), {}),
+        (recipe(on="recordings"), {}),
+        (recipe(precision="bfloat16"), {}),
+        (recipe(of=STORED), {}),
+        (recipe(), {"unlabelled_fingerprint": "other"}),
+        (recipe(), {"code_version": "other"}),
+    ],
+)
+def test_what_predictions_depend_on_moves_their_id_and_that_of_the_student(own, changes):
+    before, after = chain(recipe())[-2:], chain(own, **changes)[-2:]
+    assert all(one.stage_id != other.stage_id for one, other in zip(before, after, strict=True))
+
+
+def test_other_recordings_leave_predictions_of_unlabelled_sound_by_a_stored_teacher():
+    before, after = (chain(recipe(of=STORED), data_fingerprint=data) for data in ("data", "other"))
+    assert before[0].stage_id == after[0].stage_id and before[1].stage_id != after[1].stage_id
+
+
+def test_students_of_different_models_share_the_predictions_of_a_stored_teacher():
+    recipes = (recipe("a", of=STORED), recipe("b", of=STORED, model=OTHER.model))
+    recipes = (recipes[0], replace(recipes[1], stages=tuple(replace(stage, clip_s=5.0) for stage in recipes[1].stages)))
+    chains = make_chain_builder(Search(name="two", recipes=recipes, space={}), unlabelled_fingerprint="birds")
+    one, other = (chains.chain(name, {}) for name in "ab")
+    assert one[0].stage_id == other[0].stage_id and one[1].stage_id != other[1].stage_id
+
+
+def test_an_ensemble_teaches_with_its_weights():
+    labels, student = chain(recipe(of=f"{STORED}*0.25+{SECOND}*0.75"))
+    assert labels.teachers == ((STORED, 0.25), (SECOND, 0.75)) and labels.parent_id is None
+    assert set(labels.needs) == {STORED, SECOND}
+    assert chain(recipe(of=f"{STORED}*0.5+{SECOND}*0.5"))[0].stage_id != labels.stage_id
+    assert student.needs == (labels.stage_id,)
+
+
+def test_data_without_unlabelled_soundscapes_and_texts_that_are_no_teachers_are_refused():
+    with pytest.raises(InputError, match="predicts soundscapes without labels, but the data have none"):
+        chain(recipe(), unlabelled_fingerprint="")
+    assert len(chain(recipe(on="recordings"), unlabelled_fingerprint="")) == 4
+    with pytest.raises(InputError, match="ids of stored stages"):
+        chain(recipe(of="a/t0001"))
+    with pytest.raises(InputError, match="weight of a teacher must be a number"):
+        chain(recipe(of=f"{STORED}*much+{SECOND}"))
+
+
+def test_a_parameter_of_every_stage_leaves_predictions_as_they_are():
+    search = Search(name="one", recipes=(recipe(of=STORED),), space={"every.learning_rate": Range(1e-4, 1e-2)})
+    chains = make_chain_builder(search, unlabelled_fingerprint="birds")
+    one, other = (chains.chain("own", {"every.learning_rate": rate}) for rate in (1e-3, 2e-3))
+    assert one[0].stage_id == other[0].stage_id and one[1].stage_id != other[1].stage_id
