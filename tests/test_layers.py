@@ -26,7 +26,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"ensemble"},
     ),
     "sweeps": (
-        {"objective", "wording", "provenance"},
+        {"objective", "wording", "provenance", "devices"},
         {"options"},
         {"budget"},
         {"search"},

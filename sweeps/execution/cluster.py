@@ -3,9 +3,11 @@
 import logging
 import os
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ ANSWER_S = 10.0
 """For how long a cluster's address may not answer."""
 CHECK_S = 180.0
 """For how long a node may look whether it can train: it imports torch, which takes a minute where the disk is slow."""
+CARDS_S = 60.0
+"""For how long nodes may take to say which GPUs they have. Ray starts a process for it."""
 WAIT_S = 2.0
 """How often the nodes are counted while a sweep waits for them."""
 
@@ -90,7 +94,36 @@ def find_slots(options: SweepOptions, *, runs_on_cpus: bool, say: Callable[[str]
         check_can_choose(alive_nodes(), gpus_per_trial=gpus, wait_for_gpus=wait_for_gpus, runs_on_cpus=runs_on_cpus)
         asked = [{"GPU": 1.0}] * (wait_for_gpus or 0) or [{"GPU": gpus} if gpus else {"CPU": float(cpus)}]
         _wait_for_nodes(lambda nodes: what_is_missing(nodes, wait_for_gpus=wait_for_gpus), asked, say)
-    return plan_slots(alive_nodes(), options.gpus_per_trial, options.cpus_per_trial, options.max_concurrent)
+    nodes = alive_nodes()
+    if options.gpus_per_trial != 0:
+        nodes = with_cards(nodes)
+    return plan_slots(nodes, options.gpus_per_trial, options.cpus_per_trial, options.max_concurrent)
+
+
+def with_cards(nodes: Sequence[Node]) -> list[Node]:
+    """Return the nodes with the names of their GPUs. One that does not answer, or has no nvidia-smi, has none."""
+    task = ray.remote(num_cpus=0, num_gpus=0, max_retries=0)(_cards_here)
+    refs = {
+        node.node_id: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False)).remote()
+        for node in nodes
+        if node.gpus
+    }
+    done = set(ray.wait(list(refs.values()), num_returns=len(refs), timeout=CARDS_S)[0]) if refs else set()
+    cards: dict[str, tuple[str, ...]] = {}
+    for node_id, ref in refs.items():
+        with suppress(ray.exceptions.RayError):  # the node has just left the cluster
+            cards[node_id] = ray.get(ref) if ref in done else ()
+    return [replace(node, cards=cards.get(node.node_id, ())) for node in nodes]
+
+
+def _cards_here() -> tuple[str, ...]:
+    """The names of this machine's GPUs, as torch has them too. Asked of the driver's own tool, because Ray hides GPUs from a task without one."""
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=CARDS_S / 2, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ()
 
 
 def _wait_for_nodes(

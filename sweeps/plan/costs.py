@@ -16,9 +16,11 @@ from birdclef_core.data.targets import training_table, validation_truth
 from birdclef_core.identity import canonical
 from birdclef_core.stages.task import StageTask
 from birdclef_core.store.summary import Spread, StageSummary, work_of
+from sweeps.devices import DeviceSpeeds
 
-Basis = Literal["measured", "scaled", "calibrated"]
-"""How a cost is known: from stages of this kind, from stages with another clip length, or from a few steps on noise."""
+Basis = Literal["measured", "converted", "scaled", "calibrated"]
+"""How a cost is known: from stages of this kind, from such stages on another device, from stages with another clip length, or from a few steps
+on noise."""
 
 EVALUATED_S = 60.0
 """Seconds of each validation recording that are scored, from its beginning."""
@@ -81,6 +83,8 @@ class Measurement:
     """Seconds of an evaluation on these recordings."""
     calibrated: bool = False
     """Whether it was measured on noise."""
+    converted: bool = False
+    """Whether it was measured on another device and follows from that one's speed."""
     like: str = ""
     """The kind of work but for the size of spectrograms, see `like_of_task`; empty when it is not known."""
     pixels_per_s: float = 0.0
@@ -100,7 +104,7 @@ class Measurement:
 
 
 class CostModel:
-    """Estimates the cost of epochs from measurements on one device."""
+    """Estimates the cost of epochs on one device from measurements, on others as well where their speeds are known."""
 
     def __init__(
         self,
@@ -126,7 +130,8 @@ class CostModel:
     def epoch(self, task: StageTask) -> EpochCost | None:
         """Return the cost of an epoch, or None when nothing is known about this kind of work on this device.
 
-        Measured stages count more than calibrated ones, and of these the ones whose clips are nearest in length. Where only the same
+        Measured stages count more than calibrated ones, those of this device more than those of others, and of these the ones whose clips are
+        nearest in length. Where only the same
         encoder with spectrograms of another size is known, the time is taken to be in proportion to their size.
         """
         known, pixels = self._by_work.get(work_of_task(task)), 1.0
@@ -135,14 +140,16 @@ class CostModel:
             pixels = known[0].pixels_per_s / pixels_per_s(task) if known else 1.0
         if not known:
             return None
-        nearest = min(known, key=lambda item: (item.calibrated, abs(item.clip_s - task.config.clip_s))).clip_s
-        like = [item for item in known if item.clip_s == nearest]
-        like = [item for item in like if not item.calibrated] or like
+        best = min(known, key=lambda item: (item.calibrated, item.converted, abs(item.clip_s - task.config.clip_s)))
+        nearest, how = best.clip_s, (best.calibrated, best.converted)
+        like = [item for item in known if item.clip_s == nearest and (item.calibrated, item.converted) == how]
         scale = pixels * nearest / task.config.clip_s
-        rough = SCALING_ERROR if nearest != task.config.clip_s or like[0].calibrated else 1.0
+        rough = SCALING_ERROR if nearest != task.config.clip_s or any(how) else 1.0
         train = self._seconds(task, like, scale, rough)
         evaluate = NO_TIME if task.config.predicts else self._evaluation(task, like, train)
-        basis: Basis = "calibrated" if like[0].calibrated else "measured" if rough == 1.0 else "scaled"
+        basis: Basis = (
+            "calibrated" if best.calibrated else "converted" if best.converted else "measured" if rough == 1.0 else "scaled"
+        )
         return EpochCost(
             low_s=train.low + evaluate.low,
             middle_s=train.middle + evaluate.middle,
@@ -188,13 +195,35 @@ def heard_seconds(dataset: Dataset) -> dict[PredictedAudio, float]:
     return {"recordings": training_s, "unlabelled": unlabelled_s}
 
 
-def measured(summaries: Iterable[StageSummary], device: str) -> list[Measurement]:
-    """Return the measurements of a device that the stages of a store contain."""
+def speeds_of(summaries: Iterable[StageSummary], device: str) -> DeviceSpeeds:
+    """Return how fast devices are beside `device`, by the stages of a store: the same work with clips of the same length."""
+    speeds = DeviceSpeeds(base=device)
+    for item in summaries:
+        if item.clips_per_s is not None and item.clips_per_s.low > 0:
+            speeds.learn(item.device, (item.work, item.clip_s), item.clips_per_s.middle)
+    return speeds
+
+
+def measured(summaries: Iterable[StageSummary], speeds: DeviceSpeeds) -> list[Measurement]:
+    """Return the measurements that the stages of a store contain, as of the base of `speeds`."""
     return [
-        Measurement(work=item.work, clip_s=item.clip_s, clips_per_s=item.clips_per_s, data=item.data, evaluate_s=item.evaluate_s)
+        _converted(item, item.clips_per_s, speeds)
         for item in summaries
-        if item.device == device and item.clips_per_s is not None and item.clips_per_s.low > 0
+        if item.clips_per_s is not None and item.clips_per_s.low > 0 and speeds.is_joined(item.device)
     ]
+
+
+def _converted(item: StageSummary, clips_per_s: Spread, speeds: DeviceSpeeds) -> Measurement:
+    """The measurement of a stage; one of another device as the base would have done it."""
+    speed = speeds.of(item.device).value
+    return Measurement(
+        work=item.work,
+        clip_s=item.clip_s,
+        clips_per_s=clips_per_s.scaled(1 / speed),
+        data=item.data,
+        evaluate_s=item.evaluate_s and item.evaluate_s.scaled(speed),
+        converted=item.device != speeds.base,
+    )
 
 
 def work_of_task(task: StageTask) -> str:

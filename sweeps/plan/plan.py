@@ -6,11 +6,13 @@ scores. So the tree has the shape that the sweep's tree will have, but a sampler
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 from birdclef_core.stages.task import StageTask
 from birdclef_core.store.summary import Spread, StageSummary
 from sweeps.budget import Budget, Limits
+from sweeps.devices import DeviceShare, DeviceSpeeds
 from sweeps.options import PruningName
 from sweeps.plan.costs import Basis, CostModel, EpochCost
 from sweeps.plan.near_misses import Difference, find_lookalikes
@@ -21,6 +23,7 @@ from sweeps.plan.simulate import (
     SimulatedStore,
     SimulatedSweep,
     SimulatedView,
+    SimulatedWorker,
     cpu_seconds_by_size,
     simulate,
 )
@@ -50,7 +53,7 @@ class StageNode:
     stage: str
     epochs: int
     hours: Spread | None
-    """Hours of one worker; None when the cost is not known."""
+    """Hours of one worker, on the plan's device; None when the cost is not known."""
     is_stored: bool
     trials: int = 0
     """Number of trials that need it."""
@@ -90,6 +93,9 @@ class Plan:
     gpus_per_worker: float
     """0 when workers are CPU cores."""
     device: str
+    """The device in whose hours stages are given."""
+    devices: tuple[DeviceShare, ...]
+    """Where workers have different devices, each kind with its speed beside that one; else empty."""
     stages_asked: int
     """Stages of all chains; one that several trials need counts for each of them."""
     stages_unique: int
@@ -141,13 +147,20 @@ def make_plan(
     known: Sequence[TrialRecord] = (),
     limits: Limits | None = None,
     ran_s: float = 0.0,
+    devices: Mapping[str, int] | None = None,
+    speeds: DeviceSpeeds | None = None,
 ) -> Plan:
     """Return the plan of a sweep of `samples` trials, of which it has `known` already, on a store that has the stages `stored`.
 
     `samples`: None where `limits` alone end it. `ran_s`: seconds in which its drivers ran already. `stage_bytes` returns the size of a
-    stage's checkpoint, or None when it is not known.
+    stage's checkpoint, or None when it is not known. `devices`: how many workers have each kind of device, where that is known; costs are those
+    of `device`, and `speeds` says how fast the others are.
     """
-    limits = limits or Limits()
+    limits, speeds = limits or Limits(), speeds or DeviceSpeeds(base=device)
+    shares = [
+        DeviceShare(device=name, workers=count, speed=speeds.of(name)) for name, count in (devices or {device: workers}).items()
+    ]
+    fleet = [SimulatedWorker(device=share.device, speed=share.speed.value) for share in shares for _ in range(share.workers)]
     if samples is None or samples > MAX_TRIALS_BY_MODEL:
         chains = replace(chains, search=replace(chains.search, sampler="random"))
     priced: dict[str, EpochCost | None] = {}
@@ -167,7 +180,7 @@ def make_plan(
     def run(pruning: PruningName) -> _Run:
         clock = SimulatedClock()
         budget = Budget(limits if is_limited else None, gpus_per_worker=gpus_per_worker, ran_s=ran_s, clock=clock)
-        return _run(chains, samples, workers, stored, epoch_s, pruning, known, budget, clock)
+        return _run(chains, samples, fleet, stored, epoch_s, pruning, known, budget, clock, deepcopy(speeds))
 
     whole = run("off")
     pruned = whole if pruning == "off" else run(pruning)
@@ -177,30 +190,32 @@ def make_plan(
     priced = {stage_id: priced[stage_id] for stage_id in tasks}
     new = [stage_id for stage_id in tasks if stage_id not in stored]
     alone_hours, shared_hours = (_hours(ids, tasks, priced) for ids in (asked, new))
+    fastest = sorted((worker.speed for worker in fleet), reverse=True)[: max(1, min(workers, len(whole.records)))]
     sizes = [stage_bytes(tasks[stage_id]) for stage_id in new]
     return Plan(
         trials=len(whole.records),
         workers=workers,
         gpus_per_worker=gpus_per_worker,
         device=device,
+        devices=tuple(shares) if len(shares) > 1 else (),
         stages_asked=len(asked),
         stages_unique=len(tasks),
         stages_stored=len(tasks) - len(new),
         alone=Amount(
             epochs=sum(tasks[stage_id].config.epochs for stage_id in asked),
-            worker_hours=alone_hours,
-            wall_hours=_scaled(alone_hours, 1 / max(1, min(workers, len(whole.records)))),
+            worker_hours=_scaled(alone_hours, len(fastest) / sum(fastest)),
+            wall_hours=_scaled(alone_hours, 1 / sum(fastest)),
         ),
         shared=Amount(
             epochs=whole.epochs,
-            worker_hours=shared_hours,
-            wall_hours=_scaled(shared_hours, _ratio(whole.elapsed_s, whole.worker_s)),
+            worker_hours=_scaled(shared_hours, _ratio(whole.worker_s, whole.work_s)),
+            wall_hours=_scaled(shared_hours, _ratio(whole.elapsed_s, whole.work_s)),
         ),
         prunes=pruning != "off",
         pruned=Amount(
             epochs=pruned.epochs,
-            worker_hours=_scaled(shared_hours, _ratio(pruned.worker_s, whole.worker_s)),
-            wall_hours=_scaled(shared_hours, _ratio(pruned.elapsed_s, whole.worker_s)),
+            worker_hours=_scaled(shared_hours, _ratio(pruned.worker_s, whole.work_s)),
+            wall_hours=_scaled(shared_hours, _ratio(pruned.elapsed_s, whole.work_s)),
         ),
         stored_bytes=_total(sizes),
         working_bytes=_working_bytes(sizes, workers),
@@ -220,6 +235,8 @@ class _Run:
     records: list[TrialRecord]
     epochs: int
     worker_s: float
+    work_s: float
+    """Seconds that all of it would take a worker of the speed 1."""
     elapsed_s: float
     limit: str
     """The limit at which it has ended; empty when it ended otherwise."""
@@ -239,13 +256,14 @@ def _within(run: _Run) -> Within:
 def _run(
     chains: ChainBuilder,
     samples: int,
-    workers: int,
+    fleet: Sequence[SimulatedWorker],
     stored: Mapping[str, StageSummary],
     epoch_s: EpochSeconds,
     pruning: PruningName,
     known: Sequence[TrialRecord],
     budget: Budget,
     clock: SimulatedClock,
+    speeds: DeviceSpeeds,
 ) -> _Run:
     store = SimulatedStore(published=set(stored))
     view = SimulatedView(store, "plan")
@@ -256,19 +274,22 @@ def _run(
         chains,
         book,
         samples=samples,
-        max_running=workers,
+        max_running=len(fleet),
         pruning=make_pruning(pruning),
         stops_by_worth=pruning == "worth",
         budget=budget,
         epoch_s=epoch_s,
         cpu_seconds=cpu_seconds_by_size,
+        speeds=speeds,
+        devices=Counter(worker.device for worker in fleet),
     )
     sweep = SimulatedSweep(name="plan", coordinator=coordinator)
-    result = simulate([sweep], store, workers, epoch_s, clock=clock)
+    result = simulate([sweep], store, fleet, epoch_s, clock=clock)
     return _Run(
         records=list(coordinator.trials.values())[len(known) :],
         epochs=result.epochs,
         worker_s=result.worker_s,
+        work_s=result.work_s,
         elapsed_s=result.elapsed_s,
         limit=coordinator.limit_reached,
     )

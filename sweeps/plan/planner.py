@@ -16,10 +16,11 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread, StageSummary
 from sweeps.budget import Limits
+from sweeps.devices import DeviceSpeeds
 from sweeps.execution.nodes.slots import Slots
 from sweeps.options import PruningName
 from sweeps.plan.calibration import measure_clips_per_s
-from sweeps.plan.costs import CostModel, DataSize, Measurement, heard_seconds, measured, work_of_task
+from sweeps.plan.costs import CostModel, DataSize, Measurement, heard_seconds, measured, speeds_of, work_of_task
 from sweeps.plan.plan import Amount, Plan, make_plan
 from sweeps.plan.text import hours_text
 from sweeps.schedule.records import TrialRecord
@@ -53,10 +54,10 @@ class Planner:
         store has no example stay unknown.
         """
         stored = self.store.summaries()
-        device, name = self._device(), self._device_name(stored)
-        costs = self._costs(stored)
+        device, speeds = self._device(), self.speeds(stored)
+        costs = self._costs(stored, speeds)
         if calibrate is not None and device is not None:
-            self._calibrate(costs, device, calibrate)
+            self._calibrate(costs, device, speeds, calibrate)
         by_work = {summary.work: summary.num_bytes for summary in stored.values()}
 
         def stage_bytes(task: StageTask) -> int | None:
@@ -70,7 +71,9 @@ class Planner:
             samples=samples,
             workers=self.slots.max_concurrent,
             gpus_per_worker=self.slots.gpus_per_trial,
-            device=name,
+            device=speeds.base,
+            devices=self.slots.devices,
+            speeds=speeds,
             stored=stored,
             costs=costs,
             stage_bytes=stage_bytes,
@@ -81,8 +84,9 @@ class Planner:
         )
 
     def epoch_seconds(self) -> EpochSeconds:
-        """Return what tells the device seconds of an epoch from the stages in the store; None where these do not tell them."""
-        costs = self._costs(self.store.summaries())
+        """Return what tells the seconds of an epoch on the base of `speeds` from the stages in the store; None where these do not."""
+        stored = self.store.summaries()
+        costs = self._costs(stored, self.speeds(stored))
 
         def of_task(task: StageTask) -> float | None:
             cost = costs.epoch(task)
@@ -90,13 +94,23 @@ class Planner:
 
         return of_task
 
-    def _costs(self, stored: Mapping[str, StageSummary]) -> CostModel:
-        sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
-        return CostModel(
-            measured(stored.values(), self._device_name(stored)), sizes, self.chains.data_fingerprint, heard_seconds(self.dataset)
-        )
+    def speeds(self, stored: Mapping[str, StageSummary] | None = None) -> DeviceSpeeds:
+        """Return how fast devices are beside the one in whose hours the plan is. `stored`: the stages of the store, where they are at hand."""
+        stored = self.store.summaries() if stored is None else stored
+        return speeds_of(stored.values(), self._base(stored))
 
-    def _device_name(self, stored: Mapping[str, StageSummary]) -> str:
+    def _costs(self, stored: Mapping[str, StageSummary], speeds: DeviceSpeeds) -> CostModel:
+        sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
+        return CostModel(measured(stored.values(), speeds), sizes, self.chains.data_fingerprint, heard_seconds(self.dataset))
+
+    def _base(self, stored: Mapping[str, StageSummary]) -> str:
+        """The device that most trials run on, of those that have trained stages if there are any.
+
+        Where the names are not known: this machine's, or of a driver without the device, the newest GPU of the store.
+        """
+        if devices := self.slots.devices:
+            measured_on = {item.device for item in stored.values() if item.clips_per_s is not None}
+            return max(devices, key=lambda name: (name in measured_on, devices[name]))
         device = self._device()
         return environment(device)["device"] if device is not None else _usual_gpu(stored.values())
 
@@ -106,8 +120,14 @@ class Planner:
             return torch.device("cpu")
         return torch.device("cuda") if torch.cuda.is_available() else None
 
-    def _calibrate(self, costs: CostModel, device: torch.device, say: Callable[[str], None]) -> None:
-        """Measure one stage of each kind of work of which the store has no example: of each recipe, with each encoder."""
+    def _calibrate(self, costs: CostModel, device: torch.device, speeds: DeviceSpeeds, say: Callable[[str], None]) -> None:
+        """Measure one stage of each kind of work of which the store has no example: of each recipe, with each encoder.
+
+        Nothing is measured where it is not known how fast this machine's device is beside those of the workers.
+        """
+        own = environment(device)["device"]
+        if not speeds.is_joined(own):
+            return
         for recipe, point in self._kinds_of_work():
             for task in self.chains.chain(recipe.name, point):
                 if costs.epoch(task) is not None:
@@ -115,7 +135,7 @@ class Planner:
                 say(f"Measuring {recipe.name} with {task.model.encoder}, {task.config.name} ({task.config.clip_s:g} s clips)")
                 space = self.chains.all_species if task.config.label_space == "all" else self.chains.target_species
                 rate = measure_clips_per_s(task, space, device, threads=self.slots.threads_per_trial)
-                costs.add(Measurement.of_task(task, rate))
+                costs.add(Measurement.of_task(task, rate.scaled(1 / speeds.of(own).value)))
 
     def _kinds_of_work(self) -> Iterator[tuple[Recipe, dict[str, Any]]]:
         """Points of the search that may do different work: each recipe at its own values, and with each choice of its model."""

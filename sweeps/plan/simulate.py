@@ -5,6 +5,7 @@ tests use it.
 """
 
 import heapq
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -101,6 +102,8 @@ class SimulationResult:
     """Seconds of the simulated clock until the last trial ended."""
     worker_s: float = 0.0
     """Seconds that workers spent training."""
+    work_s: float = 0.0
+    """Seconds that all of it would take a worker of the speed 1."""
     idle_s: float = 0.0
     """Seconds that workers had nothing to do."""
     epochs: int = 0
@@ -117,6 +120,14 @@ class SimulatedSweep:
     coordinator: Coordinator
 
 
+@dataclass(frozen=True, kw_only=True)
+class SimulatedWorker:
+    """A worker, on a device that may be faster or slower than others."""
+
+    device: str = ""
+    speed: float = 1.0
+
+
 def even_score(task: StageTask, epoch: int) -> float:
     """A made-up score, spread evenly over 0 to 1, always the same for the same stage and epoch."""
     return (int(task.stage_id[:8], 16) * (epoch + 1) * 2654435761 % 2**32) / 2**32
@@ -130,7 +141,7 @@ def cpu_seconds_by_size(model: ModelConfig) -> float:
 def simulate(
     sweeps: Sequence[SimulatedSweep],
     store: SimulatedStore,
-    workers: int,
+    workers: int | Sequence[SimulatedWorker],
     epoch_s: EpochSeconds,
     score: Score = even_score,
     clock: SimulatedClock | None = None,
@@ -138,9 +149,13 @@ def simulate(
 ) -> SimulationResult:
     """Run sweeps on one store to their end. A free worker goes to the sweep with the fewest running trials, as on a shared cluster.
 
+    `workers`: each, or how many of the same. The one that has been free for longest is taken, because Ray knows no speeds. `epoch_s`: seconds
+    on a worker of the speed 1.
+
     `clock` is set to the simulated time at every event, and `result`, which is returned, says at any time what was done so far.
     """
-    return _Simulation(sweeps, store, workers, epoch_s, score, clock or SimulatedClock(), result or SimulationResult()).run()
+    each = [SimulatedWorker()] * workers if isinstance(workers, int) else workers
+    return _Simulation(sweeps, store, each, epoch_s, score, clock or SimulatedClock(), result or SimulationResult()).run()
 
 
 class _Simulation:
@@ -148,16 +163,16 @@ class _Simulation:
         self,
         sweeps: Sequence[SimulatedSweep],
         store: SimulatedStore,
-        workers: int,
+        workers: Sequence[SimulatedWorker],
         epoch_s: EpochSeconds,
         score: Score,
         clock: SimulatedClock,
         result: SimulationResult,
     ) -> None:
         self._sweeps, self._store, self._epoch_s, self._score, self._clock = sweeps, store, epoch_s, score, clock
-        self._free, self._result = workers, result
-        self._events: list[tuple[float, int, Iterator[float]]] = []
-        """Simulated time, a tie-breaker, and the worker that continues at that time."""
+        self._free, self._result = deque(workers), result
+        self._events: list[tuple[float, int, SimulatedWorker, Iterator[float]]] = []
+        """Simulated time, a tie-breaker, and the worker that continues its trial at that time."""
         self._order = count()
 
     def run(self) -> SimulationResult:
@@ -165,10 +180,10 @@ class _Simulation:
         self._fill(now_s)
         while self._events:
             before_s = now_s
-            now_s, _, worker = heapq.heappop(self._events)
-            self._result.idle_s += self._free * (now_s - before_s)
+            now_s, _, worker, work = heapq.heappop(self._events)
+            self._result.idle_s += len(self._free) * (now_s - before_s)
             self._clock.now_s = now_s
-            self._advance(now_s, worker)
+            self._advance(now_s, worker, work)
             self._fill(now_s)
         self._result.elapsed_s = now_s
         return self._result
@@ -182,36 +197,36 @@ class _Simulation:
             if trial is None:
                 hungry.remove(sweep)
             else:
-                self._free -= 1
-                self._advance(now_s, self._worker(sweep, trial))
+                worker = self._free.popleft()
+                self._advance(now_s, worker, self._trial(sweep, trial, worker))
 
-    def _advance(self, now_s: float, worker: Iterator[float]) -> None:
-        wait_s = next(worker, None)
+    def _advance(self, now_s: float, worker: SimulatedWorker, work: Iterator[float]) -> None:
+        wait_s = next(work, None)
         if wait_s is None:
-            self._free += 1
+            self._free.append(worker)
         else:
-            heapq.heappush(self._events, (now_s + wait_s, next(self._order), worker))
+            heapq.heappush(self._events, (now_s + wait_s, next(self._order), worker, work))
 
-    def _worker(self, sweep: SimulatedSweep, trial: Trial) -> Iterator[float]:
+    def _trial(self, sweep: SimulatedSweep, trial: Trial, worker: SimulatedWorker) -> Iterator[float]:
         """Take a trial to its end as `run_trial` does; yield the seconds until its next update that matters."""
         chain, name = trial.chain, trial.record.trial
         first = max((index + 1 for index, task in enumerate(chain) if task.stage_id in self._store.published), default=0)
         for index, task in enumerate(chain):
             if index < first:
-                if not sweep.coordinator.update(name, self._update(trial, index, "reused", task.config.epochs)):
+                if not sweep.coordinator.update(name, self._update(trial, index, worker, "reused", task.config.epochs)):
                     return
             elif self._store.trained_by.setdefault(task.stage_id, sweep.name) != sweep.name:
-                sweep.coordinator.update(name, self._update(trial, index, "held", 0))
+                sweep.coordinator.update(name, self._update(trial, index, worker, "held", 0))
                 return
             else:
-                goes_on = yield from self._stage(sweep, trial, index)
+                goes_on = yield from self._stage(sweep, trial, index, worker)
                 self._store.trained_by.pop(task.stage_id)
                 if not goes_on:
                     return
 
-    def _stage(self, sweep: SimulatedSweep, trial: Trial, index: int) -> Generator[float, None, bool]:
+    def _stage(self, sweep: SimulatedSweep, trial: Trial, index: int, worker: SimulatedWorker) -> Generator[float, None, bool]:
         task, name = trial.chain[index], trial.record.trial
-        stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(trial.chain[index])
+        stage_id, epochs, epoch_s = task.stage_id, task.config.epochs, self._epoch_s(trial.chain[index]) / worker.speed
         done = self._store.unfinished.pop(stage_id, 0)
         goes_on = True
         # A budget may end a trial after any epoch, a score only at a rung.
@@ -219,19 +234,22 @@ class _Simulation:
         for until in [*(epoch for epoch in may_stop if epoch > done), epochs]:
             yield (until - done) * epoch_s
             self._result.worker_s += (until - done) * epoch_s
+            self._result.work_s += (until - done) * epoch_s * worker.speed
             self._result.epochs += until - done
             if until == epochs:
                 self._store.published.add(stage_id)
                 self._result.executed[stage_id] = self._result.executed.get(stage_id, 0) + 1
             for epoch in range(done + 1, until + 1):
-                goes_on = sweep.coordinator.update(name, self._update(trial, index, "epoch", epoch, epoch_s))
+                goes_on = sweep.coordinator.update(name, self._update(trial, index, worker, "epoch", epoch, epoch_s))
             done = until
             if not goes_on and done < epochs:
                 self._store.unfinished[stage_id] = done
                 break
         return goes_on
 
-    def _update(self, trial: Trial, index: int, kind: Any, epoch: int, cost_s: float = 0.0) -> TrialUpdate:
+    def _update(
+        self, trial: Trial, index: int, worker: SimulatedWorker, kind: Any, epoch: int, cost_s: float = 0.0
+    ) -> TrialUpdate:
         task = trial.chain[index]
         score = self._score(task, epoch)
         return TrialUpdate(
@@ -243,5 +261,6 @@ class _Simulation:
             epochs=task.config.epochs,
             score=score,
             cost_s=cost_s if kind == "epoch" else self._epoch_s(task) * task.config.epochs,
+            device=worker.device,
             done=index == len(trial.chain) - 1 and epoch == task.config.epochs,
         )

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from birdclef_core.store.summary import Spread
+from sweeps.devices import device_list
 from sweeps.plan.near_misses import lookalike_lines
 from sweeps.plan.plan import Amount, Plan, StageNode
 from sweeps.wording import bytes_text, counted, figure, format_duration
@@ -10,7 +11,12 @@ from sweeps.wording import bytes_text, counted, figure, format_duration
 MAX_TREE_LINES = 60
 
 PRUNING = " Pruning: as much as scores drawn at random would cause."
-_BASES = {"measured": "measured here", "scaled": "scaled from another clip length", "calibrated": "calibrated on noise"}
+_BASES = {
+    "measured": "measured here",
+    "converted": "converted from another device",
+    "scaled": "scaled from another clip length",
+    "calibrated": "calibrated on noise",
+}
 
 
 def plan_lines(plan: Plan, *, with_tree: bool = True) -> list[str]:
@@ -52,6 +58,9 @@ def device_hours(plan: Plan, amount: Amount) -> Spread | None:
 
 def _workers(plan: Plan) -> str:
     workers = counted(plan.workers, "worker")
+    if plan.devices:
+        cards = " and ".join(f"{share.workers} of {plan.gpus_per_worker:g} x {share.device}" for share in plan.devices)
+        return f"{workers}, {cards}"
     return (
         f"{workers} of {plan.gpus_per_worker:g} x {plan.device}"
         if plan.gpus_per_worker
@@ -111,6 +120,8 @@ def _within_limits(plan: Plan) -> Iterator[str]:
 
 def _notes(plan: Plan) -> Iterator[str]:
     yield from _within_limits(plan)
+    if plan.devices:
+        yield f"  Speeds beside {plan.device}, of whose hours the tree is: {device_list(plan.devices)}."
     yield from lookalike_lines(plan.lookalikes)
     if plan.unknown:
         yield (

@@ -275,7 +275,7 @@ class _Driver:
     ) -> tuple[SweepResult, StoreBudget | None]:
         """Run the trials, and write and print their result."""
         chains, slots, samples = inputs.chains, inputs.slots, inputs.samples
-        records = RecordWriter(self.place.records)
+        records = RecordWriter(self.place.records, before_batch=tracker.keep)
         book = TrialBook(records, DriverStoreView(self.place.store, Leases(self.place.store.storage), sweep=self.name))
         store_budget = self._store_budget(book, chains, slots)
         objective = Objective.of(chains.search.objective)
@@ -298,6 +298,7 @@ class _Driver:
         pruning = chosen_pruning(self.options.pruning, chains.search)
         limits = self.request.limits
         budget = Budget(limits, gpus_per_worker=slots.gpus_per_trial, ran_s=record.ran_s)
+        planner = self._planner(inputs)
         num_species = {"all": len(chains.all_species), "target": len(chains.target_species)}
         with SweepConsole(self.console, book, samples, objective, num_species, detail=self.detail) as terminal:
             running_time = RunningTime(records, record, budget)
@@ -322,7 +323,9 @@ class _Driver:
                 pruning=make_pruning(pruning),
                 stops_by_worth=pruning == "worth",
                 budget=budget,
-                epoch_s=self._planner(inputs).epoch_seconds() if limits.any_set else nothing_known,
+                epoch_s=planner.epoch_seconds() if limits.any_set else nothing_known,
+                speeds=planner.speeds() if limits.any_set or len(slots.devices) > 1 else None,
+                devices=slots.devices,
                 cpu_seconds=CpuCosts(self.place.store.storage, self._say),
             )
             if store_budget:

@@ -10,9 +10,10 @@ searcher can hold a trial back, because Tune starts whatever it has been given.
 import math
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sweeps.budget import Budget
+from sweeps.devices import DeviceSpeeds
 from sweeps.objective import Objective
 from sweeps.sampling.stage_costs import CpuSeconds, not_measured
 from sweeps.schedule.pruning import RungScore, StageHalving, StageVerdicts, Stopped, rung_at
@@ -71,13 +72,16 @@ class Coordinator:
         budget: Budget | None = None,
         epoch_s: EpochSeconds = nothing_known,
         cpu_seconds: CpuSeconds = not_measured,
+        speeds: DeviceSpeeds | None = None,
+        devices: Mapping[str, int] | None = None,
     ) -> None:
         """Continues with the trials that are in the book.
 
         `samples`: how many trials are to have had a worker in all; None: as many as the budget allows. `max_running`: how many may
         run at the same time. `epoch_s`: what is known from before of the costs of epochs. `stops_by_worth`: whether a trial stops at the
         end of a stage when another one is worth more; the sampler must know stages. `cpu_seconds`: what a model costs, where trials are
-        compared by that.
+        compared by that. `speeds`: how fast devices are beside the one that `epoch_s` is of. `devices`: how many trials at a time are to run
+        on each kind of device.
         """
         self.book, self.samples = book, samples
         self.objective = Objective.of(chains.search.objective)
@@ -86,7 +90,7 @@ class Coordinator:
         self._verdicts = StageVerdicts(pruning)
         self._stops_by_worth = stops_by_worth
         self.budget = budget or Budget()
-        self._spending = Spending(self.budget, book, epoch_s)
+        self._spending = Spending(self.budget, book, epoch_s, speeds, devices)
         self._source = TrialSource(chains, book, self._verdicts, self._spending, cpu_seconds)
         self.stopped_because = ""
         """Why the sweep cannot go on, if it was stopped for a reason of its cluster."""
@@ -389,6 +393,7 @@ class Coordinator:
         recovered = update.kind == "reused" and update.is_own and update.stage_id not in record.trained_ids
         if update.kind == "epoch":
             record.spent_s[update.stage] = record.spent_s.get(update.stage, 0.0) + update.cost_s
+            record.devices[update.stage] = update.device
             record.epochs_trained += 1
             record.reused_s.pop(update.stage, None)
             self.book.stage_in_training(trial, update.stage_id)

@@ -148,6 +148,8 @@ class TrialRecord:
     """The objective of a finished trial, for its last stage."""
     spent_s: dict[str, float] = field(default_factory=dict)
     """Device seconds that the trial spent, by name of the stage."""
+    devices: dict[str, str] = field(default_factory=dict)
+    """The name of the device on which the trial trained the last epoch of each stage, by name of the stage."""
     gpu_s: float = 0.0
     """GPU seconds that these were, by the GPUs that its workers had; device seconds where they had none."""
     reused_s: dict[str, float] = field(default_factory=dict)

@@ -38,7 +38,7 @@ def make_tracker(
     """Return the tracker for a value of `--tracking-uri`; its journal is kept in `sweep_dir`, a folder on a local disk.
 
     `storage`: where a copy of the journal is kept for drivers on other machines; None where `sweep_dir` is in the storage itself.
-    `say` is told once when the server is slower than the sweep.
+    `say` is told once when the server is behind the sweep.
 
     The value is None or "local" for a local server on the repository's `mlflow/` folder, a folder for a local server there,
     http(s)://... for that server, or "off" for no tracking. The function returns before a server is started or contacted.

@@ -20,7 +20,7 @@ _MOST_EVENTS = 5000
 """A batch is everything that waits, up to this: the longer a server takes, the more of one run goes into one request."""
 _GATHER_S = 0.5
 _LATE_S = 60.0
-"""That a server is slower than the sweep is said when events have waited for this time."""
+"""That the server is behind the sweep is said when events have waited for this time."""
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _RETRY_AT_THE_END_S = 1.0
 _FAULTS_ALLOWED = 3
@@ -41,6 +41,9 @@ class Denied(Exception):
 
 class Sink(Protocol):
     """A server as the delivery thread sees it. Only that thread calls it."""
+
+    rest: Callable[[float], object]
+    """Waits for so many seconds, or less once everything is to be delivered at once. The sink rests so that it leaves the driver its CPU."""
 
     def apply(self, events: Sequence[LoggedEvent], *, seen_before: bool) -> None:
         """Write events in order. When this returns, the server has all of them.
@@ -73,7 +76,7 @@ class JournalTracker:
         storage: Storage | None = None,
         say: Callable[[str], None] = _log.warning,
     ) -> None:
-        """`storage`: the sweep's, if the journal has a copy there. `say` is told once when the server is slower than the sweep.
+        """`storage`: the sweep's, if the journal has a copy there. `say` is told once when the server is behind the sweep.
 
         Raises StoreError if another process delivers this journal, InputError if the state of its delivery cannot be read.
         """
@@ -94,6 +97,10 @@ class JournalTracker:
     def log(self, event: Event) -> None:
         self._journal.append(event, time.time_ns() // 1_000_000)
         self._delivery.news.set()
+
+    def keep(self) -> None:
+        if self._copy is not None:
+            self._copy.keep()
 
     def wait(self, patience_s: float) -> None:
         """Return when everything is delivered, or when nothing has been delivered for `patience_s`."""
@@ -233,13 +240,13 @@ class _Delivery(threading.Thread):
         self._advance(lines, rejected=1)
 
     def _note_late(self, logged_ms: int) -> None:
-        """Say once that the server is slower than the sweep, by the age of an event that is to be delivered now."""
+        """Say once that the server is behind the sweep, by the age of an event that is to be delivered now."""
         late_s = time.time() - logged_ms / 1000
         was_there = logged_ms >= self._there_since_ms and self.state.offset >= self._size_at_start
         if late_s > _LATE_S and was_there and not (self._said_late or self.problem):
             self._said_late = True
             self._say(
-                f"MLflow is slower than the sweep: {self._journal.count(self.state.offset)} events wait, for up to {late_s:.0f} s. None is lost: "
+                f"MLflow is behind the sweep: {self._journal.count(self.state.offset)} events wait, for up to {late_s:.0f} s. None is lost: "
                 "what one run gets meanwhile is sent together, and what is left at the end waits for `birdclef track sync`."
             )
 
@@ -259,6 +266,7 @@ class _Delivery(threading.Thread):
     def _reached(self) -> Sink:
         if self._sink is None:
             self._sink = self._connection.enter_context(self._connect(self.state.memory))
+            self._sink.rest = self._finishing.wait
         return self._sink
 
     def _server_is_well(self) -> bool:

@@ -232,6 +232,12 @@ class Tracker(Protocol):
         A tracker that keeps events has made this one safe from a kill -9 of the process on return.
         """
 
+    def keep(self) -> None:
+        """Return when the events up to now are safe from the loss of this machine too, where another one may go on. Raises OSError.
+
+        Called before the records that follow from these events are written: what they say of a trial's end is then in the journal as well.
+        """
+
     def close(self, timeout_s: float = 60.0) -> DeliveryStatus:
         """Wait up to `timeout_s` seconds for the delivery of all events, end it and return how far it came.
 
@@ -243,6 +249,9 @@ class NullTracker:
     """A tracker that takes every event and keeps none: `--tracking-uri off`."""
 
     def log(self, event: Event) -> None:
+        pass
+
+    def keep(self) -> None:
         pass
 
     def close(self, timeout_s: float = 60.0) -> DeliveryStatus:

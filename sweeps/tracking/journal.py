@@ -117,19 +117,27 @@ def last_state(folder: Path) -> DeliveryState | None:
 
 
 class JournalCopy(threading.Thread):
-    """Keeps the copy of a folder's journal and state on a storage. A machine that is lost takes the events of its last seconds along."""
+    """Keeps the copy of a folder's journal and state on a storage.
+
+    A machine that is lost takes along the events of its last second, but none of which a record tells: these are kept first (`keep`).
+    """
 
     def __init__(self, folder: Path, storage: Storage) -> None:
         """Put the storage's journal and state into the folder, unless the folder's own go on from there. `storage`: of the sweep."""
         super().__init__(name="tracking copy", daemon=True)
         self._folder, self._storage = folder, storage.at(COPY_FOLDER).impatient()
         self._ending = threading.Event()
+        self._lock = threading.Lock()
         self._pieces, kept = _read_copy(storage.at(COPY_FOLDER))
         self._copied, self._state = len(kept), b""
         path = folder / JOURNAL_NAME
         own = path.read_bytes() if path.exists() else b""
-        self.was_fetched = not own.startswith(kept)
+        self.was_fetched = not own.startswith(kept) or (bool(self._pieces) and not own)
         """Whether the folder's journal is that of another machine, which may have delivered events that the copy does not have."""
+        if not self._pieces:
+            # A machine that is lost within its first second has delivered events, too: this tells that there was one.
+            storage.at(COPY_FOLDER).write_bytes(_piece(0), b"")
+            self._pieces = [_piece(0)]
         if self.was_fetched:
             folder.mkdir(parents=True, exist_ok=True)
             path.write_bytes(kept)
@@ -148,9 +156,14 @@ class JournalCopy(threading.Thread):
         while not ended:
             ended = self._ending.wait(_COPY_EVERY_S)
             try:
-                self._copy()
+                self.keep()
             except OSError:
                 continue  # the storage is away; later more is copied at once
+
+    def keep(self) -> None:
+        """Copy what is new now. Raises OSError when the storage is away."""
+        with self._lock:
+            self._copy()
 
     def _copy(self) -> None:
         path = self._folder / STATE_NAME
@@ -161,7 +174,7 @@ class JournalCopy(threading.Thread):
             if piece := new[: new.rfind(b"\n") + 1]:
                 name = _piece(self._copied)
                 self._storage.write_bytes(name, piece)
-                self._pieces.append(name)
+                self._pieces += [name] if name not in self._pieces else []
                 self._copied += len(piece)
         if state != self._state:
             self._storage.write_bytes(STATE_NAME, state)

@@ -9,7 +9,7 @@ it continues when the sweep is resumed. Experiment `birdclef/ensembles`: one run
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -72,6 +72,14 @@ class MlflowSink:
         """Keys of the runs that this batch has created: they run already."""
         self._look_first = True
         self._views_due, self._views_at = False, 0.0
+
+    @property
+    def rest(self) -> Callable[[float], object]:
+        return self._outbox.rest
+
+    @rest.setter
+    def rest(self, rest: Callable[[float], object]) -> None:
+        self._outbox.rest = rest
 
     @property
     def steps(self) -> int:

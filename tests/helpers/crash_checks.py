@@ -1,15 +1,14 @@
 """What sweeps that were killed at random moments must have left."""
 
 import time
-from pathlib import Path
 
-from crash_place import LEASE_S, SWEEPS, Place, make_chain_builder
+from crash_place import SWEEPS, Place, make_chain_builder
 from made_up_stage import score_of, weights_of
 
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from sweeps.schedule.records import TrialRecord
 from sweeps.tracking.events import from_line
-from sweeps.tracking.journal import JOURNAL_NAME
+from sweeps.tracking.journal import JOURNAL_NAME, JournalCopy
 
 
 def check(place: Place, ended_workers: int) -> dict[str, int]:
@@ -29,7 +28,7 @@ def check(place: Place, ended_workers: int) -> dict[str, int]:
             for stage_id in record.trained_ids:
                 trained.setdefault(stage_id, []).append(f"{sweep}/{record.trial}")
             _check_record(record, [task.config.epochs for task in chain], weights_of(chain))
-        _check_journal(place.folder / sweep / JOURNAL_NAME, records)
+        _check_journal(_journal(place, sweep), records)
     _check_charges(place.store, trained, finished)
     return _check_store(place, chains, ended_workers)
 
@@ -70,17 +69,26 @@ def _check_store(place: Place, chains: dict, ended_workers: int) -> dict[str, in
         entry = place.store.open(chain[-1].stage_id)
         assert entry is None or (entry.folder / WEIGHTS).read_text() == weights_of(chain)
     assert lost <= ended_workers, f"{lost} epochs lost by the end of {ended_workers} workers"
-    time.sleep(LEASE_S)
+    time.sleep(place.lease_s)
     alive = [entry for entry in place.leases.entries() if not place.leases.is_dead(entry, time.time())]
     assert not alive, f"leases that nobody holds: {alive}"
     return {"epochs": sum(begun.values()), "unique": len(begun), "lost": lost, "stages": len({stage for stage, _ in begun})}
 
 
-def _check_journal(path: Path, records: list[TrialRecord]) -> None:
+def _journal(place: Place, sweep: str) -> bytes:
+    """The journal of a sweep; on S3 its copy there, which is all that every machine has."""
+    if not place.address:
+        return (place.folder / sweep / JOURNAL_NAME).read_bytes()
+    copy = JournalCopy(place.folder / f"{sweep}-checked", place.storage.at(sweep))
+    assert copy.was_fetched
+    return (place.folder / f"{sweep}-checked" / JOURNAL_NAME).read_bytes()
+
+
+def _check_journal(journal: bytes, records: list[TrialRecord]) -> None:
     """Each trial begins before anything is said of it, and its last word is how it ended."""
     last: dict[str, str] = {}
-    for line in path.read_bytes().splitlines():
-        event, _ = from_line(line, file=path.name)
+    for line in journal.splitlines():
+        event, _ = from_line(line, file=JOURNAL_NAME)
         kind, trial = type(event).__name__, getattr(event, "trial", None)
         if trial is None:
             continue

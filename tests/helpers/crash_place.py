@@ -1,6 +1,6 @@
 """Two sweeps on one store that are killed at random moments: what they ask for, and where their files are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from made_up_stage import ExecutionLog
@@ -8,6 +8,7 @@ from made_up_stage import ExecutionLog
 from birdclef_core.config import ModelConfig, Recipe, StageConfig
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.store.leases import Leases
+from birdclef_core.store.patience import Patience
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
@@ -17,6 +18,10 @@ from sweeps.search.space import Choice, Search
 
 SWEEPS = ("first", "second")
 LEASE_S = 2.0
+REMOTE_LEASE_S = 12.0
+"""On S3, whose times are whole seconds and whose requests take their time."""
+OUTAGE_S = 60.0
+"""For how long work waits for a storage that is away."""
 COMMON = {"learning_rate": 1e-3, "clip_s": 1.0, "batch_size": 2}
 STAGES = (
     StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=1, epochs=10, **COMMON),
@@ -55,10 +60,16 @@ class Place:
 
     folder: Path
     samples: int = 20
+    address: str = ""
+    """URI of the storage; empty: it is the folder."""
 
     @property
     def storage(self) -> Storage:
-        return Storage.parse(str(self.folder))
+        return replace(Storage.parse(self.address or str(self.folder)), patience=Patience(OUTAGE_S))
+
+    @property
+    def lease_s(self) -> float:
+        return REMOTE_LEASE_S if self.address else LEASE_S
 
     @property
     def store(self) -> StageStore:
@@ -66,7 +77,7 @@ class Place:
 
     @property
     def leases(self) -> Leases:
-        return Leases(self.store.storage, duration_s=LEASE_S)
+        return Leases(self.store.storage, duration_s=self.lease_s)
 
     @property
     def log(self) -> ExecutionLog:

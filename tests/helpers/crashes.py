@@ -2,6 +2,7 @@
 it forks.
 
 python tests/helpers/crashes.py FOLDER --seed 7 --kills 60
+python tests/helpers/crashes.py FOLDER --s3   # the storage on moto's server, which is away now and then, and each driver in a new folder
 
 A machine of forked processes stands for Ray: two sweeps on one store, each with a driver and some workers, which live on when
 their driver dies and take the next one. What drivers and workers run is the sweeps' own: coordinator, records, view of the store,
@@ -26,7 +27,8 @@ from pathlib import Path
 
 import torch
 from crash_checks import check
-from crash_place import LEASE_S, SWEEPS, Place, make_chain_builder
+from crash_place import SWEEPS, Place, make_chain_builder
+from crash_s3 import ObjectStore
 from made_up_stage import MadeUpStage
 
 import sweeps.execution.trial
@@ -105,21 +107,25 @@ class Driver:
 
     def drive(self) -> None:
         place, sweep = self.place, self.sweep
-        driver_leases = Leases(place.storage.at(sweep), duration_s=LEASE_S)
+        driver_leases = Leases(place.storage.at(sweep), duration_s=place.lease_s)
         with driver_leases.hold("driver", Holder(sweep=self.run, run=self.run, trial="driver")) as lease:
             assert lease is not None, "the lease of a driver that was killed is still held"
             chains = make_chain_builder(sweep)
-            tracker = JournalTracker(place.folder / sweep, "nowhere", _nowhere)
+            # With the storage on S3, as on another machine: nothing but the copies there are left of the drivers before.
+            folder = place.folder / (f"{sweep}-{self.run}" if place.address else sweep)
+            tracker = JournalTracker(folder, "nowhere", _nowhere, place.storage.at(sweep) if place.address else None)
             observer = TrackingObserver(
                 tracker,
                 place.store,
-                place.folder / sweep,
+                folder,
                 space=chains.search.space,
                 tags={},
                 objective=Objective.of(chains.search.objective),
             )
-            book = TrialBook(RecordWriter(place.records(sweep)), DriverStoreView(place.store, place.leases, sweep=sweep))
+            records = RecordWriter(place.records(sweep), before_batch=tracker.keep)
+            book = TrialBook(records, DriverStoreView(place.store, place.leases, sweep=sweep))
             self.coordinator = Coordinator(chains, book, samples=place.samples, max_running=WORKERS, observers=(observer,))
+            self.records = records
             self._compare_with_before()
             tracker.log(SweepStarted(sweep=sweep, search="crashes"))
             self._serve()
@@ -130,7 +136,7 @@ class Driver:
         """Nothing that an earlier driver had said may be forgotten or have changed."""
         path = self.place.folder / f"{self.sweep}.said"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        before = json.loads(lines[-1] if lines[-1].endswith("\n") else lines[-2]) if len(lines) > 1 else {}
+        before = {name: said for line in lines if line.endswith("\n") for name, said in json.loads(line).items()}
         now = self._said()
         for trial, (params, outcome) in before.items():
             assert trial in now, f"{trial} is lost"
@@ -144,9 +150,13 @@ class Driver:
             for name, record in self.coordinator.trials.items()
         }
 
+    def _is_kept(self, trial: str) -> bool:
+        """On S3 the last quarter of a second may be lost."""
+        return not self.place.address or (self.records.is_saved(trial) and trial not in self.coordinator.book._unsaved)
+
     def _say(self) -> None:
         with (self.place.folder / f"{self.sweep}.said").open("a") as file:
-            file.write(json.dumps(self._said()) + "\n")
+            file.write(json.dumps({name: said for name, said in self._said().items() if self._is_kept(name)}) + "\n")
 
     def _serve(self) -> None:
         path = self.place.socket_of(self.sweep)
@@ -246,6 +256,10 @@ class Machine:
     finished: set[str] = field(default_factory=set)
     doom: float = 0.0
     """Of each process at everything that it writes."""
+    storage: ObjectStore | None = None
+    """The object store that is away now and then."""
+    back_at: float = 0.0
+    """When it is there again."""
     runs: int = 0
     ended_drivers: int = 0
     ended_workers: int = 0
@@ -253,19 +267,33 @@ class Machine:
     kills: Counter = field(default_factory=Counter)
 
     def run(self, kills: int, pause_s: float, limit_s: float) -> None:
+        """Let the sweeps come to their end. Leaves no process behind, whatever happens."""
+        try:
+            self._run(kills, pause_s, limit_s)
+        finally:
+            for pid in (*self.workers, *self.drivers.values()):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def _run(self, kills: int, pause_s: float, limit_s: float) -> None:
         end = time.monotonic() + limit_s
         next_kill = 0.0
         while len(self.finished) < len(SWEEPS):
             assert time.monotonic() < end, f"not finished after {limit_s} s: {self._state()}"
             self._reap()
             self._fill()
+            if self.back_at and time.monotonic() > self.back_at:
+                self._storage_back()
             if kills and time.monotonic() > next_kill:
                 next_kill = time.monotonic() + self.random.expovariate(1 / pause_s)
                 kills -= self._kill() if next_kill else 0
             time.sleep(0.002)
-        for pid in self.workers:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        self._storage_back()
+
+    def _storage_back(self) -> None:
+        self.back_at = 0.0
+        if self.storage is not None:
+            self.storage.open()
 
     def _fill(self) -> None:
         for sweep in SWEEPS:
@@ -313,8 +341,13 @@ class Machine:
                 assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "a worker failed"
 
     def _kill(self) -> int:
-        what = self.random.choices(("worker", "node", "driver", "all"), (60, 10, 20, 10))[0]
+        what = self.random.choices(("worker", "node", "driver", "all", "storage"), (60, 10, 20, 10, 15 if self.storage else 0))[0]
         workers = list(self.workers)
+        if what == "storage" and self.storage is not None:
+            self.storage.shut()
+            self.back_at = time.monotonic() + self.random.uniform(0, 6)
+            self.kills[what] += 1
+            return 1
         victims = {
             "worker": self.random.sample(workers, 1),
             "node": [pid for pid in workers if self.random.random() < 0.5],
@@ -339,18 +372,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="stores, one after the other")
     parser.add_argument("--kills", type=int, default=40, help="in each round, at most")
     parser.add_argument("--doom", type=float, default=0.004, help="probability of dying by one's own hand at each thing written")
+    parser.add_argument(
+        "--s3", action="store_true", help="on moto's server, which is away now and then; one round, then it is checked"
+    )
     parser.add_argument("--keep", action="store_true", help="what the rounds have left")
     parser.add_argument("--pause", type=float, default=0.06, help="mean seconds between two")
     options = parser.parse_args()
     for seed in range(options.seed, options.seed + options.rounds):
-        place = Place(options.folder / f"seed{seed}")
+        storage = ObjectStore() if options.s3 else None
+        place = Place(options.folder / f"seed{seed}", address=storage.uri if storage else "")
         shutil.rmtree(place.folder, ignore_errors=True)
         place.folder.mkdir(parents=True)
-        machine = Machine(place, random.Random(seed), doom=options.doom)
+        machine = Machine(place, random.Random(seed), doom=options.doom, storage=storage)
         started = time.monotonic()
-        machine.run(options.kills, options.pause, limit_s=60 + options.kills * options.pause)
-        wall_s = time.monotonic() - started
-        figures = check(place, machine.ended_workers)
+        try:
+            machine.run(options.kills, options.pause, limit_s=(300 if storage else 60) + options.kills * options.pause)
+            wall_s = time.monotonic() - started
+            figures = check(place, machine.ended_workers)
+        finally:
+            if storage:
+                storage.stop()
         ended = f"{machine.ended_drivers} drivers and {machine.ended_workers} workers ended"
         print(f"seed {seed}: {dict(machine.kills)} kills, {ended}, {figures}, {wall_s:.1f} s", flush=True)
         if not options.keep:

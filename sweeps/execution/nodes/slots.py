@@ -1,8 +1,9 @@
 """Which share of a node a trial gets, and how many trials the nodes of a cluster have room for. Figures only, no Ray."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from birdclef_core.errors import InputError
 
@@ -20,6 +21,8 @@ class Node:
     node_id: str = ""
     gpus: float = 0.0
     cpus: float = 0.0
+    cards: tuple[str, ...] = ()
+    """The name of each of its GPUs; empty when it is not known."""
 
     @property
     def short_id(self) -> str:
@@ -41,6 +44,8 @@ class Slots:
     """How many trials the nodes have room for when the sweep starts, at most as many as the user allows."""
     num_nodes: int
     """How many nodes have room."""
+    devices: Mapping[str, int] = field(default_factory=dict)
+    """How many of these trials run on each kind of GPU, by its name; empty where trials have none, or the names are not known."""
 
     @property
     def threads_per_trial(self) -> int:
@@ -57,7 +62,8 @@ class Slots:
         return _share(self.gpus_per_trial, self.cpus_per_trial)
 
     def describe(self) -> str:
-        return f"{self.max_concurrent} at a time on {self.num_nodes} machine(s), each with {self.share}"
+        cards = ", ".join(f"{number} on {name}" for name, number in self.devices.items()) if len(self.devices) > 1 else ""
+        return f"{self.max_concurrent} at a time on {self.num_nodes} machine(s), each with {self.share}{cards and f' ({cards})'}"
 
     def room(self, nodes: Sequence[Node]) -> int:
         """How many trials fit on some nodes at the same time, each on one node."""
@@ -110,11 +116,15 @@ def plan_slots(
             f"{list_nodes(nodes)}. Ask for less (--gpus-per-trial 0 trains on CPUs), or check that Ray sees the GPUs (nvidia-smi, "
             "CUDA_VISIBLE_DEVICES). If larger nodes are to join, wait for them: --wait-for-gpus N."
         )
+    at_once = min(room, max_concurrent or room)
+    cards = [card for node in nodes for card in _cards(node, slots.room([node]))] if wanted else []
     return Slots(
         gpus_per_trial=wanted,
         cpus_per_trial=cores,
-        max_concurrent=min(room, max_concurrent or room),
+        max_concurrent=at_once,
         num_nodes=sum(slots.room([node]) > 0 for node in nodes),
+        # Of more trials than are allowed, those that run are taken to be spread over the nodes.
+        devices={} if "" in cards else Counter(cards[index * room // at_once] for index in range(at_once) if cards),
     )
 
 
@@ -180,6 +190,11 @@ def _room(node: Node, gpus: float, cpus: int) -> int:
 def _fit_on_gpus(node: Node, gpus: float) -> int:
     """Trials share a GPU, or have several: what is left of each GPU is lost."""
     return int(node.gpus // gpus) if gpus >= 1 else math.floor(node.gpus) * math.floor(1 / gpus)
+
+
+def _cards(node: Node, room: int) -> list[str]:
+    """The card of each of the trials that a node has room for; an empty name where it is not known."""
+    return [node.cards[index * len(node.cards) // room] if node.cards else "" for index in range(room)]
 
 
 def _share(gpus: float, cpus: int) -> str:

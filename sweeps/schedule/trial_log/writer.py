@@ -9,7 +9,7 @@ workers did.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from birdclef_core.json_files import to_json
 from birdclef_core.store.patience import StorageAway
@@ -20,11 +20,18 @@ BATCH_EVERY_S = 0.25
 """A batch begins at most this often, on a remote storage. Requests cost money, and a start waits for this time."""
 
 
+def _nothing() -> None:
+    pass
+
+
 class RecordWriter:
     """Keeps the records of a sweep's trials. The driver's main thread alone calls it."""
 
-    def __init__(self, records: SweepRecords) -> None:
+    def __init__(self, records: SweepRecords, before_batch: Callable[[], None] = _nothing) -> None:
+        """`before_batch` is called before each batch on a remote storage, by the thread that writes it: it keeps the events that have led to
+        these changes. While it raises an OSError of a storage that is away, the batch waits."""
         self._records, self._storage = records, records.storage
+        self._before_batch = before_batch
         self._log = LineLog(records.trials_storage, [], {})
         self._changed = threading.Condition()
         self._waiting: dict[str, bytes] = {}
@@ -102,6 +109,7 @@ class RecordWriter:
 
     def _try_to_write(self, lines: dict[str, bytes], sweep: bytes) -> Exception | None:
         try:
+            self._storage.wait_for(self._before_batch)
             self._write(lines, sweep)
         except Exception as error:  # for the main thread
             return error

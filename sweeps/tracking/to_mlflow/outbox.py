@@ -2,10 +2,14 @@
 
 A request takes 5 ms, or 250 ms where the server checks a password each time. So all epochs, parameters and tags that a run gets from a
 batch of events are one request (MLflow's client makes more of them above 1000 metrics or 100 parameters), as are all checkpoints that it uses.
+
+MLflow's client takes milliseconds of CPU for each request, in the driver's process, whose own thread must take the updates of all trials. So the
+outbox rests between requests: it takes at most CPU_SHARE of a core, and what comes meanwhile goes together into fewer requests.
 """
 
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +24,11 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from sweeps.tracking.events import part_of
 
 T = TypeVar("T")
+
+CPU_SHARE = 0.15
+"""The most of a core that requests take, over some seconds, while a sweep runs."""
+FREE_CPU_S = 0.3
+"""So many seconds of CPU are taken at once before the outbox rests: a small sweep never does."""
 
 TAG_CHARACTERS = 8000
 _COPY_S = 60.0
@@ -52,6 +61,11 @@ class Outbox:
     def __init__(self, client: MlflowClient, url: str, threads: int) -> None:
         """`threads`: how many requests are under way at the same time."""
         self._client, self._url, self._threads = client, url, threads
+        self.rest: Callable[[float], object] = _go_on
+        """Waits for so many seconds, or less when there is no need to wait any more."""
+        self._lock = threading.Lock()
+        self._paid_until = 0.0
+        """When the CPU time that was taken so far would have been taken at CPU_SHARE of a core."""
         self._entries: dict[str, _Entries] = {}
         self.artifact_uris: dict[str, str] = {}
         """Where the files of runs go; of other runs than these the server is asked."""
@@ -111,13 +125,26 @@ class Outbox:
         """Do work for several things at the same time. Raises the first error once all are done."""
 
         def count(item: T) -> None:
-            work(item)
+            began = time.thread_time()
+            try:
+                work(item)
+            finally:
+                self._pay(time.thread_time() - began)
             self.steps += 1
 
         with ThreadPoolExecutor(self._threads) as pool:
             done = [pool.submit(count, item) for item in items]
         for future in done:
             future.result()
+
+    def _pay(self, cpu_s: float) -> None:
+        """Rest until CPU time that was just taken is no more than CPU_SHARE of a core."""
+        with self._lock:
+            now = time.monotonic()
+            self._paid_until = max(self._paid_until, now) + cpu_s / CPU_SHARE
+            rest_s = self._paid_until - now - FREE_CPU_S / CPU_SHARE
+        if rest_s > 0:
+            self.rest(rest_s)
 
     def _send(self, run_id: str, entries: _Entries, *, look_first: bool) -> None:
         if entries.metrics or entries.params or entries.tags:
@@ -151,6 +178,10 @@ class Outbox:
 
     def _of(self, run_id: str) -> _Entries:
         return self._entries.setdefault(run_id, _Entries())
+
+
+def _go_on(_: float) -> None:
+    """Do not wait."""
 
 
 def _is_there(folder: Path) -> bool:

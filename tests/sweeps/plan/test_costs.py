@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_up import make_chain_builder
+from made_up import make_chain_builder, summary_of
 
 from birdclef_core.config import evolve
 from birdclef_core.identity import canonical
-from birdclef_core.store.summary import Spread
+from birdclef_core.store.summary import Spread, StageSummary
 from sweeps.plan.calibration import measure_clips_per_s
-from sweeps.plan.costs import CostModel, DataSize, Measurement, work_of_task
+from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, speeds_of, work_of_task
 
 SIZE = DataSize(num_training=1000, evaluated_s_R=np.array([2.0, 30.0, 60.0]))
 TREE = make_chain_builder()
@@ -70,6 +70,30 @@ def with_model(**changes):
     """The task with another model, as its chain would have it."""
     changed = evolve(TASK.model, {name.replace("__", "."): value for name, value in changes.items()})
     return replace(TASK, model=changed, identity={**TASK.identity, "model": canonical(changed)})
+
+
+def stages_of(*devices_and_rates: tuple[str, float]) -> list[StageSummary]:
+    return [
+        replace(summary_of(TASK), device=device, clips_per_s=Spread(low=rate, middle=rate, high=rate), clip_s=clip_s)
+        for clip_s, (device, rate) in enumerate(devices_and_rates, start=5)
+    ]
+
+
+def test_what_another_card_has_measured_is_converted_by_its_speed():
+    """The same work with clips of 5 s on both cards says how fast they are; clips of 6 s were trained on the fast one alone."""
+    both = [*stages_of(("H100", 100.0), ("H100", 90.0)), *stages_of(("T4", 20.0))]
+    longer = replace(TASK, config=replace(TASK.config, clip_s=6.0))
+    costs = {name: model(*measured(both, speeds_of(both, name))) for name in ("H100", "T4", "L4")}
+    windows = 1 + 5 + 10
+    on_fast, on_slow = (costs[name].epoch(longer) for name in ("H100", "T4"))
+    assert on_fast.middle_s == pytest.approx((256 + windows / 3) / 90) and on_fast.basis == "measured"
+    # The slow card's own stage counts more, though its clips are of another length.
+    assert on_slow.basis == "scaled"
+    assert costs["T4"].epoch(TASK).basis == "measured" and costs["L4"].epoch(TASK) is None
+    other = [replace(item, work="other") if item.clip_s == 5 else item for item in both]
+    converted = model(*measured(other, speeds_of(other, "T4"))).epoch(longer)
+    assert converted.basis == "converted" and converted.middle_s == pytest.approx(5 * on_fast.middle_s)
+    assert converted.high_s / converted.middle_s > on_fast.high_s / on_fast.middle_s
 
 
 def test_dropout_takes_no_time():

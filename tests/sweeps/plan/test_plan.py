@@ -21,6 +21,7 @@ from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread
 from birdclef_core.teacher_config import TeacherConfig
 from sweeps.budget import Limits
+from sweeps.devices import DeviceSpeeds
 from sweeps.execution.nodes.slots import Slots
 from sweeps.plan import planner as planner_module
 from sweeps.plan.costs import FORWARD_SHARE, CostModel, DataSize, Measurement, work_of_task
@@ -65,6 +66,37 @@ def make(chains, *, known=True, stored=(), samples=24, workers=2, known_trials=(
         known=known_trials,
         limits=Limits(**limits),
     )
+
+
+def on_cards(**devices: int) -> Plan:
+    """The grid without pruning, on cards of which a T4 is a fourth as fast as an H100."""
+    speeds = DeviceSpeeds(base="H100")
+    for device, rate in (("H100", 8.0), ("H100", 8.0), ("T4", 2.0)):
+        speeds.learn(device, "work", rate)
+    costs = CostModel([], {"all": SIZE, "target": SIZE}, data="here")
+    chains, rate = grid_tree(), Spread(low=1.0, middle=1.0, high=1.0)
+    for task in chains.chain("sed_v2s", chains.search.baseline(chains.search.recipes[0])):
+        costs.add(Measurement(work=work_of_task(task), clip_s=5.0, clips_per_s=rate))
+    workers, known = (
+        sum(devices.values()),
+        {"samples": 24, "gpus_per_worker": 1.0, "device": "H100", "stored": {}, "costs": costs},
+    )
+    sizes = {"stage_bytes": lambda task: None, "pruning": "off"}
+    return make_plan(chains, workers=workers, devices=devices, speeds=speeds, **known, **sizes)
+
+
+def test_a_plan_knows_how_fast_its_cards_are():
+    fast, slow, both = on_cards(H100=2), on_cards(H100=1, T4=1), on_cards(T4=2)
+    middle = [[amount.middle for amount in (plan.shared.worker_hours, plan.shared.wall_hours)] for plan in (fast, slow, both)]
+    assert both.shared.worker_hours.middle == pytest.approx(4 * fast.shared.worker_hours.middle)
+    assert middle[0][0] < middle[1][0] < middle[2][0] and middle[0][1] < middle[1][1] < middle[2][1]
+    assert slow.alone.wall_hours.middle == pytest.approx(fast.alone.wall_hours.middle * 2 / 1.25)
+    assert slow.alone.worker_hours.middle == pytest.approx(fast.alone.worker_hours.middle / 0.625)
+    lines = "\n".join(plan_lines(slow))
+    assert "on 2 workers, 1 of 1 x H100 and 1 of 1 x T4" in lines
+    assert "Speeds beside H100, of whose hours the tree is: 1 x H100 at 1.00 (from 2 stages), 1 x T4 at 0.25 (from 1" in lines
+    assert "1 x L4 at 1.00 (nothing is known of it)" in "\n".join(plan_lines(on_cards(H100=1, L4=1)))
+    assert "Speeds" not in "\n".join(plan_lines(fast))
 
 
 def test_the_plan_of_a_grid_is_the_grid():
@@ -187,6 +219,25 @@ def test_a_planner_takes_costs_and_stages_from_the_store(tmp_path, tone_data):
     assert plan.stages_stored == 2
     assert plan.shared.worker_hours is not None
     assert set(plan.bases) == {"measured"}
+
+
+def test_a_planner_takes_the_card_of_most_trials_whose_stages_the_store_has(tmp_path, tone_data, monkeypatch):
+    store = StageStore(Storage.parse(str(tmp_path)))
+    chains = replace(grid_tree(), all_species=tone_data.dataset.all_species, target_species=tone_data.dataset.target_species)
+    chain = chains.chain("sed_v2s", chains.search.baseline(chains.search.recipes[0]))
+    for number, (device, rate) in enumerate((("H100", 100.0), ("H100", 100.0), ("T4", 20.0))):
+        for task in (chain[0], chain[-1]):
+            stage_id = f"{number}{task.stage_id[1:]}"
+            history = [{"clips_per_s": rate, "evaluate_s": 1.0}] * 3
+            publish(
+                store, stage_id, identity=task.identity, history=history, environment={"device": device, "device_type": "cuda"}
+            )
+    devices = {"L4": 3, "T4": 2, "H100": 1}
+    slots = Slots(gpus_per_trial=1.0, cpus_per_trial=1, max_concurrent=6, num_nodes=1, devices=devices)
+    plan = Planner(chains=chains, dataset=tone_data.dataset, store=store, slots=slots).plan(samples=24)
+    assert plan.device == "T4" and set(plan.bases) == {"measured"}
+    assert {share.device: share.speed.value for share in plan.devices} == {"L4": 1.0, "T4": 1.0, "H100": 5.0}
+    assert Planner(chains=chains, dataset=tone_data.dataset, store=store, slots=slots).speeds().of("H100").measured_from == 4
 
 
 def test_a_planner_measures_each_encoder_of_a_search_and_knows_what_every_trial_costs(tmp_path, tone_data, monkeypatch):

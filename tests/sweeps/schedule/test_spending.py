@@ -1,6 +1,7 @@
 """What a sweep begins it can end within its limits: simulated sweeps with the real coordinator, and what it learns of costs."""
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -8,12 +9,14 @@ from made_up import MadeUpWorkers, make_chain_builder, make_search
 
 from birdclef_core.stages.task import StageTask
 from sweeps.budget import Budget, Limits
+from sweeps.devices import DeviceSpeeds
 from sweeps.plan.simulate import (
     MemoryRecords,
     SimulatedClock,
     SimulatedStore,
     SimulatedSweep,
     SimulatedView,
+    SimulatedWorker,
     SimulationResult,
     simulate,
 )
@@ -25,7 +28,8 @@ from sweeps.schedule.trials import TrialBook
 HOUR_S = 3600.0
 EPOCH_S = 60.0
 CHAIN_S = EPOCH_S * sum(stage.epochs for stage in make_search().recipes[0].stages)
-WORKERS = 4
+ALIKE = (SimulatedWorker(),) * 4
+MIXED = (*[SimulatedWorker(device="fast")] * 2, *[SimulatedWorker(device="slow", speed=0.25)] * 2)
 
 
 def an_epoch(task: StageTask) -> float:
@@ -45,16 +49,24 @@ class Place:
         self.store, self.records, self.ran_s = SimulatedStore(), MemoryRecords(), 0.0
 
     def run(
-        self, limits: Limits, *, samples=None, known=an_epoch, epoch_s=an_epoch, prunes=True, gpus=1.0
+        self, limits: Limits, *, samples=None, known=an_epoch, epoch_s=an_epoch, prunes=True, gpus=1.0, cards=ALIKE, speeds=None
     ) -> tuple[Coordinator, SimulationResult]:
         clock = SimulatedClock()
         budget = Budget(limits, gpus_per_worker=gpus, ran_s=self.ran_s, clock=clock)
         book = TrialBook(self.records, SimulatedView(self.store, "s"))
         pruning = StageHalving() if prunes else StageHalving(grace=math.inf)
         coordinator = Coordinator(
-            self.chains, book, samples=samples, max_running=WORKERS, pruning=pruning, budget=budget, epoch_s=known
+            self.chains,
+            book,
+            samples=samples,
+            max_running=len(cards),
+            pruning=pruning,
+            budget=budget,
+            epoch_s=known,
+            speeds=speeds,
+            devices=Counter(card.device for card in cards),
         )
-        result = simulate([SimulatedSweep(name="s", coordinator=coordinator)], self.store, WORKERS, epoch_s, clock=clock)
+        result = simulate([SimulatedSweep(name="s", coordinator=coordinator)], self.store, cards, epoch_s, clock=clock)
         self.ran_s = budget.ran_s
         return coordinator, result
 
@@ -74,6 +86,21 @@ def test_with_known_costs_everything_that_is_begun_ends_and_little_is_left(sampl
     assert sum(record.cost_s for record in records) == result.worker_s == coordinator.budget.spent_s
     assert 0.9 * limits.gpu_hours * HOUR_S < result.worker_s <= limits.gpu_hours * HOUR_S
     assert set(result.executed.values()) == {1}
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_on_cards_of_different_speed_a_limit_holds_and_little_is_left(is_known):
+    """Whether the speed of the slow ones is known from the store, or the sweep has to find it out."""
+    limits, speeds = Limits(gpu_hours=hours_of(12)), DeviceSpeeds(base="fast")
+    for device, rate in (("fast", 4.0), ("slow", 1.0)) if is_known else ():
+        speeds.learn(device, "work", rate)
+    coordinator, result = Place().run(limits, cards=MIXED, speeds=speeds, prunes=False)
+    records = coordinator.trials.values()
+    assert speeds.of("slow").value == 0.25
+    assert 0.8 * limits.gpu_hours * HOUR_S < result.worker_s <= limits.gpu_hours * HOUR_S
+    assert {device for record in records for device in record.devices.values()} == {"fast", "slow"}
+    unfinished = [record for record in records if record.status == "interrupted"]
+    assert len(unfinished) <= 1 and sum(record.status == "finished" for record in records) >= 4
 
 
 def test_money_is_a_limit_of_device_hours_at_their_price():
@@ -119,7 +146,7 @@ def test_unknown_costs_are_begun_and_learned_and_more_goes_on_where_it_was(chain
     limits = Limits(gpu_hours=hours_of(chains))
     first, result = place.run(limits, known=nothing_known, epoch_s=by_sound, prunes=False)
     limit_s = limits.gpu_hours * HOUR_S
-    assert result.worker_s <= limit_s + WORKERS * EPOCH_S
+    assert result.worker_s <= limit_s + len(ALIKE) * EPOCH_S
     begun = {record.trial: record.status for record in first.trials.values()}
     assert begun and set(begun.values()) <= {"finished", "interrupted"}
     assert sum(status == "finished" for status in begun.values()) >= int(chains)
@@ -166,7 +193,7 @@ def test_near_the_limit_no_draws_are_made_again_and_again():
     clock = SimulatedClock()
     budget = Budget(Limits(gpu_hours=hours_of(1.5)), clock=clock)
     book = TrialBook(place.records, SimulatedView(place.store, "s"))
-    coordinator = Coordinator(place.chains, book, samples=None, max_running=WORKERS, budget=budget, epoch_s=an_epoch)
+    coordinator = Coordinator(place.chains, book, samples=None, max_running=len(ALIKE), budget=budget, epoch_s=an_epoch)
     assert coordinator.next_trial() is not None
     asked = []
     ask = coordinator._source._study.ask
@@ -220,6 +247,16 @@ def test_the_cost_of_an_epoch_is_the_median_of_what_was_measured_or_else_what_wa
     dropped = replace(task, model=replace(task.model, drop_path_rate=0.3, head_dropout=0.1))
     assert costs.of_epoch(dropped) == 20.0, "dropout takes no time"
     assert EpochCosts(nothing_known).of_epoch(task) == UNKNOWN_S
+
+
+def test_epochs_on_cards_of_different_speed_are_one_cost():
+    """A T4 is a fourth as fast; that is known once both have done the same work, and then holds for all work."""
+    costs, task, other = EpochCosts(nothing_known), task_of(0), task_of(4)
+    costs.learn(task, 10.0, device="H100")
+    costs.learn(other, 8.0, device="T4")
+    assert costs.of_epoch(other) == 8.0, "nothing is known of a T4: as fast"
+    costs.learn(task, 40.0, epochs=5, device="T4")
+    assert costs.of_epoch(task) == 10.0 and costs.of_epoch(other) == 2.0
 
 
 def test_work_of_unknown_cost_counts_as_much_as_the_dearest_that_is_most_like_it():

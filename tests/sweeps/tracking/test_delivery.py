@@ -352,7 +352,7 @@ def test_that_the_server_is_slower_than_the_sweep_is_said_once(tmp_path, server,
             log(tracker, names(start, start + 3))
             time.sleep(0.05)
         tracker.close()
-    assert len(said) == 1 and said[0].startswith("MLflow is slower than the sweep: ") and "events wait, for up to 0 s" in said[0]
+    assert len(said) == 1 and said[0].startswith("MLflow is behind the sweep: ") and "events wait, for up to 0 s" in said[0]
     late, other = [], Server()
     again = JournalTracker(tmp_path, "other", other.connect, say=late.append)
     other.wait_for(12)
@@ -525,6 +525,18 @@ def test_the_copy_is_in_few_pieces_and_a_storage_that_is_away_only_delays_it(tmp
     tracker.close()
     own = (tmp_path / "a" / JOURNAL_NAME).read_bytes()
     assert tracking_journal._read_copy(storage.at("tracking"))[1] == own
+
+
+def test_what_is_kept_is_in_the_copy_at_once_and_a_machine_that_was_there_is_known(tmp_path, server, storage, monkeypatch):
+    """One that is lost before its first event was copied may have delivered some, too."""
+    monkeypatch.setattr(tracking_journal, "_COPY_EVERY_S", 60.0)
+    assert not JournalCopy(tmp_path / "lost", storage).was_fetched
+    tracker = JournalTracker(tmp_path / "a", "server", server.connect, storage)
+    assert tracker._copy.was_fetched
+    log(tracker, names(0, 3))
+    tracker.keep()
+    assert tracking_journal._read_copy(storage.at("tracking"))[1] == (tmp_path / "a" / JOURNAL_NAME).read_bytes() != b""
+    tracker.close()
 
 
 def test_what_the_copy_writes_grows_with_the_journal_and_not_with_its_square(tmp_path, storage, monkeypatch):

@@ -45,6 +45,23 @@ def test_every_gpu_can_be_used_where_nodes_differ():
     assert (slots.cpus_per_trial, slots.max_concurrent, slots.num_nodes) == (4, 6, 2)
 
 
+def test_slots_know_the_cards_that_their_trials_run_on():
+    fast = Node(name="a", gpus=4, cpus=16, cards=("H100",) * 4)
+    mixed = Node(name="b", gpus=2, cpus=8, cards=("H100", "T4"))
+    assert plan_slots([fast, mixed], None, None, None).devices == {"H100": 5, "T4": 1}
+    assert plan_slots([fast, mixed], 0.5, None, None).devices == {"H100": 10, "T4": 2}
+    assert plan_slots([mixed, mixed], 1.0, 1, 2).devices == {"H100": 2} and plan_slots([mixed], 1.0, 1, 2).devices == {
+        "H100": 1,
+        "T4": 1,
+    }
+    assert plan_slots([fast, WORKER], None, None, None).devices == {}, "the card of one is not known"
+    assert plan_slots([fast], 0.0, None, None).devices == {}, "trials on CPUs"
+    assert (
+        plan_slots([mixed], None, None, None).describe()
+        == "2 at a time on 1 machine(s), each with 1 GPU and 4 CPU (1 on H100, 1 on T4)"
+    )
+
+
 def test_what_the_user_gives_is_taken_as_far_as_there_is_room():
     nodes = [Node(name="a", gpus=2, cpus=16)]
     assert plan_slots(nodes, 1.0, 3, 5).max_concurrent == 2

@@ -38,6 +38,16 @@ class Remote(Storage):
         self.wait_for(write)
 
 
+class NoWaiting:
+    """A clock by which waiting takes no time."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def sleep(self, seconds: float) -> None:
+        pass
+
+
 @pytest.fixture
 def remote(tmp_path, monkeypatch) -> Remote:
     monkeypatch.setattr(writer_module, "BATCH_EVERY_S", 0.0)
@@ -79,6 +89,24 @@ def test_saving_does_not_wait_and_what_comes_meanwhile_is_written_together(remot
     assert Remote.written == ["trials/00000000-00000000.jsonl", "s/sweep.json", "trials/00000001-00000001.jsonl"]
     assert writer.is_saved("t0000") and writer.is_saved("t0099") and writer.all_saved
     assert load(remote) == [trial(0, epoch=3), *(trial(number) for number in range(1, 100))]
+
+
+def test_the_events_before_a_record_are_kept_before_it(remote):
+    """Otherwise a trial that has ended by its record could run for ever in the tracker. Where they cannot be kept, the record waits."""
+    Remote.may_write.set()
+    away = [OSError("AWS Error NETWORK_CONNECTION")]
+
+    def keep_events() -> None:
+        if away:
+            raise away.pop()
+        Remote.written.append("events")
+
+    writer = RecordWriter(
+        SweepRecords(replace(remote, patience=Patience(limit_s=60, say=lambda line: None, clock=NoWaiting()))), keep_events
+    )
+    writer.save_trials([trial(0)])
+    writer.wait()
+    assert Remote.written == ["events", "trials/00000000-00000000.jsonl"]
 
 
 def test_a_record_is_kept_as_it_was_when_it_was_saved(remote):
