@@ -63,9 +63,13 @@ def check_state(tracking: str | None, sweep_dir: Path) -> None:
 def check_access(tracking: str | None, *, search: str, sweep: str) -> None:
     """Raise InputError when a running server refuses the user, or lacks a right that the user needs for this sweep.
 
-    A server that is away, and a local one, refuse nobody.
+    A server that is away refuses nobody. A local one must have a database of the MLflow that is installed.
     """
     destination = parse_destination(tracking)
+    if isinstance(destination, Path):
+        from sweeps.tracking.server import check_database
+
+        check_database(destination)
     if not isinstance(destination, str):
         return
     mlflow_sink = _import_mlflow_sink()

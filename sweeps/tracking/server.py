@@ -7,22 +7,29 @@ server holds the one on `server.json` (which has its port), and a process that i
 import fcntl
 import json
 import os
+import re
+import shlex
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
-from birdclef_core.errors import BirdclefError
+from birdclef_core.errors import BirdclefError, InputError
 
 _PROGRAM = Path(__file__).with_name("server_process.py")
 _HOST = "127.0.0.1"
 _START_TIMEOUT_S = 120.0
 _REQUEST_TIMEOUT_S = 30.0
+_DATABASE = "mlflow.db"
+_REVISION = re.compile(r"^(down_)?revision\b[^=]*= [\"'](\w+)[\"']", re.MULTILINE)
+"""A line of a migration of MLflow's database: its own name, or that of the one before it."""
 
 
 @contextmanager
@@ -30,13 +37,58 @@ def run_local(folder: Path) -> Iterator[str]:
     """Yield the URL of the server on `folder`, and start the server if it is not running.
 
     The server is shared by all processes that are inside this context and ends about a second after the last has left it.
-    Raises BirdclefError when it cannot be started.
+    Raises BirdclefError when it cannot be started, InputError as `check_database` does.
     """
+    check_database(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _bypass_proxies()
     with (folder / "server.users").open("ab") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         yield _running_server(folder)
+
+
+def check_database(folder: Path) -> None:
+    """Raise InputError where the database of a folder is not one of the MLflow that is installed.
+
+    MLflow itself would change an older one at once, without a copy, so that the older MLflow could not read it any more.
+    """
+    found, known = _revision_of(folder / _DATABASE), _known_revisions()
+    if not found or not known or found == (newest := known[-1]):
+        return
+    if found not in known:
+        raise InputError(
+            f"The database of a local MLflow server must be of the MLflow that is installed, but {folder / _DATABASE} is of a newer one (schema "
+            f"{found}; this one's is {newest}). Install that MLflow, or give another folder: --tracking-uri FOLDER."
+        )
+    path = folder / _DATABASE
+    raise InputError(
+        f"The database of a local MLflow server must be of the MLflow that is installed, but {path} is of an older one (schema {found}; this one's is "
+        f"{newest}). Nothing has been changed. Stop what uses it, keep a copy, and upgrade it once: cp {shlex.quote(str(path))} "
+        f"{shlex.quote(f'{path}.{found}')} && mlflow db upgrade {shlex.quote(f'sqlite:///{path}')}. Or give another folder: --tracking-uri FOLDER."
+    )
+
+
+def _revision_of(path: Path) -> str:
+    """The schema that a database has; empty where there is none, or it cannot be read."""
+    if not path.is_file():
+        return ""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            found = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    except sqlite3.Error:
+        return ""
+    return str(found[0]) if found else ""
+
+
+def _known_revisions() -> list[str]:
+    """The schemas that the installed MLflow knows, its own at the end; empty where that cannot be told. MLflow is not imported: it takes seconds."""
+    package = find_spec("mlflow")
+    if package is None or package.origin is None:
+        return []
+    texts = [path.read_text() for path in (Path(package.origin).parent / "store" / "db_migrations" / "versions").glob("*.py")]
+    named = [{is_before: name for is_before, name in _REVISION.findall(text)} for text in texts]
+    own, before = ({names[key] for names in named if key in names} for key in ("", "down_"))
+    return [*(own & before), *(own - before)] if len(own - before) == 1 else []
 
 
 def _running_server(folder: Path) -> str:

@@ -1,8 +1,8 @@
 """A sweep's real driver on a real Ray cluster, but for the training of a stage, which is made up (`made_up_stage.py`).
 
-python tests/sweeps/crash_driver.py ADDRESS LOG (--start DATA SEARCH | --resume)
+python tests/helpers/crash_driver.py ADDRESS LOG STORAGE MLFLOW (--start DATA SEARCH | --resume)
 
-The sweep is called s and lies in the current folder.
+The sweep is called s. MLFLOW is the folder of a local tracking server.
 """
 
 import sys
@@ -31,10 +31,10 @@ class MadeUpActor(TrialActor):
 
 def main() -> None:
     tuning.TrialActor = MadeUpActor
-    address, _, what, *more = sys.argv[1:]
+    address, _, storage, mlflow, what, *more = sys.argv[1:]
     console = Console(force_terminal=False, width=160)
     if what == "--resume":
-        runner.resume_sweep("s", "sweeps-output", {}, console)
+        runner.resume_sweep("s", storage, {}, console)
         return
     data, search = more
     options = SweepOptions(
@@ -45,7 +45,8 @@ def main() -> None:
         name="s",
         address=address,
         pretrained="off",
-        tracking_uri=str(Path("mlflow").resolve()),
+        storage=storage,
+        tracking_uri=str(Path(mlflow).resolve()),
         cache_dir="cache",
         max_concurrent=2,
         cpus_per_trial=1,

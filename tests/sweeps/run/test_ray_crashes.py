@@ -55,7 +55,15 @@ class Killer:
     def start(self, *what: str) -> None:
         self.output = (self.folder / "output.txt").open("a")
         self.driver = subprocess.Popen(
-            [sys.executable, str(HELPERS / "crash_driver.py"), self.cluster.address, str(self.log.path), *what],
+            [
+                sys.executable,
+                str(HELPERS / "crash_driver.py"),
+                self.cluster.address,
+                str(self.log.path),
+                "sweeps-output",
+                "mlflow",
+                *what,
+            ],
             cwd=self.folder,
             stdout=self.output,
             stderr=subprocess.STDOUT,

@@ -1,10 +1,12 @@
 """Where events go, and what is said when they cannot get there."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 import threading
 import types
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,15 +15,45 @@ import pytest
 import sweeps
 from birdclef_core.errors import InputError
 from sweeps import tracking
-from sweeps.tracking import connect
+from sweeps.tracking import connect, server
 from sweeps.tracking.connect import check_access, make_tracker, open_ui, parse_destination, sync
 from sweeps.tracking.events import NullTracker, SweepStarted
+from sweeps.tracking.server import run_local
 
 
 def test_the_default_is_the_folder_of_the_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr(connect, "_REPOSITORY", tmp_path)
     (tmp_path / "tune_main.py").touch()
     assert parse_destination(None) == parse_destination("local") == tmp_path / "mlflow"
+
+
+def database_of(folder: Path, revision: str) -> Path:
+    """A folder with a database that has a schema."""
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        database.execute("INSERT INTO alembic_version VALUES (?)", (revision,))
+        database.commit()
+    return folder
+
+
+def test_a_database_of_another_mlflow_is_refused_before_anything_changes_it(tmp_path):
+    """The installed MLflow would upgrade an older one at once, without a copy, and then no older MLflow could read it any more."""
+    *known, newest = server._known_revisions()
+    assert len(known) > 50 and "0584bdc529eb" in known, "that of MLflow 2.22"
+    older, newer = database_of(tmp_path / "old er", "0584bdc529eb"), database_of(tmp_path / "newer", "ffffffffffff")
+    before = (older / "mlflow.db").read_bytes()
+    with pytest.raises(InputError) as error, run_local(older):
+        pass
+    path = older / "mlflow.db"
+    assert f"cp '{path}' '{path}.0584bdc529eb' && mlflow db upgrade 'sqlite:///{path}'." in str(error.value)
+    with pytest.raises(InputError, match="is of an older one"):
+        check_access(str(older), search="sed", sweep="s")
+    assert (older / "mlflow.db").read_bytes() == before and [file.name for file in older.iterdir()] == ["mlflow.db"]
+    with pytest.raises(InputError, match="is of a newer one"):
+        check_access(str(newer), search="sed", sweep="s")
+    check_access(str(database_of(tmp_path / "same", newest)), search="sed", sweep="s")
+    check_access(str(tmp_path / "none"), search="sed", sweep="s")
 
 
 def test_without_a_checkout_it_is_the_current_folder(monkeypatch, tmp_path):
