@@ -24,9 +24,8 @@ from importlib.metadata import version
 from stage_tree_overhead import overhead
 from stage_tree_real import real
 
-from birdclef_core.config import STAGE_NAMES
 from birdclef_core.models.encoders import RANDOM
-from birdclef_core.recipes import sed_b3ns, sed_v2s
+from birdclef_core.recipes import STAGE_NAMES, sed_b3ns, sed_v2s
 from birdclef_core.stages.task import StageTask
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace

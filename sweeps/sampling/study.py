@@ -30,7 +30,7 @@ REDRAWS = 100
 RANDOM_LOOKAHEAD = 16
 """How many trials are drawn ahead for each running one, where draws do not depend on scores."""
 MOST_AHEAD = 1024
-"""With more workers than 64, this many or one for each worker are drawn ahead: a draw takes milliseconds, and the first trial waits for all of them."""
+"""With more workers than 64, this many are drawn ahead: a draw takes milliseconds, and the first trial waits for all of them."""
 
 SAMPLERS = ("stage", "tpe", "random", "grid")
 _NEED_MORE = ("BaseSampler", "BaseGASampler", "BruteForceSampler", "GridSampler", "PartialFixedSampler")
@@ -123,7 +123,7 @@ class Study:
         `waiting`: how many trials are drawn and do not run. TPE's first draws are random, as are all draws of a random search.
         """
         if self._search.sampler in ("random", "grid"):
-            return min(RANDOM_LOOKAHEAD * max_running, max(MOST_AHEAD, max_running)) - waiting
+            return min(RANDOM_LOOKAHEAD * max_running, MOST_AHEAD) - waiting
         if self._search.sampler != "tpe":
             return 0
         return STARTUP_TRIALS - self._drawn

@@ -8,7 +8,7 @@ from typing import Any
 from birdclef_core.chain import predictions_from, teacher_in_chain, weights_from
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
-from birdclef_core.identity import canonical, fingerprint
+from birdclef_core.identity import canonical, fingerprint, fingerprint_of_canonical
 from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.stages.task import StageTask, Teachers, parse_teachers, teachers_text
 from birdclef_core.taxonomy import LabelSpace
@@ -123,7 +123,7 @@ def _identify(
     }
     if predictions is not None:
         identity["teacher"] = predictions
-    return fingerprint(identity), identity
+    return fingerprint_of_canonical(identity), identity
 
 
 @lru_cache(maxsize=8192)
@@ -139,7 +139,7 @@ def _identify_predictions(
         "parent": teachers[0][0] if len(teachers) == 1 else teachers_text(teachers),
         "code": code,
     }
-    return fingerprint(identity), identity
+    return fingerprint_of_canonical(identity), identity
 
 
 @lru_cache(maxsize=64)
@@ -154,4 +154,4 @@ def config_fingerprint(chain: Chain) -> str:
 
 @lru_cache(maxsize=8192)
 def _config_fingerprint(model: ModelConfig, config: StageConfig) -> str:
-    return fingerprint([_canonical_model(model), canonical(config)])
+    return fingerprint_of_canonical([_canonical_model(model), canonical(config)])
