@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items):
     """
     with_ray = Counter(item.path for item in items if item.get_closest_marker("ray"))
     longest = max(with_ray, key=with_ray.__getitem__, default=None)
-    items.sort(key=lambda item: 0 if item.path == longest else 2 if item.path in with_ray else 1)
+    items.sort(key=lambda item: (0 if item.path == longest else 2 if item.path in with_ray else 1, -with_ray[item.path]))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -78,3 +78,14 @@ def test_a_machine_of_ones_own_is_taken_as_it_is(growing):
 def test_nodes_that_have_died_do_not_count(monkeypatch):
     monkeypatch.setattr(cluster.ray, "nodes", lambda: [ray_node("a", CPU=2.0), ray_node("b", alive=False, CPU=2.0)])
     assert [node.name for node in cluster.alive_nodes()] == ["a (a-0123)"]
+
+
+def test_cards_have_the_names_that_the_driver_gives_them(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cluster._cards_here() == (), "a machine without the tool"
+    tool.write_text('#!/bin/sh\n[ "$1" = --query-gpu=name ] || exit 1\necho "NVIDIA H100 80GB HBM3"\necho "Tesla T4"\n')
+    tool.chmod(0o755)
+    assert cluster._cards_here() == ("NVIDIA H100 80GB HBM3", "Tesla T4")
+    tool.write_text('#!/bin/sh\necho "Failed to initialize NVML: Driver/library version mismatch"\nexit 18\n')
+    assert cluster._cards_here() == ()

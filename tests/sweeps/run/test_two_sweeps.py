@@ -88,7 +88,7 @@ def test_a_sweep_waits_for_anothers_prefix_and_goes_on_from_its_last_epoch_when_
     assert "A sweep must have one driver" in capsys.readouterr().err
     second = place.start("second", "--samples", "2", "--max-concurrent", "2", "--seed", "1")
     place.wait_until("second", lambda: "Sweep second: 2 trials" in place.said("second"))
-    time.sleep(10)
+    time.sleep(5)
     assert place.trials("second") == [], "its draws wait for the prefix, so none has become a trial"
     assert first.poll() is None, "the first one ended too early for this test"
     os.killpg(first.pid, signal.SIGKILL)
