@@ -96,7 +96,9 @@ def find_slots(options: SweepOptions, *, runs_on_cpus: bool, say: Callable[[str]
         _wait_for_nodes(lambda nodes: what_is_missing(nodes, wait_for_gpus=wait_for_gpus), asked, say)
     nodes = alive_nodes()
     if options.gpus_per_trial != 0:
-        nodes = with_cards(nodes)
+        # A Ray of this sweep alone is on this machine, and to start a process for the question takes seconds.
+        here = options.address is None and any(node.gpus for node in nodes)
+        nodes = [replace(node, cards=_cards_here()) for node in nodes] if here else with_cards(nodes)
     return plan_slots(nodes, options.gpus_per_trial, options.cpus_per_trial, options.max_concurrent)
 
 

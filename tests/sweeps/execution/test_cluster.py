@@ -44,6 +44,7 @@ def growing(monkeypatch):
         nodes.append(ray_node(f"worker{len(nodes)}", CPU=4.0, GPU=1.0))
         return now
 
+    monkeypatch.setattr(cluster, "with_cards", list)  # no node can be asked
     monkeypatch.setattr(cluster.ray, "nodes", look)
     monkeypatch.setattr(cluster, "ask_autoscaler", asked.append)
     monkeypatch.setattr(cluster, "WAIT_S", 0)
