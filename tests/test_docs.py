@@ -1,8 +1,8 @@
 """What the documents name exists: files, links and headings, commands and flags, pages of the site, and complete examples."""
 
 import argparse
+import json
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from documents import ROOT, commands_in, text_of
 from made_up import make_chain_builder
 
 from birdclef_core.json_files import from_json, to_json
@@ -23,20 +24,17 @@ from sweeps.cli.tune import tune_parser
 from sweeps.search.search_files import load_search
 from sweeps.search.space import Search
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = (ROOT / "birdclef_core", ROOT / "sweeps")
 FOLDERS = (ROOT / "docs", ROOT / "mlflow", *PACKAGES)
 PAGES = [
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in folder.rglob("*.md")))
 ]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 HISTORY = {"CHANGELOG.md"}
 """Pages that name files that have been there."""
 ELSEWHERE_ON_SITE = {"index.md", "contributing.md", "changelog.md", "tracking_server.md", "clusters.md"}
 """Pages of the site that lie outside of docs/."""
-COMMAND = re.compile(r"(?:^\s*!?|&& )(?:\.venv/bin/)?(python tune_main\.py|birdclef)\s+(\S.*)$")
-PLACEHOLDERS = {"MORE": "3"}
-"""Words of commands that stand for numbers."""
 SUFFIXES = "py|md|toml|txt|yaml|sh|svg|png"
 MADE_BY_USE = {
     "audacity/",
@@ -96,8 +94,19 @@ def test_every_heading_that_a_link_leads_to_exists():
 def test_every_page_is_in_the_navigation_of_the_site():
     config = yaml.safe_load(text_of("mkdocs.yml"))
     there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    there |= {path.relative_to(ROOT / "docs").with_suffix(".md").as_posix() for path in NOTEBOOKS}
     named = list(pages_in(config["nav"]))
     assert sorted(named) == sorted(there | ELSEWHERE_ON_SITE)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_with_its_output_and_without_a_trace_of_a_machine(notebook):
+    text = notebook.read_text(encoding="utf-8")
+    cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    assert len(text) < 100_000
+    assert sum(bool(cell["outputs"]) for cell in cells) > len(cells) / 2, "make it again with its output"
+    assert [output for cell in cells for output in cell["outputs"] if output.get("name") == "stderr"] == []
+    assert re.findall(r"/(?:root|home|tmp|work|Users)/", text) == []
 
 
 def test_every_page_is_in_the_readmes_list():
@@ -208,10 +217,6 @@ def test_the_notebook_cell_for_kaggle_writes_a_submission(tmp_path, monkeypatch,
         assert written.to_dict("index") == {"x_5": {"b": 0.1, "a": 0.2, "unknown": 0.3}}
 
 
-def text_of(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
-
-
 def anchors_of(text: str) -> set[str]:
     """The names that GitHub and the site give the headings of a page."""
     outside_code = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
@@ -226,14 +231,6 @@ def pages_in(navigation: object) -> Iterator[str]:
     elif navigation:
         for item in navigation.values() if isinstance(navigation, dict) else navigation:
             yield from pages_in(item)
-
-
-def commands_in(text: str) -> Iterator[tuple[str, list[str]]]:
-    """Our commands on lines of their own: the program and its arguments."""
-    for line in text.replace("\\\n", " ").splitlines():
-        if found := COMMAND.search(line):
-            words = shlex.split(found[2].partition("; ")[0], comments=True)
-            yield found[1], [PLACEHOLDERS.get(word, word) for word in words]
 
 
 def named_paths(text: str) -> Iterator[str]:

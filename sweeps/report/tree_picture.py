@@ -19,7 +19,7 @@ from sweeps.objective import COSTS, Objective, Score
 from sweeps.report.ranking import cost_text, ranking, score_of
 from sweeps.schedule.records import TrialRecord, best_trials
 from sweeps.search.names import stage_order
-from sweeps.wording import figure, format_duration
+from sweeps.wording import counted, figure, format_duration
 
 WIDTH = 1120.0
 ROOT_WIDTH = 160.0
@@ -219,7 +219,7 @@ class _Drawing:
         return drawing(WIDTH, self._y, self._parts, label)
 
     def _root(self, root: TreeRoot) -> None:
-        lines = (root.recipe, *_wrapped(root.start), f"{root.trials} trials")
+        lines = (root.recipe, *_wrapped(root.start), counted(root.trials, "trial"))
         height = 15 * len(lines) + 8
         top = self._y
         middles = self._children(root.children)

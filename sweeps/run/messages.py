@@ -105,6 +105,12 @@ def limit_lines(budget: Budget, reached: str, name: str, storage_flag: str) -> l
     return lines
 
 
+def shown_path(path: str) -> str:
+    """Return a path as short as it can be, from the working directory if it is below it; an address as it is."""
+    full, here = Path(path).resolve(), Path.cwd()
+    return str(full.relative_to(here)) if "://" not in path and full.is_relative_to(here) else path
+
+
 def outcome_lines(result: SweepResult, samples: int | None) -> list[str]:
     """The best trial and its checkpoint. `samples`: how many trials were to be had; None: as many as limits allow."""
     lines = []
@@ -122,7 +128,7 @@ def outcome_lines(result: SweepResult, samples: int | None) -> list[str]:
         lines += [
             f"Best: {best.trial} ({best.recipe}), {result.objective.score_name} {score_of(best, result.objective)}{leaked}.",
             f"Its unpadded {space}/cmap is {cmap:.3f}, {cmap / chance:.1f} times chance ({chance:.3f}); padded (cmap_pad5) it is {padded:.3f}.",
-            f"Best checkpoint: {result.best_checkpoint}",
+            f"Best checkpoint: {shown_path(result.best_checkpoint or '')}",
         ]
         if front := front_line(result.front, result.objective):
             lines += [

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
@@ -15,6 +16,23 @@ from birdclef_core.errors import InputError
 from sweeps.search.names import ALL_NOISE, MODEL, NOISE, suggestion
 
 _KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "none"}
+_UNITS = {
+    r"prob$|drop_rate$|drop_path_rate$|dropout$|smoothing$|secondary_target$|depth$|ema_decay$|layer_decay$|share$|threshold$|margin$|alpha$": "share, 0 to 1",
+    r"_s(_|$)": "seconds",
+    r"_hz$": "Hz",
+    r"_db(_|$)": "dB",
+    r"semitones$": "semitones",
+    r"frames$": "frames",
+    r"num_mels$|bins$": "mel bins",
+    r"n_fft$|hop_length$": "samples",
+    r"epochs$|thaw_every$": "epochs",
+    r"blocks$": "groups of layers",
+    r"clip_candidates$": "places",
+    r"evaluation_batch_size$": "windows",
+    r"batch_size$|clips_per_epoch$": "clips",
+    r"masks$": "masks",
+}
+"""What a part of a number's name says of its unit; the first one that fits holds."""
 _HEAD = """# Fields
 
 <!-- Made by `birdclef fields`. Do not edit: change the docstrings of the fields, and make it again with `birdclef fields > docs/fields.md`. -->
@@ -31,7 +49,7 @@ _SECTIONS = {
         "Stage",
         "In place of `every`, which stands for all stages, there may be the name of a stage, or a group: `train` stands for the stage of this name and "
         "for all whose names begin with `train_`. A field matters from the first of these stages on. In place of `*`, which stands for all groups of noise, there may be the number of "
-        "a group, from 0, or its source. `--set` takes these names also without `every.`. A field without a default is set by every recipe.",
+        "a group, from 0, or its source. `--set` takes these names also without `every.`. What has the default of the recipe is set by every recipe.",
     ),
 }
 
@@ -44,6 +62,8 @@ class FieldRow:
     """Its name in a search, for the model or for every stage."""
     kind: str
     """What values it takes."""
+    unit: str
+    """What a number counts or is measured in; empty for one without a unit, and for what is no number."""
     default: str
     """Its default as it is written in Python; empty when it has none."""
     meaning: str
@@ -69,13 +89,18 @@ def fields_page(word: str = "") -> str:
     parts = [_HEAD]
     for group, (title, text) in _SECTIONS.items():
         if found := [row for row in rows if row.name.startswith(f"{group}.")]:
-            lines = ["| name | value | default | matters from | meaning |", "|---|---|---|---|---|", *map(_line, found)]
+            lines = [
+                "| name | value | unit | default | matters from | meaning |",
+                "|---|---|---|---|---|---|",
+                *map(_line, found),
+            ]
             parts.append("\n".join([f"## {title}", "", text, "", *lines, ""]))
     return "\n".join(parts)
 
 
 def _line(row: FieldRow) -> str:
-    cells = (f"`{row.name}`", row.kind, f"`{row.default}`" if row.default else "", row.matters_from, row.meaning)
+    default = f"`{row.default}`" if row.default else "of the recipe"
+    cells = (f"`{row.name}`", row.kind, row.unit, default, row.matters_from, row.meaning)
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
@@ -89,7 +114,8 @@ def _rows(config: type, prefix: str) -> Iterator[FieldRow]:
         else:
             yield FieldRow(
                 name=f"{prefix}{item.name}",
-                kind=_kind(item.type),
+                kind=(kind := _kind(item.type)),
+                unit=_unit(item.name) if "number" in kind else "",
                 default=_default(item),
                 meaning=" ".join(texts.get(item.name, "").split()),
                 matters_from=_matters_from(prefix, item),
@@ -102,6 +128,11 @@ def _kind(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(f"`{value}`" for value in get_args(hint))
     return _KINDS[hint]
+
+
+def _unit(name: str) -> str:
+    """The unit that the name of a number says: names carry their units."""
+    return next((unit for pattern, unit in _UNITS.items() if re.search(pattern, name)), "")
 
 
 def _matters_from(prefix: str, item: Field[Any]) -> str:

@@ -131,15 +131,17 @@ const CHARTS = {
       rangefont: { color: 'rgba(0,0,0,0)' }, line: { color: scores, colorscale: dark.matches ? 'Viridis' : [[0, '#c9d3cf'], [.5, '#6fb3a6'], [1, '#0f4c45']], cmin: range[0], cmax: range[1] },
       unselected: { line: { color: css('line'), opacity: .25 } },
       dimensions: [...dimensions.map(drawnOf), { label: 'score', values: scores, range }] }],
-    layout(null, null, { margin: { l: 92, r: 60, t: 92, b: 24 }, height: 430 })];
+    layout(null, null, { margin: { l: 104, r: 60, t: 92, b: 24 }, height: 430 })];
   },
 
   'contour-chart': () => {
     const [x, y] = [byId('contour-x'), byId('contour-y')].map(select => V.params[Number(select.value)]);
     const trials = visible().filter(i => T.score[i] !== null && x.column[i] !== null && y.column[i] !== null);
-    const traces = trials.length >= 4 ? [surface(x, y, trials)] : [];
+    const few = trials.length < 12, traces = few ? [] : [surface(x, y, trials)];
     traces.push({ type: 'scatter', mode: 'markers', x: trials.map(i => x.column[i]), y: trials.map(i => y.column[i]), customdata: trials,
-      text: trials.map(tip), hovertemplate: '%{text}<extra></extra>', showlegend: false, marker: { size: trials.length > 300 ? 3 : 6, color: css('ink'), opacity: .55 } });
+      text: trials.map(tip), hovertemplate: '%{text}<extra></extra>', showlegend: false,
+      marker: few ? { size: 13, color: trials.map(i => T.score[i]), colorscale: SHADES(), line: { width: 1, color: css('line') }, colorbar: COLORBAR() }
+        : { size: trials.length > 300 ? 3 : 6, color: css('ink'), opacity: .55 } });
     return [traces, layout(paramAxis(x), paramAxis(y))];
   },
 
@@ -163,7 +165,7 @@ const CHARTS = {
     const rows = V.species;
     return [[{ type: 'bar', x: rows.map((_, place) => place + 1), y: rows.map(row => row[3] - row[2]), marker: { color: rows.map(row => row[3] >= row[2] ? css('first') : css('second')) },
       text: rows.map(row => `${escaped(row[0])}: ${row[2].toFixed(3)} → ${row[3].toFixed(3)}, ${row[1]} recordings`), textposition: 'none', hovertemplate: '%{text}<extra></extra>' }],
-    layout(axis('species, by their gain'), axis('gain in average precision'), { dragmode: false, bargap: .1 })];
+    layout(axis('species, by their gain', rows.length <= (narrow() ? 12 : 40) ? { tickvals: rows.map((_, place) => place + 1), ticktext: rows.map(row => escaped(row[0])) } : {}), axis('gain in average precision'), { dragmode: false, bargap: .1 })];
   },
 };
 for (const [number, param] of V.params.entries()) {
@@ -184,8 +186,20 @@ for (const [number, param] of V.params.entries()) {
 const place = (param, i) => param.column[i] === null ? null : param.column[i] + ((i * 0.618034) % 1 - .5) * .5;
 
 function paramAxis(param) {
-  if (!param.values) return axis(param.name, param.log ? { type: 'log', dtick: undefined, exponentformat: 'power', minorloglabels: 'none' } : {});
+  if (!param.values) return axis(param.name, param.log ? { type: 'log', ...logTicks(param.column) } : {});
   return axis(param.name, { tickvals: param.values.map((_, number) => number), ticktext: param.values, range: [-.6, param.values.length - .4] });
+}
+
+// Ticks of a logarithmic axis: 1, 2 and 5 of each decade, fewer of many; steps as on a plain axis where the values are within one.
+function logTicks(column) {
+  const values = column.filter(value => value !== null), low = Math.min(...values), high = Math.max(...values), ticks = [];
+  if (high > 5 * low) {
+    for (let decade = Math.floor(Math.log10(low)); decade <= Math.log10(high); decade++) ticks.push(...(high > 100 * low ? [1] : high > 15 * low ? [1, 3] : [1, 2, 5]).map(digit => digit * 10 ** decade));
+  } else {
+    const rough = (high - low || low) / 3, unit = 10 ** Math.floor(Math.log10(rough)), step = unit * [1, 2, 5, 10].find(size => size * unit >= rough);
+    for (let count = Math.floor(low / step); count * step <= high + step; count++) if (count > 0) ticks.push(count * step);
+  }
+  return { tickvals: ticks, ticktext: ticks.map(short), tickangle: 0 };
 }
 
 // An axis of the parallel coordinates: where a trial lacks the parameter, its line goes through a mark of its own below the others.
@@ -193,7 +207,7 @@ let parallel = null;
 function choice(label, values, of) {
   const lacks = all.some(i => of(i) === null), marksOf = values.map((_, number) => number);
   return { label: tail(label), value: i => of(i) ?? -1, range: [lacks ? -1 : 0, Math.max(1, values.length - 1)], tickvals: lacks ? [-1, ...marksOf] : marksOf,
-    ticktext: (lacks ? ['–', ...values] : values).map(text => String(text).slice(0, 14)) };
+    ticktext: (lacks ? ['–', ...values] : values).map(text => String(text).slice(0, 16)) };
 }
 function scale(param) {
   const on = value => param.log ? Math.log10(value) : value, values = param.column.filter(value => value !== null).map(on);
@@ -219,9 +233,11 @@ function surface(x, y, trials) {
     return weight > .15 ? sum / weight : null;
   }));
   const back = (param, list) => param.log ? list.map(value => 10 ** value) : list;
-  return { type: 'contour', x: back(x, gx), y: back(y, gy), z, colorscale: dark.matches ? 'Viridis' : [[0, '#eef2f0'], [.5, '#8cc5bb'], [1, '#146057']], contours: { coloring: 'heatmap' },
-    line: { width: .5, color: css('line') }, hovertemplate: '%{z:.3f} on average here<extra></extra>', colorbar: { thickness: 10, outlinewidth: 0, tickfont: { color: css('muted') } } };
+  return { type: 'contour', x: back(x, gx), y: back(y, gy), z, colorscale: SHADES(), contours: { coloring: 'heatmap' },
+    line: { width: .5, color: css('line') }, hovertemplate: '%{z:.3f} on average here<extra></extra>', colorbar: COLORBAR() };
 }
+const SHADES = () => dark.matches ? 'Viridis' : [[0, '#eef2f0'], [.5, '#8cc5bb'], [1, '#146057']];
+const COLORBAR = () => ({ thickness: 10, outlinewidth: 0, tickfont: { color: css('muted') } });
 
 // Charts are drawn when they come near the screen, and again when a filter or the theme changes.
 const near = new Set(), stale = new Set();
@@ -375,6 +391,13 @@ function buildTable() {
   };
 }
 
+function bytesOf(base64) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+  const letters = atob(base64), bytes = new Uint8Array(letters.length);
+  for (let place = 0; place < bytes.length; place++) bytes[place] = letters.charCodeAt(place);
+  return bytes;
+}
+
 async function begin() {
   buildFilters();
   buildTable();
@@ -386,8 +409,7 @@ async function begin() {
   }
   drawnIds = [...document.querySelectorAll('.chart')].map(element => element.id);
   refresh();
-  const letters = atob(byId('plotly').textContent.trim()), packed = new Uint8Array(letters.length);
-  for (let place = 0; place < packed.length; place++) packed[place] = letters.charCodeAt(place);
+  const packed = bytesOf(byId('plotly').textContent.trim());
   const script = document.createElement('script');
   script.textContent = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'))).text();
   document.head.append(script);

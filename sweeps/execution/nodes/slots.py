@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from birdclef_core.errors import InputError
+from sweeps.wording import counted
 
 NODE_ID_LENGTH = 6
 """How much of a node's id is shown."""
@@ -63,7 +64,7 @@ class Slots:
 
     def describe(self) -> str:
         cards = ", ".join(f"{number} on {name}" for name, number in self.devices.items()) if len(self.devices) > 1 else ""
-        return f"{self.max_concurrent} at a time on {self.num_nodes} machine(s), each with {self.share}{cards and f' ({cards})'}"
+        return f"{self.max_concurrent} at a time on {counted(self.num_nodes, 'machine')}, each with {self.share}{cards and f' ({cards})'}"
 
     def room(self, nodes: Sequence[Node]) -> int:
         """How many trials fit on some nodes at the same time, each on one node."""

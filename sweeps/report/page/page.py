@@ -14,6 +14,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 from markupsafe import Markup
 
@@ -64,7 +65,7 @@ def report_page(sweeps: Sequence[ShownSweep], folder: Path) -> str:
         for name in sweep["importances"]
     ]
     names = [param["name"] for param in values["params"]]
-    by_importance = _most_important(values["sweeps"][0]["importances"], names)
+    by_importance = _most_important(values["sweeps"][0]["importances"], values["params"])
     options = [(number, names[number]) for number in by_importance]
     hidden = {
         *([] if importance_of else ["matters"]),
@@ -209,10 +210,16 @@ def _over(sweeps: Sequence[Mapping[str, Sequence[object]]]) -> list[tuple[str, s
     return [("trials", "trials"), ("device", "device hours"), *([("wall", "time")] if timed else [])]
 
 
-def _most_important(importances: Mapping[str, Mapping[str, Sequence[Sequence[object]]]], names: Sequence[str]) -> list[int]:
-    """The numbers of the parameters, the most important first, as far as that is known."""
+def _most_important(importances: Mapping[str, Any], params: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The numbers of the parameters, the most important first; where that is not known, those with the most different values."""
     ranked = [row[0] for found in list(importances.values())[:1] for row in found["parameters"]]
-    return sorted(range(len(names)), key=lambda number: ranked.index(names[number]) if names[number] in ranked else len(ranked))
+
+    def place(number: int) -> tuple[int, int]:
+        param = params[number]
+        known = ranked.index(param["name"]) if param["name"] in ranked else len(ranked)
+        return known, -len(set(param["column"]) - {None})
+
+    return sorted(range(len(params)), key=place)
 
 
 def _compared(sweeps: Sequence[ShownSweep]) -> Table:

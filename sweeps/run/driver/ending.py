@@ -1,6 +1,5 @@
 """The end of a run: the sweep's result is written, sent to the tracker and printed."""
 
-from pathlib import Path
 from urllib.parse import unquote
 
 from rich.console import Console
@@ -94,14 +93,10 @@ def say_what_next(result: SweepResult, console: Console, place: SweepPlace) -> N
     if result.best is not None:
         stage_id = result.best.stage_ids[-1]
         link = card_links(place.store, [stage_id], place.result).get(stage_id)
-        card = _shown(place.result / unquote(link)) if link else None
-    print_lines(console, *messages.next_lines(result, _shown(place.result / REPORT), card, storage_flag(place.address)))
-
-
-def _shown(path: Path) -> str:
-    """A path as short as it can be: from the working directory if it is below it."""
-    full, here = path.resolve(), Path.cwd()
-    return str(full.relative_to(here) if full.is_relative_to(here) else full)
+        card = messages.shown_path(str(place.result / unquote(link))) if link else None
+    print_lines(
+        console, *messages.next_lines(result, messages.shown_path(str(place.result / REPORT)), card, storage_flag(place.address))
+    )
 
 
 def deliver(tracker: Tracker, console: Console, place: SweepPlace, tracking_uri: str | None) -> None:

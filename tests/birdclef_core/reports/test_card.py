@@ -36,7 +36,7 @@ def test_it_says_the_score_its_interval_and_what_chance_would_reach(outcome):
     assert f"that have recordings: {scores['cmap']:.3f}".replace(" 0.", " .") in text
     low = scores["cmap"] - 1.96 * scores["cmap_se"]
     assert f"between {low:.3f}".replace(" 0.", " .") in text
-    assert f"the score of BirdCLEF 2023, is {scores['cmap_pad5']:.3f}".replace(" 0.", " .") in text
+    assert f"the score of BirdCLEF 2023, is {scores['cmap_pad5']:.3f} (".replace(" 0.", " .") in text
     assert f"{scores['cmap'] / scores['cmap_chance']:.1f} times what a random" in text
     assert "4 of 5 species with one" in text
 

@@ -20,6 +20,7 @@ from sweeps.options import PLACEMENT
 
 REPOSITORY = Path(__file__).parents[3]
 CLUSTER = REPOSITORY / "sweeps" / "cluster"
+SSH_PAGE = "../../docs/ssh.md"
 START_OR_RESUME = ("bash", CLUSTER / "start_or_resume.sh")
 RAY_UP_FILES = ("own_machines.yaml", "aws.yaml")
 
@@ -171,13 +172,13 @@ def test_every_file_names_the_ray_of_this_project() -> None:
     release = version("ray").rsplit(".", 1)[0]
     dependencies = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
     assert any(item.startswith(f"ray[tune]>={release}") for item in dependencies)
-    texts = "".join(path.read_text() for path in CLUSTER.iterdir())
+    texts = "".join(path.read_text() for path in (*CLUSTER.iterdir(), CLUSTER / SSH_PAGE))
     named = re.findall(r"rayproject/ray:(\d+\.\d+)|rayVersion: \"(\d+\.\d+)|ray\[default\]==(\d+\.\d+)", texts)
     assert len(named) >= 5
     assert {number for groups in named for number in groups if number} == {release}
 
 
-@pytest.mark.parametrize(("name", "count"), [("README.md", 3), ("rayjob.yaml", 1), ("slurm.sh", 1)])
+@pytest.mark.parametrize(("name", "count"), [("README.md", 2), (SSH_PAGE, 1), ("rayjob.yaml", 1), ("slurm.sh", 1)])
 def test_commands_have_flags_that_the_command_line_knows(name: str, count: int) -> None:
     lines = command_lines(name)
     assert len(lines) == count

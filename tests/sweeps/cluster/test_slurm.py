@@ -62,7 +62,7 @@ def test_a_job_that_is_stopped_by_its_limit_goes_on_when_it_runs_again(shared: P
         assert token.stat().st_mode & 0o777 == 0o600
         slurm.command("scancel", "--batch", "--signal=USR1", job)
         stopped = read_until(slurm, shared, job, "Put back into the queue")
-        assert "interrupted: the sweep was stopped" in stopped and "on 2 machine(s)" in stopped
+        assert "interrupted: the sweep was stopped" in stopped and "on 2 machines" in stopped
         output = read_until(slurm, shared, job, r"Best: t0000 \(tiny\)")
         wait_for_state(slurm, job, "COMPLETED")
     assert re.search(r"^t0000 +tiny +finished", output, re.MULTILINE), output

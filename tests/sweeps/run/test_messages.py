@@ -9,7 +9,7 @@ from sweeps.budget import Budget, Limits
 from sweeps.options import storage_flag
 from sweeps.plan.simulate import SimulatedClock
 from sweeps.report.results import sweep_result
-from sweeps.run.messages import how_many, limit_lines, next_lines
+from sweeps.run.messages import how_many, limit_lines, next_lines, shown_path
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,9 @@ def test_the_last_lines_name_the_pages_and_the_command_that_uses_the_best_trial(
     ]
     nothing = sweep_result(*made_up_sweep(0), store, interrupted=True)
     assert next_lines(nothing, "report.html", None, "") == ["Look at the sweep: report.html"]
+
+
+def test_a_path_is_shown_from_the_working_directory_and_an_address_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path, shown in ((f"{tmp_path}/a/b.html", "a/b.html"), ("/etc/b.html", "/etc/b.html"), ("s3://x/b", "s3://x/b")):
+        assert shown_path(path) == shown

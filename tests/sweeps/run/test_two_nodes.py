@@ -109,7 +109,7 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
     assert {record.status for record in result.trials} <= {"finished", "pruned"} and len(result.trials) == 5
     text = out.read_text()
     assert "Waiting for a node with a GPU or a CPU for trials." in text
-    assert "1 at a time on 1 machine(s)" in text
+    assert "1 at a time on 1 machine," in text
     assert "0 GPU, 1 CPU joined. Trials at a time: 2 (before: 1)." in text
     assert text.count("cannot train and gets no trials for 10 minutes: no recordings here") == 1
     assert "worker lost" not in text and "is gone" not in text

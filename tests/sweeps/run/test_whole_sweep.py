@@ -165,7 +165,7 @@ def test_a_sweep_ends_with_a_ranking_and_shares_its_prefix(place):
         metrics = record["metrics"]
         assert record["score"] == pytest.approx(0.5 * metrics["val/cmap"] + 0.5 * metrics["val/lrap"])
         assert record["stage_scores"]["train_bce"] == record["score"] != record["stage_scores"]["pretrain_ce"]
-    checkpoint = Path(re.search(r"Best checkpoint: (\S+)", output).group(1))
+    checkpoint = place.folder / re.search(r"Best checkpoint: (\S+)", output).group(1)
     assert checkpoint.is_file()
     assert "times chance" in output
     assert output.count("Measuring what mobilenetv3_small_050 (sed) takes") == 1, "all trials have the same model"
@@ -295,7 +295,7 @@ def test_a_sweep_stays_in_its_bytes_and_the_next_one_trains_damaged_stages_again
     assert "may take 34.0 MiB (--max-store-bytes)" in output
     removed = sum(int(number) for number in re.findall(r"Store: removed (\d+) stage", output))
     assert removed > 0 and place.published() == 4 - removed
-    assert Path(re.search(r"Best checkpoint: (\S+)", output).group(1)).is_file()
+    assert (place.folder / re.search(r"Best checkpoint: (\S+)", output).group(1)).is_file()
     assert "<svg" in (place.output / "s" / "result" / "tree.html").read_text()
     for weights in (place.output / "store" / "stages").glob("*/*/weights.safetensors"):
         os.truncate(weights, 100)

@@ -27,6 +27,28 @@ def test_every_field_says_what_it_means():
     assert [row.name for row in field_rows() if not row.meaning] == [], "write a docstring under the field"
 
 
+def test_every_number_has_a_unit_unless_it_has_none():
+    without = {row.name.rpartition(".")[2] for row in field_rows() if "number" in row.kind and not row.unit}
+    unitless = {
+        "focal_gamma",
+        "negative_gamma",
+        "positive_gamma",
+        "learning_rate",
+        "min_learning_rate",
+        "weight_decay",
+        "clip_gradient_norm",
+        "seed",
+        "spectrogram_beta",
+        "power",
+        "weight",
+    }
+    assert without == unitless, "say the unit of a new field in _UNITS, or here that it has none"
+    units = {row.name: row.unit for row in field_rows()}
+    assert units["every.augment.gain_transition_s_max"] == units["every.clip_s"] == "seconds"
+    assert units["every.noise.*.snr_db_min"] == "dB" and units["model.spectrogram.f_max_hz"] == "Hz"
+    assert units["model.drop_path_rate"] == "share, 0 to 1" and units["every.loss"] == ""
+
+
 def test_what_a_row_says_holds():
     recipe = sed_v2s()
     rows = {row.name: row for row in field_rows()}

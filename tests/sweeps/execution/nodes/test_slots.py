@@ -58,7 +58,7 @@ def test_slots_know_the_cards_that_their_trials_run_on():
     assert plan_slots([fast], 0.0, None, None).devices == {}, "trials on CPUs"
     assert (
         plan_slots([mixed], None, None, None).describe()
-        == "2 at a time on 1 machine(s), each with 1 GPU and 4 CPU (1 on H100, 1 on T4)"
+        == "2 at a time on 1 machine, each with 1 GPU and 4 CPU (1 on H100, 1 on T4)"
     )
 
 

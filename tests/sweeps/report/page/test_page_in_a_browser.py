@@ -40,6 +40,26 @@ def test_every_chart_is_drawn_and_nothing_is_wider_than_a_narrow_screen(page):
     visit(page, look, width=420, dark=True)
 
 
+def test_words_fit_into_tiles_and_labels_of_axes_do_not_overlap(page, tmp_path):
+    """Also with six trials, whose parameters may all lie within a part of a decade."""
+    write_sweep(tmp_path, *made_up_sweep(6, objective="val_soundscapes/auroc"))
+    few = make_report(Storage.parse(str(tmp_path)), ["s"], None)
+    labels = """[...document.querySelectorAll('.slices .chart')].map(chart => {
+      const boxes = [...chart.querySelectorAll('.xtick text')].map(text => text.getBoundingClientRect());
+      return boxes.length && boxes.slice(1).every((box, place) => box.left > boxes[place].right);
+    })"""
+
+    async def look(tab: Tab) -> None:
+        await draw_all(tab)
+        assert await tab.ask("[...document.querySelectorAll('.tiles li')].every(tile => tile.scrollWidth <= tile.clientWidth)")
+        fit = await tab.ask(labels)
+        assert len(fit) > 3 and all(fit)
+        assert tab.problems == []
+
+    for file in (page, few):
+        visit(file, look, width=1280)
+
+
 def test_a_filter_by_keyboard_reaches_the_charts_and_the_table(page):
     async def use(tab: Tab) -> None:
         await tab.wait_for("document.documentElement?.dataset.ready")
