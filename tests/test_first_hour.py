@@ -27,7 +27,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 PAGE = text_of("docs/first_hour.md")
 SETTINGS = {"encoder": "mobilenetv3_small_050", "spectrogram.num_mels": 32, "epochs": 1, "clips_per_epoch": 16}
 """Smaller than the small budget: what is learnt does not matter here."""
-SAMPLES = 2
+SAMPLES = 1
+MOST_S = 5
+"""Seconds of a recording that are used."""
 LIMIT_S = 15 * 60
 """From a checkout to one's own recording, without the installation."""
 
@@ -50,7 +52,16 @@ def hour(tmp_path_factory) -> Hour:
     soundfile.write(folder / "my.wav", noise, 44_100)
     mine = ["--tracking-uri", str(folder / "mlflow")]  # the default is in the checkout
     settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    smaller = ["--samples", str(SAMPLES), *settings, "--cache-dir", str(folder / "cache"), *mine]
+    smaller = [
+        "--samples",
+        str(SAMPLES),
+        "--max-seconds-per-recording",
+        str(MOST_S),
+        *settings,
+        "--cache-dir",
+        str(folder / "cache"),
+        *mine,
+    ]
     said, started = {}, time.monotonic()
     with contextlib.chdir(folder):
         for program, arguments in commands_in(PAGE):
@@ -115,7 +126,8 @@ def test_what_the_page_names_is_there(hour):
 def test_the_notebooks_run_one_after_the_other(hour, monkeypatch):
     """The sweep of the first has the settings of the first hour here: its stages are reused, so that nothing is trained again."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    options = {"samples": SAMPLES, "settings": SETTINGS, "tracking_uri": "off", "cache_dir": str(hour.folder / "cache")}
+    options = {"samples": SAMPLES, "max_seconds_per_recording": MOST_S, "settings": SETTINGS}
+    options |= {"tracking_uri": "off", "cache_dir": str(hour.folder / "cache")}
     for name in ("first_sweep", "own_recordings"):
         notebook = nbformat.read(ROOT / "docs" / "notebooks" / f"{name}.ipynb", as_version=4)
         for cell in notebook.cells:
