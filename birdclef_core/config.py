@@ -27,6 +27,8 @@ ScheduleName = Literal["cosine", "one_cycle", "constant"]
 ClassBalance = Literal["inverse", "inverse_sqrt", "none"]
 EncoderAxes = Literal["frequency_time", "time_frequency"]
 
+SUMMED_LOSSES: tuple[LossName, ...] = ("bce", "focal", "asymmetric")
+"""Losses that are sums over the species and clips of a batch; the others are means over its clips."""
 SAMPLE_RATE_HZ = 32_000
 FIRST_WEIGHTS = "first_weights"
 """Value of `starts_from` of a stage that starts from the encoder's first weights."""

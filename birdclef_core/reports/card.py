@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from birdclef_core.config import flatten
+from birdclef_core.config import LossName, flatten
 from birdclef_core.evaluation.jackknife import interval_95
 from birdclef_core.evaluation.metrics import per_class_ap
 from birdclef_core.evaluation.reliability import calibration_error, reliability
@@ -20,6 +20,13 @@ from birdclef_core.wording import format_duration
 Values = dict[str, object]
 """What a section of the template `stage_card.html.j2` shows."""
 
+_NO_PROBABILITIES: Mapping[LossName, str] = {
+    "ce": "cross-entropy, which ranks species",
+    "focal": "the focal loss, which pulls scores to the middle",
+    "asymmetric": "the asymmetric loss, which lifts scores",
+    "soft_auc": "a ranking loss, which ranks clips",
+}
+"""Losses whose scores are no probabilities, with what they do."""
 _ON_SOUNDSCAPES = f"{SOUNDSCAPES}auroc"
 _WORST = 6
 _SHOWN_BARS = 6
@@ -125,7 +132,8 @@ def _species(outcome: StageOutcome) -> Values:
 
 def _trust(outcome: StageOutcome) -> Values:
     bins = reliability(outcome.truth_RC, outcome.score_RC)
-    return {"chart": reliability_chart(bins), "error": calibration_error(bins), "is_ce": outcome.config.loss == "ce"}
+    other_loss = _NO_PROBABILITIES.get(outcome.config.loss, "")
+    return {"chart": reliability_chart(bins), "error": calibration_error(bins), "other_loss": other_loss}
 
 
 def _worst(outcome: StageOutcome) -> Values:

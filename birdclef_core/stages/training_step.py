@@ -30,7 +30,7 @@ from birdclef_core.data.decode import INT16_SCALE
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.errors import TrainingError
 from birdclef_core.models.detector import Detector
-from birdclef_core.models.losses import bce_loss, ce_loss
+from birdclef_core.models.losses import batch_share_of_loss
 from birdclef_core.stages.precision import Arithmetic
 
 
@@ -139,9 +139,7 @@ class TrainingStep:
         """Contribution of a micro-batch to the loss of its batch."""
         with self._arithmetic.autocast():
             output = self._model(mel_BKFN)
-        if self._config.loss == "bce":
-            return bce_loss(output, target_BC, weight_B)
-        return ce_loss(output, target_BC, weight_B, self._config.label_smoothing) * (weight_B.sum() / total_weight)
+        return batch_share_of_loss(self._config, output, target_BC, weight_B, total_weight)
 
     def _halve(self, batch_size: int) -> None:
         self._optimizer.zero_grad(set_to_none=True)

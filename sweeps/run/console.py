@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from birdclef_core.config import SUMMED_LOSSES
 from sweeps.objective import Objective, Score, tracked_name
 from sweeps.report.ranking import score_of
 from sweeps.schedule.coordinator import Observer
@@ -49,7 +50,8 @@ class SweepConsole(Observer):
     ) -> None:
         """`samples`: how many trials the sweep is to have in all. `objective`: what they are compared by.
 
-        `num_species`: how many species there are by label space: a BCE loss is shown per species, so that it can be read across stages.
+        `num_species`: how many species there are by label space: a loss that is a sum over species is shown for one,
+        so that it can be read across stages.
         """
         self._console, self._book, self._samples, self._objective = console, book, samples, objective
         self._num_species, self._detail = num_species, detail
@@ -118,13 +120,13 @@ class SweepConsole(Observer):
             self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _loss(self, trial: Trial, update: TrialUpdate) -> str:
-        """The loss of an epoch: of BCE, which is a sum over species, the mean."""
+        """The loss of an epoch: of one that is a sum over species, such as BCE, the mean."""
         loss, config = update.metrics.get("train/loss"), trial.chain[update.stage_index].config
         if loss is None or config.predicts:
             return ""
-        if config.loss == "ce":
-            return f"loss {loss:.3f}  "
-        return f"loss {loss / self._num_species[config.label_space]:.4f} a species  "
+        if config.loss in SUMMED_LOSSES:
+            return f"loss {loss / self._num_species[config.label_space]:.4f} a species  "
+        return f"loss {loss:.3f}  "
 
     def _left(self) -> str:
         """The longest time that the sweep may still take, from the mean epoch so far. Reuse and pruning make it shorter."""

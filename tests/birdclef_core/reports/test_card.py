@@ -67,9 +67,10 @@ def test_it_shows_each_part_and_where_the_stage_comes_from(outcome):
         assert part in text, part
     assert "starts from stage " + "b2" * 32 in text
     assert "augment.gain_prob" in text and "model.spectrogram.num_mels" in text
-    assert "cross-entropy" not in text
-    by_ce = replace(outcome, config=replace(outcome.config, loss="ce"))
-    assert "cross-entropy" in text_of(stage_card(by_ce))
+    assert "promises nothing about single probabilities" not in text
+    for loss, what in (("ce", "cross-entropy, which ranks species"), ("soft_auc", "a ranking loss, which ranks clips")):
+        other = replace(outcome, config=replace(outcome.config, loss=loss))
+        assert f"was trained with {what} and promises nothing about single probabilities" in text_of(stage_card(other))
 
 
 def test_the_worst_recordings_come_one_a_species_with_their_ranks(outcome):
