@@ -50,17 +50,15 @@ class ClipWindows:
         """Return a clip (T,) and its target (C,).
 
         A clip that is shorter than the window lies anywhere in it, by `place` in [0, 1), and has the window's target. A longer one begins
-        with the window, as far as the file is long enough, and its target is the largest of all windows that it touches. What a file
-        lacks is zeros.
+        with the window, as far as the file is long enough, and its target is the largest of all windows that it touches. A file that
+        is shorter than the clip is repeated to fill it.
         """
         row, spare = int(self.row_W[window]), self.window_samples - clip_samples
         num_samples = self.cache.num_samples(row)
         start = int(self.start_W[window])
         start += int(place * (spare + 1)) if spare > 0 else 0
         start = max(0, min(start, num_samples - clip_samples))
-        clip_T = np.zeros(clip_samples, np.int16)
-        samples = self.cache.read(row, start, min(clip_samples, num_samples - start))
-        clip_T[: len(samples)] = samples
+        clip_T = np.resize(self.cache.read(row, start, min(clip_samples, num_samples - start)), clip_samples)
         return clip_T, self._target(row, start, start + clip_samples)
 
     def _target(self, row: int, start: int, end: int) -> NDArray[np.float32]:

@@ -145,7 +145,7 @@ class SoundscapeWindows(Windows):
 
 
 class PredictionWindows(Windows):
-    """Windows of any recordings, each a row of its own. What a recording lacks is zeros."""
+    """Windows of any recordings, each a row of its own. A recording that is shorter than a window is repeated to fill it."""
 
     def __init__(
         self,
@@ -162,9 +162,10 @@ class PredictionWindows(Windows):
         super().__init__(nothing_WC, row_W, np.arange(len(row_W)), start_W, window_samples, batch_size)
 
     def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
-        samples = self._cache.read(int(self._source_W[row]), start, len(wave_T))
-        wave_T[: len(samples)] = samples
-        wave_T[len(samples) :] = 0
+        source = int(self._source_W[row])
+        wave_T[:] = np.resize(
+            self._cache.read(source, start, min(len(wave_T), self._cache.num_samples(source) - start)), len(wave_T)
+        )
 
 
 def window_grid(

@@ -1,0 +1,160 @@
+"""Teacher predictions against the bare encoder: what everything around the network costs.
+
+A stage of predictions reads decoded sound, makes spectrograms, runs encoder and head, and publishes logits. The control runs the
+encoder alone on spectrograms that are ready, in the same batches, for as many windows. Both are run in turn; the least of the rounds counts.
+
+    python benchmarks/teacher.py --recipe sed_v2s --minutes 5
+"""
+
+import argparse
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+
+from birdclef_core.config import SAMPLE_RATE_HZ
+from birdclef_core.data.cache import build_cache, build_unlabelled_cache
+from birdclef_core.data.dataset import load_dataset
+from birdclef_core.identity import canonical
+from birdclef_core.models.detector import Detector
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.recipes import get_recipe, predictions
+from birdclef_core.stages.precision import Arithmetic
+from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.teachers.predicting import predict_stage
+from birdclef_core.stages.training_data import TrainingData
+from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
+from birdclef_core.store.storage import Storage
+
+FILE_S = 60
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="sed_v2s")
+    parser.add_argument("--minutes", type=int, default=5, help="minutes of soundscapes")
+    parser.add_argument("--window-s", type=float, default=5.0)
+    parser.add_argument("--species", type=int, default=264)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {options.threads} threads"
+    print(f"{options.recipe}, {options.precision}, {name}, torch {torch.__version__}, Python {platform.python_version()}")
+    with tempfile.TemporaryDirectory() as folder:
+        run(options, Path(folder), device)
+
+
+def run(options: argparse.Namespace, folder: Path, device: torch.device) -> None:
+    data = make_data(folder, options.minutes, options.species)
+    recipe = get_recipe(options.recipe)
+    model = Detector(recipe.model, options.species).eval()
+    store = StageStore(Storage.parse(str(folder / "store")))
+    publish_teacher(store, recipe.name, model)
+    config = predictions("labels", of="teacher", window_s=options.window_s, precision=options.precision)
+    windows = int(options.minutes * 60 // options.window_s)
+    ours, bare = [], []
+    for number in range(options.rounds):
+        task = StageTask(
+            stage_id=f"labels{number}",
+            parent_id="teacher",
+            recipe=recipe.name,
+            model=recipe.model,
+            config=config,
+            pretrained=RANDOM,
+            identity={"model": {}, "stage": {}, "parent": "teacher"},
+            teachers=(("teacher", 1.0),),
+        )
+        started = time.perf_counter()
+        list(predict_stage(task, data, store, device))
+        ours.append(time.perf_counter() - started)
+        bare.append(
+            encoder_s(
+                model, windows, config.clip_samples, config.evaluation_batch_size, Arithmetic(config.precision, device), device
+            )
+        )
+        print(f"  round {number + 1}: predictions {ours[-1]:.2f} s, bare encoder {bare[-1]:.2f} s", flush=True)
+    ratio, by_minute = min(ours) / min(bare), min(ours) / options.minutes
+    print(
+        f"{windows} windows of {options.window_s:g} s: {ratio:.3f} x the bare encoder; 1,000 minutes take {1000 * by_minute / 60:.1f} minutes"
+    )
+
+
+def make_data(folder: Path, minutes: int, num_species: int) -> TrainingData:
+    """Noise as soundscapes, and one short recording a species, of two authors so that a fold can be made."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(8):
+        path = folder / "data" / "train_audio" / f"s{number}" / "a.wav"
+        path.parent.mkdir(parents=True)
+        soundfile.write(path, generator.normal(0, 0.1, 3200), SAMPLE_RATE_HZ)
+        rows.append((f"s{number % 2}", "[]", f"s{number}/a.wav", f"author {number}", 4.0))
+    columns = ["primary_label", "secondary_labels", "filename", "author", "rating"]
+    pd.DataFrame(rows, columns=columns).to_csv(folder / "data" / "train.csv", index=False)
+    (folder / "data" / "unlabelled_soundscapes").mkdir()
+    for number in range(minutes):
+        wave_T = generator.normal(0, 0.1, FILE_S * SAMPLE_RATE_HZ).astype(np.float32)
+        soundfile.write(folder / "data" / "unlabelled_soundscapes" / f"{number:04d}.flac", wave_T, SAMPLE_RATE_HZ)
+    dataset = load_dataset(folder / "data")
+    assert dataset.unlabelled is not None
+    cache = build_unlabelled_cache(dataset.unlabelled, folder / "cache")
+    return TrainingData(dataset=dataset, cache=build_cache(dataset, folder / "cache"), make_unlabelled_cache=lambda: cache)
+
+
+def publish_teacher(store: StageStore, recipe: str, model: Detector) -> None:
+    from safetensors.torch import save_file
+
+    record = StageRecord(
+        stage_id="teacher",
+        parent_id=None,
+        recipe=recipe,
+        stage="train_bce",
+        identity={"model": canonical(model.config)},
+        species=[f"s{number:03d}" for number in range(num_classes(model))],
+        metrics={},
+        history=[],
+        cost_s=0.0,
+        surgery="",
+        environment={},
+        finished_at="",
+    )
+    with store.publish(lambda: record, "teacher") as folder:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+
+
+def num_classes(model: Detector) -> int:
+    with torch.inference_mode():
+        return model(model.spectrograms(torch.zeros(1, 5 * SAMPLE_RATE_HZ))).logits_BC.shape[1]
+
+
+@torch.inference_mode()
+def encoder_s(
+    model: Detector, windows: int, clip_samples: int, batch_size: int, arithmetic: Arithmetic, device: torch.device
+) -> float:
+    """Seconds of the encoder alone, on spectrograms that are ready."""
+    encoder = model.encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    wave_BT = 0.1 * torch.randn(min(batch_size, windows), clip_samples)
+    mel_BKFN = model.spectrograms(wave_BT).to(device)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    done = 0
+    while done < windows:
+        count = min(len(mel_BKFN), windows - done)
+        with arithmetic.autocast():
+            encoder(mel_BKFN[:count])
+        done += count
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
