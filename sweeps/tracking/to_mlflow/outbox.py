@@ -25,7 +25,7 @@ from sweeps.tracking.events import part_of
 
 T = TypeVar("T")
 
-CPU_SHARE = 0.15
+CPU_SHARE = 0.1
 """The most of a core that requests take, over some seconds, while a sweep runs."""
 FREE_CPU_S = 0.3
 """So many seconds of CPU are taken at once before the outbox rests: a small sweep never does."""
