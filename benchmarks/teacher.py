@@ -26,7 +26,7 @@ from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import get_recipe, predictions
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.task import StageTask
-from birdclef_core.stages.teachers.predicting import predict_stage
+from birdclef_core.stages.teachers.predicting import CPU_BATCH_SIZE, predict_stage
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.store.storage import Storage
@@ -59,6 +59,7 @@ def run(options: argparse.Namespace, folder: Path, device: torch.device) -> None
     store = StageStore(Storage.parse(str(folder / "store")))
     publish_teacher(store, recipe.name, model)
     config = predictions("labels", of="teacher", window_s=options.window_s, precision=options.precision)
+    batch_size = CPU_BATCH_SIZE if device.type == "cpu" else config.evaluation_batch_size
     windows = int(options.minutes * 60 // options.window_s)
     ours, bare = [], []
     for number in range(options.rounds):
@@ -72,18 +73,19 @@ def run(options: argparse.Namespace, folder: Path, device: torch.device) -> None
             identity={"model": {}, "stage": {}, "parent": "teacher"},
             teachers=(("teacher", 1.0),),
         )
-        started = time.perf_counter()
+        began = clocks()
         list(predict_stage(task, data, store, device))
-        ours.append(time.perf_counter() - started)
-        bare.append(
-            encoder_s(
-                model, windows, config.clip_samples, config.evaluation_batch_size, Arithmetic(config.precision, device), device
-            )
+        ours.append(since(began))
+        bare.append(encoder_s(model, windows, config.clip_samples, batch_size, Arithmetic(config.precision, device), device))
+        told = ", ".join(
+            f"{what} {wall:.2f} s ({cpu:.2f} s of CPU)"
+            for what, (wall, cpu) in (("predictions", ours[-1]), ("bare encoder", bare[-1]))
         )
-        print(f"  round {number + 1}: predictions {ours[-1]:.2f} s, bare encoder {bare[-1]:.2f} s", flush=True)
-    ratio, by_minute = min(ours) / min(bare), min(ours) / options.minutes
+        print(f"  round {number + 1}: {told}", flush=True)
+    (wall, cpu), (bare_wall, bare_cpu) = (tuple(map(min, zip(*part, strict=True))) for part in (ours, bare))
     print(
-        f"{windows} windows of {options.window_s:g} s: {ratio:.3f} x the bare encoder; 1,000 minutes take {1000 * by_minute / 60:.1f} minutes"
+        f"{windows} windows of {options.window_s:g} s: {wall / bare_wall:.3f} x the bare encoder in wall time, {cpu / bare_cpu:.3f} x in CPU time; "
+        f"1,000 minutes take {1000 * wall / options.minutes / 60:.1f} minutes"
     )
 
 
@@ -137,15 +139,14 @@ def num_classes(model: Detector) -> int:
 @torch.inference_mode()
 def encoder_s(
     model: Detector, windows: int, clip_samples: int, batch_size: int, arithmetic: Arithmetic, device: torch.device
-) -> float:
-    """Seconds of the encoder alone, on spectrograms that are ready."""
+) -> tuple[float, float]:
+    """Wall and CPU seconds of the encoder alone, on spectrograms that are ready."""
     encoder = model.encoder.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     wave_BT = 0.1 * torch.randn(min(batch_size, windows), clip_samples)
     mel_BKFN = model.spectrograms(wave_BT).to(device)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    started = time.perf_counter()
-    done = 0
+    began, done = clocks(), 0
     while done < windows:
         count = min(len(mel_BKFN), windows - done)
         with arithmetic.autocast():
@@ -153,7 +154,17 @@ def encoder_s(
         done += count
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return since(began)
+
+
+def clocks() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def since(began: tuple[float, float]) -> tuple[float, float]:
+    """Wall and CPU seconds since then."""
+    wall, cpu = clocks()
+    return wall - began[0], cpu - began[1]
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ from birdclef_core.taxonomy import LabelSpace
 
 AT_ONCE = 2048
 """Windows between two looks at the clock for a checkpoint."""
+CPU_BATCH_SIZE = 8
+"""Windows that go through a network at once on a CPU, where more of them leave its cache: docs/benchmarks/teachers.md."""
 _DONE = "logits.safetensors"
 
 
@@ -152,6 +154,8 @@ class _Job:
     ) -> None:
         self._task, self._store, self._model, self._arithmetic, self._device = task, store, model, arithmetic, device
         self._cache, self._row_W, self._start_W, self._num_species = cache, row_W, start_W, num_species
+        most = task.config.evaluation_batch_size
+        self._batch_size = min(most, CPU_BATCH_SIZE) if device.type == "cpu" else most
         self.earlier_s = 0.0
         """Seconds that earlier attempts took."""
 
@@ -169,7 +173,7 @@ class _Job:
                 self._start_W[part],
                 self._task.config.clip_samples,
                 num_species=self._num_species,
-                batch_size=self._task.config.evaluation_batch_size,
+                batch_size=self._batch_size,
             )
             try:
                 logits = Scorer(self._model, windows, self._arithmetic, self._device).logits(where, stop)  # type: ignore[arg-type]

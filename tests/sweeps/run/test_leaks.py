@@ -102,6 +102,9 @@ class ListTracker:
     def log(self, event) -> None:
         self.events.append(event)
 
+    def keep(self) -> None:
+        pass
+
     def close(self, timeout_s: float) -> DeliveryStatus:
         return DeliveryStatus(delivered=len(self.events), kept=0, rejected=0)
 
