@@ -3,9 +3,11 @@
 Imports no library, so that `--help` is printed at once.
 """
 
+from collections.abc import Sequence
+
 from birdclef_core.wording import format_duration
 
-__all__ = ["REFERENCE", "bytes_text", "counted", "figure", "format_duration", "parse_bytes"]
+__all__ = ["REFERENCE", "aligned", "bytes_text", "counted", "figure", "format_duration", "parse_bytes"]
 
 REFERENCE = (
     "the first 4 or more characters of a stage id, SWEEP (the last stage of its best trial), SWEEP/TRIAL (its last finished stage) or "
@@ -44,3 +46,12 @@ def figure(value: float) -> str:
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3g}"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the rows of a table as indented lines: the first column starts at the left, the others end at the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        f"  {first:<{widths[0]}}" + "".join(f"   {cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        for first, *cells in rows
+    ]

@@ -15,16 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from safetensors.torch import load_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from birdclef_core.errors import FileContentError, InputError, StoreError
 from birdclef_core.identity import fingerprint
 from birdclef_core.json_files import from_json, from_values, to_json
 from birdclef_core.store.storage import MANIFEST, Storage, scratch_folder
 from birdclef_core.store.summary import Spread, StageSummary, work_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -139,8 +139,10 @@ class StageEntry:
     record: StageRecord
     folder: Path
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> "dict[str, Tensor]":
         """Return the model's state by name, on the CPU."""
+        from safetensors.torch import load_file  # imports torch, which takes a second: who lists stages needs none
+
         return load_file(self.folder / WEIGHTS)
 
 

@@ -6,7 +6,7 @@ from birdclef_core.store.summary import Spread
 from sweeps.devices import device_list
 from sweeps.plan.near_misses import lookalike_lines
 from sweeps.plan.plan import Amount, Plan, StageNode
-from sweeps.wording import bytes_text, counted, figure, format_duration
+from sweeps.wording import aligned, bytes_text, counted, figure, format_duration
 
 MAX_TREE_LINES = 60
 
@@ -32,15 +32,6 @@ def plan_lines(plan: Plan, *, with_tree: bool = True) -> list[str]:
     if len(tree) > MAX_TREE_LINES:
         lines.append(f"... and {counted(len(tree) - MAX_TREE_LINES, 'more line')}; the picture shows the whole tree.")
     return lines
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the rows of a table as indented lines: the first column starts at the left, the others end at the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        f"  {first:<{widths[0]}}" + "".join(f"   {cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
-        for first, *cells in rows
-    ]
 
 
 def hours_text(hours: Spread | None) -> str:

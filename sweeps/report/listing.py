@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from birdclef_core.errors import BirdclefError
 from birdclef_core.store.storage import Storage
-from sweeps.plan.text import aligned
 from sweeps.report.ranking import score_of
 from sweeps.schedule.records import SweepRecord, SweepRecords, TrialRecord, best_trials
-from sweeps.wording import counted, format_duration
+from sweeps.wording import aligned, counted, format_duration
 
 COLUMNS = ("sweep", "state", "trials", "best", "compared by", "device time", "started", "tags and note")
 

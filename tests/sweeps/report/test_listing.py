@@ -1,5 +1,7 @@
 """The list of sweeps."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 from made_up_sweep import made_up_sweep, write_sweep
@@ -42,3 +44,9 @@ def test_sweeps_are_listed_from_the_newest_and_one_that_cannot_be_read_is_named(
 def test_a_storage_without_sweeps_says_so(tmp_path):
     (tmp_path / "store").mkdir()
     assert list_sweeps(Storage.parse(str(tmp_path))) == [f"There is no sweep in {tmp_path} yet."]
+
+
+def test_listing_imports_nothing_that_takes_seconds():
+    code = "import sys, sweeps.checkpoints.references, sweeps.report.listing; print({'torch', 'timm', 'ray', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
