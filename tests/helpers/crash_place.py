@@ -7,11 +7,13 @@ from made_up_stage import ExecutionLog
 
 from birdclef_core.config import ModelConfig, Recipe, StageConfig
 from birdclef_core.models.encoders import RANDOM
+from birdclef_core.recipes import predictions
 from birdclef_core.store.leases import Leases
 from birdclef_core.store.patience import Patience
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
+from birdclef_core.teacher_config import TeacherConfig
 from sweeps.schedule.records import SweepRecords
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Choice, Search
@@ -26,8 +28,19 @@ COMMON = {"learning_rate": 1e-3, "clip_s": 1.0, "batch_size": 2}
 STAGES = (
     StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=1, epochs=10, **COMMON),
     StageConfig(name="train_ce", label_space="target", loss="ce", seed=2, epochs=4, **COMMON),
-    StageConfig(name="finetune", label_space="target", loss="bce", seed=3, epochs=2, **COMMON),
+    predictions("labels", of="train_ce"),
+    StageConfig(
+        name="finetune",
+        label_space="target",
+        loss="bce",
+        seed=3,
+        epochs=2,
+        starts_from="pretrain_ce",
+        teacher=TeacherConfig(predictions="labels"),
+        **COMMON,
+    ),
 )
+"""The last one learns from the predictions of the second, and starts from the first."""
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 3e-2)
 
 
@@ -51,6 +64,7 @@ def make_chain_builder(sweep: str) -> ChainBuilder:
         target_species=LabelSpace.of("target", "ab"),
         data_fingerprint="data",
         code_version="code",
+        unlabelled_fingerprint="birds",
     )
 
 

@@ -42,7 +42,7 @@ class ExecutionLog:
 @dataclass(frozen=True)
 class MadeUpStage:
     """Stands for `train_stage`: the same store, checkpoints, reports and interruptions, and "weights" that are the hash of every
-    epoch and parent behind them, so that a stage put together from the wrong pieces is seen."""
+    epoch, parent and teacher behind them, so that a stage put together from the wrong pieces is seen."""
 
     log: ExecutionLog
     epoch_s: float = 0.004
@@ -83,12 +83,11 @@ class MadeUpStage:
         checkpoint = store.latest_epoch_checkpoint(task.stage_id, lambda folder: json.loads((folder / PROGRESS).read_text()))
         if checkpoint is not None:
             return tuple(checkpoint)
-        if task.parent_id is None:
-            return "", 0, 0.0
-        parent = store.open(task.parent_id)
-        if parent is None:
-            raise StoreError(f"The parent {task.parent_id} is not in the store.")
-        return (parent.folder / WEIGHTS).read_text(), 0, 0.0
+        needed = {stage_id: store.open(stage_id) for stage_id in task.needs}
+        for stage_id, entry in needed.items():
+            if entry is None:
+                raise StoreError(f"{stage_id}, which stage {task.config.name} needs, is not in the store.")
+        return "+".join((entry.folder / WEIGHTS).read_text() for entry in needed.values()), 0, 0.0
 
     def _publish(self, task: StageTask, store: StageStore, weights: str, cost_s: float, trained_by: str) -> None:
         def record() -> StageRecord:
@@ -119,10 +118,12 @@ def one_epoch(weights: str, stage_id: str, epoch: int) -> str:
 
 def weights_of(chain: tuple[StageTask, ...]) -> str:
     """What the last stage of a chain must be, however often it was interrupted."""
-    weights = ""
+    of: dict[str, str] = {}
     for task in chain:
+        weights = "+".join(of[stage_id] for stage_id in task.needs)
         for epoch in range(1, task.config.epochs + 1):
             weights = one_epoch(weights, task.stage_id, epoch)
+        of[task.stage_id] = weights
     return weights
 
 
