@@ -35,6 +35,7 @@ def load_model(entry: StageEntry, *, souped_with: Sequence[StageEntry] = ()) -> 
     when its weights are of another model.
     """
     record = entry.record
+    record.require_weights()
     config = restore(ModelConfig, record.identity.get("model", {}))
     for other in souped_with:
         if (other.record.identity.get("model"), other.record.species) != (record.identity.get("model"), record.species):

@@ -78,6 +78,14 @@ class StageRecord:
         """Whether it is predictions of other stages, and was not trained."""
         return self.identity.get("model") == {}
 
+    def require_weights(self) -> None:
+        """Raise InputError for predictions, which have no weights."""
+        if self.is_predictions:
+            raise InputError(
+                f"A stage with weights is needed, but {self.stage} {self.stage_id[:16]} is predictions of "
+                f"{', '.join(stage_id[:16] for stage_id in self.needs)}: name that, or a stage that learned from it."
+            )
+
     @property
     def needs(self) -> tuple[str, ...]:
         """The ids of the stages that it was made from: of its parent, of the predictions that it learned from, of the teachers that it

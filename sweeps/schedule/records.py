@@ -20,7 +20,7 @@ Status = Literal["waiting", "running", "finished", "pruned", "failed", "interrup
 State = Literal["running", "interrupted", "finished", "failed"]
 SWEEP_FILE = "sweep.json"
 TRIALS = "trials"
-VERSION: Literal[5] = 5
+VERSION: Literal[6] = 6
 """Version of the record of a sweep. One of another version is refused, because what it means could only be guessed."""
 
 
@@ -62,7 +62,7 @@ class SweepPart:
 class SweepRecord:
     """The record of a sweep, `sweep.json`."""
 
-    version: Literal[5]
+    version: Literal[6]
     name: str
     search: str
     """Name of the search of its start. It names the experiment in which all trials are found."""
