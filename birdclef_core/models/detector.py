@@ -117,11 +117,42 @@ class Detector(nn.Module):
             part.requires_grad_(False)
         self.train(self.training)
 
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return the parameters of the encoder by groups of layers, from the input on; the input BatchNorm of a SED is in the first group.
+
+        Raises as `Encoder.layer_groups` does.
+        """
+        first, *others = self.encoder.layer_groups()
+        return [[*self.input_norm.parameters(), *first], *others]
+
+    def freeze_blocks(self, count: int) -> None:
+        """Exclude the first `count` groups of layers from training, and no others. Frozen parts stay in evaluation mode.
+
+        Raises InputError when there are fewer groups, and as `layer_groups` does.
+        """
+        groups = self.layer_groups()
+        if count > len(groups):
+            raise InputError(
+                f"frozen_blocks <= {len(groups)} must hold for the encoder {self.config.encoder!r}, which has so many groups of layers, "
+                f"but got frozen_blocks={count}."
+            )
+        for number, group in enumerate(groups):
+            for parameter in group:
+                parameter.requires_grad_(number >= count)
+        self._frozen = [part for part in (*self.encoder.modules(), *self.input_norm.modules()) if _is_frozen(part)]
+        self.train(self.training)
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for part in self._frozen:
             part.eval()
         return self
+
+
+def _is_frozen(part: nn.Module) -> bool:
+    """Whether a part has parameters and trains none of them."""
+    parameters = list(part.parameters())
+    return bool(parameters) and not any(parameter.requires_grad for parameter in parameters)
 
 
 def _cut_pieces(mel_BKFN: Tensor, pieces: int) -> Tensor:

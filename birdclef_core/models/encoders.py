@@ -13,7 +13,7 @@ import timm
 import torch
 from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
-from timm.models import get_pretrained_cfg
+from timm.models import get_pretrained_cfg, group_parameters
 from torch import Tensor, nn
 
 from birdclef_core.config import SAMPLE_RATE_HZ, EncoderAxes, ModelConfig
@@ -57,6 +57,18 @@ class Encoder(nn.Module):
         if self.time_first:
             return self._map(mel_BKFN.transpose(2, 3)).transpose(2, 3)
         return self._map(mel_BKFN)
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return the parameters by groups of layers as timm has them, from the input on: the stem, each stage, and what comes after.
+
+        Raises InputError for a model of which timm knows no groups.
+        """
+        if not hasattr(self.model, "group_matcher"):
+            raise InputError(
+                f"layer_decay, frozen_blocks and thaw_every need an encoder of which timm knows the groups of layers, but of "
+                f"{type(self.model).__name__} it knows none."
+            )
+        return list(group_parameters(self.model, self.model.group_matcher(coarse=True), return_values=True).values())
 
     def _map(self, picture: Tensor) -> Tensor:
         """Features with the axes of the picture."""

@@ -23,6 +23,7 @@ class EpochMetrics:
     train_loss: float
     """Mean loss over the epoch's steps."""
     learning_rate: float
+    """That of the head in the epoch's last step."""
     clips_per_s: float
     """Clips trained per second, evaluation not included."""
     waited_s: float

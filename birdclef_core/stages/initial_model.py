@@ -44,6 +44,8 @@ def initial_model(
     model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if stage.freeze_encoder:
         model.freeze()
+    elif stage.frozen_blocks:
+        model.freeze_blocks(stage.frozen_blocks)
     return model, origin
 
 

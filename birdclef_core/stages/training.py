@@ -40,8 +40,9 @@ from birdclef_core.stages.environment import environment
 from birdclef_core.stages.epochs import EpochMetrics, LossLog, StageCounters
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
+from birdclef_core.stages.optimizers import build_optimizer, set_learning_rate
 from birdclef_core.stages.precision import Arithmetic
-from birdclef_core.stages.schedule import cosine_learning_rate, step_seed
+from birdclef_core.stages.schedule import learning_rate, num_frozen_blocks, step_seed
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.teachers.predicting import predict_stage
@@ -78,8 +79,8 @@ def train_stage(
     """Train the stage, yield after every epoch, and publish it after the last one; a stage with teachers is made as by `predict_stage`.
 
     A checkpoint is written before each yield, and at intervals within long epochs. If there is one at the start, the stage continues
-    from it. The published weights are those of the last epoch, unless the config asks for an average or an early stop: the cosine
-    schedule ends there, and a score by which an epoch was chosen would be too optimistic.
+    from it. The published weights are those of the last epoch, unless the config asks for an average or an early stop: the schedule
+    of the learning rate ends there, and a score by which an epoch was chosen would be too optimistic.
 
     `stop` is called after every step. `on_note` is called with what the user should know, such as too little memory. `trained_by` is
     kept in the stage's record. Labelled soundscapes are scored at the end of the stage, and after the epochs of `soundscapes_at`
@@ -121,12 +122,7 @@ class _StageTraining:
             self.model, _ = initial_model(task.model, self.config, self.space, device)
             groups, self.counters = checkpoint
             load_state(self.model, groups["model"])
-        self.optimizer = torch.optim.Adam(
-            [parameter for parameter in self.model.parameters() if parameter.requires_grad],
-            lr=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        self.optimizer = build_optimizer(self.model, self.config)
         load_optimizer_state(self.optimizer, groups.get("optimizer", {}))
         self.step = TrainingStep(self.model, self.optimizer, self.config, self.arithmetic, device, on_note=on_note)
         self.step.micro_batch_size = self.counters.micro_batch_size or self.step.micro_batch_size
@@ -199,7 +195,7 @@ class _StageTraining:
             epoch=epoch + 1,
             is_last=is_last,
             train_loss=loss,
-            learning_rate=cosine_learning_rate(config, epoch),
+            learning_rate=learning_rate(config, epoch, feed.num_batches - 1, feed.num_batches),
             clips_per_s=throughput.clips_per_s,
             waited_s=throughput.waited_s,
             device_s=throughput.device_s,
@@ -225,8 +221,8 @@ class _StageTraining:
     def _train(self, feed: TrainFeed, epoch: int) -> tuple[float, Throughput]:
         """Train an epoch from the current step on. Return its mean loss and its throughput."""
         config, counters = self.config, self.counters
-        for group in self.optimizer.param_groups:
-            group["lr"] = cosine_learning_rate(config, epoch)
+        if config.thaw_every:
+            self.model.freeze_blocks(num_frozen_blocks(config, epoch, len(self.model.layer_groups())))
         where = f"stage {config.name}, epoch {epoch + 1}"
         self.losses, self.earlier_losses = LossLog(feed.clip_names, where, feed.num_batches, self.earlier_losses), None
         self.model.train()
@@ -240,6 +236,7 @@ class _StageTraining:
             if config.compile_encoder and counters.compiled is None:
                 counters.compiled = compile_if_faster(self.model, self.step, batch, self.on_note)
             with meter.clock.step():
+                set_learning_rate(self.optimizer, learning_rate(config, epoch, counters.step, feed.num_batches))
                 loss = self.step(batch, step_seed(config, epoch, counters.step))
                 self.candidate.after_step(epoch * feed.num_batches + counters.step)
             self.losses.add(loss, batch.rows_B)

@@ -7,6 +7,7 @@ import torch
 
 from birdclef_core.data.feed import TrainBatch
 from birdclef_core.stages.initial_model import initial_model
+from birdclef_core.stages.optimizers import build_optimizer
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.training_step import TrainingStep
@@ -37,8 +38,7 @@ def measure_clips_per_s(
 def _rates(task: StageTask, space: LabelSpace, device: torch.device, limit_s: float) -> list[float]:
     """Return the clips per second of each step but the first."""
     model, _ = initial_model(task.model, task.config, space, device)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=task.config.learning_rate, fused=True)
+    optimizer = build_optimizer(model, task.config)
     arithmetic = Arithmetic(task.config.precision, device)
     step = TrainingStep(model, optimizer, task.config, arithmetic, device, on_note=lambda note: None)
     model.train()

@@ -130,6 +130,37 @@ def test_freeze_leaves_what_finetuning_leaves_also_batch_norm(head: str) -> None
 
 
 @pytest.mark.parametrize("head", ["sed", "cnn"])
+def test_frozen_blocks_are_the_first_with_their_batch_norm_and_may_thaw(head: str) -> None:
+    model = build(head)
+    groups = model.layer_groups()
+    assert len(groups) == 6, "the stem, five stages, of which the last has what comes after"
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.freeze_blocks(2)
+    model.train()
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
+    bce_loss(model(model.spectrograms(waves(2))), torch.ones(2, NUM_CLASSES), torch.ones(2)).backward()
+    optimizer.step()
+    frozen = ("input_norm.", "encoder.model.conv_stem", "encoder.model.bn1", "encoder.model.blocks.0.")
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == {name for name in before if not name.startswith(frozen)}
+    model.freeze_blocks(len(groups))
+    assert not model.encoder.training and not any(parameter.requires_grad for parameter in model.encoder.parameters())
+    assert model.head.training and all(parameter.requires_grad for parameter in model.head.parameters())
+    model.freeze_blocks(0)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(part.training for part in model.modules())
+
+
+def test_more_frozen_blocks_than_there_are_is_refused_with_their_number() -> None:
+    model = build("sed")
+    number = len(model.layer_groups())
+    with pytest.raises(
+        InputError, match=rf"frozen_blocks <= {number} must hold .*'test_efficientnet'.* but got frozen_blocks=99"
+    ):
+        model.freeze_blocks(99)
+
+
+@pytest.mark.parametrize("head", ["sed", "cnn"])
 def test_classes_enter_through_the_first_dimension_of_parameters_alone(head: str) -> None:
     small, large = build(head, num_classes=5).state_dict(), build(head, num_classes=9).state_dict()
     assert small.keys() == large.keys()

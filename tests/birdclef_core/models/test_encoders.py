@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from birdclef_core.config import ModelConfig, SpectrogramConfig
 from birdclef_core.errors import InputError, TrainingError
-from birdclef_core.models.encoders import RANDOM, PretrainedWeights, build_encoder, resolve_pretrained
+from birdclef_core.models.encoders import RANDOM, Encoder, PretrainedWeights, build_encoder, resolve_pretrained
 
 ENCODER = "test_resnet"
 NEVER_TRAINED = "cspresnet50d"
@@ -52,6 +52,20 @@ def test_the_axes_are_only_those_of_the_picture(encoder: str) -> None:
     torch.testing.assert_close(given, models["frequency_time"](mel_BKFN.mT).mT, atol=1e-5, rtol=1e-5)
     assert given.shape == models["frequency_time"](mel_BKFN).shape
     assert not torch.allclose(given, models["frequency_time"](mel_BKFN), atol=1e-2)
+
+
+@pytest.mark.parametrize("encoder", ["test_efficientnet", "test_resnet", "test_convnext", "test_vit"])
+def test_every_parameter_is_in_one_group_of_layers(encoder: str) -> None:
+    model, _ = build_encoder(config(encoder), RANDOM)
+    groups = model.layer_groups()
+    assert len(groups) > 2 and all(groups)
+    assert sorted(id(parameter) for group in groups for parameter in group) == sorted(id(part) for part in model.parameters())
+
+
+def test_an_encoder_without_groups_of_layers_is_refused_where_they_are_needed() -> None:
+    encoder = Encoder(torch.nn.Linear(2, 2), axes="frequency_time", from_tokens=False)
+    with pytest.raises(InputError, match=r"layer_decay, frozen_blocks and thaw_every need an encoder .* of Linear it knows none"):
+        encoder.layer_groups()
 
 
 @pytest.mark.parametrize("encoder", ["mixer_s32_224", "swin_tiny_patch4_window7_224"])

@@ -90,8 +90,18 @@ def unfinished(store) -> list[str]:
         (STEPS + 4, {"ema_decay": 0.9, "clip_gradient_norm": 1.0, "micro_batch_size": 3}),
         (2 * STEPS + 2, {"average_epochs": 2}),
         (STEPS + 3, {"early_stop_epochs": 1, "loss": "bce"}),
+        (3, {"optimizer": "adamw", "warmup_epochs": 1.3, "layer_decay": 0.8, "loss": "soft_auc"}),
+        (STEPS + 4, {"optimizer": "radam", "schedule": "one_cycle", "thaw_every": 1, "clip_candidates": 2}),
     ],
-    ids=["first epoch", "scoring", "with an average over steps", "scoring an average over epochs", "with an early stop"],
+    ids=[
+        "first epoch",
+        "scoring",
+        "with an average over steps",
+        "scoring an average over epochs",
+        "with an early stop",
+        "in a warm-up",
+        "while it thaws",
+    ],
 )
 def test_stopped_and_gone_on_ends_with_the_same_bits(tiny_recipe, tone_data, store, other, call, changes):
     chosen = task(tiny_recipe, **changes)

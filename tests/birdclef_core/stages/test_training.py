@@ -10,7 +10,7 @@ import torch
 
 from birdclef_core.data.cache import build_soundscape_cache
 from birdclef_core.data.soundscapes import load_soundscapes
-from birdclef_core.errors import StoreError, TrainingError
+from birdclef_core.errors import InputError, StoreError, TrainingError
 from birdclef_core.identity import canonical
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.task import StageTask
@@ -119,6 +119,25 @@ def test_finetuning_leaves_the_frozen_parts_as_they_were(tiny_recipe, tone_data,
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved
     assert all(name.startswith("head.attention_block") for name in moved)
+
+
+def test_a_stage_that_thaws_begins_with_the_head(tiny_recipe, tone_data, store):
+    list(train_stage(task(tiny_recipe, 0, epochs=1, clips_per_epoch=4), tone_data, store, CPU))
+    before = store.open("pretrain_ce").weights()
+    config = {"thaw_every": 1, "clips_per_epoch": 4, "head_transfer": "by_species", "layer_decay": 0.5}
+    moved = []
+    for epochs in (1, 2):
+        list(train_stage(task(tiny_recipe, 1, "pretrain_ce", epochs=epochs, **config), tone_data, store, CPU))
+        after = store.open("train_bce").weights()
+        moved.append({name for name in before if name.startswith(("encoder", "input")) and not before[name].equal(after[name])})
+        store.storage.delete("stages/train_bce")
+    assert moved[0] == set()
+    assert moved[1] and all(name.startswith("encoder.model.conv_head") for name in moved[1]), "the last group of layers"
+
+
+def test_too_many_frozen_blocks_are_refused(tiny_recipe, tone_data, store):
+    with pytest.raises(InputError, match=r"frozen_blocks <= \d+ must hold"):
+        list(train_stage(task(tiny_recipe, frozen_blocks=99), tone_data, store, CPU))
 
 
 def test_a_loss_that_is_not_finite_names_epoch_step_and_recordings(tiny_recipe, tone_data, store):
