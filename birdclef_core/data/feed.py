@@ -17,7 +17,7 @@ from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.buffers import WaveBuffers, pinned
 from birdclef_core.data.cache import WaveCache
 from birdclef_core.data.clip_windows import ClipWindows
-from birdclef_core.data.clips import DrawnBatch, draw_batch, draw_windows, noise_pools, read_clip, read_mixture
+from birdclef_core.data.clips import DrawnBatch, draw_batch, draw_windows, loudest, noise_pools, read_clip, read_mixture
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.prefetch import READER_THREADS, FeedStats, Prefetcher
 from birdclef_core.data.targets import training_table
@@ -68,7 +68,7 @@ class TrainFeed:
         `floats` gives the waves as float32: for a CPU, where a clip is best converted while the processor's cache holds it.
         Raises DataError when no training recording has a species of `label_space`, or none of those could be decoded.
         """
-        table = training_table(dataset, label_space, secondary_target=stage.secondary_target)
+        table = training_table(dataset, label_space, secondary_target=stage.secondary_target, class_balance=stage.class_balance)
         weights = np.where(cache.recording_samples[table.rows_R] > 0, table.sampling_weight_R, 0.0)
         if not weights.any():
             raise DataError(f"No training recording of the label space {label_space.name!r} could be decoded.")
@@ -125,6 +125,7 @@ class TrainFeed:
             cumulative_weights=self._cumulative_weights,
             batch_size=self._stage.batch_size,
             noise=self._noise,
+            candidates=self._stage.clip_candidates,
         )
 
     def close(self) -> None:
@@ -139,7 +140,7 @@ class TrainFeed:
         for clip, (wave_T, is_mixture) in enumerate(zip(wave_BT.numpy(), table.is_mixture_R[drawn.position_B], strict=True)):
             source, place = int(drawn.source_B[clip]), float(drawn.place_B[clip])
             if source < 0:
-                wave_T[:] = self._read(int(rows_B[clip]), place, bool(is_mixture))
+                wave_T[:] = self._read(int(rows_B[clip]), [place, *drawn.more_places_BK[clip].tolist()], bool(is_mixture))
                 continue
             windows, window = self._windows[source], int(drawn.window_B[clip])
             wave_T[:], target_BC[clip] = windows.read(window, place, self._stage.clip_samples)
@@ -159,8 +160,14 @@ class TrainFeed:
             noise_snr_db_M=pinned(drawn.noise_snr_db_M),
         )
 
-    def _read(self, row: int, place: float, is_mixture: bool) -> NDArray[np.int16]:
+    def _read(self, row: int, places: Sequence[float], is_mixture: bool) -> NDArray[np.int16]:
+        """The loudest of the clips at several places of a recording."""
         num_samples, clip_samples = self._cache.num_samples(row), self._stage.clip_samples
-        if is_mixture:
-            return read_mixture(self._cache.read, row, num_samples, place, clip_samples, SAMPLE_RATE_HZ)
-        return read_clip(self._cache.read, row, num_samples, place, clip_samples)
+
+        def read(place: float) -> NDArray[np.int16]:
+            if is_mixture:
+                return read_mixture(self._cache.read, row, num_samples, place, clip_samples, SAMPLE_RATE_HZ)
+            return read_clip(self._cache.read, row, num_samples, place, clip_samples)
+
+        # A recording that is not longer than a clip is heard whole from every place.
+        return read(places[0]) if len(places) == 1 or num_samples <= clip_samples else loudest(map(read, places))

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from birdclef_core.config import ClassBalance
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
@@ -23,6 +24,8 @@ _BACKGROUND_WEIGHT = 0.8
 """Factor of the loss weight of a recording whose species is only in the background."""
 _MIN_WEIGHT = 0.1
 """Lowest loss weight, whatever the rating."""
+_POWERS: dict[ClassBalance, float] = {"inverse": 1.0, "inverse_sqrt": 0.5, "none": 0.0}
+"""The sampling weight is 1 / count of the species to this power."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,18 @@ class TrainingTable:
     """Weight in the loss: the rating over the best rating, .1 to 1, and 1 where there is no rating; times .8 where the species is only
     in the background."""
     sampling_weight_R: NDArray[np.float64]
-    """Clips are drawn in proportion to this: rare species more often."""
+    """Clips are drawn in proportion to this; unless there is no class balance, recordings of rare species more often."""
     is_mixture_R: NDArray[np.bool_]
     """Whether more than one species may be heard: in the background only, or with secondary species of the label space."""
 
 
-def training_table(dataset: Dataset, label_space: LabelSpace, *, secondary_target: float = 0.9) -> TrainingTable:
+def training_table(
+    dataset: Dataset, label_space: LabelSpace, *, secondary_target: float = 0.9, class_balance: ClassBalance = "inverse"
+) -> TrainingTable:
     """Return targets and weights of the training recordings with a species of `label_space`.
 
-    The sampling weight is 1 / count of the primary species; for a background recording, the mean of that over its secondary
-    species. A secondary label counts one half. A species that a row names twice counts once, as primary where it is that too. Only
+    The sampling weight is 1 / count of the primary species, or 1 / its square root, or 1; for a background recording, the mean of that
+    over its secondary species. A secondary label counts one half. A species that a row names twice counts once, as primary where it is that too. Only
     rows that take part are counted. Raises DataError when no recording is left.
     """
     recordings = dataset.recordings
@@ -68,7 +73,7 @@ def training_table(dataset: Dataset, label_space: LabelSpace, *, secondary_targe
         rows_R=rows_R,
         target_RC=_targets(primary_R, secondary_rows, secondary_codes, len(label_space), secondary_target),
         weight_R=_weights(recordings["rating"], rows_R, background_R),
-        sampling_weight_R=_sampling_weights(primary_R, secondary_rows, secondary_codes, len(label_space)),
+        sampling_weight_R=_sampling_weights(primary_R, secondary_rows, secondary_codes, len(label_space), _POWERS[class_balance]),
         is_mixture_R=background_R | has_secondary_R,
     )
 
@@ -112,11 +117,11 @@ def _weights(rating: pd.Series, rows_R: NDArray, background_R: NDArray) -> NDArr
     return np.where(background_R, weight_R * _BACKGROUND_WEIGHT, weight_R).astype(np.float32)
 
 
-def _sampling_weights(primary_R: NDArray, rows: NDArray, codes: NDArray, num_species: int) -> NDArray[np.float64]:
+def _sampling_weights(primary_R: NDArray, rows: NDArray, codes: NDArray, num_species: int, power: float) -> NDArray[np.float64]:
     counts = np.bincount(primary_R[primary_R >= 0], minlength=num_species) + _SECONDARY_COUNT * np.bincount(
         codes, minlength=num_species
     )
-    inverse = 1.0 / np.maximum(counts, _SECONDARY_COUNT)
+    inverse = 1.0 / np.maximum(counts, _SECONDARY_COUNT) ** power
     heard = np.maximum(np.bincount(rows, minlength=len(primary_R)), 1)
     mean_of_secondary = np.bincount(rows, weights=inverse[codes], minlength=len(primary_R)) / heard
     return np.where(primary_R >= 0, inverse[primary_R], mean_of_secondary)

@@ -36,7 +36,7 @@ def predicted_windows(config: StageConfig, data: TrainingData, space: LabelSpace
     weight_W = np.full(len(target_WC), teacher.weight, np.float32)
     sampling_W = np.ones(len(target_WC))
     if on_recordings:
-        table = training_table(data.dataset, space, secondary_target=config.secondary_target)
+        table = training_table(data.dataset, space, secondary_target=config.secondary_target, class_balance=config.class_balance)
         place_W = _places(table, predictions.row_W)
         kept_W &= place_W >= 0
         weight_W *= table.weight_R[place_W]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from birdclef_core.augment_config import NoiseGroup
-from birdclef_core.data.clips import NoisePool, draw_batch, noise_pools, read_clip, read_mixture
+from birdclef_core.data.clips import NoisePool, draw_batch, loudest, noise_pools, read_clip, read_mixture
 
 
 def reader(wave_T: np.ndarray):
@@ -76,6 +76,30 @@ def test_plans_depend_on_seed_epoch_and_index_alone() -> None:
     assert np.array_equal(first.place_B, plan(202111210524, 3, 5).place_B)
     others = [plan(202111210525, 3, 5), plan(202111210524, 4, 5), plan(202111210524, 3, 6), plan(202111210524 % 2**32, 3, 5)]
     assert all(not np.array_equal(first.place_B, other.place_B) for other in others)
+
+
+def test_more_places_leave_all_else_as_it_was() -> None:
+    noise = (NoisePool(NoiseGroup(prob=0.5), np.arange(3)),)
+    one, three = (
+        draw_batch(7, 1, 2, cumulative_weights=np.arange(1.0, 9.0), batch_size=16, noise=noise, candidates=number)
+        for number in (1, 3)
+    )
+    assert one.more_places_BK.shape == (16, 0) and three.more_places_BK.shape == (16, 2)
+    assert np.unique(three.more_places_BK).size == 32 and three.more_places_BK.min() >= 0 and three.more_places_BK.max() < 1
+    others = {name: value for name, value in vars(one).items() if name != "more_places_BK"}
+    assert all(np.array_equal(value, vars(three)[name]) for name, value in others.items())
+
+
+def test_the_loudest_clip_is_that_of_a_bird_and_not_of_the_wind() -> None:
+    time_T = np.arange(32_000) / 32_000
+    wind_T, bird_T = 20_000 * np.sin(2 * np.pi * 60 * time_T), 2_000 * np.sin(2 * np.pi * 4000 * time_T)
+    clips = [wave_T.astype(np.int16) for wave_T in (np.zeros(32_000), wind_T, bird_T, bird_T[::-1])]
+    assert loudest(clips) is clips[2]
+    assert loudest([clips[0], clips[0].copy()]) is clips[0], "the first of equals"
+    extreme_T = np.array([-(2**15), 2**15 - 1], np.int16).repeat(1)[np.arange(1_920_000) % 2]
+    quieter_T = extreme_T.copy()
+    quieter_T[0] += 1
+    assert loudest([quieter_T, extreme_T]) is extreme_T, "energies are exact, up to the loudest minute"
 
 
 def test_rows_are_drawn_by_weight_with_replacement() -> None:

@@ -46,6 +46,32 @@ def equal(first: TrainBatch, second: TrainBatch) -> bool:
     return all(torch.equal(value, vars(second)[name]) for name, value in vars(first).items())
 
 
+def test_of_several_places_the_loudest_is_taken(dataset: Dataset, cache: WaveCache) -> None:
+    def energy(batch: TrainBatch) -> torch.Tensor:
+        return batch.wave_BT.double().diff(dim=1).square().sum(dim=1)
+
+    def batches(number: int, threads: int = 4) -> list[TrainBatch]:
+        chosen = stage(clip_candidates=number, noise=())
+        with TrainFeed(dataset, cache, dataset.target_species, chosen, threads=threads) as feed:
+            return list(feed.epoch(0))
+
+    one, four = batches(1), batches(4)
+    assert all(torch.equal(a.rows_B, b.rows_B) for a, b in zip(one, four, strict=True))
+    before, after = (torch.cat([energy(batch) for batch in made]) for made in (one, four))
+    assert (after >= before).all() and (after > before).any()
+    assert all(equal(a, b) for a, b in zip(four, batches(4, threads=1), strict=True))
+
+
+def test_class_balance_says_how_often_recordings_are_drawn(dataset: Dataset, cache: WaveCache) -> None:
+    def share_of_c(class_balance: str) -> float:
+        with TrainFeed(dataset, cache, dataset.target_species, stage(class_balance=class_balance, batch_size=2000)) as feed:
+            rows = feed.drawn(0, 0).position_B
+            return float((dataset.recordings["primary_label"].to_numpy()[feed._table.rows_R[rows]] == "c").mean())
+
+    inverse, root, none = map(share_of_c, ("inverse", "inverse_sqrt", "none"))
+    assert inverse > root + 0.02 > none + 0.04
+
+
 def test_shapes_and_types(dataset: Dataset, cache: WaveCache) -> None:
     with TrainFeed(dataset, cache, dataset.target_species, stage(noise=(NoiseGroup(prob=1.0),))) as feed:
         assert feed.num_batches == feed.num_recordings // 4

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from birdclef_core.config import ClassBalance
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.targets import training_table, validation_truth
 from birdclef_core.errors import DataError
@@ -19,7 +20,7 @@ def dataset_of(*rows: tuple[str, tuple[str, ...], float, float, bool]) -> Datase
     return Dataset(Path("made-up"), recordings, pd.DataFrame(), SPACE, SPACE, "", ())
 
 
-def seed_table(dataset: Dataset, space: LabelSpace) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
+def seed_table(dataset: Dataset, space: LabelSpace, power: float = 1.0) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray]:
     """The rules of the 2023 solution, one cell at a time: rows, targets, weights, sampling weights."""
     best = dataset.recordings["rating"].max()
     rows, targets, weights, counts = [], [], [], dict.fromkeys(space.species, 0.0)
@@ -39,6 +40,7 @@ def seed_table(dataset: Dataset, space: LabelSpace) -> tuple[list[int], np.ndarr
         targets.append(target)
         weights.append(np.clip(row.rating / best, 0.1, 1) * (0.8 if background else 1))
     sampling = []
+    counts = {code: count**power for code, count in counts.items()}
     for number in rows:
         row = dataset.recordings.iloc[number]
         known = [code for code in row.secondary_labels if code in space.index]
@@ -75,6 +77,14 @@ def test_agrees_with_the_rules_one_cell_at_a_time(seed: int) -> None:
     np.testing.assert_allclose(table.target_RC.toarray(), targets, rtol=1e-6)
     np.testing.assert_allclose(table.weight_R, weights, rtol=1e-6)
     np.testing.assert_allclose(table.sampling_weight_R, sampling)
+
+
+@pytest.mark.parametrize(("class_balance", "power"), [("inverse_sqrt", 0.5), ("none", 0.0)])
+def test_class_balance_takes_a_power_of_the_counts(class_balance: ClassBalance, power: float) -> None:
+    dataset = random_dataset(0)
+    table = training_table(dataset, SPACE, class_balance=class_balance)
+    np.testing.assert_allclose(table.sampling_weight_R, seed_table(dataset, SPACE, power)[3])
+    assert power or set(table.sampling_weight_R) == {1.0}
 
 
 def test_labels_stay_with_their_rows_when_a_long_background_row_is_dropped() -> None:
