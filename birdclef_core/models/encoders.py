@@ -45,9 +45,12 @@ RANDOM = PretrainedWeights("random", found="random weights")
 class Encoder(nn.Module):
     """A timm model without its classifier: mel_BKFN -> features_BDHW, for models of any inner layout and either order of axes."""
 
-    def __init__(self, model: Any, *, axes: EncoderAxes, from_tokens: bool) -> None:
+    def __init__(self, model: Any, *, axes: EncoderAxes, from_tokens: bool, shape: tuple[int, ...]) -> None:
+        """`shape`: (K, F, N) of a spectrogram that the model takes."""
         super().__init__()
         self.model = model
+        self.shape = shape
+        self._layer_groups: list[list[nn.Parameter]] = []
         self.time_first = axes == "time_frequency"
         self.from_tokens = from_tokens
         self.channels_last_map = getattr(model, "output_fmt", "NCHW") == "NHWC"
@@ -61,14 +64,35 @@ class Encoder(nn.Module):
     def layer_groups(self) -> list[list[nn.Parameter]]:
         """Return the parameters by groups of layers as timm has them, from the input on: the stem, each stage, and what comes after.
 
-        Raises InputError for a model of which timm knows no groups.
+        A group that makes no features, such as layers after pooling, is joined with the one before. Raises InputError for a model of which timm knows no groups.
         """
         if not hasattr(self.model, "group_matcher"):
             raise InputError(
                 f"layer_decay, frozen_blocks and thaw_every need an encoder of which timm knows the groups of layers, but of "
                 f"{type(self.model).__name__} it knows none."
             )
-        return list(group_parameters(self.model, self.model.group_matcher(coarse=True), return_values=True).values())
+        if self._layer_groups:
+            return self._layer_groups
+        used, groups = self._used_parameters(), self._layer_groups
+        for group in group_parameters(self.model, self.model.group_matcher(coarse=True), return_values=True).values():
+            if groups and used.isdisjoint(group):
+                groups[-1].extend(group)
+            else:
+                groups.append(list(group))
+        return groups
+
+    def _used_parameters(self) -> set[nn.Parameter]:
+        """The parameters that features depend on, found without computing anything; all where that does not work."""
+        own = dict(self.named_parameters())
+        state = {name: torch.empty_like(tensor, device="meta") for name, tensor in (*own.items(), *self.named_buffers())}
+        stand_ins = [state[name].requires_grad_() for name in own]
+        try:
+            with torch.enable_grad():
+                features = torch.func.functional_call(self, state, torch.empty((2, *self.shape), device="meta"))
+            slopes = torch.autograd.grad(features.sum(), stand_ins, allow_unused=True)
+        except Exception:  # any error of an architecture on the meta device
+            return set(own.values())
+        return {parameter for parameter, slope in zip(own.values(), slopes, strict=True) if slope is not None}
 
     def _map(self, picture: Tensor) -> Tensor:
         """Features with the axes of the picture."""
@@ -88,7 +112,7 @@ def build_encoder(config: ModelConfig, pretrained: PretrainedWeights) -> tuple[E
     shape = (1, config.spectrogram.num_channels, config.spectrogram.num_mels, _probe_frames(config))
     reasons = []
     for from_tokens in (False, True):
-        encoder = Encoder(model, axes=config.encoder_axes, from_tokens=from_tokens)
+        encoder = Encoder(model, axes=config.encoder_axes, from_tokens=from_tokens, shape=shape[1:])
         try:
             features_BDHW = _probe(encoder, shape)
         except Exception as error:  # any error of an architecture is a reason to refuse it

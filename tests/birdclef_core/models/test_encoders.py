@@ -62,8 +62,19 @@ def test_every_parameter_is_in_one_group_of_layers(encoder: str) -> None:
     assert sorted(id(parameter) for group in groups for parameter in group) == sorted(id(part) for part in model.parameters())
 
 
+def test_layers_after_pooling_are_no_group_of_their_own() -> None:
+    """The last group of a MobileNetV3 in timm is a convolution after pooling, which makes no features: thawing it would train nothing."""
+    model, _ = build_encoder(config("mobilenetv3_small_050"), RANDOM)
+    last = {id(parameter) for parameter in model.layer_groups()[-1]}
+    features = model(torch.randn(2, 3, 48, 251))
+    features.sum().backward()
+    without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    assert without == {"model.conv_head.weight", "model.conv_head.bias"}
+    assert {id(parameter) for name, parameter in model.named_parameters() if name in without} < last
+
+
 def test_an_encoder_without_groups_of_layers_is_refused_where_they_are_needed() -> None:
-    encoder = Encoder(torch.nn.Linear(2, 2), axes="frequency_time", from_tokens=False)
+    encoder = Encoder(torch.nn.Linear(2, 2), axes="frequency_time", from_tokens=False, shape=(1, 8, 8))
     with pytest.raises(InputError, match=r"layer_decay, frozen_blocks and thaw_every need an encoder .* of Linear it knows none"):
         encoder.layer_groups()
 
