@@ -25,6 +25,9 @@ class StageKind:
     label_space: str
     precision: str
     freeze_encoder: bool
+    frozen_blocks: int = 0
+    thaw_every: int = 0
+    optimizer: str = "adam"
 
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> "StageKind":
@@ -37,13 +40,21 @@ class StageKind:
                 label_space=stage["label_space"],
                 precision=stage["precision"],
                 freeze_encoder=stage["freeze_encoder"],
+                frozen_blocks=stage.get("frozen_blocks", 0),
+                thaw_every=stage.get("thaw_every", 0),
+                optimizer=stage.get("optimizer", "adam"),
             )
         except (KeyError, TypeError) as error:
             raise StoreError(f"The identity of a stage must say head, loss, label space and precision, but: {error}.") from None
 
     def __str__(self) -> str:
-        frozen = ", encoder frozen" if self.freeze_encoder else ""
-        return f"{self.head.upper()} {self.loss} {self.label_space} {self.precision}{frozen}"
+        parts = {
+            f"with {self.optimizer}": self.optimizer != "adam",
+            "encoder frozen": self.freeze_encoder,
+            f"{self.frozen_blocks} blocks frozen": self.frozen_blocks,
+            f"thawing every {self.thaw_every} epochs": self.thaw_every,
+        }
+        return ", ".join([f"{self.head.upper()} {self.loss} {self.label_space} {self.precision}", *filter(parts.get, parts)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,8 @@ IMPORTED = "imported"
 """Code version of an imported stage; also the beginning of the name of its first weights."""
 
 
+FREEZING = ("freeze_encoder", "frozen_blocks", "thaw_every")
+"""Fields of a stage that say what of the model is not trained."""
 DROPOUTS = ("drop_rate", "drop_path_rate", "head_dropout")
 """Fields of a model that do not change how long it takes."""
 
@@ -117,4 +119,5 @@ def work_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     Dropout takes no time that counts, so stages that differ in it alone do the same work.
     """
     model = {name: value for name, value in model.items() if name not in DROPOUTS}
-    return fingerprint([model, config.get("precision"), config.get("freeze_encoder")])[:16]
+    frozen = {name: config[name] for name in FREEZING if name in config}
+    return fingerprint([model, config.get("precision"), frozen])[:16]

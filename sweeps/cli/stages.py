@@ -53,7 +53,7 @@ def add_stage_commands(commands: Any) -> None:
     adopt = _command(store, "adopt", "reuse stages of an older code version after proof that this code trains the same", _adopt)
     adopt.description = (
         "Stages are kept under a hash that includes the code version, so a change of the code makes sweeps train them again. This command "
-        "trains one stage of each kind (head, loss, label space, precision, encoder frozen or not) again. Where the weights are the same "
+        "trains one stage of each kind (head, loss, label space, precision, optimiser, what is frozen) again. Where the weights are the same "
         "to the bit, it keeps a certificate and makes all stages of that kind known under the ids of this code. Nothing is removed. "
         "Exit code 1 if a kind could not be proven."
     )

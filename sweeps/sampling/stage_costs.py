@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from birdclef_core.config import ModelConfig
 from birdclef_core.errors import InputError
-from birdclef_core.store.summary import DROPOUTS
+from birdclef_core.store.summary import DROPOUTS, FREEZING
 from sweeps.objective import CPU_SECONDS
 from sweeps.sampling.encoding import Array, Encoding
 from sweeps.sampling.facts import SweepFacts
@@ -18,7 +18,7 @@ from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.recipe_space import VARIANT
 from sweeps.search.space import Search
 
-_SIZES = {"epochs", "clip_s", "clips_per_epoch", "batch_size", "precision", "freeze_encoder", VARIANT}
+_SIZES = {"epochs", "clip_s", "clips_per_epoch", "batch_size", "precision", *FREEZING, VARIANT}
 _PARTS = 16
 """Of a range without steps only the middles of so many parts are asked for: their number is small, and no cost is known so exactly."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from birdclef_core.config import ModelConfig
 from birdclef_core.stages.task import StageTask
-from birdclef_core.store.summary import DROPOUTS
+from birdclef_core.store.summary import DROPOUTS, FREEZING
 from sweeps.budget import SPARE, Budget
 from sweeps.devices import DeviceSpeeds
 from sweeps.schedule.records import TrialRecord
@@ -118,7 +118,8 @@ def _kind_of_work(task: StageTask) -> _Kind:
     """What the cost of an epoch depends on."""
     config = task.config
     sizes = (config.label_space, config.clip_s, config.batch_size, config.clips_per_epoch)
-    return (_timed(task.model), config.precision, config.freeze_encoder, config.predicts and config.predicts_on, *sizes)
+    frozen = tuple(getattr(config, name) for name in FREEZING)
+    return (_timed(task.model), config.precision, frozen, config.predicts and config.predicts_on, *sizes)
 
 
 @lru_cache(maxsize=4096)

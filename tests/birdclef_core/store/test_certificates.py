@@ -67,6 +67,22 @@ def test_a_changed_one_is_refused(storage, tmp_path, old, new, problem):
     assert len(said) == 1 and problem in said[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "SED bce target float32"),
+        ({"freeze_encoder": True}, "SED bce target float32, encoder frozen"),
+        ({"frozen_blocks": 2, "thaw_every": 3}, "SED bce target float32, 2 blocks frozen, thawing every 3 epochs"),
+        ({"optimizer": "adamw"}, "SED bce target float32, with adamw"),
+    ],
+)
+def test_a_kind_knows_the_optimiser_and_what_is_frozen(changes, name):
+    stage = next(stage for stage in RECIPES["sed_v2s"]().stages if stage.name == "train_bce")
+    identity = {"model": canonical(RECIPES["sed_v2s"]().model), "stage": canonical(replace(stage, **changes))}
+    kind = StageKind.of(identity)
+    assert kind == replace(KIND, **changes) and str(kind) == name
+
+
 def test_a_missing_one_is_an_error(storage):
     with pytest.raises(StoreError, match="is missing"):
         read_certificate(storage, "0" * 64)

@@ -62,8 +62,9 @@ def test_what_was_measured_goes_before_what_was_calibrated():
 
 def test_of_other_work_nothing_is_known():
     assert model().epoch(TASK) is None
-    frozen = replace(TASK, identity={**TASK.identity, "stage": {**TASK.identity["stage"], "freeze_encoder": True}})
-    assert model(measurement()).epoch(frozen) is None
+    for changes in ({"freeze_encoder": True}, {"frozen_blocks": 2}, {"thaw_every": 1}):
+        frozen = replace(TASK, identity={**TASK.identity, "stage": {**TASK.identity["stage"], **changes}})
+        assert model(measurement()).epoch(frozen) is None, changes
 
 
 def with_model(**changes):
