@@ -2,7 +2,7 @@
 
 Both versions train one small stage of each kind on the same made-up recordings, each in a process of its own with one thread: SED and CNN,
 cross-entropy and binary cross-entropy, all species and target species (started from the stage on all species), encoder frozen or not, and
-one stage with micro-batches, clipped gradients and averaged weights. All other settings have their defaults. Weights are compared by their
+one stage with micro-batches, clipped gradients and averaged weights. All other settings have their defaults. Weights and scores are compared by their
 sha256. The exit status is 1 when a kind differs. It takes about two minutes on one core.
 
 Git makes a checkout of an older commit: `git worktree add /tmp/older COMMIT`.
@@ -104,6 +104,7 @@ def train_kinds(data_root: Path, folder: Path) -> dict[str, str]:
         digest = hashlib.sha256()
         for key, tensor in sorted(entry.weights().items()):
             digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
+        digest.update(json.dumps(entry.record.metrics, sort_keys=True).encode())
         found[kind] = digest.hexdigest()
 
     for space, head, loss, frozen in itertools.product(("all", "target"), ("sed", "cnn"), ("ce", "bce"), (False, True)):
