@@ -27,9 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 PAGE = text_of("docs/first_hour.md")
 SETTINGS = {"encoder": "mobilenetv3_small_050", "spectrogram.num_mels": 32, "epochs": 1, "clips_per_epoch": 16}
 """Smaller than the small budget: what is learnt does not matter here."""
-SAMPLES = 1
-MOST_S = 5
-"""Seconds of a recording that are used."""
+SAMPLES = 2
 LIMIT_S = 15 * 60
 """From a checkout to one's own recording, without the installation."""
 
@@ -126,7 +124,7 @@ def test_what_the_page_names_is_there(hour):
 def test_the_notebooks_run_one_after_the_other(hour, monkeypatch):
     """The sweep of the first has the settings of the first hour here: its stages are reused, so that nothing is trained again."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    options = {"samples": SAMPLES, "max_seconds_per_recording": MOST_S, "settings": SETTINGS}
+    options = {"samples": SAMPLES, "settings": SETTINGS}
     options |= {"tracking_uri": "off", "cache_dir": str(hour.folder / "cache")}
     for name in ("first_sweep", "own_recordings"):
         notebook = nbformat.read(ROOT / "docs" / "notebooks" / f"{name}.ipynb", as_version=4)
