@@ -53,8 +53,6 @@ def hour(tmp_path_factory) -> Hour:
     smaller = [
         "--samples",
         str(SAMPLES),
-        "--max-seconds-per-recording",
-        str(MOST_S),
         *settings,
         "--cache-dir",
         str(folder / "cache"),
