@@ -3,7 +3,6 @@
 import os
 import socket
 import uuid
-from collections import Counter
 
 import pytest
 
@@ -12,27 +11,25 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the file that has most tests that start Ray, and end with the others that do.
-
-    Of two processes one then has the long file, the other everything without Ray, and what is left goes to whichever is free. Tests that start
-    Ray mostly wait for processes to start, so two of them at a time take little longer than one.
-    """
-    with_ray = Counter(item.path for item in items if item.get_closest_marker("ray"))
-    longest = max(with_ray, key=with_ray.__getitem__, default=None)
-    items.sort(key=lambda item: (0 if item.path == longest else 2 if item.path in with_ray else 1, -with_ray[item.path]))
+    """Begin with the tests that start Ray: where there are several processes, one of them has enough to do with these."""
+    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Of several processes (`-n auto`), one runs the tests of a file, which share fixtures. (`--dist loadfile` would sort the files anew.)"""
+    """Of several processes (`-n auto`), one runs the tests of a file, which share fixtures, and one all files with tests that start Ray.
+
+    pytest-xdist's own groups (`--dist loadgroup`) do nothing with pytest 9.2.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
-    class Files(LoadScopeScheduling):
+    class FilesAndRay(LoadScopeScheduling):
         def _split_scope(self, nodeid):
-            return nodeid.partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return "ray" if "pytest.mark.ray" in (config.rootpath / file).read_text() else file
 
     config.option.loadscopereorder = False
-    return Files(config, log)
+    return FilesAndRay(config, log)
 
 
 @pytest.fixture(scope="session")
