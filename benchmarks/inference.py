@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,7 @@ from birdclef_core.inference.networks.network import Network, input_shape
 from birdclef_core.inference.networks.openvino_runtime import HINTS, OpenVinoRuntime
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import SOLUTION_2023
-from birdclef_core.inference.runtime import BATCH_SIZE
 from birdclef_core.inference.sound import SoundFile
-from birdclef_core.inference.windows import stream_windows
 from birdclef_core.models.detector import Detector
 from birdclef_core.recipes import RECIPES
 
@@ -101,12 +98,8 @@ class Ours:
         self._detector = DeployedDetector(tuple(members), SOLUTION_2023)
 
     def __call__(self, path: Path) -> np.ndarray:
-        procedure = self._detector.procedure
-        windows = stream_windows(SoundFile(path, procedure).blocks(), procedure)
-        logits = []
-        while batch := list(islice(windows, BATCH_SIZE)):
-            logits.append(self._detector.hear(np.stack([wave_T for _, wave_T in batch])).logits_BC)
-        return np.concatenate(logits)
+        sound = SoundFile(path, self._detector.procedure)
+        return np.concatenate([heard.logits_BC for _, heard in self._detector.hear_stream(sound.blocks())])
 
 
 class Originals:
@@ -275,7 +268,7 @@ def time_streams(arguments: argparse.Namespace) -> None:
 
 
 def time_starts(arguments: argparse.Namespace) -> None:
-    print("\nLoading a network in OpenVINO, compiling and trying it out included, two streams, seconds (CPU, wall)")
+    print("\nLoading and compiling a network in OpenVINO, two streams, seconds (CPU, wall)")
     for precision in PRECISIONS:
         items = []
         for name in RECIPES:

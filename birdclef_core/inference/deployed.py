@@ -3,9 +3,11 @@
 Shapes: B windows, T samples, K channels, F mel bins, N frames, D features, C species.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import torch
@@ -19,8 +21,9 @@ from birdclef_core.identity import fingerprint
 from birdclef_core.inference.pooling import pool
 from birdclef_core.inference.procedure import DEFAULT, Procedure
 from birdclef_core.inference.results.calibration import Calibration
-from birdclef_core.inference.runtime import WINDOWS_AT_ONCE, Runtime
+from birdclef_core.inference.runtime import BATCH_SIZE, WINDOWS_AT_ONCE, Runtime
 from birdclef_core.inference.threads import on_each_thread
+from birdclef_core.inference.windows import Window, stream_windows
 
 SHOWN_DIGITS = 16
 """Digits of a model's id in tables."""
@@ -110,18 +113,42 @@ class DeployedDetector:
         return self.names.get(species) or species
 
     def hear(self, wave_BT: NDArray[np.float32]) -> Heard:
-        """Return what the detector says of windows. `wave_BT` is their context at 32 kHz, as `windows.heard` gives it.
+        """Return what the detector says of windows. `wave_BT` is their context at 32 kHz, as `windows.heard` gives it."""
+        (heard,) = self.hear_each([wave_BT])
+        return heard
 
-        On a CPU, each of as many threads as torch has takes a few windows from the sound to the logits, so that no two wait for each other.
+    def hear_each(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[Heard]:
+        """Yield what the detector says of each batch of windows.
+
+        On a CPU, each of as many threads as torch has takes a few windows from the sound to the logits, so that no two wait for each other;
+        and while they hear a batch, the next one is read.
         """
         if self.device.type != "cpu":
-            return self._hear(wave_BT)
-        parts = [wave_BT[first : first + WINDOWS_AT_ONCE] for first in range(0, len(wave_BT), WINDOWS_AT_ONCE)]
-        heard = on_each_thread(self._hear, parts)
-        return Heard(
-            logits_BC=np.concatenate([part.logits_BC for part in heard]),
-            embedding_BD=np.concatenate([part.embedding_BD for part in heard]),
+            yield from map(self._hear, batches)
+            return
+        groups = (
+            [wave_BT[first : first + WINDOWS_AT_ONCE] for first in range(0, len(wave_BT), WINDOWS_AT_ONCE)] for wave_BT in batches
         )
+        for heard in on_each_thread(self._hear, groups):
+            yield Heard(
+                logits_BC=np.concatenate([part.logits_BC for part in heard]),
+                embedding_BD=np.concatenate([part.embedding_BD for part in heard]),
+            )
+
+    def hear_stream(
+        self, blocks: Iterable[NDArray[np.float32]], *, first: int = 0, batch_size: int = BATCH_SIZE
+    ) -> Iterator[tuple[list[Window], Heard]]:
+        """Yield the windows of a stream of samples, batch by batch from window number `first` on, and what the detector says of them."""
+        windows = stream_windows(blocks, self.procedure, first=first)
+        taken: deque[list[Window]] = deque()
+
+        def waves() -> Iterator[NDArray[np.float32]]:
+            while batch := list(islice(windows, batch_size)):
+                taken.append([window for window, _ in batch])
+                yield np.stack([wave_T for _, wave_T in batch])
+
+        for heard in self.hear_each(waves()):
+            yield taken.popleft(), heard
 
     @torch.inference_mode()
     def _hear(self, wave_BT: NDArray[np.float32]) -> Heard:

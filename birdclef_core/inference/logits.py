@@ -177,13 +177,18 @@ def _each(
     detector: DeployedDetector, windows: SoundscapeWindows, silent_R: list[int], note: Callable[[int], None]
 ) -> NDArray[np.float32]:
     """Return the logits of each window, (R, C)."""
+
+    def waves() -> Iterator[NDArray[np.float32]]:
+        for batch in windows:
+            wave_BT = np.divide(batch.wave_BT.numpy(), INT16_SCALE, dtype=np.float32)
+            for wave_T, row in zip(wave_BT, batch.recording_B.tolist(), strict=True):
+                wave_T[silent_R[row] :] = 0
+            yield wave_BT
+
     parts, done = [], 0
-    for batch in windows:
-        wave_BT = np.divide(batch.wave_BT.numpy(), INT16_SCALE, dtype=np.float32)
-        for wave_T, row in zip(wave_BT, batch.recording_B.tolist(), strict=True):
-            wave_T[silent_R[row] :] = 0
-        parts.append(detector.hear(wave_BT).logits_BC)
-        done += len(wave_BT)
+    for heard_B in detector.hear_each(waves()):
+        parts.append(heard_B.logits_BC)
+        done += len(heard_B.logits_BC)
         note(done)
     return np.concatenate(parts)
 
@@ -193,11 +198,16 @@ def _largest(
 ) -> NDArray[np.float32]:
     """Return the largest logits over the windows of each row, (R, C)."""
     logits_RC = np.full((num_rows, len(detector.species)), -np.inf, dtype=np.float32)
-    for first in range(0, len(tasks), batch_size):
-        batch = tasks[first : first + batch_size]
-        waves = [heard(task.sound, task.start, task.sound.num_samples, detector.procedure) for task in batch]
-        np.maximum.at(logits_RC, [task.row for task in batch], detector.hear(np.stack(waves)).logits_BC)
-        note(first + len(batch))
+    batches = [tasks[first : first + batch_size] for first in range(0, len(tasks), batch_size)]
+    waves = (
+        np.stack([heard(task.sound, task.start, task.sound.num_samples, detector.procedure) for task in batch])
+        for batch in batches
+    )
+    done = 0
+    for batch, heard_B in zip(batches, detector.hear_each(waves), strict=True):
+        np.maximum.at(logits_RC, [task.row for task in batch], heard_B.logits_BC)
+        done += len(batch)
+        note(done)
     return logits_RC
 
 

@@ -145,5 +145,5 @@ def _member_logits(detector: DeployedDetector, wave_RT: NDArray[np.float32]) -> 
     """Yield the logits of each member alone."""
     for member in detector.members:
         alone = replace(detector, members=(member,), weights_of_first=(), calibration=None)
-        parts = [alone.hear(wave_RT[first : first + BATCH_SIZE]).logits_BC for first in range(0, len(wave_RT), BATCH_SIZE)]
-        yield np.concatenate(parts).astype(np.float64)
+        batches = (wave_RT[first : first + BATCH_SIZE] for first in range(0, len(wave_RT), BATCH_SIZE))
+        yield np.concatenate([heard.logits_BC for heard in alone.hear_each(batches)]).astype(np.float64)

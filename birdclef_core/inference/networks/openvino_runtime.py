@@ -3,7 +3,6 @@
 What it is given are windows, their first dimension: spectrograms (B, K, F, N), or sound (B, T) for a network that makes its own.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -18,7 +17,8 @@ from birdclef_core.inference.runtime import WINDOWS_AT_ONCE, Outputs, outputs_of
 
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 """What OpenVINO calls a precision. Always said: its own choice depends on the CPU. Of an int8 network it is that of the other layers."""
-_WARM_UPS = 3
+_MOST_RUNS = 6
+"""Runs of the first windows of a stream in which two that follow each other must give the same."""
 _TOLERANCE = 1e-3
 
 
@@ -26,10 +26,9 @@ class OpenVinoRuntime:
     """Runs the network in an OpenVINO file. It is compiled for `WINDOWS_AT_ONCE` windows, and a smaller rest is filled up."""
 
     def __init__(self, path: Path, precision: str, num_streams: int) -> None:
-        """Compile the network for so many streams, a thread each, and try every stream.
+        """Compile the network for so many streams, a thread each.
 
-        Raises InputError when OpenVINO is missing, the file holds no network that it can compile, or this CPU does not have the precision;
-        and when the network does not give the same outputs twice.
+        Raises InputError when OpenVINO is missing, the file holds no network that it can compile, or this CPU does not have the precision.
         """
         openvino = import_openvino()
         core = openvino.Core()
@@ -51,13 +50,14 @@ class OpenVinoRuntime:
         except (RuntimeError, IndexError) as error:
             problem = " ".join(str(error).split())[:200]
             raise InputError(f"{path} must be a network that OpenVINO can run, but: {problem}") from None
-        self._idle: SimpleQueue[Any] = SimpleQueue()
-        """A request for each stream, which a call takes while it runs."""
+        self._path = path
+        self._idle: SimpleQueue[_Stream] = SimpleQueue()
+        """The streams that no call has taken."""
         for _ in range(num_streams):
-            self._idle.put(self._compiled.create_infer_request())
-        self._try_out(path, num_streams)
+            self._idle.put(_Stream(self._compiled.create_infer_request()))
 
     def __call__(self, heard: Tensor) -> Outputs:
+        """Return the outputs. Raises InputError when the windows have another shape, or the network does not give the same outputs twice."""
         if tuple(heard.shape[1:]) != self._shape[1:]:
             raise InputError(f"The network takes windows of the shape {self._shape[1:]}, but got {tuple(heard.shape[1:])}.")
         values = np.ascontiguousarray(heard.cpu().numpy(), dtype=np.float32)
@@ -69,24 +69,41 @@ class OpenVinoRuntime:
         count = len(heard)
         if count < WINDOWS_AT_ONCE:
             heard = np.concatenate([heard, np.zeros((WINDOWS_AT_ONCE - count, *self._shape[1:]), dtype=np.float32)])
-        request = self._idle.get()
+        stream = self._idle.get()
         try:
-            request.infer([heard], share_inputs=True)
-            return [request.get_output_tensor(index).data[:count].copy() for index in range(len(self._compiled.outputs))]
+            outputs = stream.run(heard) if stream.is_tried else self._try_out(stream, heard)
+            return [tensor[:count] for tensor in outputs]
         finally:
-            self._idle.put(request)
+            self._idle.put(stream)
 
-    def _try_out(self, path: Path, num_streams: int) -> None:
-        """Run every stream on the same noise until two results are the same: outputs of a first run can be left unfilled."""
-        noise = np.random.default_rng(0).random(self._shape, dtype=np.float32)
-        with ThreadPoolExecutor(num_streams) as pool:
-            for _ in range(_WARM_UPS):
-                first, *others = pool.map(lambda _: self._run(noise), range(2 * num_streams))
-                if all(_same(first, outputs) for outputs in others):
-                    return
+    def _try_out(self, stream: "_Stream", heard: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Run a stream's first windows until two results are the same, and return these: outputs of a first run can be left unfilled.
+
+        It is tried with what it is for, and not when it is made: a stream that gets no windows costs nothing, and one run is not thrown away.
+        """
+        before = stream.run(heard)
+        for _ in range(_MOST_RUNS - 1):
+            outputs = stream.run(heard)
+            if _same(before, outputs):
+                stream.is_tried = True
+                return outputs
+            before = outputs
         raise InputError(
-            f"{path} must give the same outputs each time, but does not on this machine. Export with --format torch."
+            f"{self._path} must give the same outputs each time, but does not on this machine. Export with --format torch."
         )
+
+
+class _Stream:
+    """A request of OpenVINO, which runs in a thread of its own."""
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+        self.is_tried = False
+
+    def run(self, heard: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Return the tensors of `WINDOWS_AT_ONCE` windows."""
+        self._request.infer([heard], share_inputs=True)
+        return [tensor.data.copy() for tensor in self._request.output_tensors]
 
 
 def import_openvino() -> Any:

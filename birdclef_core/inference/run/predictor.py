@@ -1,18 +1,16 @@
 """Predicts files in bounded memory: `Predictor` is what a notebook uses, and what `birdclef predict` is made of.
 
-Shapes: B windows of a batch, T samples, W windows of one file, C species, D features.
+Shapes: W windows of one file, C species, D features.
 """
 
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from birdclef_core.errors import DataError
 from birdclef_core.inference.deployed import DeployedDetector
@@ -23,7 +21,6 @@ from birdclef_core.inference.results.selection import DEFAULT_THRESHOLD, Selecti
 from birdclef_core.inference.run.files import find_audio
 from birdclef_core.inference.runtime import BATCH_SIZE
 from birdclef_core.inference.sound import SoundFile
-from birdclef_core.inference.windows import Window, stream_windows
 
 SAVE_S = 20.0
 """Seconds of work on a file after which what was heard is handed over, to be kept."""
@@ -115,15 +112,10 @@ class Predictor:
 
     def _batches(self, sound: SoundFile, first: int) -> Iterator[FileLogits]:
         """Yield what is heard in each batch of windows from window `first` on."""
-        windows = stream_windows(sound.blocks(), self.detector.procedure, first=first)
-        while batch := list(islice(windows, self.batch_size)):
-            yield self._hear([window for window, _ in batch], np.stack([wave_T for _, wave_T in batch]))
-
-    def _hear(self, windows: Sequence[Window], wave_BT: NDArray[np.float32]) -> FileLogits:
-        heard = self.detector.hear(wave_BT)
-        return FileLogits(
-            np.array([window.start for window in windows], dtype=np.int64),
-            np.array([window.end for window in windows], dtype=np.int64),
-            heard.logits_BC,
-            heard.embedding_BD if self.embeddings else heard.embedding_BD[:, :0],
-        )
+        for windows, heard in self.detector.hear_stream(sound.blocks(), first=first, batch_size=self.batch_size):
+            yield FileLogits(
+                np.array([window.start for window in windows], dtype=np.int64),
+                np.array([window.end for window in windows], dtype=np.int64),
+                heard.logits_BC,
+                heard.embedding_BD if self.embeddings else heard.embedding_BD[:, :0],
+            )

@@ -12,7 +12,6 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,9 +29,9 @@ from birdclef_core.inference.networks.program_runtime import ProgramRuntime
 from birdclef_core.inference.results.calibration import Calibration, rounded, sigmoid
 from birdclef_core.inference.results.columns import COLUMN_NAMES
 from birdclef_core.inference.results.postprocess import NO_POSTPROCESSING
-from birdclef_core.inference.runtime import BATCH_SIZE, Runtime
+from birdclef_core.inference.runtime import Runtime
 from birdclef_core.inference.sound import SoundFile
-from birdclef_core.inference.windows import Window, stream_windows
+from birdclef_core.inference.windows import Window
 
 AUDIO = (".ogg", ".oga", ".flac", ".wav", ".mp3", ".aif", ".aiff")
 
@@ -131,12 +130,11 @@ def hear(detector: DeployedDetector, path: Path) -> tuple[list[Window], NDArray[
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise DataError(f"{path} must be a file, but is a pipe or a device.")
     sound = SoundFile(path, detector.procedure)
-    stream = stream_windows(sound.blocks(), detector.procedure)
     windows: list[Window] = []
     parts = [np.zeros((0, len(detector.species)), dtype=np.float32)]
-    while batch := list(islice(stream, BATCH_SIZE)):
-        windows += [window for window, _ in batch]
-        parts.append(detector.hear(np.stack([wave_T for _, wave_T in batch])).logits_BC)
+    for some, heard in detector.hear_stream(sound.blocks()):
+        windows += some
+        parts.append(heard.logits_BC)
     return windows, np.concatenate(parts), sound.faults
 
 

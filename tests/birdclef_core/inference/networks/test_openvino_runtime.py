@@ -66,19 +66,27 @@ def test_bfloat16_is_asked_for_and_refused_where_the_cpu_lacks_it(written, monke
 
 def test_outputs_that_are_unfilled_at_first_are_asked_for_again(written, monkeypatch):
     """A known fault: what a request gives at its first run can be whatever was in memory."""
-    original, runs = OpenVinoRuntime._run, []
+    stream, runs = openvino_runtime._Stream, []
+    original = stream.run
 
-    def first_is_unfilled(self, mel_BKFN):
-        runs.append(len(mel_BKFN))
-        results = original(self, mel_BKFN)
+    def first_is_unfilled(self, heard):
+        runs.append(len(heard))
+        results = original(self, heard)
         return [np.full_like(tensor, 7.0) for tensor in results] if len(runs) == 1 else results
 
-    monkeypatch.setattr(OpenVinoRuntime, "_run", first_is_unfilled)
-    OpenVinoRuntime(written[1], "float32", 1)
-    assert len(runs) == 4
-    monkeypatch.setattr(OpenVinoRuntime, "_run", lambda self, mel: [np.random.default_rng().random(3)])
+    head, path = written
+    mel_BKFN = spectrograms(head, 4)
+    expected = OpenVinoRuntime(path, "float32", 1)(mel_BKFN)
+    monkeypatch.setattr(stream, "run", first_is_unfilled)
+    runtime = OpenVinoRuntime(path, "float32", 1)
+    assert not runs, "a network that gets no windows is not tried"
+    torch.testing.assert_close(runtime(mel_BKFN).clip_BC, expected.clip_BC)
+    assert len(runs) == 3
+    runtime(mel_BKFN)
+    assert len(runs) == 4, "it is tried once"
+    monkeypatch.setattr(stream, "run", lambda self, heard: [np.random.default_rng().random((4, 3))])
     with pytest.raises(InputError, match="must give the same outputs each time"):
-        OpenVinoRuntime(written[1], "float32", 1)
+        OpenVinoRuntime(path, "float32", 1)(mel_BKFN)
 
 
 def test_logits_that_a_trained_network_gives_to_noise_are_finite(tmp_path):
