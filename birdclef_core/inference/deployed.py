@@ -145,7 +145,9 @@ class DeployedDetector:
         def waves() -> Iterator[NDArray[np.float32]]:
             while batch := list(islice(windows, batch_size)):
                 taken.append([window for window, _ in batch])
-                yield np.stack([wave_T for _, wave_T in batch])
+                wave_BT = np.stack([wave_T for _, wave_T in batch])
+                del batch  # 80 MB, which would stay while the windows are heard
+                yield wave_BT
 
         for heard in self.hear_each(waves()):
             yield taken.popleft(), heard

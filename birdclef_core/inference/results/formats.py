@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from birdclef_core.data.folder_walk import shown
 from birdclef_core.errors import InputError
+from birdclef_core.identity import fingerprint
 from birdclef_core.inference.results.columns import COLUMNS
 from birdclef_core.inference.results.selection import no_rows
 
@@ -46,6 +47,18 @@ KALEIDOSCOPE_COLUMNS = (
     "SCORE",
     "MANUAL ID",
 )
+
+_LONGEST_NAME = 200
+"""Bytes of a name: file systems allow 255, and tables put something before and behind it."""
+
+
+def short_name(name: str) -> str:
+    """Return a name for a file that every file system allows: a long one is cut, and ends in a hash of itself so that two stay different."""
+    encoded = name.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    end = f"~{fingerprint(name)[:16]}"
+    return encoded[: _LONGEST_NAME - len(end)].decode(errors="ignore") + end
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.errors import DataError
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.inference.results.file_logits import FileLogits
-from birdclef_core.inference.results.formats import AudioFile, seconds_text
+from birdclef_core.inference.results.formats import AudioFile, seconds_text, short_name
 from birdclef_core.inference.results.selection import Selector
 from birdclef_core.inference.sound import SoundFile
 from birdclef_core.inference.windows import Tape
@@ -85,7 +85,7 @@ class Snippets:
             if tape.length < find.end:
                 raise DataError(f"{audio.path} must be as long as when it was heard, but ends earlier now: it has changed.")
             times = "-".join(seconds_text(sample / SAMPLE_RATE_HZ) for sample in (find.start, find.end))
-            name = f"{find.score:.3f}_{str(audio.place).replace('/', '_')}_{times}.wav"
+            name = f"{find.score:.3f}_{short_name(str(audio.place).replace('/', '_'))}_{times}.wav"
             path = self._folder / _file_name(species) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             soundfile.write(path, tape.read(find.start, find.end), SAMPLE_RATE_HZ, subtype="PCM_16")

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from birdclef_core.data.audio_files import Header, read_header
 from birdclef_core.data.folder_walk import shown, suffix_of, walk_audio
 from birdclef_core.errors import InputError
-from birdclef_core.inference.results.formats import AudioFile
+from birdclef_core.inference.results.formats import AudioFile, short_name
 
 _THREADS = 16
 
@@ -95,10 +95,11 @@ def _different(names: Sequence[str]) -> list[PurePosixPath]:
     places = []
     for name in names:
         path = PurePosixPath(name)
-        place, number = path.with_suffix(""), 1
+        stem, number = short_name(path.stem), 1
+        place = path.with_name(stem)
         while place in taken:
             number += 1
-            place = path.with_name(f"{path.stem}-{number}")
+            place = path.with_name(f"{stem}-{number}")
         taken.add(place)
         places.append(place)
     return places

@@ -1,5 +1,6 @@
 """The best windows of each species are cut out of their files, sample by sample."""
 
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -42,6 +43,15 @@ def test_the_best_windows_of_all_files_are_written(files, tmp_path):
     cut_T, rate_hz = soundfile.read(tmp_path / "segments" / written[2], dtype="int16")
     whole_T, _ = soundfile.read(files[0].path, dtype="int16")
     assert rate_hz == 32_000 and np.array_equal(cut_T, whole_T[320_000:384_000])
+
+
+def test_windows_of_a_file_deep_in_long_folders_are_written(files, tmp_path):
+    deep = replace(files[1], place=PurePosixPath("a" * 100, "b" * 100, "c" * 100))
+    snippets = Snippets(tmp_path / "segments", 1, Selection().for_detector(loudness_detector()))
+    snippets.add(deep, logits([2.0], 10))
+    assert snippets.write(SOLUTION_2023) == 1
+    (written,) = (tmp_path / "segments").rglob("*.wav")
+    assert written.name.startswith("0.881_aaa") and written.name.endswith("_0.0-5.0.wav")
 
 
 def test_of_equal_scores_the_earlier_file_and_window_count(files, tmp_path):

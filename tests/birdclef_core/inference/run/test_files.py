@@ -45,6 +45,14 @@ def test_tables_of_files_with_the_same_name_lie_apart(here):
     assert [str(audio.place) for audio in found.files] == ["b", "b-2", "b-3"]
 
 
+def test_tables_of_files_with_long_names_can_be_written_and_lie_apart(here):
+    """A recorder's name of 250 bytes with `.selections.txt` behind it was too long for the file system, and no table was written."""
+    for end in "ab":
+        (here / "site" / f"{'鳥' * 80}{end}.wav").touch()
+    places = [audio.place for audio in find_audio([Path("site")]).files if "鳥" in audio.label]
+    assert len(set(places)) == 2 and all(len(place.name.encode()) <= 200 and place.name.startswith("鳥") for place in places)
+
+
 def test_what_cannot_be_read_is_listed(here):
     (here / "site" / "video.mp4").write_bytes(b"....ftyp")
     os.mkfifo(here / "site" / "pipe.wav")
