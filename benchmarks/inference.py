@@ -20,6 +20,7 @@ import openvino
 import soundfile
 import torch
 import torchaudio
+from torch.utils.flop_counter import FlopCounterMode
 
 from birdclef_core.audio.spectrogram import frequency_deltas
 from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig
@@ -211,11 +212,29 @@ def time_file(arguments: argparse.Namespace, precision: str) -> None:
     print(f"  {FILES} files: " + "; ".join(f"{name} {minutes:.0f} of {LIMIT_MIN} minutes" for name, minutes in left.items()))
 
 
+def matrix_gflops() -> float:
+    """Return the billions of operations in float32 that a core does in a second at its best, which is in a product of matrices."""
+    size, times = 1024, []
+    matrix = torch.rand(size, size)
+    for _ in range(50):
+        times.append(spent(lambda: matrix @ matrix).cpu_s)
+    return 2 * size**3 / min(times) / 1e9
+
+
+def gflop_of(name: str) -> float:
+    """Return the billions of operations of a network for a window."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        Network(detector_of(name))(torch.rand(1, *input_shape(model_of(name), SOLUTION_2023)))
+    return float(counter.get_total_flops()) / 1e9
+
+
 def time_networks(arguments: argparse.Namespace) -> None:
-    print("\nNetworks alone, CPU ms a window of 10 s, one thread, 8 windows at a time")
-    print(f"  {'':<18}{'torch':>9}{'OpenVINO float32':>24}{'bfloat16':>24}")
     torch.set_num_threads(1)
-    sums = {"torch": 0.0, "float32": 0.0, "bfloat16": 0.0}
+    speed = matrix_gflops()
+    print("\nNetworks alone, CPU ms a window of 10 s, one thread, 8 windows at a time")
+    print(f"A product of matrices in float32 does {speed:.0f} GFLOP/s; `least`: what a network would take at that speed")
+    print(f"  {'':<18}{'least':>9}{'torch':>9}{'OpenVINO float32':>24}{'bfloat16':>24}")
+    sums = {"least": 0.0, "torch": 0.0, "float32": 0.0, "bfloat16": 0.0}
     for name in RECIPES:
         mel_BKFN = torch.rand(8, *input_shape(model_of(name), SOLUTION_2023))
         runtimes: dict[str, Any] = {"torch": TorchRuntime(detector_of(name), torch.device("cpu"))}
@@ -226,13 +245,16 @@ def time_networks(arguments: argparse.Namespace) -> None:
             {key: (lambda run=run, mel_BKFN=mel_BKFN: run(mel_BKFN)) for key, run in runtimes.items()}, arguments.rounds
         )
         ms = {key: 1000 * min(item.cpu_s for item in items) / len(mel_BKFN) for key, items in found.items()}
+        ms["least"] = 1000 * gflop_of(name) / speed
         sums = {key: sums[key] + ms[key] for key in sums}
         print(
-            f"  {name:<18}{ms['torch']:9.1f}" + "".join(f"{ms[p]:15.1f} ({ms['torch'] / ms[p]:4.1f} x)" for p in PRECISIONS),
+            f"  {name:<18}{ms['least']:9.1f}{ms['torch']:9.1f}"
+            + "".join(f"{ms[p]:15.1f} ({ms['torch'] / ms[p]:4.1f} x)" for p in PRECISIONS),
             flush=True,
         )
     print(
-        f"  {'sum':<18}{sums['torch']:9.1f}" + "".join(f"{sums[p]:15.1f} ({sums['torch'] / sums[p]:4.1f} x)" for p in PRECISIONS)
+        f"  {'sum':<18}{sums['least']:9.1f}{sums['torch']:9.1f}"
+        + "".join(f"{sums[p]:15.1f} ({sums['torch'] / sums[p]:4.1f} x)" for p in PRECISIONS)
     )
     torch.set_num_threads(arguments.threads)
 
