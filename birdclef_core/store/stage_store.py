@@ -205,12 +205,12 @@ class StageStore:
         return self.storage.path(f"stages/{stage_id}/{self.published_attempt(stage_id)}/{WEIGHTS}")
 
     def copy_reports(self, stage_id: str, folder: Path) -> None:
-        """Copy all files of a published stage but its weights into a local folder."""
+        """Copy the pictures and tables of a published stage, without weights and predictions, into a local folder."""
         attempt = self.published_attempt(stage_id)
         folder.mkdir(parents=True, exist_ok=True)
         bundle = self.storage.at("stages", stage_id, str(attempt))
         for name in bundle.names():
-            if name not in (WEIGHTS, MANIFEST):
+            if name != MANIFEST and not name.endswith(".safetensors"):
                 bundle.fetch(name, folder / name)
 
     def known_ids(self) -> list[str]:

@@ -16,6 +16,8 @@ StageStatus = Literal["finished", "failed", "stopped"]
 TrialStatus = Literal["finished", "pruned", "failed", "interrupted"]
 Params = Mapping[str, str | int | float | bool]
 
+LEARNS_FROM = "birdclef.learns_from"
+"""Tag with the stage of predictions that a stage learns from."""
 OBJECTIVE, OBJECTIVE_ERROR = "objective", "objective_se"
 """Names of the metrics under which every sweep's trials have what they are compared by, and its standard error."""
 OBJECTIVE_TAG = "birdclef.objective"
@@ -57,6 +59,11 @@ class StageStarted:
     tags: Mapping[str, str] = field(default_factory=dict)
     starts_from: str | None = None
     """Stage id of the parent checkpoint, linked as the execution's input; None without a parent."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The stages that it is made from: the parent, and the predictions that it learns from."""
+        return tuple(stage_id for stage_id in (self.starts_from, self.tags.get(LEARNS_FROM)) if stage_id)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -125,7 +125,7 @@ class MlflowSink:
         executions = {event.execution: (event, time_ms) for event, time_ms in events[::-1] if isinstance(event, StageStarted)}
         used = {event.stage_id: event for event, _ in events if isinstance(event, CheckpointUsed)}
         made = {event.stage_id: event for event, _ in events if isinstance(event, StageFinished) and event.status == "finished"}
-        starts = {event.starts_from for event, _ in executions.values() if event.starts_from}
+        starts = {stage_id for event, _ in executions.values() for stage_id in event.inputs}
         if trials or executions:
             self._experiment(self._search_experiment())  # once, before several threads need it
         self._outbox.at_once(lambda item: self._trial_run(*item), trials.values())
@@ -182,7 +182,8 @@ class MlflowSink:
         self._outbox.enter(run_id, params=event.params, tags=event.tags)
         if event.starts_from:
             self._outbox.enter(run_id, tags={"birdclef.starts_from": event.starts_from})
-            if model_id := self._checkpoints.find(event.starts_from):
+        for stage_id in event.inputs:
+            if model_id := self._checkpoints.find(stage_id):
                 self._outbox.use(run_id, model_id)
 
     def _end_open(self, trial: str, time_ms: int) -> None:

@@ -22,6 +22,7 @@ from sweeps.schedule.update import TrialUpdate
 from sweeps.search.parameters import Parameter
 from sweeps.search.recipe_space import parameters_of
 from sweeps.tracking.events import (
+    LEARNS_FROM,
     OBJECTIVE,
     OBJECTIVE_ERROR,
     CheckpointUsed,
@@ -180,7 +181,8 @@ class TrackingObserver(Observer):
                     "birdclef.data": str(identity["data"]),
                     "birdclef.code": str(identity["code"]),
                     "birdclef.device": update.device,
-                },
+                }
+                | ({LEARNS_FROM: task.predictions_id} if task.predictions_id else {}),
                 starts_from=task.parent_id,
             )
         )

@@ -96,10 +96,15 @@ def test_a_damaged_entry_is_set_aside_aloud_and_can_be_published_again(store, da
     assert store.open("id").weights()["w"].item() == 3.0
 
 
-def test_reports_are_copied_without_the_weights(store, tmp_path):
+def test_reports_are_copied_without_weights_and_predictions(store, tmp_path):
     publish(store)
     store.copy_reports("id", tmp_path / "reports")
     assert sorted(path.name for path in (tmp_path / "reports").iterdir()) == ["species.csv", "stage.json"]
+    entry = store.open("id")
+    with store.publish(lambda: entry.record, "labels") as folder:
+        (folder / "predictions.safetensors").write_bytes(b"many")
+    store.copy_reports("labels", tmp_path / "of_labels")
+    assert [path.name for path in (tmp_path / "of_labels").iterdir()] == ["stage.json"]
 
 
 def test_a_summary_says_at_a_glance_what_a_stage_is(store):

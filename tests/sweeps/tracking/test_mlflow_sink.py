@@ -13,6 +13,7 @@ import pytest
 from sweeps.tracking.connect import _import_mlflow_sink
 from sweeps.tracking.delivery import Rejected
 from sweeps.tracking.events import (
+    LEARNS_FROM,
     CheckpointUsed,
     EnsembleChosen,
     EpochFinished,
@@ -67,11 +68,12 @@ class Driver:
     def stage_id(self, execution):
         return hashlib.sha256(f"{self.sweep}/{execution}".encode()).hexdigest()
 
-    def stage(self, trial, name, starts_from=None, first_epoch=0, status="finished", **finished):
-        """The events of one execution of two epochs; `starts_from` is the execution before."""
+    def stage(self, trial, name, starts_from=None, first_epoch=0, status="finished", learns_from=None, **finished):
+        """The events of one execution of two epochs; `starts_from` and `learns_from` are executions before."""
         execution = f"{trial}/{name}"
         parent = self.stage_id(starts_from) if starts_from else None
-        yield StageStarted(trial=trial, execution=execution, stage=name, params={"lr": 0.1}, starts_from=parent)
+        tags = {LEARNS_FROM: self.stage_id(learns_from)} if learns_from else {}
+        yield StageStarted(trial=trial, execution=execution, stage=name, params={"lr": 0.1}, tags=tags, starts_from=parent)
         for epoch in (1, 2):
             yield EpochFinished(
                 trial=trial,
@@ -148,6 +150,13 @@ def test_a_checkpoint_is_output_of_its_stage_and_input_of_what_starts_from_it(dr
     assert model.tags["birdclef.checkpoint_uri"] == "s3://b/1"
     assert driver.inputs(consumer) == {model.model_id}
     assert driver.inputs(driver.run(kind="trial")) == {model.model_id, driver.model(consumer).model_id}
+
+
+def test_the_predictions_that_a_student_learns_from_are_an_input_too(driver):
+    driver.apply(TrialStarted(trial="t"), *driver.stage("t", "train"), *driver.stage("t", "labels", starts_from="t/train"))
+    driver.apply(*driver.stage("t", "student", starts_from="t/train", learns_from="t/labels"))
+    made = {driver.model(driver.run(execution=f"t/{name}")).model_id for name in ("train", "labels")}
+    assert driver.inputs(driver.run(execution="t/student")) == made
 
 
 def test_a_trial_that_takes_a_checkpoint_is_its_consumer(driver):
