@@ -10,6 +10,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from birdclef_core.errors import InputError
+from birdclef_core.recipes import STAGE_NAMES
 from sweeps.objective import CPU_SECONDS, Objective
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.sampling.facts import Foretold, Point, SweepFacts, TrialFacts, TrialState
@@ -356,6 +357,8 @@ def _outcome(record: TrialRecord) -> Outcome:
         return Outcome(kind="score", value=record.score)
     if record.status == "pruned" and record.stopped is not None:
         rung = record.stopped.rung
-        step = 2 * record.stages.index(rung.stage) + (1 if rung.epoch else 2)
+        # Of the preset's stages, the same for recipes that skip some: Optuna compares trials that were pruned at the same step.
+        order = STAGE_NAMES if rung.stage in STAGE_NAMES else record.stages
+        step = 2 * order.index(rung.stage) + (1 if rung.epoch else 2)
         return Outcome(kind="pruned", value=record.stopped.score, step=step)
     return FAILED
