@@ -14,8 +14,10 @@ def weights_from(stages: Sequence[StageConfig], index: int) -> int | None:
 
     Raises InputError when there is no such stage before it.
     """
-    stage, trained = stages[index], [place for place in range(index) if not stages[place].predicts]
-    if stage.starts_from == FIRST_WEIGHTS:
+    stage, trained = stages[index], [
+        place for place in range(index) if not (stages[place].predicts or stages[place].embeddings)
+    ]
+    if stage.starts_from == FIRST_WEIGHTS or stage.embeddings:
         return None
     if not stage.starts_from:
         return trained[-1] if trained else None
@@ -36,11 +38,29 @@ def predictions_from(stages: Sequence[StageConfig], index: int) -> int | None:
     stage, name = stages[index], stages[index].teacher.predictions
     if not name:
         return None
-    made = [place for place in range(index) if stages[place].predicts]
+    made = [place for place in range(index) if stages[place].predicts and not stages[place].embeds]
     found = next((place for place in made if stages[place].name == name), None)
     if found is None:
         raise InputError(
             f"teacher.predictions of stage {stage.name} must be an earlier stage that predicts, but is {name!r}"
+            f"{_before([stages[place].name for place in made])}"
+        )
+    return found
+
+
+def embeddings_from(stages: Sequence[StageConfig], index: int) -> int | None:
+    """Return the index of the stage on whose embeddings a stage is trained; None where it hears sound.
+
+    Raises InputError when there is no such stage before it.
+    """
+    stage = stages[index]
+    if not stage.embeddings:
+        return None
+    made = [place for place in range(index) if stages[place].embeds]
+    found = next((place for place in made if stages[place].name == stage.embeddings), None)
+    if found is None:
+        raise InputError(
+            f"embeddings of stage {stage.name} must be an earlier stage that keeps embeddings, but is {stage.embeddings!r}"
             f"{_before([stages[place].name for place in made])}"
         )
     return found
@@ -58,13 +78,15 @@ def check_chain(stages: Sequence[StageConfig]) -> None:
     for index, stage in enumerate(stages):
         if stage.predicts:
             needed = [teacher := teacher_in_chain(stages, index)]
+            if teacher is not None and stages[teacher].embeddings:
+                raise InputError(f"Stage {stage.name} cannot make predictions of {stages[teacher].name}, a head on embeddings.")
             if teacher is not None and stages[teacher].label_space != stage.label_space:
                 raise InputError(
                     f"Stage {stage.name} must have the label space of stage {stage.predicts}, whose predictions it makes "
                     f"({stages[teacher].label_space!r}), but has {stage.label_space!r}."
                 )
         else:
-            needed = [weights_from(stages, index), predictions_from(stages, index)]
+            needed = [weights_from(stages, index), predictions_from(stages, index), embeddings_from(stages, index)]
         used |= {place for place in needed if place is not None}
     if stages[-1].predicts:
         raise InputError(f"The last stage must train, but {stages[-1].name} makes predictions.")

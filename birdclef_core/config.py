@@ -32,6 +32,8 @@ SUMMED_LOSSES: tuple[LossName, ...] = ("bce", "focal", "asymmetric")
 SAMPLE_RATE_HZ = 32_000
 FIRST_WEIGHTS = "first_weights"
 """Value of `starts_from` of a stage that starts from the encoder's first weights."""
+EMBEDS = "encoder:"
+"""Beginning of `predicts` of a stage that keeps embeddings."""
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MAX_STAGE_NAME = 40
 _OTHER_GROUPS = ("every", "model", "recipe", FIRST_WEIGHTS)
@@ -206,9 +208,20 @@ class StageConfig:
     teacher: TeacherConfig = added(TeacherConfig())
     predicts: str = added("")
     """For a stage that trains nothing and makes predictions: whose. The name of an earlier stage, or the reference of a stored stage or
-    the path of an ensemble. Of its other settings only clip_s (the length of a window), label_space, precision and predicts_on count."""
+    the path of an ensemble. Of its other settings only clip_s (the length of a window), label_space, precision and predicts_on count.
+
+    `encoder:timm` or `encoder:FILE.onnx`: it keeps the embeddings of all windows by an encoder that is not trained."""
     predicts_on: PredictedAudio = added("unlabelled")
     """What a stage that predicts hears: `unlabelled`: soundscapes without labels; `recordings`: the training recordings."""
+    encoder_rate_hz: int = added(SAMPLE_RATE_HZ)
+    """Of a stage that keeps embeddings by an ONNX encoder: the sample rate in Hz of the sound that it takes."""
+    encoder_output: str = added("")
+    """Of a stage that keeps embeddings by an ONNX encoder: the name of its output (B, D); empty: the first with two axes."""
+    embeddings: str = added("")
+    """For a stage that trains a head alone: name of the earlier stage whose embeddings it is trained on. It hears no sound, so that nothing
+    about clips, augmentation or mixing counts, and starts from random weights."""
+    head_hidden: int = added(0)
+    """Of a head on embeddings: size of its hidden layer; 0: it is linear."""
     soundscape_share: float = added(0.0)
     """Share of the clips of a batch that are labelled windows of soundscapes, of those files that are for training."""
     evaluation_batch_size: int = runtime(64)
@@ -259,6 +272,15 @@ class StageConfig:
             soundscape_share=self.soundscape_share,
             teacher_share=self.teacher.share,
         )
+        require(self.head_hidden >= 0, "head_hidden >= 0", head_hidden=self.head_hidden)
+        require(1000 <= self.encoder_rate_hz <= 192_000, "1000 <= encoder_rate_hz <= 192000", encoder_rate_hz=self.encoder_rate_hz)
+        if self.embeddings:
+            others = (self.predicts, self.teacher.predictions, self.soundscape_share, self.layer_decay != 1, self.starts_from)
+            require(
+                not any(others),
+                "no predicts, teacher, soundscape_share, layer_decay or starts_from beside embeddings",
+                stage=self.name,
+            )
         require(self.clip_candidates >= 1, "clip_candidates >= 1", clip_candidates=self.clip_candidates)
         self._check_optional()
         self._check_loss()
@@ -321,6 +343,11 @@ class StageConfig:
             frozen_blocks=self.frozen_blocks,
             thaw_every=self.thaw_every,
         )
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it trains nothing and keeps embeddings."""
+        return self.predicts.startswith(EMBEDS)
 
     @property
     def clip_samples(self) -> int:

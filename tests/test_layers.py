@@ -49,7 +49,10 @@ OWNERS = {
     "timm": ["birdclef_core/models/encoders.py"],
     "nncf": ["birdclef_core/inference/bundle/conversion.py"],
     "onnx": ["birdclef_core/inference/bundle/conversion.py"],
-    "onnxruntime": ["birdclef_core/inference/networks/onnx_runtime.py"],
+    "onnxruntime": [
+        "birdclef_core/inference/networks/onnx_runtime.py",
+        "birdclef_core/stages/embeddings/encoders.py",
+    ],
     "onnxscript": ["birdclef_core/inference/bundle/conversion.py"],
     "openvino": ["birdclef_core/inference/networks/openvino_runtime.py"],
     "optuna": ["sweeps/sampling/study.py"],

@@ -28,13 +28,15 @@ class StageTask:
     """Everything that the stage id is the hash of."""
     predictions_id: str | None = None
     """The stage whose predictions it learns from."""
+    embeddings_id: str | None = None
+    """The stage on whose embeddings its head is trained."""
     teachers: Teachers = field(default=())
     """The stages whose predictions it makes; empty: it trains."""
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The ids of the stages that must be in the store before it can be made."""
-        own = (self.parent_id, self.predictions_id, *(stage_id for stage_id, _ in self.teachers))
+        own = (self.parent_id, self.predictions_id, self.embeddings_id, *(stage_id for stage_id, _ in self.teachers))
         return tuple(dict.fromkeys(stage_id for stage_id in own if stage_id is not None))
 
 

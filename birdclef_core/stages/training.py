@@ -36,6 +36,8 @@ from birdclef_core.stages.checkpoint import (
     save_training_state,
 )
 from birdclef_core.stages.compilation import compile_if_faster
+from birdclef_core.stages.embeddings.embedding import embed_stage
+from birdclef_core.stages.embeddings.head import train_head
 from birdclef_core.stages.environment import environment
 from birdclef_core.stages.epochs import EpochMetrics, LossLog, StageCounters
 from birdclef_core.stages.initial_model import initial_model
@@ -89,6 +91,10 @@ def train_stage(
     Raises TrainingError for a loss that is not finite, StoreError when the parent is not in the store, and StageInterrupted when
     `stop` gives a reason, after the checkpoint has been written.
     """
+    if task.config.embeds:
+        return embed_stage(task, data, store, device, stop=stop, trained_by=trained_by)
+    if task.embeddings_id is not None:
+        return train_head(task, data, store, device, stop=stop, trained_by=trained_by)
     if task.teachers:
         return predict_stage(task, data, store, device, stop=stop, on_note=on_note, trained_by=trained_by)
     return _StageTraining(task, data, store, device, stop, on_note, trained_by, soundscapes_at).run()

@@ -81,19 +81,27 @@ class StageRecord:
     def require_weights(self) -> None:
         """Raise InputError for predictions, which have no weights."""
         if self.is_predictions:
+            if self.identity.get("stage", {}).get("embeds"):
+                raise InputError(f"A stage with weights is needed, but {self.stage} {self.stage_id[:16]} keeps embeddings.")
             raise InputError(
                 f"A stage with weights is needed, but {self.stage} {self.stage_id[:16]} is predictions of "
                 f"{', '.join(stage_id[:16] for stage_id in self.needs)}: name that, or a stage that learned from it."
+            )
+
+        if self.identity.get("embeddings"):
+            raise InputError(
+                f"A detector is needed, but {self.stage} {self.stage_id[:16]} is a head on embeddings, which cannot hear, be exported or "
+                "start another stage. See docs/embeddings.md."
             )
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The ids of the stages that it was made from: of its parent, of the predictions that it learned from, of the teachers that it
         hears with."""
-        several = self.identity.get("parent", "") if not self.parent_id and self.is_predictions else ""
+        several = self.identity.get("parent", "") if not self.parent_id and self.is_predictions and not self.identity["stage"].get("embeds") else ""
         teachers = [part.partition("*")[0] for part in several.split("+")]
         return tuple(
-            dict.fromkeys(stage_id for stage_id in (self.parent_id, self.identity.get("teacher"), *teachers) if stage_id)
+            dict.fromkeys(stage_id for stage_id in (self.parent_id, self.identity.get("teacher"), self.identity.get("embeddings"), *teachers) if stage_id)
         )
 
     def summary(self, num_bytes: int) -> StageSummary:

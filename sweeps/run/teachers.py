@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from birdclef_core.chain import teacher_in_chain
-from birdclef_core.config import ModelConfig, Recipe
+from birdclef_core.config import EMBEDS, ModelConfig, Recipe
 from birdclef_core.ensemble.record import read_record
 from birdclef_core.errors import InputError
 from birdclef_core.identity import restore
@@ -41,7 +41,7 @@ def stored_teachers(search: Search) -> dict[str, str]:
     found: dict[str, str] = {}
     for recipe in search.recipes:
         for index, stage in enumerate(recipe.stages):
-            if stage.predicts and teacher_in_chain(recipe.stages, index) is None:
+            if stage.predicts and not stage.embeds and teacher_in_chain(recipe.stages, index) is None:
                 found |= {stage_id: stage.name for stage_id, _ in parse_teachers(stage.predicts)}
     for key, parameter in search.space.items():
         if find_field(key).path == "predicts" and isinstance(parameter, Choice):
@@ -64,7 +64,7 @@ def teacher_models(records: list[StageRecord]) -> Mapping[str, ModelConfig]:
 def _resolved(recipe: Recipe, storage: str) -> Recipe:
     stages = tuple(
         replace(stage, predicts=_ids(stage.predicts, recipe, stage.name, storage))
-        if stage.predicts and teacher_in_chain(recipe.stages, index) is None
+        if stage.predicts and not stage.embeds and teacher_in_chain(recipe.stages, index) is None
         else stage
         for index, stage in enumerate(recipe.stages)
     )
@@ -77,7 +77,7 @@ def _values(key: str, parameter: Parameter, recipes: tuple[Recipe, ...], storage
     recipe = next((recipe for recipe in recipes if find_field(key).places(recipe)), recipes[0])
     names = {stage.name for stage in recipe.stages}
     values = tuple(
-        value if value in names else _ids(str(value), recipe, key.partition(".")[0], storage) for value in parameter.values
+        value if value in names or str(value).startswith(EMBEDS) else _ids(str(value), recipe, key.partition(".")[0], storage) for value in parameter.values
     )
     return replace(parameter, values=values)
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from birdclef_core.chain import predictions_from, teacher_in_chain, weights_from
+from birdclef_core.chain import embeddings_from, predictions_from, teacher_in_chain, weights_from
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, fingerprint, fingerprint_of_canonical
 from birdclef_core.models.encoders import PretrainedWeights
+from birdclef_core.stages.embeddings.encoders import onnx_file, onnx_hash
 from birdclef_core.stages.task import StageTask, Teachers, parse_teachers, teachers_text
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.search.space import Search
@@ -44,7 +45,8 @@ class ChainBuilder:
         model, stages = self.search.of_recipe(recipe).configs(params)
         tasks: list[StageTask] = []
         for index in range(len(stages)):
-            make = self._predicting if stages[index].predicts else self._training
+            stage = stages[index]
+            make = self._embedding if stage.embeds else self._predicting if stage.predicts else self._training
             tasks.append(make(recipe.name, model, stages, index, tasks))
         return tuple(tasks)
 
@@ -53,16 +55,19 @@ class ChainBuilder:
     ) -> StageTask:
         config, pretrained = stages[index], self.pretrained[model.encoder]
         source, predictions = weights_from(stages, index), predictions_from(stages, index)
-        parent_id = before[source].stage_id if source is not None else self.start if not config.starts_from else None
+        parent_id = before[source].stage_id if source is not None else self.start if not (config.starts_from or config.embeddings) else None
         predictions_id = before[predictions].stage_id if predictions is not None else None
+        embeddings = embeddings_from(stages, index)
+        embeddings_id = before[embeddings].stage_id if embeddings is not None else None
         stage_id, identity = _identify(
             model,
             config,
-            parent_id or pretrained.name,
+            parent_id or ("random" if embeddings_id else pretrained.name),
             self._space(config).fingerprint,
             self.data_fingerprint,
             self.code_version,
             predictions_id,
+            embeddings_id,
         )
         return StageTask(
             stage_id=stage_id,
@@ -73,6 +78,7 @@ class ChainBuilder:
             pretrained=pretrained,
             identity=identity,
             predictions_id=predictions_id,
+            embeddings_id=embeddings_id,
         )
 
     def _predicting(
@@ -104,13 +110,39 @@ class ChainBuilder:
             teachers=teachers,
         )
 
+    def _embedding(
+        self, recipe: str, model: ModelConfig, stages: Sequence[StageConfig], index: int, before: Sequence[StageTask]
+    ) -> StageTask:
+        """A stage of embeddings: neither its name nor the heads are part of its id, so that all heads share it."""
+        config, path, pretrained = stages[index], onnx_file(stages[index]), self.pretrained[model.encoder]
+        stage = {name: canonical(getattr(config, name)) for name in ("clip_s", "precision", "encoder_rate_hz", "encoder_output")}
+        if path is None:
+            stage["embeds"] = [model.encoder, model.encoder_axes, canonical(model.spectrogram), config.seed]
+        identity: dict[str, Any] = {
+            "model": {},
+            "stage": {"embeds": "onnx"} | stage,
+            "label_space": "",
+            "data": fingerprint([self.data_fingerprint, self.all_species.fingerprint]),
+            "parent": pretrained.name if path is None else onnx_hash(path),
+            "code": self.code_version,
+        }
+        return StageTask(
+            stage_id=fingerprint_of_canonical(identity),
+            parent_id=None,
+            recipe=recipe,
+            model=model,
+            config=config,
+            pretrained=pretrained,
+            identity=identity,
+        )
+
     def _space(self, config: StageConfig) -> LabelSpace:
         return self.all_species if config.label_space == "all" else self.target_species
 
 
 @lru_cache(maxsize=8192)
 def _identify(
-    model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str, predictions: str | None
+    model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str, predictions: str | None, embeddings: str | None
 ) -> tuple[str, dict[str, Any]]:
     """A stage's id and what it is the hash of. Cached because ten thousand trials share a few prefixes."""
     identity = {
@@ -123,6 +155,8 @@ def _identify(
     }
     if predictions is not None:
         identity["teacher"] = predictions
+    if embeddings is not None:
+        identity["embeddings"] = embeddings
     return fingerprint_of_canonical(identity), identity
 
 

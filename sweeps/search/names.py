@@ -22,6 +22,8 @@ OF_PREDICTIONS = (
     "name",
     "predicts",
     "predicts_on",
+    "encoder_rate_hz",
+    "encoder_output",
     "clip_s",
     "label_space",
     "precision",

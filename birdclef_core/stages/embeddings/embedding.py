@@ -1,0 +1,141 @@
+"""Makes a stage of embeddings: an encoder that is not trained hears all windows once.
+
+Shapes: W windows, D numbers of an embedding.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from birdclef_core.data.soundscapes import WINDOW_S, Soundscapes
+from birdclef_core.data.wave_cache import WaveCache
+from birdclef_core.data.windows import PredictionWindows, SoundscapeWindows, Windows, window_grid
+from birdclef_core.errors import DataError, FileContentError, TrainingError
+from birdclef_core.stages.embeddings.encoders import Embed, build_embed
+from birdclef_core.stages.embeddings.stored import Embeddings
+from birdclef_core.stages.environment import environment
+from birdclef_core.stages.epochs import EpochMetrics
+from birdclef_core.stages.interruption import StageInterrupted, Stop, never
+from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.training_data import TrainingData
+from birdclef_core.stages.training_step import to_float
+from birdclef_core.store.stage_store import StageRecord, StageStore
+
+AT_ONCE = 2048
+"""Windows between two looks at the clock for a checkpoint."""
+_DONE = "embeddings_done.safetensors"
+CPU = torch.device("cpu")
+
+
+def embed_stage(
+    task: StageTask, data: TrainingData, store: StageStore, device: torch.device, *, stop: Stop = never, trained_by: str = ""
+) -> Iterator[EpochMetrics]:
+    """Make the embeddings, publish them, and yield once. An interrupted stage continues with the windows that are left.
+
+    Raises DataError when there is nothing to hear, TrainingError for embeddings that are not finite in half precision, StageInterrupted
+    when `stop` gives a reason, and as `build_embed` does.
+    """
+    started, config, dataset = time.perf_counter(), task.config, data.dataset
+    embed = build_embed(task, device)
+    rows_R = np.arange(len(dataset.recordings))
+    row_W, start_W = window_grid(np.array([data.cache.num_samples(int(row)) for row in rows_R]), rows_R, config.clip_samples)
+    if not len(row_W):
+        raise DataError(f"Stage {config.name} must have at least one window, but no recording could be decoded.")
+    parts, number, earlier_s = store.latest_epoch_checkpoint(task.stage_id, _read) or ([], 0, 0.0)
+    saved, done = time.monotonic(), sum(map(len, parts))
+    while done < len(row_W):
+        part = slice(done, done + AT_ONCE)
+        windows = PredictionWindows(
+            data.cache, row_W[part], start_W[part], config.clip_samples, num_species=1, batch_size=config.evaluation_batch_size
+        )
+        parts.append(_embedded(embed, windows, config.name))
+        done += len(parts[-1])
+        reason = stop()
+        if reason or time.monotonic() - saved >= config.checkpoint_every_s:
+            number, saved = number + 1, time.monotonic()
+            with store.save_epoch_checkpoint(task.stage_id, number) as folder:
+                state = np.array([number, earlier_s + time.perf_counter() - started])
+                save_file({"embeddings": np.concatenate(parts), "state": state}, folder / _DONE)
+        if reason:
+            raise StageInterrupted(f"Stage {config.name} was interrupted after {done:,} of {len(row_W):,} windows: {reason}")
+    embedding_WD = np.concatenate(parts)
+
+    def labelled(soundscapes: Soundscapes | None, cache: WaveCache | None) -> NDArray[np.float16]:
+        if soundscapes is None or cache is None or not len(soundscapes.windows):
+            return np.zeros((0, embedding_WD.shape[1]), np.float16)
+        windows = SoundscapeWindows(
+            soundscapes,
+            cache,
+            dataset.all_species,
+            context_s=(config.clip_s - WINDOW_S) / 2,
+            batch_size=config.evaluation_batch_size,
+        )
+        return _embedded(embed, windows, config.name)
+
+    made = Embeddings(
+        row_W=row_W,
+        start_W=start_W,
+        embedding_WD=embedding_WD,
+        scored_WD=labelled(dataset.soundscapes, data.soundscape_cache),
+        training_WD=labelled(dataset.training_soundscapes, data.training_soundscape_cache),
+    )
+    seconds = earlier_s + time.perf_counter() - started
+    metrics = EpochMetrics(
+        epoch=1,
+        is_last=True,
+        train_loss=0.0,
+        learning_rate=0.0,
+        clips_per_s=len(row_W) / seconds,
+        waited_s=0.0,
+        device_s=seconds,
+        evaluate_s=0.0,
+        epoch_s=seconds,
+        memory_bytes=0,
+        bottleneck="",
+        waits_for_data=False,
+        scores={},
+    )
+
+    def record() -> StageRecord:
+        return StageRecord(
+            stage_id=task.stage_id,
+            parent_id=None,
+            recipe=task.recipe,
+            stage=config.name,
+            identity=task.identity,
+            species=[],
+            metrics={},
+            history=[asdict(metrics)],
+            cost_s=seconds,
+            surgery=f"{len(row_W):,} windows of {config.clip_s:g} s, {embedding_WD.shape[1]} numbers each",
+            environment=environment(device),
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            trained_by=trained_by,
+        )
+
+    with store.publish(record, task.stage_id) as folder:
+        made.save(folder)
+    yield metrics
+
+
+def _embedded(embed: Embed, windows: Windows, name: str) -> NDArray[np.float16]:
+    """Embeddings of windows in their order."""
+    made = np.concatenate([embed(to_float(batch.wave_BT, CPU)).numpy() for batch in windows]).astype(np.float16)
+    if not np.isfinite(made).all():
+        raise TrainingError(f"Embeddings of stage {name} must be finite in half precision (below 65,504), but some are not.")
+    return made
+
+
+def _read(folder: Path) -> tuple[list[NDArray[np.float16]], int, float]:
+    try:
+        arrays = load_file(folder / _DONE)
+        return [arrays["embeddings"]], int(arrays["state"][0]), float(arrays["state"][1])
+    except (OSError, KeyError, ValueError) as error:
+        raise FileContentError(str(folder / _DONE), str(error)) from None

@@ -1,0 +1,38 @@
+"""Embeddings of windows, as a stage publishes them.
+
+Shapes: W windows, D numbers of an embedding.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+EMBEDDINGS = "embeddings.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Embeddings of windows of all recordings, and of the labelled windows of soundscapes that score and that train."""
+
+    row_W: NDArray[np.int64]
+    """Row of the dataset's recordings, in rising order."""
+    start_W: NDArray[np.int64]
+    """First sample of each window, at 32 kHz."""
+    embedding_WD: NDArray[np.float16]
+    scored_WD: NDArray[np.float16]
+    """Of the labelled windows of soundscapes, in their order; none: (0, D)."""
+    training_WD: NDArray[np.float16]
+    """Of the labelled windows that are for training."""
+
+    def save(self, folder: Path) -> None:
+        """Write the embeddings into `folder`."""
+        save_file({name: np.ascontiguousarray(array) for name, array in vars(self).items()}, folder / EMBEDDINGS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read the embeddings in `folder`."""
+        return cls(**load_file(folder / EMBEDDINGS))
