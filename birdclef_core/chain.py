@@ -14,9 +14,7 @@ def weights_from(stages: Sequence[StageConfig], index: int) -> int | None:
 
     Raises InputError when there is no such stage before it.
     """
-    stage, trained = stages[index], [
-        place for place in range(index) if not (stages[place].predicts or stages[place].embeddings)
-    ]
+    stage, trained = stages[index], [place for place in range(index) if not (stages[place].predicts or stages[place].embeddings)]
     if stage.starts_from == FIRST_WEIGHTS or stage.embeddings:
         return None
     if not stage.starts_from:

@@ -273,7 +273,9 @@ class StageConfig:
             teacher_share=self.teacher.share,
         )
         require(self.head_hidden >= 0, "head_hidden >= 0", head_hidden=self.head_hidden)
-        require(1000 <= self.encoder_rate_hz <= 192_000, "1000 <= encoder_rate_hz <= 192000", encoder_rate_hz=self.encoder_rate_hz)
+        require(
+            1000 <= self.encoder_rate_hz <= 192_000, "1000 <= encoder_rate_hz <= 192000", encoder_rate_hz=self.encoder_rate_hz
+        )
         if self.embeddings:
             others = (self.predicts, self.teacher.predictions, self.soundscape_share, self.layer_decay != 1, self.starts_from)
             require(

@@ -98,10 +98,18 @@ class StageRecord:
     def needs(self) -> tuple[str, ...]:
         """The ids of the stages that it was made from: of its parent, of the predictions that it learned from, of the teachers that it
         hears with."""
-        several = self.identity.get("parent", "") if not self.parent_id and self.is_predictions and not self.identity["stage"].get("embeds") else ""
+        several = (
+            self.identity.get("parent", "")
+            if not self.parent_id and self.is_predictions and not self.identity["stage"].get("embeds")
+            else ""
+        )
         teachers = [part.partition("*")[0] for part in several.split("+")]
         return tuple(
-            dict.fromkeys(stage_id for stage_id in (self.parent_id, self.identity.get("teacher"), self.identity.get("embeddings"), *teachers) if stage_id)
+            dict.fromkeys(
+                stage_id
+                for stage_id in (self.parent_id, self.identity.get("teacher"), self.identity.get("embeddings"), *teachers)
+                if stage_id
+            )
         )
 
     def summary(self, num_bytes: int) -> StageSummary:

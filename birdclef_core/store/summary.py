@@ -11,7 +11,7 @@ IMPORTED = "imported"
 """Code version of an imported stage; also the beginning of the name of its first weights."""
 
 
-FREEZING = ("freeze_encoder", "frozen_blocks", "thaw_every")
+FREEZING = ("freeze_encoder", "frozen_blocks", "thaw_every", "embeddings")
 """Fields of a stage that say what of the model is not trained."""
 DROPOUTS = ("drop_rate", "drop_path_rate", "head_dropout")
 """Fields of a model that do not change how long it takes."""

@@ -179,12 +179,17 @@ def _task(record: StageRecord, found: FoundRecordings, weights: PretrainedWeight
         pretrained=weights,
         identity=identity,
         predictions_id=identity.get("teacher"),
+        embeddings_id=identity.get("embeddings"),
     )
 
 
 def _task_of_predictions(record: StageRecord, found: FoundRecordings) -> StageTask:
     """The task of making predictions again. Raises InputError when what they were made of is not as recorded."""
     identity, stage = record.identity, record.identity["stage"]
+    if "embeds" in stage:
+        raise InputError(
+            f"Embeddings cannot be made again to compare, but {record.stage} {record.stage_id[:16]} keeps embeddings."
+        )
     unlabelled = found.dataset.unlabelled
     own = found.fingerprint if stage["predicts_on"] == "recordings" else unlabelled.fingerprint if unlabelled else "none"
     if identity["data"] != own:

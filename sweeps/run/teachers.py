@@ -77,7 +77,8 @@ def _values(key: str, parameter: Parameter, recipes: tuple[Recipe, ...], storage
     recipe = next((recipe for recipe in recipes if find_field(key).places(recipe)), recipes[0])
     names = {stage.name for stage in recipe.stages}
     values = tuple(
-        value if value in names or str(value).startswith(EMBEDS) else _ids(str(value), recipe, key.partition(".")[0], storage) for value in parameter.values
+        value if value in names or str(value).startswith(EMBEDS) else _ids(str(value), recipe, key.partition(".")[0], storage)
+        for value in parameter.values
     )
     return replace(parameter, values=values)
 

@@ -55,7 +55,13 @@ class ChainBuilder:
     ) -> StageTask:
         config, pretrained = stages[index], self.pretrained[model.encoder]
         source, predictions = weights_from(stages, index), predictions_from(stages, index)
-        parent_id = before[source].stage_id if source is not None else self.start if not (config.starts_from or config.embeddings) else None
+        parent_id = (
+            before[source].stage_id
+            if source is not None
+            else self.start
+            if not (config.starts_from or config.embeddings)
+            else None
+        )
         predictions_id = before[predictions].stage_id if predictions is not None else None
         embeddings = embeddings_from(stages, index)
         embeddings_id = before[embeddings].stage_id if embeddings is not None else None
@@ -142,7 +148,14 @@ class ChainBuilder:
 
 @lru_cache(maxsize=8192)
 def _identify(
-    model: ModelConfig, config: StageConfig, parent: str, label_space: str, data: str, code: str, predictions: str | None, embeddings: str | None
+    model: ModelConfig,
+    config: StageConfig,
+    parent: str,
+    label_space: str,
+    data: str,
+    code: str,
+    predictions: str | None,
+    embeddings: str | None,
 ) -> tuple[str, dict[str, Any]]:
     """A stage's id and what it is the hash of. Cached because ten thousand trials share a few prefixes."""
     identity = {

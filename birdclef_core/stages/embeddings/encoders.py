@@ -34,7 +34,9 @@ def onnx_file(config: StageConfig) -> Path | None:
         return None
     path = Path(name)
     if path.suffix != ".onnx" or not path.is_file():
-        raise InputError(f"predicts of stage {config.name} must be {EMBEDS}timm or {EMBEDS} and a readable .onnx file, but is {name!r}.")
+        raise InputError(
+            f"predicts of stage {config.name} must be {EMBEDS}timm or {EMBEDS} and a readable .onnx file, but is {name!r}."
+        )
     return path
 
 
@@ -50,7 +52,9 @@ def build_embed(task: StageTask, device: torch.device) -> Embed:
     if path is None:
         return _timm(task, device)
     if onnx_hash(path) != task.identity["parent"]:
-        raise InputError(f"{path} must be the same file on every worker, but its sha256 here is not {task.identity['parent'][5:]}.")
+        raise InputError(
+            f"{path} must be the same file on every worker, but its sha256 here is not {task.identity['parent'][5:]}."
+        )
     return _Onnx(path, task.config)
 
 
@@ -77,11 +81,15 @@ class _Onnx:
         try:
             import onnxruntime
         except ImportError:
-            raise InputError("An ONNX encoder needs ONNX Runtime, which is not installed: pip install 'birdclef-sweeps[onnx]'") from None
+            raise InputError(
+                "An ONNX encoder needs ONNX Runtime, which is not installed: pip install 'birdclef-sweeps[onnx]'"
+            ) from None
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # its errors have no class of their own
-            raise InputError(f"{path} must be a network that ONNX Runtime can run, but: {' '.join(str(error).split())[:200]}") from None
+            raise InputError(
+                f"{path} must be a network that ONNX Runtime can run, but: {' '.join(str(error).split())[:200]}"
+            ) from None
         self._path, self._rate_hz, self._output = path, config.encoder_rate_hz, config.encoder_output
         names = [item.name for item in self._session.get_outputs()]
         if self._output and self._output not in names:
@@ -99,5 +107,7 @@ class _Onnx:
             raise InputError(f"{self._path} cannot take sound {wave.shape}: {' '.join(str(error).split())[:200]}") from None
         found = next((array for array in arrays if array.ndim == 2 and len(array) == len(wave)), None)
         if found is None:
-            raise InputError(f"{self._path} must have an output (B, D), but its outputs have {[array.shape for array in arrays]}.")
+            raise InputError(
+                f"{self._path} must have an output (B, D), but its outputs have {[array.shape for array in arrays]}."
+            )
         return torch.from_numpy(found).float()

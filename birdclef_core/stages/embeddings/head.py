@@ -64,17 +64,23 @@ class EmbeddingHead(nn.Module):
 class HeadStage:
     """A head in training on one device. All embeddings are in memory."""
 
-    def __init__(self, config: StageConfig, model: ModelConfig, data: TrainingData, made: Embeddings, device: torch.device) -> None:
+    def __init__(
+        self, config: StageConfig, model: ModelConfig, data: TrainingData, made: Embeddings, device: torch.device
+    ) -> None:
         """Find clips and scored windows. Raises DataError when no training recording has a window."""
         self.config, self.made, self.device = config, made, device
         self.space = data.label_space(config)
-        table = training_table(data.dataset, self.space, secondary_target=config.secondary_target, class_balance=config.class_balance)
+        table = training_table(
+            data.dataset, self.space, secondary_target=config.secondary_target, class_balance=config.class_balance
+        )
         first_R = np.searchsorted(made.row_W, table.rows_R)
         self._count_R = np.searchsorted(made.row_W, table.rows_R, side="right") - first_R
         self._first_R, self._table = first_R, table
         self._cumulative_R = np.cumsum(table.sampling_weight_R * (self._count_R > 0))
         if not self._cumulative_R[-1] > 0:
-            raise DataError(f"Stage {config.name} must have at least one training recording with a window, but none could be decoded.")
+            raise DataError(
+                f"Stage {config.name} must have at least one training recording with a window, but none could be decoded."
+            )
         self.num_steps = max(1, (config.clips_per_epoch or len(table.rows_R)) // config.batch_size)
         rows_R, self.truth_RC = validation_truth(data.dataset, self.space)
         self.group_R = data.dataset.recordings["group"].to_numpy(dtype=object)[rows_R]
@@ -108,7 +114,9 @@ class HeadStage:
                 raise StageInterrupted(f"Stage {config.name} was interrupted in epoch {epoch + 1}, which begins again: {reason}")
         mean = float(torch.stack(losses).mean())
         if not np.isfinite(mean):
-            raise TrainingError(f"The loss must be finite, but is {mean} in stage {config.name}, epoch {epoch + 1}: lower learning_rate.")
+            raise TrainingError(
+                f"The loss must be finite, but is {mean} in stage {config.name}, epoch {epoch + 1}: lower learning_rate."
+            )
         return mean
 
     def _batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,7 +124,11 @@ class HeadStage:
         place_B = np.searchsorted(self._cumulative_R, rng.random(size) * self._cumulative_R[-1], side="right")
         place_B = place_B.clip(max=len(self._cumulative_R) - 1)
         window_B = self._first_R[place_B] + (rng.random(size) * self._count_R[place_B]).astype(np.int64)
-        arrays = (self.made.embedding_WD[window_B].astype(np.float32), self._table.target_RC[place_B].toarray(), self._table.weight_R[place_B])
+        arrays = (
+            self.made.embedding_WD[window_B].astype(np.float32),
+            self._table.target_RC[place_B].toarray(),
+            self._table.weight_R[place_B],
+        )
         embedding_BD, target_BC, weight_B = (torch.from_numpy(array).to(self.device) for array in arrays)
         return embedding_BD, target_BC, weight_B
 
@@ -135,7 +147,9 @@ class HeadStage:
         truth_RC = soundscapes.truth(self.space)
         if not truth_RC.any():
             return {}
-        scores = _with_errors(truth_RC, self._logits(self.made.scored_WD).sigmoid().numpy(), soundscapes.windows["file"].to_numpy())
+        scores = _with_errors(
+            truth_RC, self._logits(self.made.scored_WD).sigmoid().numpy(), soundscapes.windows["file"].to_numpy()
+        )
         scores["num_windows"] = scores.pop("num_recordings")
         scores["num_windows_without_birds"] = float((~truth_RC.any(axis=1)).sum())
         return {f"{SOUNDSCAPES}{name}": value for name, value in scores.items()}
