@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -61,6 +61,12 @@ class Dataset:
     """The labelled soundscapes that are for training and score nothing: those that `soundscapes_for_training.txt` names."""
     unlabelled: Unlabelled | None = None
     """Soundscapes without labels, where the folder has some."""
+
+    def all_training(self) -> "Dataset":
+        """Return the dataset without validation: every recording trains, and nothing is scored, labelled soundscapes neither."""
+        recordings = self.recordings.assign(is_validation=False)
+        identity = _fingerprint(recordings, self.noise, None, self.training_soundscapes)
+        return replace(self, recordings=recordings, soundscapes=None, fingerprint=identity)
 
 
 def load_dataset(

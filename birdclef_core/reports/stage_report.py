@@ -22,10 +22,13 @@ def write_stage_report(folder: Path, outcome: StageOutcome, on_note: Callable[[s
     """Write the tables, then the pictures and the card.
 
     A picture or page that cannot be drawn does not cost the stage: it is reported to `on_note`, and the traceback is kept in `FAILURE`.
+    Where no recording was scored, there is only an empty table of predictions.
     """
     species = list(outcome.record.species)
     predictions = pd.DataFrame(outcome.score_RC.astype(np.float32), columns=species, index=outcome.recordings["recording_id"])
     predictions.to_parquet(folder / PREDICTIONS)
+    if predictions.empty:
+        return
     average_precision_C, support_C = per_class_ap(outcome.truth_RC, outcome.score_RC)
     table = pd.DataFrame({"species": species, "average_precision": average_precision_C, "support": support_C})
     table.to_csv(folder / SPECIES, index=False)

@@ -88,6 +88,8 @@ def train_stage(
     kept in the stage's record. Labelled soundscapes are scored at the end of the stage, and after the epochs of `soundscapes_at`
     (counted from 1), which changes nothing else.
 
+    Data without validation recordings (`Dataset.all_training`) give a stage without scores, and without a report of them.
+
     Raises TrainingError for a loss that is not finite, StoreError when the parent is not in the store, and StageInterrupted when
     `stop` gives a reason, after the checkpoint has been written.
     """
@@ -188,12 +190,12 @@ class _StageTraining:
         self.candidate.after_epoch(epoch)
         evaluate_from = time.perf_counter()
         scores_RC = self._score(scorer, epoch)
-        scores = summarise(windows.truth_RC, scores_RC)
-        is_last = self.candidate.judge(epoch, scores[EARLY_STOP_SCORE]) or epoch + 1 == config.epochs
+        scores = _summary(windows, scores_RC)
+        is_last = self.candidate.judge(epoch, scores.get(EARLY_STOP_SCORE, np.nan)) or epoch + 1 == config.epochs
         if is_last and self.candidate.take_best(epoch):
             scores_RC = scorer.scores(f"epoch {counters.best_epoch} of stage {config.name}")
-            scores = summarise(windows.truth_RC, scores_RC)
-        if is_last:
+            scores = _summary(windows, scores_RC)
+        if is_last and scores:
             scores |= _errors(windows, scores_RC)
         if is_last or epoch + 1 in self.soundscapes_at:
             scores |= self._soundscape_scores()
@@ -350,6 +352,11 @@ class _StageTraining:
             finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
             trained_by=self.trained_by,
         )
+
+
+def _summary(windows: EvaluationWindows, scores_RC: np.ndarray) -> dict[str, float]:
+    """Scores of the validation recordings; empty where all recordings train."""
+    return summarise(windows.truth_RC, scores_RC) if len(windows.rows_R) else {}
 
 
 def _errors(windows: Windows, scores_RC: np.ndarray) -> dict[str, float]:

@@ -13,6 +13,7 @@ from sweeps.cli.data import add_data_commands
 from sweeps.cli.detectors.calibrate import add_calibrate_command
 from sweeps.cli.detectors.ensemble import add_ensemble_command
 from sweeps.cli.detectors.export import add_export_command
+from sweeps.cli.detectors.refit import add_refit_command
 from sweeps.cli.detectors.submit import add_submit_command
 from sweeps.cli.parser import COMPLETES, SHELLS, Parser, add_version_flag, complete, shell_code, with_verbose_flag
 from sweeps.cli.predict import add_predict_command
@@ -61,6 +62,7 @@ def _parser() -> Parser:
     add_calibrate_command(commands)
     add_submit_command(commands)
     add_export_command(commands)
+    add_refit_command(commands)
     table = commands.add_parser("fields", help="list every setting of models and stages that searches and --set can name")
     table.add_argument("word", nargs="?", default="", help="only fields whose names contain this, such as noise or learning_rate")
     table.set_defaults(run=_fields)

@@ -1,0 +1,184 @@
+"""Trains the best configuration of a sweep once more, on all recordings: a detector that has no score of its own."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from birdclef_core.code_version import code_version
+from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.errors import InputError
+from birdclef_core.identity import fingerprint, restore
+from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
+from birdclef_core.recipes import predictions
+from birdclef_core.stages.task import StageTask, parse_teachers, teachers_text
+from birdclef_core.stages.training import train_stage
+from birdclef_core.store.stage_store import StageRecord, StageStore
+from birdclef_core.store.storage import Storage
+from sweeps.checkpoints.references import known_record, store_of
+from sweeps.checkpoints.replay import recording_finder, whole_stage
+from sweeps.execution.recordings import FoundRecordings
+from sweeps.execution.recordings_list import RecordingsList
+from sweeps.objective import Objective
+from sweeps.schedule.records import SweepRecords, TrialRecord, best_trials
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refit:
+    """A configuration that was trained on all recordings."""
+
+    sweep: str
+    trial: TrialRecord
+    """The trial whose configuration it is."""
+    objective: Objective
+    stage_id: str
+    """Id of the last stage."""
+    location: str
+    """Where its weights are."""
+    num_recordings: int
+
+    def lines(self) -> list[str]:
+        """Return what to print: what it was trained on and chosen by, and how to name it."""
+        return [
+            f"No score of its own: trained on all {self.num_recordings:,} recordings. Its configuration is that of {self.sweep}/{self.trial.trial}, "
+            f"whose {self.objective.score_name} was {self.trial.score:.3f} with its validation recordings left out.",
+            f"Weights: {self.location}",
+            f"Reference: {self.stage_id[:16]}",
+        ]
+
+
+def refit(storage: Storage, reference: str, folder: str | None, pretrained: str | None, cache_dir: str, say: Say) -> Refit:
+    """Train the stages of the best trial of a sweep on all its recordings and publish them; what is in the store is reused.
+
+    `reference`: a sweep, or SWEEP/TRIAL for another finished trial. `folder`: the data folder or packed set; None: where the sweep had
+    it. `pretrained`: as in `--pretrained`; None: as the sweep had it. A stage that trials started from stays as it is.
+
+    Raises InputError for a trial that has not finished, a stage that ends by its validation score, stages that are no longer in the
+    store, and other recordings or first weights than the trial had; StoreError for a damaged stage.
+    """
+    sweep, trial, objective = _chosen(storage, reference)
+    store = store_of(storage)
+    records = [known_record(store, stage_id) for stage_id in trial.stage_ids]
+    for record in records:
+        if record.identity["stage"].get("early_stop_epochs") is not None:
+            raise InputError(
+                f"A stage that is trained on all recordings must end after a fixed number of epochs, but {record.stage} of {sweep}/{trial.trial} has "
+                "early_stop_epochs: without validation recordings there is no score to stop by. Refit a trial without an early stop."
+            )
+    found = recording_finder(storage, folder, cache_dir).find(records[-1])
+    if found.fingerprint != records[-1].identity["data"]:
+        raise InputError(
+            f"The recordings must be those of the trial (data {records[-1].identity['data'][:16]}), but those in {found.dataset.root} are "
+            f"{found.fingerprint[:16]}: other files, labels, split or noise. Name the right folder with --data."
+        )
+    whole = found.dataset.all_training()
+    data = found.cache.data_fingerprint(whole)
+    weights = [_first_weights(record, found, pretrained) for record in records]
+    tasks: dict[str, StageTask] = {}
+    for record, first in zip(records, weights, strict=True):
+        tasks[record.stage_id] = _task(record, first, data, {old: task.stage_id for old, task in tasks.items()})
+    RecordingsList(store.storage, whole, data).keep()
+    training_data = found.cache.build(whole)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for task in tasks.values():
+        if store.open(task.stage_id) is not None:
+            say(f"{task.config.name}: in the store")
+            continue
+        for needed in task.needs:
+            whole_stage(store, needed)
+        for epoch in train_stage(task, training_data, store, device, on_note=say, trained_by=f"{sweep}/refit-{trial.trial}"):
+            say(f"{task.config.name}: epoch {epoch.epoch}/{task.config.epochs}, loss {epoch.train_loss:.4g}")
+    last = tasks[records[-1].stage_id].stage_id
+    return Refit(
+        sweep=sweep,
+        trial=trial,
+        objective=objective,
+        stage_id=last,
+        location=_location(store, last),
+        num_recordings=len(whole.recordings),
+    )
+
+
+def _chosen(storage: Storage, reference: str) -> tuple[str, TrialRecord, Objective]:
+    """The sweep, the trial of it that is meant, and what its trials were compared by."""
+    sweep, _, name = reference.strip("/").partition("/")
+    records = SweepRecords(storage.at(sweep))
+    objective, trials = records.load_sweep().objective, records.load_trials()
+    if not name:
+        best = best_trials(trials, objective)
+        if not best:
+            raise InputError(f"A sweep must have a finished trial to be trained on all recordings, but {sweep} has none.")
+        return sweep, best[0], objective
+    trial = next((trial for trial in trials if trial.trial == name), None)
+    if trial is None or trial.score is None:
+        state = f"is {trial.status}" if trial else "does not exist"
+        raise InputError(f"The trial to train on all recordings must have finished, but {sweep}/{name} {state}.")
+    return sweep, trial, objective
+
+
+def _first_weights(record: StageRecord, found: FoundRecordings, pretrained: str | None) -> PretrainedWeights:
+    """The weights that a stage starts from which has no parent: the same as those of the trial."""
+    before = record.identity["parent"]
+    if record.parent_id or record.is_predictions or before == RANDOM.name:
+        return RANDOM
+    weights = resolve_pretrained(restore(ModelConfig, record.identity["model"]).encoder, pretrained or found.pretrained)
+    if weights.name != before:
+        raise InputError(
+            f"The stages must start from the weights of the trial, {before}, but these are {weights.name} ({weights.found}): see --pretrained."
+        )
+    return weights
+
+
+def _task(record: StageRecord, weights: PretrainedWeights, data: str, own: Mapping[str, str]) -> StageTask:
+    """The task of making a stage from other data. `own`: the ids of the stages before it that were made so, by the ids of the trial."""
+    if record.is_predictions:
+        return _task_of_predictions(record, data, own)
+    parent_id = own.get(record.parent_id, record.parent_id) if record.parent_id else None
+    identity = record.identity | {"data": data, "parent": parent_id or weights.name, "code": code_version()}
+    if (teacher := record.identity.get("teacher")) is not None:
+        identity["teacher"] = own.get(teacher, teacher)
+    return StageTask(
+        stage_id=fingerprint(identity),
+        parent_id=parent_id,
+        recipe=record.recipe,
+        model=restore(ModelConfig, identity["model"]),
+        config=restore(StageConfig, identity["stage"]),
+        pretrained=weights,
+        identity=identity,
+        predictions_id=identity.get("teacher"),
+    )
+
+
+def _task_of_predictions(record: StageRecord, data: str, own: Mapping[str, str]) -> StageTask:
+    stage = record.identity["stage"]
+    teachers = tuple((own.get(stage_id, stage_id), weight) for stage_id, weight in parse_teachers(record.identity["parent"]))
+    is_one = len(teachers) == 1
+    identity: dict[str, Any] = record.identity | {
+        "data": data if stage["predicts_on"] == "recordings" else record.identity["data"],
+        "parent": teachers[0][0] if is_one else teachers_text(teachers),
+        "code": code_version(),
+    }
+    return StageTask(
+        stage_id=fingerprint(identity),
+        parent_id=teachers[0][0] if is_one else None,
+        recipe=record.recipe,
+        model=ModelConfig(),
+        config=predictions(
+            record.stage,
+            of=identity["parent"],
+            on=stage["predicts_on"],
+            window_s=stage["clip_s"],
+            label_space=stage["label_space"],
+            precision=stage["precision"],
+        ),
+        pretrained=RANDOM,
+        identity=identity,
+        teachers=teachers,
+    )
+
+
+def _location(store: StageStore, stage_id: str) -> str:
+    return store.location(stage_id) or ""

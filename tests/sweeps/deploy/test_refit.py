@@ -1,0 +1,105 @@
+"""A configuration trained on all recordings: nothing is held back, and it has no score of its own."""
+
+from dataclasses import replace
+
+import pytest
+from made_up_records import sweep_record
+from made_up_store import store
+
+from birdclef_core.code_version import code_version
+from birdclef_core.data.targets import training_table
+from birdclef_core.errors import InputError
+from birdclef_core.models.encoders import RANDOM
+from birdclef_core.stages.training import train_stage
+from birdclef_core.store.recordings_table import read_recordings
+from birdclef_core.store.storage import Storage
+from sweeps.deploy.loading import load_detector
+from sweeps.deploy.refit import refit
+from sweeps.options import SweepOptions
+from sweeps.schedule.records import SweepRecords, TrialRecord
+from sweeps.search.chains import ChainBuilder
+from sweeps.search.space import Search
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_recipe, tone_data):
+    """A function that trains a sweep of one trial with two stages of one epoch; it returns the storage and the chain."""
+    import torch
+
+    def train(**changes):
+        storage, dataset = Storage.parse(str(tmp_path / "out")), tone_data.dataset
+        recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1, **changes) for stage in tiny_recipe.stages[:2]))
+        chains = ChainBuilder(
+            search=Search(name="tiny", recipes=(recipe,), space={}),
+            seed=0,
+            pretrained={recipe.model.encoder: RANDOM},
+            all_species=dataset.all_species,
+            target_species=dataset.target_species,
+            data_fingerprint=dataset.fingerprint,
+            code_version=code_version(),
+        )
+        chain = chains.chain("tiny", {})
+        for task in chain:
+            list(train_stage(task, tone_data, store(storage), torch.device("cpu")))
+        options = SweepOptions(search="tiny", data=str(dataset.root), pretrained="off")
+        records = SweepRecords(storage.at("s"))
+        records.save_sweep(sweep_record(options, data_fingerprint=dataset.fingerprint))
+        trial = TrialRecord(
+            trial="t0000",
+            recipe="tiny",
+            params={},
+            stage_ids=[task.stage_id for task in chain],
+            stages=[task.config.name for task in chain],
+            kinds=["target ce" for _ in chain],
+            status="finished",
+            score=0.5,
+        )
+        records.save_trials([trial])
+        return storage, chain
+
+    return train
+
+
+def test_a_refit_trains_on_everything_and_says_that_it_has_no_score(trained, tone_data, tmp_path):
+    storage, chain = trained()
+    said: list[str] = []
+    done = refit(storage, "s", None, None, str(tmp_path / "cache"), said.append)
+    stages, dataset = store(storage), tone_data.dataset
+    record = stages.record(done.stage_id)
+    assert record.metrics == {} and record.history[-1]["scores"] == {}
+    assert record.parent_id not in (None, chain[0].stage_id)  # the stage before it was trained on everything too
+    assert record.identity["stage"] == chain[-1].identity["stage"]
+    table = read_recordings(stages.storage, record.identity["data"])
+    assert len(table) == len(dataset.recordings) and not table["is_validation"].any()
+    assert "No score of its own" in done.lines()[0] and "s/t0000" in done.lines()[0] and "0.500" in done.lines()[0]
+    assert done.lines()[-1].endswith(done.stage_id[:16])
+    assert [line.split(":")[1].split("/")[0] for line in said if "epoch" in line] == [" epoch 1", " epoch 1"]
+    again: list[str] = []
+    assert refit(storage, "s/t0000", None, None, str(tmp_path / "cache"), again.append).stage_id == done.stage_id
+    assert all("in the store" in line for line in again)
+    assert load_detector(done.stage_id, storage=str(tmp_path / "out")) is not None
+
+
+def test_without_validation_every_recording_trains(tone_data):
+    dataset = tone_data.dataset
+    whole = dataset.all_training()
+    assert whole.fingerprint != dataset.fingerprint and dataset.recordings["is_validation"].any()
+    assert len(training_table(whole, whole.target_species).rows_R) > len(training_table(dataset, dataset.target_species).rows_R)
+    assert whole.soundscapes is None
+
+
+def test_a_stage_that_ends_by_its_score_is_refused(trained, tmp_path):
+    storage, _ = trained(early_stop_epochs=1)
+    with pytest.raises(InputError, match="early_stop_epochs"):
+        refit(storage, "s", None, None, str(tmp_path / "cache"), print)
+
+
+def test_a_trial_that_has_not_finished_is_refused(tmp_path):
+    storage = Storage.parse(str(tmp_path / "out"))
+    records = SweepRecords(storage.at("s"))
+    records.save_sweep(sweep_record(SweepOptions(search="tiny")))
+    records.save_trials([TrialRecord(trial="t0000", recipe="tiny", params={}, stage_ids=["a"], stages=["a"], kinds=["x"])])
+    with pytest.raises(InputError, match="finished trial"):
+        refit(storage, "s", None, None, "cache", print)
+    with pytest.raises(InputError, match="s/t0000 is waiting"):
+        refit(storage, "s/t0000", None, None, "cache", print)
