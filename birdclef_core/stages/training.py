@@ -96,7 +96,7 @@ def train_stage(
     if task.config.embeds:
         return embed_stage(task, data, store, device, stop=stop, trained_by=trained_by)
     if task.embeddings_id is not None:
-        return train_head(task, data, store, device, stop=stop, trained_by=trained_by)
+        return train_head(task, data, store, device, stop=stop, trained_by=trained_by, soundscapes_at=soundscapes_at)
     if task.teachers:
         return predict_stage(task, data, store, device, stop=stop, on_note=on_note, trained_by=trained_by)
     return _StageTraining(task, data, store, device, stop, on_note, trained_by, soundscapes_at).run()

@@ -4,7 +4,7 @@ Shapes: B clips, D numbers of an embedding, C species, R recordings or windows t
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -167,11 +167,19 @@ def _with_errors(truth_RC: NDArray, scores_RC: NDArray, group_R: NDArray) -> dic
 
 
 def train_head(
-    task: StageTask, data: TrainingData, store: StageStore, device: torch.device, *, stop: Stop = never, trained_by: str = ""
+    task: StageTask,
+    data: TrainingData,
+    store: StageStore,
+    device: torch.device,
+    *,
+    stop: Stop = never,
+    trained_by: str = "",
+    soundscapes_at: Collection[int] = (),
 ) -> Iterator[EpochMetrics]:
     """Train a head on the embeddings of `task.embeddings_id`, yield after every epoch, and publish it after the last one.
 
-    A checkpoint is written after each epoch; an epoch takes seconds, and an interrupted one begins again. Raises StoreError when the
+    A checkpoint is written after each epoch, and an interrupted epoch begins again. Labelled soundscapes are scored at the end, and after
+    the epochs of `soundscapes_at` (counted from 1). Raises StoreError when the
     embeddings are not in the store, TrainingError for a loss that is not finite, and StageInterrupted when `stop` gives a reason.
     """
     assert task.embeddings_id is not None
@@ -197,6 +205,9 @@ def train_head(
             candidate.take_best(epoch)
             with candidate.in_model():
                 scores = _with_errors(stage.truth_RC, stage.scores(), stage.group_R) | stage.soundscape_scores(data)
+        elif epoch + 1 in soundscapes_at:
+            with candidate.in_model():
+                scores |= stage.soundscape_scores(data)
         seconds = time.perf_counter() - started
         metrics = EpochMetrics(
             epoch=epoch + 1,
