@@ -16,8 +16,9 @@ from birdclef_core.taxonomy import LabelSpace
 
 CPU_BATCH_SIZE = 8
 """Clips of a batch on a CPU, which takes minutes for a full recipe's batch. The time for a clip hardly depends on this number."""
-HEAD_ALONE = Spread(low=5_000.0, middle=10_000.0, high=20_000.0)
-"""Clips per second of a head on embeddings, which needs no calibration: its whole stage takes seconds."""
+HEAD_ALONE = Spread(low=11_000.0, middle=14_000.0, high=20_000.0)
+"""Clips per second of a head on embeddings, as measured once on two cores (docs/benchmarks/teachers.md): a calibration would take longer than
+what it foretells."""
 
 
 def measure_clips_per_s(

@@ -31,6 +31,7 @@ _UNITS = {
     r"evaluation_batch_size$": "windows",
     r"batch_size$|clips_per_epoch$": "clips",
     r"masks$": "masks",
+    r"head_hidden$": "units",
 }
 """What a part of a number's name says of its unit; the first one that fits holds."""
 _HEAD = """# Fields

@@ -52,7 +52,7 @@ OTHER_VALUES = {
 """Where another value does not follow from the type of the field."""
 
 
-GRAPH = {"stage.teacher.predictions", "stage.predicts", "stage.predicts_on"}
+GRAPH = {"stage.teacher.predictions", "stage.predicts", "stage.predicts_on", "stage.embeddings", "stage.encoder_output"}
 """Fields that need another stage, which a chain of one stage does not have: test_chains.py tries them."""
 
 
