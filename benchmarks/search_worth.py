@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 from search_eeipu import Eeipu
 
+from birdclef_core.config import STAGE_NAMES
 from birdclef_core.models.encoders import RANDOM
-from birdclef_core.recipes import STAGE_NAMES
 from birdclef_core.stages.task import StageTask
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.simulate import (

@@ -29,6 +29,8 @@ EncoderAxes = Literal["frequency_time", "time_frequency"]
 
 SUMMED_LOSSES: tuple[LossName, ...] = ("bce", "focal", "asymmetric")
 """Losses that are sums over the species and clips of a batch; the others are means over its clips."""
+STAGE_NAMES = ("pretrain_ce", "pretrain_bce", "train_ce", "train_bce", "finetune")
+"""The stages of the 2023 solution, in their order. A recipe of one's own may have others."""
 SAMPLE_RATE_HZ = 32_000
 FIRST_WEIGHTS = "first_weights"
 """Value of `starts_from` of a stage that starts from the encoder's first weights."""

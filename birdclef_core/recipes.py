@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
 from birdclef_core.config import (
+    STAGE_NAMES,
     LabelSpaceName,
     LossName,
     ModelConfig,
@@ -15,9 +16,6 @@ from birdclef_core.config import (
     StageConfig,
 )
 from birdclef_core.errors import InputError
-
-STAGE_NAMES = ("pretrain_ce", "pretrain_bce", "train_ce", "train_bce", "finetune")
-"""The stages of the 2023 solution, in their order. A recipe of one's own may have others."""
 
 STAGE_KINDS: dict[str, tuple[LabelSpaceName, LossName, float]] = {
     "pretrain_ce": ("all", "ce", 3e-4),

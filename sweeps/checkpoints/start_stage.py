@@ -4,10 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from birdclef_core.config import Recipe, StageConfig, evolve, flatten
+from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, evolve, flatten
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
-from birdclef_core.recipes import STAGE_NAMES
 from birdclef_core.store.leakage import AUTHOR_OR_PLACE, RecordingsReader, find_leak
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage

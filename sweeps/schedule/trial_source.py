@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
+from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
-from birdclef_core.recipes import STAGE_NAMES
 from sweeps.objective import CPU_SECONDS, Objective
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.sampling.facts import Foretold, Point, SweepFacts, TrialFacts, TrialState

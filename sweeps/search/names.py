@@ -7,10 +7,9 @@ from functools import lru_cache
 from typing import Any, get_origin
 
 from birdclef_core.augment_config import NoiseGroup
-from birdclef_core.config import ModelConfig, Recipe, StageConfig, check_stage_name, evolve
+from birdclef_core.config import STAGE_NAMES, ModelConfig, Recipe, StageConfig, check_stage_name, evolve
 from birdclef_core.config_rules import types_of
 from birdclef_core.errors import InputError
-from birdclef_core.recipes import STAGE_NAMES
 
 MODEL = "model"
 """The first part of the name of a model's field. The model is the same in all stages of a recipe."""

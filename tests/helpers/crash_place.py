@@ -28,7 +28,7 @@ COMMON = {"learning_rate": 1e-3, "clip_s": 1.0, "batch_size": 2}
 STAGES = (
     StageConfig(name="pretrain_ce", label_space="all", loss="ce", seed=1, epochs=10, **COMMON),
     StageConfig(name="train_ce", label_space="target", loss="ce", seed=2, epochs=4, **COMMON),
-    predictions("labels", of="train_ce"),
+    predictions("labels", of="train_ce", on="recordings"),
     StageConfig(
         name="finetune",
         label_space="target",
@@ -64,7 +64,6 @@ def make_chain_builder(sweep: str) -> ChainBuilder:
         target_species=LabelSpace.of("target", "ab"),
         data_fingerprint="data",
         code_version="code",
-        unlabelled_fingerprint="birds",
     )
 
 
