@@ -41,7 +41,6 @@ def main() -> None:
         start_W=np.tile(np.arange(options.windows) * 160_000, options.recordings),
         embedding_WD=np.random.default_rng(0).standard_normal((count, options.numbers)).astype(np.float16),
         scored_WD=np.zeros((0, options.numbers), np.float16),
-        training_WD=np.zeros((0, options.numbers), np.float16),
     )
     with tempfile.TemporaryDirectory() as folder:
         store = StageStore(Storage.parse(folder))

@@ -107,7 +107,7 @@ def make_data(folder: Path, minutes: int, num_species: int) -> TrainingData:
     dataset = load_dataset(folder / "data")
     assert dataset.unlabelled is not None
     cache = build_unlabelled_cache(dataset.unlabelled, folder / "cache")
-    return TrainingData(dataset=dataset, cache=build_cache(dataset, folder / "cache"), make_unlabelled_cache=lambda: cache)
+    return TrainingData(dataset=dataset, cache=build_cache(dataset, folder / "cache"), make_unlabelled_cache=lambda _: cache)
 
 
 def publish_teacher(store: StageStore, recipe: str, model: Detector) -> None:

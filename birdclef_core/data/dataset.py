@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -59,8 +60,14 @@ class Dataset:
     """Labelled soundscapes, a second validation set, where the folder has some."""
     training_soundscapes: Soundscapes | None = None
     """The labelled soundscapes that are for training and score nothing: those that `soundscapes_for_training.txt` names."""
-    unlabelled: Unlabelled | None = None
-    """Soundscapes without labels, where the folder has some."""
+    labelled: frozenset[str] = frozenset()
+    """Paths of all labelled soundscapes, relative to root."""
+
+    @cached_property
+    def unlabelled(self) -> Unlabelled | None:
+        """Soundscapes without labels, where the folder has some. Their headers are read when they are first asked for: there may be
+        thousands of files, which few sweeps need."""
+        return load_unlabelled(self.root, self.labelled)
 
     def all_training(self) -> "Dataset":
         """Return the dataset without validation: every recording trains, and nothing is scored, labelled soundscapes neither."""
@@ -103,15 +110,13 @@ def load_dataset(
     findings = listing.findings + findings + noise_findings + _label_findings(table, all_species)
     findings += split_findings(table, all_species.species, fold)
     soundscapes, training = load_soundscapes(root), None
-    labelled: set[str] = set()
+    labelled: frozenset[str] = frozenset()
     if soundscapes is not None:
         soundscapes = soundscapes.spelled_as(all_species)
         findings += soundscapes.findings + soundscapes.unknown_labels(target)
-        labelled = set(soundscapes.files["path"])
+        labelled = frozenset(soundscapes.files["path"])
         soundscapes, training, more = _part_soundscapes(root, soundscapes)
         findings += more
-    unlabelled = load_unlabelled(root, labelled)
-    findings += unlabelled.findings if unlabelled else ()
     return Dataset(
         root,
         table,
@@ -122,7 +127,7 @@ def load_dataset(
         findings,
         soundscapes,
         training,
-        unlabelled,
+        labelled,
     )
 
 

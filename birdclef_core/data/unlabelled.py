@@ -1,5 +1,6 @@
 """Soundscapes without labels, which a teacher labels: of a data folder, those that no table of labels names."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +33,7 @@ class Unlabelled:
         return fingerprint({"name": names.tolist(), **{name: self.files[name].tolist() for name in ("duration_s", "size_bytes")}})
 
 
-def load_unlabelled(root: Path, labelled: set[str]) -> Unlabelled | None:
+def load_unlabelled(root: Path, labelled: Collection[str]) -> Unlabelled | None:
     """Return the soundscapes of a data folder that have no labels; None where there are none.
 
     `labelled`: paths of those that have labels, relative to root. A copy of one of them under another name would let a model learn from

@@ -44,6 +44,27 @@ class EpochMetrics:
     """Scores of the weights that would be published after this epoch; after the last one, of those that are."""
 
 
+def metrics_of_hearing(
+    num_windows: int, *, heard_s: float, evaluate_s: float, all_s: float, scores: dict[str, float]
+) -> EpochMetrics:
+    """Return the metrics of a stage that trains nothing and hears windows once. `all_s`: with earlier attempts."""
+    return EpochMetrics(
+        epoch=1,
+        is_last=True,
+        train_loss=0.0,
+        learning_rate=0.0,
+        clips_per_s=num_windows / (all_s - evaluate_s),
+        waited_s=0.0,
+        device_s=heard_s,
+        evaluate_s=evaluate_s,
+        epoch_s=all_s,
+        memory_bytes=0,
+        bottleneck="",
+        waits_for_data=False,
+        scores=scores,
+    )
+
+
 @dataclass
 class StageCounters:
     """The counters of a stage in training, `counters.json` of its epoch checkpoints."""

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from birdclef_core.config import StageConfig
 from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.unlabelled import Unlabelled
 from birdclef_core.data.wave_cache import WaveCache
 from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
@@ -21,15 +22,15 @@ class TrainingData:
     """Cache of the labelled soundscapes; None: the dataset has none."""
     training_soundscape_cache: WaveCache | None = None
     """Cache of the labelled soundscapes that are for training; None: the dataset has none."""
-    make_unlabelled_cache: Callable[[], WaveCache] | None = None
-    """Decodes the soundscapes without labels, if that has not been done; None: the dataset has none."""
+    make_unlabelled_cache: Callable[[Unlabelled], WaveCache] | None = None
+    """Decodes soundscapes without labels, if that has not been done."""
 
     @cached_property
     def unlabelled_cache(self) -> WaveCache:
         """Cache of the soundscapes without labels, which are decoded when a stage first needs them. Raises DataError where there are none."""
-        if self.make_unlabelled_cache is None:
+        if self.make_unlabelled_cache is None or self.dataset.unlabelled is None:
             raise DataError(f"{self.dataset.root} must have soundscapes without labels, but has none.")
-        return self.make_unlabelled_cache()
+        return self.make_unlabelled_cache(self.dataset.unlabelled)
 
     def label_space(self, config: StageConfig) -> LabelSpace:
         return self.dataset.all_species if config.label_space == "all" else self.dataset.target_species

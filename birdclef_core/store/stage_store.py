@@ -78,6 +78,11 @@ class StageRecord:
         """Whether it is predictions of other stages, and was not trained."""
         return self.identity.get("model") == {}
 
+    @property
+    def is_head(self) -> bool:
+        """Whether it is a head on embeddings, which cannot hear by itself."""
+        return bool(self.identity.get("embeddings"))
+
     def require_weights(self) -> None:
         """Raise InputError for predictions, which have no weights."""
         if self.is_predictions:
@@ -88,7 +93,7 @@ class StageRecord:
                 f"{', '.join(stage_id[:16] for stage_id in self.needs)}: name that, or a stage that learned from it."
             )
 
-        if self.identity.get("embeddings"):
+        if self.is_head:
             raise InputError(
                 f"A detector is needed, but {self.stage} {self.stage_id[:16]} is a head on embeddings, which cannot hear, be exported or "
                 "start another stage. See docs/embeddings.md."

@@ -202,17 +202,23 @@ def _task_of_predictions(record: StageRecord, found: FoundRecordings) -> StageTa
         parent_id=record.parent_id,
         recipe=record.recipe,
         model=ModelConfig(),
-        config=predictions(
-            record.stage,
-            of=identity["parent"],
-            on=stage["predicts_on"],
-            window_s=stage["clip_s"],
-            label_space=stage["label_space"],
-            precision=stage["precision"],
-        ),
+        config=predictions_config(record, identity["parent"]),
         pretrained=RANDOM,
         identity=identity,
         teachers=parse_teachers(identity["parent"]),
+    )
+
+
+def predictions_config(record: StageRecord, teachers: str) -> StageConfig:
+    """Return the configuration of recorded predictions, of some teachers (see `teachers_text`)."""
+    stage = record.identity["stage"]
+    return predictions(
+        record.stage,
+        of=teachers,
+        on=stage["predicts_on"],
+        window_s=stage["clip_s"],
+        label_space=stage["label_space"],
+        precision=stage["precision"],
     )
 
 

@@ -11,13 +11,12 @@ from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
-from birdclef_core.recipes import predictions
 from birdclef_core.stages.task import StageTask, parse_teachers, teachers_text
 from birdclef_core.stages.training import train_stage
-from birdclef_core.store.stage_store import StageRecord, StageStore
+from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import known_record, store_of
-from sweeps.checkpoints.replay import recording_finder, whole_stage
+from sweeps.checkpoints.replay import predictions_config, recording_finder, whole_stage
 from sweeps.execution.recordings import FoundRecordings
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import Objective
@@ -63,6 +62,8 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
     store = store_of(storage)
     records = [known_record(store, stage_id) for stage_id in trial.stage_ids]
     for record in records:
+        if "embeds" in record.identity["stage"]:
+            raise InputError(f"A head on embeddings cannot be trained on all recordings yet, as that of {sweep}/{trial.trial}.")
         if record.identity["stage"].get("early_stop_epochs") is not None:
             raise InputError(
                 f"A stage that is trained on all recordings must end after a fixed number of epochs, but {record.stage} of {sweep}/{trial.trial} has "
@@ -97,7 +98,7 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
         trial=trial,
         objective=objective,
         stage_id=last,
-        location=_location(store, last),
+        location=store.location(last),
         num_recordings=len(whole.recordings),
     )
 
@@ -166,19 +167,8 @@ def _task_of_predictions(record: StageRecord, data: str, own: Mapping[str, str])
         parent_id=teachers[0][0] if is_one else None,
         recipe=record.recipe,
         model=ModelConfig(),
-        config=predictions(
-            record.stage,
-            of=identity["parent"],
-            on=stage["predicts_on"],
-            window_s=stage["clip_s"],
-            label_space=stage["label_space"],
-            precision=stage["precision"],
-        ),
+        config=predictions_config(record, identity["parent"]),
         pretrained=RANDOM,
         identity=identity,
         teachers=teachers,
     )
-
-
-def _location(store: StageStore, stage_id: str) -> str:
-    return store.location(stage_id) or ""

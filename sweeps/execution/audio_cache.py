@@ -85,13 +85,10 @@ class AudioCache:
                 return None
             return build_soundscape_cache(soundscapes, self.folder, max_bytes=self._room, progress=progress)
 
-        unlabelled = dataset.unlabelled
         return TrainingData(
             dataset=dataset,
             cache=cache,
             soundscape_cache=of(dataset.soundscapes),
             training_soundscape_cache=of(dataset.training_soundscapes),
-            make_unlabelled_cache=partial(build_unlabelled_cache, unlabelled, self.folder, max_bytes=self._room)
-            if unlabelled
-            else None,
+            make_unlabelled_cache=partial(build_unlabelled_cache, cache_dir=self.folder, max_bytes=self._room),
         )

@@ -187,11 +187,11 @@ class CostModel:
         return Spread(low=share * train.low / SCALING_ERROR, middle=share * train.middle, high=share * train.high * SCALING_ERROR)
 
 
-def heard_seconds(dataset: Dataset) -> dict[PredictedAudio, float]:
-    """Return the seconds of each kind of sound that predictions are made of."""
+def heard_seconds(dataset: Dataset, *, unlabelled: bool) -> dict[PredictedAudio, float]:
+    """Return the seconds of each kind of sound that predictions are made of, of soundscapes without labels only where they are needed."""
     recordings = dataset.recordings
     training_s = float(recordings.loc[~recordings["is_validation"], "duration_s"].sum())
-    unlabelled_s = float(dataset.unlabelled.files["duration_s"].sum()) if dataset.unlabelled else 0.0
+    unlabelled_s = float(dataset.unlabelled.files["duration_s"].sum()) if unlabelled and dataset.unlabelled else 0.0
     return {"recordings": training_s, "unlabelled": unlabelled_s}
 
 

@@ -101,7 +101,12 @@ class Planner:
 
     def _costs(self, stored: Mapping[str, StageSummary], speeds: DeviceSpeeds) -> CostModel:
         sizes = {space: DataSize.of(self.dataset, space) for space in ("all", "target")}
-        return CostModel(measured(stored.values(), speeds), sizes, self.chains.data_fingerprint, heard_seconds(self.dataset))
+        return CostModel(
+            measured(stored.values(), speeds),
+            sizes,
+            self.chains.data_fingerprint,
+            heard_seconds(self.dataset, unlabelled=bool(self.chains.unlabelled_fingerprint)),
+        )
 
     def _base(self, stored: Mapping[str, StageSummary]) -> str:
         """The device that most trials run on, of those that have trained stages if there are any.

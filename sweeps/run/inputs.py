@@ -24,9 +24,10 @@ from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import COSTS, DEFAULT, DEFAULT_ON_SOUNDSCAPES, METRICS, Objective
 from sweeps.options import SweepOptions
 from sweeps.run.request import SweepRequest
-from sweeps.run.teachers import teacher_models, teacher_records
+from sweeps.run.teachers import hears_unlabelled, teacher_models, teacher_records
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
+from sweeps.wording import format_duration
 
 ENCODERS_AT_ONCE = 8
 """For how many encoders the Hugging Face hub is asked at once."""
@@ -166,8 +167,19 @@ def make_chain_builder(
         code_version=code_version(),
         start=start.stage_id if start else None,
         teachers=teacher_models(teacher_records(search, Storage.parse(request.options.storage))),
-        unlabelled_fingerprint=dataset.unlabelled.fingerprint if dataset.unlabelled else "",
+        unlabelled_fingerprint=_unlabelled(search, dataset, say),
     )
+
+
+def _unlabelled(search: Search, dataset: Dataset, say: Callable[[str], None]) -> str:
+    """The fingerprint of the soundscapes without labels, and a line about them; empty where the search needs none or there are none."""
+    if not hears_unlabelled(search) or dataset.unlabelled is None:
+        return ""
+    files = dataset.unlabelled.files
+    say(f"For teachers: {len(files)} soundscapes without labels, {format_duration(float(files['duration_s'].sum()))} of sound.")
+    for finding in dataset.unlabelled.findings:
+        say(f"  {finding.describe()}")
+    return dataset.unlabelled.fingerprint
 
 
 def _first_weights(request: SweepRequest, encoder: str) -> PretrainedWeights:

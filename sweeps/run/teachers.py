@@ -51,6 +51,14 @@ def stored_teachers(search: Search) -> dict[str, str]:
     return found
 
 
+def hears_unlabelled(search: Search) -> bool:
+    """Return whether a search makes predictions of soundscapes without labels."""
+    recipes = (stage for recipe in search.recipes for stage in recipe.stages)
+    return any(stage.predicts and not stage.embeds and stage.predicts_on == "unlabelled" for stage in recipes) or any(
+        find_field(key).path in ("predicts", "predicts_on") for key in search.space
+    )
+
+
 def teacher_records(search: Search, storage: Storage) -> list[StageRecord]:
     """Return the records of the stored teachers of a search. Raises InputError when one is gone or damaged."""
     return [find_start(storage, stage_id) for stage_id in stored_teachers(search)]

@@ -4,13 +4,15 @@ import math
 import random
 from dataclasses import replace
 
+from birdclef_core.config import Recipe
 from birdclef_core.models.encoders import RANDOM
-from birdclef_core.recipes import sed_b3ns, sed_v2s, small_budget
+from birdclef_core.recipes import predictions, sed_b3ns, sed_v2s, small_budget
 from birdclef_core.stages.task import StageTask
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary
 from birdclef_core.taxonomy import LabelSpace
+from birdclef_core.teacher_config import TeacherConfig
 from sweeps.plan.simulate import SimulatedStore, SimulatedView, even_score
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
@@ -34,6 +36,23 @@ def make_search(pools=None) -> Search:
         pools={"pretrain": 2} if pools is None else pools,
         sampler="tpe",
     )
+
+
+def make_students() -> Search:
+    """Eight students of two teachers, whose predictions are a stage."""
+    first = sed_v2s().stages[2]
+    stages = (
+        replace(first, name="train", epochs=4),
+        predictions("labels", of="train"),
+        replace(first, name="student", starts_from="first_weights", epochs=2, teacher=TeacherConfig(predictions="labels")),
+    )
+    space = {
+        "train.learning_rate": Choice((1e-4, 1e-3)),
+        "student.teacher.power": Choice((1.0, 2.0)),
+        "student.teacher.threshold": Choice((0.1, 0.3)),
+    }
+    recipe = Recipe(name="noisy", model=sed_v2s().model, stages=stages)
+    return Search(name="students", recipes=(recipe,), space=space, sampler="grid")
 
 
 def make_chain_builder(search: Search | None = None, **changes) -> ChainBuilder:

@@ -14,14 +14,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from birdclef_core.data.soundscapes import WINDOW_S, Soundscapes
-from birdclef_core.data.wave_cache import WaveCache
+from birdclef_core.data.soundscapes import WINDOW_S
 from birdclef_core.data.windows import PredictionWindows, SoundscapeWindows, Windows, window_grid
 from birdclef_core.errors import DataError, FileContentError, TrainingError
 from birdclef_core.stages.embeddings.encoders import Embed, build_embed
 from birdclef_core.stages.embeddings.stored import Embeddings
 from birdclef_core.stages.environment import environment
-from birdclef_core.stages.epochs import EpochMetrics
+from birdclef_core.stages.epochs import EpochMetrics, metrics_of_hearing
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.training_data import TrainingData
@@ -67,41 +66,11 @@ def embed_stage(
             raise StageInterrupted(f"Stage {config.name} was interrupted after {done:,} of {len(row_W):,} windows: {reason}")
     embedding_WD = np.concatenate(parts)
 
-    def labelled(soundscapes: Soundscapes | None, cache: WaveCache | None) -> NDArray[np.float16]:
-        if soundscapes is None or cache is None or not len(soundscapes.windows):
-            return np.zeros((0, embedding_WD.shape[1]), np.float16)
-        windows = SoundscapeWindows(
-            soundscapes,
-            cache,
-            dataset.all_species,
-            context_s=(config.clip_s - WINDOW_S) / 2,
-            batch_size=config.evaluation_batch_size,
-        )
-        return _embedded(embed, windows, config.name)
-
     made = Embeddings(
-        row_W=row_W,
-        start_W=start_W,
-        embedding_WD=embedding_WD,
-        scored_WD=labelled(dataset.soundscapes, data.soundscape_cache),
-        training_WD=labelled(dataset.training_soundscapes, data.training_soundscape_cache),
+        row_W=row_W, start_W=start_W, embedding_WD=embedding_WD, scored_WD=_scored(task, data, embed, embedding_WD.shape[1])
     )
     seconds = earlier_s + time.perf_counter() - started
-    metrics = EpochMetrics(
-        epoch=1,
-        is_last=True,
-        train_loss=0.0,
-        learning_rate=0.0,
-        clips_per_s=len(row_W) / seconds,
-        waited_s=0.0,
-        device_s=seconds,
-        evaluate_s=0.0,
-        epoch_s=seconds,
-        memory_bytes=0,
-        bottleneck="",
-        waits_for_data=False,
-        scores={},
-    )
+    metrics = metrics_of_hearing(len(row_W), heard_s=seconds, evaluate_s=0.0, all_s=seconds, scores={})
 
     def record() -> StageRecord:
         return StageRecord(
@@ -123,6 +92,21 @@ def embed_stage(
     with store.publish(record, task.stage_id) as folder:
         made.save(folder)
     yield metrics
+
+
+def _scored(task: StageTask, data: TrainingData, embed: Embed, num_numbers: int) -> NDArray[np.float16]:
+    """Embeddings of the labelled windows of soundscapes, with as much around each as makes a window of the stage."""
+    config, soundscapes, cache = task.config, data.dataset.soundscapes, data.soundscape_cache
+    if soundscapes is None or cache is None or not len(soundscapes.windows):
+        return np.zeros((0, num_numbers), np.float16)
+    windows = SoundscapeWindows(
+        soundscapes,
+        cache,
+        data.dataset.all_species,
+        context_s=(config.clip_s - WINDOW_S) / 2,
+        batch_size=config.evaluation_batch_size,
+    )
+    return _embedded(embed, windows, config.name)
 
 
 def _embedded(embed: Embed, windows: Windows, name: str) -> NDArray[np.float16]:

@@ -16,7 +16,7 @@ EMBEDDINGS = "embeddings.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """Embeddings of windows of all recordings, and of the labelled windows of soundscapes that score and that train."""
+    """Embeddings of windows of all recordings, and of the labelled windows of soundscapes that score."""
 
     row_W: NDArray[np.int64]
     """Row of the dataset's recordings, in rising order."""
@@ -25,8 +25,6 @@ class Embeddings:
     embedding_WD: NDArray[np.float16]
     scored_WD: NDArray[np.float16]
     """Of the labelled windows of soundscapes, in their order; none: (0, D)."""
-    training_WD: NDArray[np.float16]
-    """Of the labelled windows that are for training."""
 
     def save(self, folder: Path) -> None:
         """Write the embeddings into `folder`."""

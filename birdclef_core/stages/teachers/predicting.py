@@ -23,7 +23,7 @@ from birdclef_core.identity import restore
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.heads import Output
 from birdclef_core.stages.environment import environment
-from birdclef_core.stages.epochs import EpochMetrics
+from birdclef_core.stages.epochs import EpochMetrics, metrics_of_hearing
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.scoring import Scorer
@@ -97,20 +97,9 @@ def predict_stage(
     logits_WC = job.run(stop)
     heard_s = time.perf_counter() - started
     scores = entries[0].record.metrics if len(entries) == 1 else _scores(task, data, model, species, arithmetic, device)
-    metrics = EpochMetrics(
-        epoch=1,
-        is_last=True,
-        train_loss=0.0,
-        learning_rate=0.0,
-        clips_per_s=len(row_W) / (job.earlier_s + heard_s),
-        waited_s=0.0,
-        device_s=heard_s,
-        evaluate_s=time.perf_counter() - started - heard_s,
-        epoch_s=job.earlier_s + time.perf_counter() - started,
-        memory_bytes=0,
-        bottleneck="",
-        waits_for_data=False,
-        scores=scores,
+    now_s = time.perf_counter() - started
+    metrics = metrics_of_hearing(
+        len(row_W), heard_s=heard_s, evaluate_s=now_s - heard_s, all_s=job.earlier_s + now_s, scores=scores
     )
 
     def record() -> StageRecord:

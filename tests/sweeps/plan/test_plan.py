@@ -7,19 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from damage import damages
-from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, summary_of
+from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search, make_students, summary_of
 from made_up_stages import publish
 from pages import HOSTILE, Page
 
-from birdclef_core.config import Recipe
 from birdclef_core.errors import InputError
 from birdclef_core.json_files import to_json
 from birdclef_core.models.encoders import RANDOM
-from birdclef_core.recipes import predictions, sed_v2s
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import Spread
-from birdclef_core.teacher_config import TeacherConfig
 from sweeps.budget import Limits
 from sweeps.devices import DeviceSpeeds
 from sweeps.execution.nodes.slots import Slots
@@ -30,7 +27,7 @@ from sweeps.plan.plan import PLANNED_WITHOUT_COSTS, Amount, Plan, make_plan
 from sweeps.plan.planner import PlanFigures, Planner, _usual_gpu, against_actual, load_plan, save_plan
 from sweeps.plan.text import plan_lines
 from sweeps.schedule.records import TrialRecord
-from sweeps.search import Choice, Range, Search
+from sweeps.search import Choice, Range
 
 SIZE = DataSize(num_training=1000, evaluated_s_R=np.array([0.0]))
 
@@ -368,23 +365,11 @@ def test_a_sweep_with_a_cost_is_planned_without_measuring_models(cost):
 
 
 def test_two_teachers_of_eight_students_predict_once_each():
-    first = sed_v2s().stages[2]
-    stages = (
-        replace(first, name="train", epochs=4),
-        predictions("labels", of="train"),
-        replace(first, name="student", starts_from="first_weights", epochs=2, teacher=TeacherConfig(predictions="labels")),
-    )
-    space = {
-        "train.learning_rate": Choice((1e-4, 1e-3)),
-        "student.teacher.power": Choice((1.0, 2.0)),
-        "student.teacher.threshold": Choice((0.1, 0.3)),
-    }
-    recipe = Recipe(name="noisy", model=sed_v2s().model, stages=stages)
-    search = Search(name="students", recipes=(recipe,), space=space, sampler="grid")
+    search = make_students()
     chains = make_chain_builder(search, unlabelled_fingerprint="birds")
     heard = {"unlabelled": 60.0 * 60}
     costs = CostModel([], {"all": SIZE, "target": SIZE}, "here", heard)
-    train, labels, _ = chains.chain("noisy", search.baseline(recipe))
+    train, labels, _ = chains.chain("noisy", search.baseline(search.recipes[0]))
     rate = Spread(low=10.0, middle=10.0, high=10.0)
     costs.add(Measurement(work=work_of_task(train), clip_s=train.config.clip_s, clips_per_s=rate))
     plan = make_plan(

@@ -4,16 +4,12 @@ import math
 from dataclasses import replace
 
 import pytest
-from made_up import make_chain_builder, make_search, view_of
+from made_up import make_chain_builder, make_search, make_students, view_of
 
-from birdclef_core.config import Recipe
-from birdclef_core.recipes import predictions, sed_v2s
-from birdclef_core.teacher_config import TeacherConfig
 from sweeps.plan.simulate import MemoryRecords, SimulatedStore, SimulatedSweep, SimulatedView, SimulationResult, simulate
 from sweeps.schedule.coordinator import Coordinator
 from sweeps.schedule.pruning import StageHalving
 from sweeps.schedule.trials import TrialBook
-from sweeps.search import Choice, Search
 
 
 def sweep(
@@ -109,20 +105,7 @@ def test_work_grows_with_the_number_of_trials_and_no_faster(prunes):
 
 
 def test_students_of_two_teachers_share_their_predictions():
-    first = sed_v2s().stages[2]
-    stages = (
-        replace(first, name="train", epochs=4),
-        predictions("labels", of="train"),
-        replace(first, name="student", starts_from="first_weights", epochs=2, teacher=TeacherConfig(predictions="labels")),
-    )
-    space = {
-        "train.learning_rate": Choice((1e-4, 1e-3)),
-        "student.teacher.power": Choice((1.0, 2.0)),
-        "student.teacher.threshold": Choice((0.1, 0.3)),
-    }
-    search = Search(
-        name="students", recipes=(Recipe(name="noisy", model=sed_v2s().model, stages=stages),), space=space, sampler="grid"
-    )
+    search = make_students()
     chains = make_chain_builder(search, unlabelled_fingerprint="birds")
     store, pruning = SimulatedStore(), StageHalving(grace=math.inf)
     coordinator = Coordinator(

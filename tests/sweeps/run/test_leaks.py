@@ -206,6 +206,7 @@ def test_the_flag_allows_it_and_marks_every_score(place, tracker, capsys):
         "num_trained": len(validation & trained),
         "num_by_author": 0,
         "unknown": [],
+        "source": "the start stage",
     }
 
 

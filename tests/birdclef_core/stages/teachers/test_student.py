@@ -41,8 +41,9 @@ def data(tone_data, tmp_path_factory):
         wave_T = np.concatenate([*parts, np.zeros(48_000)]).astype(np.float32)
         soundfile.write(root / "unlabelled_soundscapes" / f"{name}.wav", wave_T, 32_000)
     unlabelled = load_unlabelled(root, set())
-    dataset = replace(tone_data.dataset, unlabelled=unlabelled)
-    make = partial(build_unlabelled_cache, unlabelled, tmp_path_factory.mktemp("cache"))
+    dataset = replace(tone_data.dataset)
+    vars(dataset)["unlabelled"] = unlabelled  # as if its folder had them
+    make = partial(build_unlabelled_cache, cache_dir=tmp_path_factory.mktemp("cache"))
     return replace(tone_data, dataset=dataset, make_unlabelled_cache=make)
 
 
