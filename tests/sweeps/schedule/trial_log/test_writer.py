@@ -158,3 +158,25 @@ def test_waiting_ends_after_its_time(remote):
     assert not writer.all_saved
     Remote.may_write.set()
     writer.wait()
+
+
+def test_a_storage_that_is_away_is_not_back_because_there_was_nothing_to_keep(remote):
+    patience = Patience(limit_s=60, say=lambda line: None, clock=NoWaiting())
+    patience.attempt("s3://b", fail, lambda: None)
+    asked = []
+
+    class Seen(Remote):
+        def write_bytes(self, name: str, content: bytes) -> None:
+            asked.append(patience.is_away)
+            super().write_bytes(name, content)
+
+    writer = RecordWriter(SweepRecords(Seen(remote.filesystem, remote.root, patience)), before_batch=lambda: None)
+    Remote.may_write.set()
+    writer.save_trials([trial(0)])
+    writer.wait()
+    assert asked[0], "nobody has asked the storage before the record was written"
+    assert not patience.is_away
+
+
+def fail() -> None:
+    raise OSError("AWS Error NETWORK_CONNECTION")
