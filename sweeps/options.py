@@ -15,6 +15,8 @@ from sweeps.objective import Objective
 
 FOLD_HELP = "which of the five folds of authors is used for validation, 0 to 4 (default 0)"
 TARGET_SPECIES_HELP = "codes of the species to detect, one per line (default: target_species.txt of the data folder, else all)"
+MAX_FOLDS = 5
+"""As many folds as recordings are divided into. Written here because the command line must not wait for libraries that divide."""
 DEFAULT_STORAGE = "sweeps-output"
 DEMO_DATA = "demo-data"
 """Folder of the synthetic demo set, in the working directory."""
@@ -100,6 +102,10 @@ class SweepOptions:
     """Largest share of recordings that may be unusable, 0 to 1."""
     fold: int = 0
     """Fold of the split that is used for validation, 0 to 4."""
+    folds: int | None = None
+    """On how many folds each trial is trained and scored, from fold 0 on; None: on `fold` alone."""
+    repeats: int | None = None
+    """How often each trial is trained, with other random numbers each time; None: once."""
     tracking_uri: str | None = None
     """An MLflow server, a folder for a local one, or `off`."""
     cache_dir: str = DEFAULT_CACHE
@@ -138,6 +144,10 @@ class SweepOptions:
             ("--max-concurrent >= 1", self.max_concurrent, self.max_concurrent is None or self.max_concurrent >= 1),
             ("--wait-for-gpus >= 0", self.wait_for_gpus, self.wait_for_gpus is None or self.wait_for_gpus >= 0),
             ("--wait-for-gpus only with --address", self.wait_for_gpus, self.address is not None or not self.wait_for_gpus),
+            (f"2 <= --folds <= {MAX_FOLDS}", self.folds, self.folds is None or 2 <= self.folds <= MAX_FOLDS),
+            ("--repeats >= 2", self.repeats, self.repeats is None or self.repeats >= 2),
+            ("--folds without --fold: it begins with fold 0", self.fold, self.folds is None or not self.fold),
+            ("--folds without --repeats", self.repeats, self.folds is None or self.repeats is None),
             ("--max-store-bytes >= 1", self.max_store_bytes, self.max_store_bytes is None or self.max_store_bytes >= 1),
             ("--storage-outage-minutes >= 0", self.storage_outage_minutes, self.storage_outage_minutes >= 0),
             ("--max-bytes >= 0", self.max_bytes, self.max_bytes is None or self.max_bytes >= 0),
@@ -152,6 +162,11 @@ class SweepOptions:
                 raise InputError(f"{rule} must hold, but got {value!r}.")
         if self.objective is not None:
             object.__setattr__(self, "objective", str(Objective.of(self.objective)))
+
+    @property
+    def validating(self) -> tuple[int, ...]:
+        """The folds that validate."""
+        return (self.fold,) if self.folds is None else tuple(range(self.folds))
 
     def with_absolute_paths(self) -> "SweepOptions":
         """Return the options with absolute paths, so that the sweep can be resumed from any working directory."""

@@ -27,7 +27,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
     ),
     "sweeps": (
         {"objective", "wording", "provenance", "devices"},
-        {"options"},
+        {"options", "replicates"},
         {"budget"},
         {"search"},
         {"sampling", "searches"},

@@ -69,6 +69,16 @@ class Dataset:
         thousands of files, which few sweeps need."""
         return load_unlabelled(self.root, self.labelled)
 
+    def of_fold(self, fold: int) -> "Dataset":
+        """Return the same recordings with another fold as validation. Raises as `require_validation` does."""
+        require_validation(self.root, self.recordings, fold)
+        recordings = self.recordings.assign(is_validation=is_validation(self.recordings, fold))
+        identity = _fingerprint(recordings, self.noise, self.soundscapes, self.training_soundscapes)
+        other = replace(self, recordings=recordings, fingerprint=identity)
+        if "unlabelled" in vars(self):  # their headers have been read
+            vars(other)["unlabelled"] = self.unlabelled
+        return other
+
     def all_training(self) -> "Dataset":
         """Return the dataset without validation: every recording trains, and nothing is scored, labelled soundscapes neither."""
         recordings = self.recordings.assign(is_validation=False)

@@ -9,6 +9,8 @@ from birdclef_core.models.encoders import PretrainedWeights
 
 Teachers = tuple[tuple[str, float], ...]
 """Ids of the stages that predict together, each with the weight of its logits."""
+REPLICATE_MARK = "@"
+"""Stands between the name of a stage and that of its replicate."""
 _ID_DIGITS = 64
 
 
@@ -32,6 +34,15 @@ class StageTask:
     """The stage on whose embeddings its head is trained."""
     teachers: Teachers = field(default=())
     """The stages whose predictions it makes; empty: it trains."""
+    replicate: str = ""
+    """Name of the replicate of its trial that it belongs to, such as `fold1`; empty: it belongs to all of them, or there is only one."""
+    fold: int | None = None
+    """The fold of the recordings that validates; None: that of the data."""
+
+    @property
+    def name(self) -> str:
+        """Its name among the stages of its trial: `train_ce`, or `train_ce@fold1`."""
+        return f"{self.config.name}{REPLICATE_MARK}{self.replicate}" if self.replicate else self.config.name
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What stages are trained on: a dataset and the caches of its decoded audio."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from birdclef_core.config import StageConfig
@@ -31,6 +31,10 @@ class TrainingData:
         if self.make_unlabelled_cache is None or self.dataset.unlabelled is None:
             raise DataError(f"{self.dataset.root} must have soundscapes without labels, but has none.")
         return self.make_unlabelled_cache(self.dataset.unlabelled)
+
+    def of_fold(self, fold: int | None) -> "TrainingData":
+        """Return the same data with another fold as validation; None: as it is. Raises as `Dataset.of_fold` does."""
+        return self if fold is None else replace(self, dataset=self.dataset.of_fold(fold))
 
     def label_space(self, config: StageConfig) -> LabelSpace:
         return self.dataset.all_species if config.label_space == "all" else self.dataset.target_species

@@ -19,7 +19,7 @@ HALF_LIFE_DAYS = 30.0
 UNSEEN_USES = 0.1
 """Uses expected of a stage that no second trial has used yet, when it is new."""
 
-MUST_STAY = "best or unfinished trials need it, or it was imported"
+MUST_STAY = "best or unfinished trials need it, it was imported, or it was trained on all recordings"
 DELETING_THREADS = 8
 
 
@@ -80,11 +80,12 @@ def choose_garbage(
     """Return what to remove so that the store fits its budget, in O(n log n) for n stages.
 
     `uses`: number of trials that have had each stage in their chain. `keep`: ids of stages that must stay, as must all that they were
-    trained from and all imported stages, which cannot be trained again. `unfinished`: bytes of epoch checkpoints by stage id; they
+    trained from, all imported stages, which cannot be trained again, and those that were trained on all recordings to be used. `unfinished`: bytes of epoch checkpoints by stage id; they
     are removed first, but not those of stages in `keep`. `other_bytes`: size of everything else in the store.
     """
     now, unfinished, kept = now or datetime.now(UTC), unfinished or {}, set(keep)
-    protected = ancestry([*kept, *(stage_id for stage_id, item in summaries.items() if item.code == IMPORTED)], summaries)
+    own = (stage_id for stage_id, item in summaries.items() if item.code == IMPORTED or item.is_refit)
+    protected = ancestry([*kept, *own], summaries)
     # An adopted stage and the one it was adopted from are one training: each is worth what both are used for. Where they share
     # files, they go together or not at all, as removing one of them frees nothing.
     uses_of = Counter[str]()

@@ -91,6 +91,11 @@ class StageSummary:
     """Whether its files are hard links to those of that stage, so that both together take the space of one."""
 
     @property
+    def is_refit(self) -> bool:
+        """Whether it was trained on all recordings, so that it has no score."""
+        return not (self.metrics or self.is_predictions)
+
+    @property
     def needs(self) -> list[str]:
         """The ids of all stages that it was made from."""
         return [*([self.parent_id] if self.parent_id else []), *self.learned_from]

@@ -148,6 +148,18 @@ def tune_parser(prog: str = "tune_main.py") -> Parser:
     )
     data.add_argument("--fold", type=int, metavar="K", help=FOLD_HELP)
     data.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="train each trial on N folds, 0 to N-1, each stage for all folds before the next one; its score is the mean (2 to 5)",
+    )
+    data.add_argument(
+        "--repeats",
+        type=int,
+        metavar="N",
+        help="train each trial N times, with other random numbers each time; its score is the mean (2 or more)",
+    )
+    data.add_argument(
         "--cache-dir", metavar="DIR", help="folder for decoded audio, on each machine (default ~/.cache/birdclef-sweeps)"
     )
     data.add_argument(
@@ -361,6 +373,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
         "tag",
         "plan",
         "then",
+        "refit",
         *THEN_FLAGS,
         "options",
         "verbose",

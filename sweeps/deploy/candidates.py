@@ -13,6 +13,7 @@ from birdclef_core.store.summary import IMPORTED
 from sweeps.checkpoints.lineage import trace
 from sweeps.checkpoints.references import known_record, resolve, store_of, sweeps_in
 from sweeps.objective import Objective, Score
+from sweeps.replicates import replicate_of
 from sweeps.schedule.records import SweepRecord, SweepRecords
 
 BEST_OF_A_RECIPE = 6
@@ -30,6 +31,8 @@ class Candidate:
     """Its value of the objective, as it was scored in training."""
     recipe_weight: float | None
     """The weight that its recipe gives it in the ensemble of the 2023 solution; None where the recipe is not known."""
+    has_folds: bool = False
+    """Whether it is of one of several folds, so that it was trained on validation recordings of others of its trial."""
 
     @property
     def stage_ids(self) -> tuple[str, ...]:
@@ -75,12 +78,14 @@ def find_candidates(storage: Storage, references: Sequence[str]) -> Candidates:
     sweeps: dict[str, SweepRecord] = {}
     of_sweeps: dict[str, StageRecord] = {}
     of_references: dict[str, StageRecord] = {}
+    of_folds: set[str] = set()
     num_gone = 0
     for reference in named:
         if _is_sweep(storage, reference):
             sweeps[reference] = SweepRecords(storage.at(reference)).load_sweep()
             records, gone = _last_stages(storage, store, reference)
             of_sweeps |= {record.stage_id: record for record in records}
+            of_folds |= {record.stage_id for record in records if sweeps[reference].options.folds}
             num_gone += gone
         else:
             record = known_record(store, resolve(storage, reference))
@@ -95,7 +100,12 @@ def find_candidates(storage: Storage, references: Sequence[str]) -> Candidates:
 
     def candidate(record: StageRecord) -> Candidate:
         score = objective.of_record(record.metrics, "target")
-        return Candidate(record=record, score=score, recipe_weight=weights.get(record.recipe))
+        return Candidate(
+            record=record,
+            score=score,
+            recipe_weight=weights.get(record.recipe),
+            has_folds=record.stage_id in of_folds,
+        )
 
     explicit = [candidate(record) for record in of_references.values()]
     offered = [candidate(record) for stage_id, record in of_sweeps.items() if stage_id not in of_references]
@@ -143,19 +153,22 @@ def _newest(storage: Storage) -> str:
 
 
 def _last_stages(storage: Storage, store: StageStore, sweep: str) -> tuple[list[StageRecord], int]:
-    """Return the last stage on target species of each finished trial, each stage once, and the number of trials that have none."""
+    """Return the last stage on target species of each replicate of each finished trial, each stage once, and the number of trials without one."""
     trials = [trial for trial in SweepRecords(storage.at(sweep)).load_trials() if trial.status == "finished"]
     if not trials:
         raise InputError(f"A sweep must have a finished trial to give candidates, but {sweep} has none yet.")
     found: dict[str, StageRecord] = {}
     gone = 0
     for trial in trials:
-        records = (record for stage_id in reversed(trial.stage_ids) if (record := store.record(stage_id)))
-        last = next((record for record in records if _is_target(record)), None)
-        if last is None:
-            gone += 1
-        else:
-            found[last.stage_id] = last
+        by_replicate: dict[str, StageRecord] = {}
+        for stage_id, name in zip(trial.stage_ids, trial.stages, strict=True):
+            record = store.record(stage_id)
+            if record is not None and _is_target(record):
+                by_replicate[replicate_of(name)] = record
+        has_replicates = bool(replicate_of(trial.stages[-1]))
+        lasts = [record for replicate, record in by_replicate.items() if bool(replicate) == has_replicates]
+        gone += not lasts
+        found |= {record.stage_id: record for record in lasts}
     if not found:
         raise InputError(
             f"A sweep must have a stage on the target species to give candidates, but of the {gone} finished trials of {sweep} the store "

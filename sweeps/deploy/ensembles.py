@@ -1,7 +1,7 @@
 """Chooses an ensemble from stored stages: their logits as deployed, what they cost, the selection, its scores and its record."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -113,7 +113,10 @@ class _Choice:
         if candidates.num_gone:
             self._note(f"The stages of {counted(candidates.num_gone, 'finished trial')} are no longer in the store.")
         found = self._recordings(candidates)
-        source, leaks = self._source(found), self._leaks(candidates.found, found)
+        source = self._source(found)
+        if source == "recordings":
+            candidates = self._of_one_fold(candidates, found)
+        leaks = self._leaks(candidates.found, found)
         if source == "recordings" and leaks:
             raise InputError(
                 f"Validation recordings that select an ensemble must not have trained a candidate, but {'; '.join(leaks)}. Ways out: "
@@ -179,6 +182,16 @@ class _Choice:
                     f"{first.title} and of {item.title} differ. To score all of them in one folder, name it with --data."
                 )
         return found
+
+    def _of_one_fold(self, candidates: Candidates, found: FoundRecordings) -> Candidates:
+        """Leave out what was validated on another fold of its sweep: it was trained on the recordings that score the others."""
+        others = [item for item in candidates.found if item.has_folds and item.record.identity["data"] != found.fingerprint]
+        if others:
+            self._note(
+                f"{counted(len(others), 'candidate')} of other folds {'is' if len(others) == 1 else 'are'} left out, trained on the validation "
+                "recordings. On labelled soundscapes all can be compared."
+            )
+        return replace(candidates, found=tuple(item for item in candidates.found if item not in others))
 
     def _read_untouched(self, candidates: Sequence[Candidate], found: FoundRecordings) -> Soundscapes | None:
         """Return the soundscapes that the user calls untouched, if they are so."""

@@ -1,5 +1,6 @@
 """Trains the best configuration of a sweep once more, on all recordings: a detector that has no score of its own."""
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from birdclef_core.identity import fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from birdclef_core.stages.task import StageTask, parse_teachers, teachers_text
 from birdclef_core.stages.training import train_stage
+from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import known_record, store_of
@@ -20,6 +22,7 @@ from sweeps.checkpoints.replay import predictions_config, recording_finder, whol
 from sweeps.execution.recordings import FoundRecordings
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import Objective
+from sweeps.replicates import replicate_of
 from sweeps.schedule.records import SweepRecords, TrialRecord, best_trials
 
 Say = Callable[[str], None]
@@ -60,7 +63,12 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
     """
     sweep, trial, objective = _chosen(storage, reference)
     store = store_of(storage)
-    records = [known_record(store, stage_id) for stage_id in trial.stage_ids]
+    replicate = replicate_of(trial.stages[-1])
+    records = [
+        known_record(store, stage_id)
+        for stage_id, name in zip(trial.stage_ids, trial.stages, strict=True)
+        if replicate_of(name) in ("", replicate)
+    ]
     for record in records:
         if "embeds" in record.identity["stage"]:
             raise InputError(f"A head on embeddings cannot be trained on all recordings yet, as that of {sweep}/{trial.trial}.")
@@ -84,14 +92,22 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
     RecordingsList(store.storage, whole, data).keep()
     training_data = found.cache.build(whole)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    run = uuid.uuid4().hex[:8]
+    leases, holder = Leases(store.storage), Holder(sweep=f"refit-{run}", run=run, trial=trial.trial)
     for task in tasks.values():
         if store.open(task.stage_id) is not None:
             say(f"{task.config.name}: in the store")
             continue
         for needed in task.needs:
             whole_stage(store, needed)
-        for epoch in train_stage(task, training_data, store, device, on_note=say, trained_by=f"{sweep}/refit-{trial.trial}"):
-            say(f"{task.config.name}: epoch {epoch.epoch}/{task.config.epochs}, loss {epoch.train_loss:.4g}")
+        with leases.hold(task.stage_id, holder) as lease:
+            if lease is None:
+                raise InputError(
+                    f"Another process trains {task.config.name} of {sweep}/{trial.trial} on all recordings now. Let it end."
+                )
+            name = f"{sweep}/refit-{trial.trial}"
+            for epoch in train_stage(task, training_data, store, device, stop=lease.reason_to_stop, on_note=say, trained_by=name):
+                say(f"{task.config.name}: epoch {epoch.epoch}/{task.config.epochs}, loss {epoch.train_loss:.4g}")
     last = tasks[records[-1].stage_id].stage_id
     return Refit(
         sweep=sweep,

@@ -9,7 +9,7 @@ from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.packed.fetching import PackedData, Say
 from birdclef_core.data.packed.index import is_packed
 from birdclef_core.demo.demo_set import make_demo
-from birdclef_core.errors import InputError
+from birdclef_core.errors import DataError, InputError
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageRecord
 from sweeps.execution.audio_cache import AudioCache
@@ -29,6 +29,19 @@ def load_recordings(options: SweepOptions, *, bad_files_csv: Path | None = None,
         fold=options.fold,
         bad_files_csv=bad_files_csv,
     )
+
+
+def split_into_folds(dataset: Dataset, options: SweepOptions) -> list[Dataset]:
+    """Return the dataset with each fold as validation that the options name.
+
+    Raises InputError where `--folds` asks for a fold without validation recordings.
+    """
+    if options.folds is None:
+        return [dataset]
+    try:
+        return [dataset.of_fold(fold) for fold in options.validating]
+    except DataError as error:
+        raise InputError(f"--folds {options.folds} needs recordings in so many folds. {error}") from None
 
 
 def data_folder(options: SweepOptions, say: Say | None = None) -> Path:
@@ -95,7 +108,7 @@ class RecordingFinder:
     def __init__(self, sweeps: Iterable[SweepRecords], *, folder: str | Path | None, cache_dir: str) -> None:
         """`folder`, or a packed set, holds the recordings of every stage; None: they are where the sweeps had them."""
         self._records, self._folder, self._cache_dir = list(sweeps), folder, cache_dir
-        self._loaded: dict[str, FoundRecordings] = {}
+        self._loaded: dict[str, list[FoundRecordings]] = {}
 
     def find(self, record: StageRecord) -> FoundRecordings:
         """Return the recordings of a stage. They may have changed since: the caller compares fingerprints.
@@ -113,8 +126,12 @@ class RecordingFinder:
         options = replace(options, cache_dir=self._cache_dir)
         if (key := repr(options)) not in self._loaded:
             dataset, cache = load_recordings(options), audio_cache(options)
-            self._loaded[key] = FoundRecordings(dataset=dataset, cache=cache, pretrained=options.pretrained)
-        return self._loaded[key]
+            self._loaded[key] = [
+                FoundRecordings(dataset=of_fold, cache=cache, pretrained=options.pretrained)
+                for of_fold in split_into_folds(dataset, options)
+            ]
+        found = self._loaded[key]
+        return next((item for item in found if item.fingerprint == record.identity["data"]), found[0])
 
     def _options(self, data_fingerprint: str, stage_id: str) -> SweepOptions | None:
         """Options of a sweep that used the recordings: of one that had the stage if any did, as target species may differ."""

@@ -18,10 +18,12 @@ from birdclef_core.store.storage import Storage
 class RecordingsList:
     """The recordings of a dataset as a table (see `recordings_table`), made when they are first asked for."""
 
-    def __init__(self, storage: Storage, dataset: Dataset, data_fingerprint: str) -> None:
-        """`storage` is that of the stage store."""
+    def __init__(
+        self, storage: Storage, dataset: Dataset, data_fingerprint: str, *, same: "RecordingsList | None" = None
+    ) -> None:
+        """`storage` is that of the stage store. `same`: a list of the same recordings with another split, whose files are not read again."""
         self.storage, self.data_fingerprint = storage, data_fingerprint
-        self._dataset = dataset
+        self._dataset, self._same = dataset, same
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -33,6 +35,8 @@ class RecordingsList:
         )
         if self._kept is not None:
             table["content"] = table["recording_id"].map(self._kept.set_index("recording_id")["content"]).fillna("")
+        elif self._same is not None:
+            table["content"] = self._same.table["content"]
         else:
             table["content"] = content_hashes([self._dataset.root / path for path in recordings["path"]])
         return table

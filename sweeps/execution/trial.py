@@ -16,6 +16,7 @@ from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.leases import Hold, alone
 from birdclef_core.store.stage_store import StageStore
 from sweeps.objective import Objective, tracked
+from sweeps.replicates import level_of
 from sweeps.schedule.pruning import middle_epochs
 from sweeps.schedule.update import TrialUpdate, UpdateKind
 from sweeps.search.chains import Chain
@@ -61,7 +62,7 @@ def run_trial(
                 stops = any_of(stop, lease.reason_to_stop)
                 for epoch in train_stage(
                     task,
-                    data,
+                    data.of_fold(task.fold),
                     store,
                     device,
                     stop=stops,
@@ -95,13 +96,13 @@ def unfit(chain: Chain, problem: str) -> TrialUpdate:
 
 
 def _missing(chain: Chain, store: StageStore) -> set[int]:
-    """Indexes of the stages that must be made: the last one if it is not in the store, and what those need that must be made.
+    """Indexes of the stages that must be made: the last one of each replicate if it is not in the store, and what those need that must be made.
 
     The files of the stages that these start from are verified here. What nothing needs any more may be gone from the store.
     """
     place = {task.stage_id: index for index, task in enumerate(chain)}
     missing: set[int] = set()
-    looked_at, pending = set(), [len(chain) - 1]
+    looked_at, pending = set(), level_of([task.name for task in chain], -1)
     while pending:
         index = pending.pop()
         if index in looked_at:
@@ -131,7 +132,7 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics, objective: Object
     if epoch.is_last:
         update.epochs = epoch.epoch  # an early stop is an end, too
     if epoch.waits_for_data and epoch.epoch == 1:
-        update.message = f"Stage {task.config.name}: {epoch.bottleneck}"
+        update.message = f"Stage {task.name}: {epoch.bottleneck}"
     return update
 
 
@@ -154,9 +155,7 @@ def _held(task: StageTask, index: int) -> TrialUpdate:
 
 
 def _update(kind: UpdateKind, task: StageTask, index: int, **values: Any) -> TrialUpdate:
-    return TrialUpdate(
-        kind=kind, stage=task.config.name, stage_index=index, stage_id=task.stage_id, epochs=task.config.epochs, **values
-    )
+    return TrialUpdate(kind=kind, stage=task.name, stage_index=index, stage_id=task.stage_id, epochs=task.config.epochs, **values)
 
 
 def _finish(update: TrialUpdate, chain: Chain, device: torch.device, notes: list[str]) -> TrialUpdate:

@@ -16,6 +16,7 @@ from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
 from sweeps.objective import Objective
 from sweeps.options import DEFAULT_STORAGE
+from sweeps.replicates import are_folds, fold_of, level_of
 from sweeps.report.table import trials_table
 from sweeps.sampling.draws import Told
 from sweeps.sampling.study import finished_study
@@ -88,6 +89,22 @@ class Trial:
     def stage(self, name: str = "") -> Stage:
         """Return one of its stages by name, by default the last one that has ended. Raises InputError when it has not ended."""
         return self.sweep.stage("/".join(part for part in (self.sweep.name, self.record.trial, name) if part))
+
+    def out_of_fold(self) -> pd.DataFrame:
+        """Return the predictions of a trial with `--folds`, each recording's by the model that did not train on its fold.
+
+        A row for each recording that validates in one of the folds, by its id; a column for each species, with probabilities, and `fold`.
+        With `--folds 5` these are all recordings but those that always train. Raises InputError for a trial that has not finished or has no
+        folds.
+        """
+        record = self.record
+        names = [record.stages[index] for index in level_of(record.stages, -1)]
+        if self.score is None or len(names) < 2 or not are_folds(names):
+            raise InputError(
+                f"Predictions out of fold are of a finished trial of a sweep with --folds, but {record.trial} is none."
+            )
+        folds = [self.stage(name).predictions().assign(fold=fold_of(name)) for name in names]
+        return pd.concat(folds, verify_integrity=True)
 
     def model(self, **options: Any) -> "Predictor":
         """Return its last stage, ready to predict files; `options` are those of `sweeps.deploy.load_detector`."""

@@ -335,11 +335,11 @@ def _tree(
         node.trials += 1
         for stage_id in record.stage_ids:
             if stage_id not in node.children:
-                config = tasks[stage_id].config
+                task = tasks[stage_id]
                 node.children[stage_id] = StageNode(
                     stage_id=stage_id,
-                    stage=config.name,
-                    epochs=config.epochs,
+                    stage=task.name,
+                    epochs=task.config.epochs,
                     hours=_hours([stage_id], tasks, known),
                     is_stored=stage_id in stored,
                 )

@@ -254,7 +254,7 @@ class _Simulation:
         score = self._score(task, epoch)
         return TrialUpdate(
             kind=kind,
-            stage=task.config.name,
+            stage=task.name,
             stage_index=index,
             stage_id=task.stage_id,
             epoch=epoch,

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from birdclef_core.store.leakage import Leak
 from sweeps.objective import COSTS, DEFAULT_ON_SOUNDSCAPES, STANDARD_ERROR, Objective, Score
+from sweeps.replicates import stage_of
 from sweeps.schedule.records import TrialRecord, best_trials
 from sweeps.wording import counted, figure, format_duration
 
@@ -119,10 +120,10 @@ def best_by_end(trials: list[TrialRecord], objective: Objective) -> str:
     best: dict[str, TrialRecord] = {}
     for record in ranking(trials, objective.of_score):
         if record.score is not None:
-            best.setdefault(record.stages[-1], record)
+            best.setdefault(stage_of(record.stages[-1]), record)
     if len(best) < 2:
         return ""
-    counts = Counter(record.stages[-1] for record in trials if record.score is not None)
+    counts = Counter(stage_of(record.stages[-1]) for record in trials if record.score is not None)
     ends = "; ".join(f"{counts[end]} with {end}, best {item.trial} ({score_of(item, objective)})" for end, item in best.items())
     return f"Trials end with different stages: {ends}."
 

@@ -1,6 +1,6 @@
 """What the trials of a sweep need, found before it runs: recordings, first weights and the maker of chains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from sweeps.execution.recordings import load_recordings
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import COSTS, DEFAULT, DEFAULT_ON_SOUNDSCAPES, METRICS, Objective
 from sweeps.options import SweepOptions
+from sweeps.replicates import Replicate
 from sweeps.run.request import SweepRequest
 from sweeps.run.teachers import hears_unlabelled, teacher_models, teacher_records
 from sweeps.search.chains import ChainBuilder
@@ -43,8 +44,8 @@ class SweepInputs:
     budget: str
     samples: int | None
     """How many trials the sweep is to have in all; None: as many as its limits allow."""
-    recordings: RecordingsList
-    """The recordings as the store keeps them, to know later what trained a stage."""
+    recordings: tuple[RecordingsList, ...]
+    """The recordings as the store keeps them, to know later what trained a stage, with the split of each fold."""
     leak: Leak | None
     """The validation recordings that trained the start stage; None without a start stage."""
 
@@ -66,13 +67,33 @@ def load_data(options: SweepOptions, folder: Path, say: Callable[[str], None]) -
     return dataset
 
 
-def choose_objective(asked: str | None, dataset: Dataset, say: Callable[[str], None]) -> str:
+def make_replicates(options: SweepOptions, folds: Sequence[Dataset], cache: AudioCache) -> tuple[Replicate, ...]:
+    """Return the replicates in which each trial is trained; empty for one. `folds`: the recordings with the split of each fold."""
+    if options.folds is not None:
+        return tuple(
+            Replicate.of_fold(fold, cache.data_fingerprint(dataset))
+            for fold, dataset in zip(options.validating, folds, strict=True)
+        )
+    fingerprint = cache.data_fingerprint(folds[0])
+    return tuple(Replicate.of_repeat(number, fingerprint) for number in range(options.repeats or 0))
+
+
+def list_recordings(storage: Storage, folds: Sequence[Dataset], cache: AudioCache) -> tuple[RecordingsList, ...]:
+    """Return the recordings as the store keeps them, with the split of each fold. `storage` is that of the store."""
+    first = RecordingsList(storage, folds[0], cache.data_fingerprint(folds[0]))
+    return (first, *(RecordingsList(storage, fold, cache.data_fingerprint(fold), same=first) for fold in folds[1:]))
+
+
+def choose_objective(asked: str | None, folds: Sequence[Dataset], say: Callable[[str], None]) -> str:
     """Return the objective by which trials are compared, and tell the user which it is.
 
-    Where none is asked for: macro AUROC on labelled soundscapes if that is defined, else unpadded cmAP. Raises InputError for a
-    score that the data do not have.
+    Where none is asked for: macro AUROC on labelled soundscapes if that is defined, else unpadded cmAP. `folds`: the recordings with the
+    split of each fold that validates. Raises InputError for a score that one of these does not have.
     """
+    dataset, *others = folds
     known = _defined(dataset)
+    for other in others:
+        known = [name for name in known if name in _defined(other)]
     default = DEFAULT_ON_SOUNDSCAPES if DEFAULT_ON_SOUNDSCAPES in known else DEFAULT
     objective = Objective.of(asked or default)
     if missing := [name for name in objective.names if name not in known]:
@@ -116,8 +137,12 @@ def _defined(dataset: Dataset) -> list[str]:
     ]
 
 
-def check_leak(request: SweepRequest, search: Search, recordings: RecordingsList, say: Callable[[str], None]) -> Leak | None:
+def check_leak(
+    request: SweepRequest, search: Search, recordings: Sequence[RecordingsList], say: Callable[[str], None]
+) -> Leak | None:
     """Return the leak from the start stage and stored teachers into the validation recordings, and tell the user of it; None without these.
+
+    Of several folds it is the worst one.
 
     Raises InputError when there is one and the options do not allow it. What is not known is allowed and marked.
     """
@@ -125,10 +150,12 @@ def check_leak(request: SweepRequest, search: Search, recordings: RecordingsList
     teachers = teacher_records(search, storage)
     if request.start is None and not teachers:
         return None
-    found = StartLeak(storage, request.start, teachers, recordings)
-    leak = found.leak
+    folds = [StartLeak(storage, request.start, teachers, item) for item in recordings]
+    worst = max(range(len(folds)), key=lambda index: folds[index].leak.num_trained + folds[index].leak.num_by_author)
+    leak = folds[worst].leak
     if leak.is_found and not request.options.allow_leaked_scores:
-        raise found.refusal(request.options.fold, may_change_fold=request.kind == "start")
+        may_change = request.kind == "start" and request.options.folds is None
+        raise folds[worst].refusal(request.options.validating[worst], may_change_fold=may_change)
     for reason in leak.unknown:
         say(f"Warning: it is not known which recordings trained {reason}.")
     if leak.is_found:
@@ -139,13 +166,14 @@ def check_leak(request: SweepRequest, search: Search, recordings: RecordingsList
 
 
 def make_chain_builder(
-    request: SweepRequest, search: Search, dataset: Dataset, cache: AudioCache, say: Callable[[str], None]
+    request: SweepRequest, search: Search, folds: Sequence[Dataset], cache: AudioCache, say: Callable[[str], None]
 ) -> ChainBuilder:
     """Return what makes the chains of a request, and tell the user where the first weights come from.
 
+    `folds`: the recordings with the split of each fold that validates.
     Raises InputError when a continued sweep would have other first weights than before, or when the start stage is damaged.
     """
-    start = request.start
+    start, dataset = request.start, folds[0]
     encoders = search.encoders()
     if start:
         pretrained = dict.fromkeys(encoders, RANDOM)
@@ -168,6 +196,7 @@ def make_chain_builder(
         start=start.stage_id if start else None,
         teachers=teacher_models(teacher_records(search, Storage.parse(request.options.storage))),
         unlabelled_fingerprint=_unlabelled(search, dataset, say),
+        replicates=make_replicates(request.options, folds, cache),
     )
 
 

@@ -356,6 +356,12 @@ def extend_request(name: str, storage: str, given: Mapping[str, Any]) -> SweepRe
             f"All trials of a sweep are scored on the same fold, and {name} has fold {before.fold}, but got --fold {fold}. Start a new sweep "
             "for another fold: stages that do not depend on it are reused."
         )
+    for flag in ("folds", "repeats"):
+        if (number := given.get(flag)) is not None and number != getattr(before, flag):
+            raise InputError(
+                f"All trials of a sweep are trained in the same replicates, and {name} has {getattr(before, flag) or 'no'} {flag}, but got --{flag} "
+                f"{number}. Start a new sweep for others: it reuses every stage that is trained."
+            )
     settings = {**before.settings, **given.get("settings", {})}
     changes = {**given, "settings": settings, "samples": None if more is None else len(known) + more, "storage": storage}
     options = replace(before, **changes).with_absolute_paths()

@@ -26,8 +26,7 @@ from sweeps.execution.cluster import connect, find_slots, ray_log
 from sweeps.execution.nodes.slots import Slots
 from sweeps.execution.nodes.unfit import UnfitNodes
 from sweeps.execution.private_ray import close_token_file
-from sweeps.execution.recordings import audio_cache
-from sweeps.execution.recordings_list import RecordingsList
+from sweeps.execution.recordings import audio_cache, split_into_folds
 from sweeps.objective import Objective
 from sweeps.options import SweepOptions, storage_flag
 from sweeps.plan.picture import plan_page
@@ -45,7 +44,7 @@ from sweeps.run.driver.nodes import Nodes
 from sweeps.run.driver.place import SweepPlace
 from sweeps.run.driver.report_refresh import ReportRefresh
 from sweeps.run.driver.tuning import run_trials
-from sweeps.run.inputs import SweepInputs, check_leak, choose_objective, load_data, make_chain_builder
+from sweeps.run.inputs import SweepInputs, check_leak, choose_objective, list_recordings, load_data, make_chain_builder
 from sweeps.run.request import RunningTime, SweepRequest, extend_request, new_request, plan_request, resume_request
 from sweeps.run.store_budget import StoreBudget, budget_line
 from sweeps.schedule.coordinator import Coordinator, Observer
@@ -149,7 +148,8 @@ class _Driver:
             nodes.check_all(self.console)
             record = self._begin(inputs)
             with self.console.status("Reading what tells recordings apart"):
-                inputs.recordings.keep()
+                for recordings in inputs.recordings:
+                    recordings.keep()
             self.cache.build_and_say(inputs.dataset, self.console)
             started = time.monotonic()
             if planned is None:
@@ -181,10 +181,10 @@ class _Driver:
         search = request.check_search()
         asked = search.objective
         dataset = load_data(self.options, self.place.local_dir, self._say)
-        objective = choose_objective(asked, dataset, self._say)
-        fingerprint = self.cache.data_fingerprint(dataset)
-        request.check_data(fingerprint)
-        recordings = RecordingsList(self.place.store.storage, dataset, fingerprint)
+        folds = split_into_folds(dataset, self.options)
+        objective = choose_objective(asked, folds, self._say)
+        request.check_data(self.cache.data_fingerprint(dataset))
+        recordings = list_recordings(self.place.store.storage, folds, self.cache)
         leak = check_leak(request, search, recordings, self._say)
         folder = make_place()
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ class _Driver:
             slots = find_slots(self.options, runs_on_cpus=request.budget(has_gpus=True) == "small", say=self._say)
             budget = request.budget(has_gpus=bool(slots.gpus_per_trial))
             search = replace(request.search(budget), objective=objective)
-            chains = make_chain_builder(request, search, dataset, self.cache, self._say)
+            chains = make_chain_builder(request, search, folds, self.cache, self._say)
             yield SweepInputs(
                 dataset=dataset,
                 chains=chains,

@@ -14,7 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from sweeps.budget import Budget
 from sweeps.devices import DeviceSpeeds
-from sweeps.objective import Objective
+from sweeps.objective import Objective, Score
+from sweeps.replicates import level_of, mean_metrics, replicate_of, stage_of
 from sweeps.sampling.stage_costs import CpuSeconds, not_measured
 from sweeps.schedule.pruning import RungScore, StageHalving, StageVerdicts, Stopped, rung_at
 from sweeps.schedule.records import TrialRecord
@@ -318,30 +319,44 @@ class Coordinator:
         if update.kind == "failed":
             self._verdicts.add_failure(update.stage_id, update.message)
             return Failed(update.message)
-        rung = rung_at(trial.chain[update.stage_index].config, update.epoch, update.epochs)
-        if rung is not None and rung.epoch:
-            trial.record.middle_scores[update.stage] = (update.epoch, update.epochs, update.score)
-        stopped = None
-        if rung is not None:
-            score = RungScore(
-                rung=rung,
-                stage_id=update.stage_id,
-                score=update.score,
-                error=update.error,
-                ancestors=trial.record.stage_ids[: update.stage_index],
-            )
-            if was_trained:
-                stopped = self._verdicts.pruning.judge(score)
-            else:
-                self._verdicts.pruning.add(score)
+        record, score, stopped = trial.record, self._score_to_compare(trial, update), None
+        if score is not None and was_trained:
+            stopped = self._verdicts.pruning.judge(score)
+        elif score is not None:
+            self._verdicts.pruning.add(score)
         if update.done:
-            usable = math.isfinite(update.score)
-            return Finished(update.score) if usable else Failed(f"{self.objective.score_name} is {update.score}")
-        if self._stops_by_worth and stopped is None and was_trained and update.stage_done and rung is not None and self._may_draw:
+            mean = record.score_of_level(update.stage_index, on_soundscapes=self.objective.on_soundscapes)
+            value = math.nan if mean is None else mean.value
+            if record.replicate_metrics:
+                record.metrics = mean_metrics(record.replicate_metrics)
+            return Finished(value) if math.isfinite(value) else Failed(f"{self.objective.score_name} is {value}")
+        if (
+            self._stops_by_worth
+            and stopped is None
+            and was_trained
+            and update.stage_done
+            and score is not None
+            and self._may_draw
+        ):
             reason = self._source.why_stop(trial)
             if reason:
-                stopped = Stopped(stage_id=update.stage_id, rung=rung, score=update.score, reason=reason, by="worth")
+                stopped = Stopped(stage_id=score.stage_id, rung=score.rung, score=score.score, reason=reason, by="worth")
         return Pruned(stopped) if stopped else None
+
+    def _score_to_compare(self, trial: Trial, update: TrialUpdate) -> RungScore | None:
+        """The score that an update brings at a rung; None where there is no rung.
+
+        Of several replicates, the first one alone is compared in the middle of a stage, and at its end the mean of all.
+        """
+        record, index = trial.record, update.stage_index
+        rung, level = rung_at(trial.chain[index].config, update.epoch, update.epochs), level_of(record.stages, index)
+        if rung is None or index != level[0 if rung.epoch else -1]:
+            return None
+        if rung.epoch:
+            record.middle_scores[update.stage] = (update.epoch, update.epochs, update.score)
+            return record.rung_score(index, Score(update.score), epoch=rung.epoch, epochs=rung.epochs)
+        mean = record.score_of_level(index, on_soundscapes=self.objective.on_soundscapes)
+        return record.rung_score(index, Score(math.nan) if mean is None else mean)
 
     def worker_lost(self, name: str, reason: str, *, by_trial: bool = True) -> bool:
         """A running trial's worker is lost; True when another may continue the trial, False when it has ended.
@@ -410,6 +425,7 @@ class Coordinator:
             record.stage_scores[update.stage] = update.score
             if update.error:
                 record.stage_errors[update.stage] = update.error
+            self._keep_of_replicate(record, update)
         for observer in self._observers:
             if recovered:
                 observer.stage_recovered(trial, update)
@@ -419,6 +435,12 @@ class Coordinator:
         if update.stage_done and (update.kind == "epoch" or recovered) and update.stage_id not in record.trained_ids:
             record.trained_ids.append(update.stage_id)
         return update.kind == "epoch" or recovered
+
+    def _keep_of_replicate(self, record: TrialRecord, update: TrialUpdate) -> None:
+        """Keep the metrics at the end of a stage until all replicates are there."""
+        if replicate_of(update.stage):
+            level = {name: kept for name, kept in record.replicate_metrics.items() if stage_of(name) == stage_of(update.stage)}
+            record.replicate_metrics = level | {update.stage: dict(update.metrics)}
 
     # Ending trials, and what earlier drivers decided.
 
@@ -437,7 +459,7 @@ class Coordinator:
     def _restore_verdicts(self, ended: Sequence[TrialRecord]) -> None:
         """Restore what earlier drivers knew of scores, and of the trials that these stopped."""
         for record in ended:
-            for score in record.rung_scores():
+            for score in record.rung_scores(on_soundscapes=self.objective.on_soundscapes):
                 self._verdicts.pruning.add(score)
         for record in ended:
             if record.stopped is not None and not record.paused:

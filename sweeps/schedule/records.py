@@ -9,8 +9,9 @@ from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.json_files import from_json, to_json
 from birdclef_core.store.leakage import Leak
 from birdclef_core.store.storage import Storage
-from sweeps.objective import CPU_SECONDS, DEVICE_HOURS, Objective, pareto_front
+from sweeps.objective import CPU_SECONDS, DEVICE_HOURS, Objective, Score, pareto_front
 from sweeps.options import SweepOptions
+from sweeps.replicates import level_of, levels, mean_score, stage_of
 from sweeps.sampling.draws import Outcome
 from sweeps.schedule.pruning import Rung, RungScore, Stopped
 from sweeps.schedule.trial_log.pieces import LineLog, MissingPiece, read_pieces
@@ -119,7 +120,7 @@ class TrialRecord:
     stage_ids: list[str]
     """Ids of the stages of its chain, first to last."""
     stages: list[str] = field(default_factory=list)
-    """Names of these stages."""
+    """Names of these stages, each with that of its replicate where the trial has several (see `sweeps/replicates.py`)."""
     kinds: list[str] = field(default_factory=list)
     """Label space and loss of these stages, as in `Rung.kind`."""
     config_id: str = ""
@@ -143,9 +144,11 @@ class TrialRecord:
     trained_ids: list[str] = field(default_factory=list)
     """Ids of the stages that the trial itself trained to their end."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """The latest metrics; for a finished trial, those of its last stage."""
+    """The latest metrics; for a finished trial, those of its last stage, or their means over its replicates."""
+    replicate_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The metrics at the end of the stages of its present or last level, by name of the stage; empty where it has one replicate."""
     score: float | None = None
-    """The objective of a finished trial, for its last stage."""
+    """The objective of a finished trial, for its last stage; the mean over its replicates."""
     spent_s: dict[str, float] = field(default_factory=dict)
     """Device seconds that the trial spent, by name of the stage."""
     devices: dict[str, str] = field(default_factory=dict)
@@ -206,29 +209,58 @@ class TrialRecord:
         """Forget the results that updates bring again when it starts from the store once more. What it has cost stays."""
         self.stage_ids, self.stage, self.epoch, self.epochs_done = stage_ids, "", 0, 0
         self.stage_scores, self.stage_errors, self.middle_scores, self.metrics, self.reused_s = {}, {}, {}, {}, {}
+        self.replicate_metrics = {}
         self.score, self.reason, self.stopped, self.ended_at = None, "", None, ""
 
     def reached_ids(self) -> list[str]:
         """Return the ids of the stages whose end is known, also of one that was stopped before this trial ran it."""
         known = len(self.stage_scores)
         if self.stopped is not None and not self.stopped.rung.epoch:
-            known = max(known, self.stages.index(self.stopped.rung.stage) + 1)
+            known = max(known, max(self.level_named(self.stopped.rung.stage)) + 1)
         return self.stage_ids[:known]
 
-    def rung_scores(self) -> Iterator[RungScore]:
-        """Yield the trial's score wherever it was compared with others."""
-        for stage, (epoch, epochs, score) in self.middle_scores.items():
-            yield self._rung_score(stage, score, epoch=epoch, epochs=epochs)
-        for stage, score in self.stage_scores.items():
-            yield self._rung_score(stage, score, error=self.stage_errors.get(stage, 0.0))
+    def level_named(self, stage: str) -> list[int]:
+        """Return the indexes of the stages of that name, one for each replicate."""
+        return [index for index, name in enumerate(self.stages) if stage_of(name) == stage]
 
-    def _rung_score(self, stage: str, score: float, *, epoch: int = 0, epochs: int = 0, error: float = 0.0) -> RungScore:
-        index = self.stages.index(stage)
+    def score_of_level(self, index: int, *, on_soundscapes: bool) -> Score | None:
+        """Return the mean score of the replicates at the end of the stage of that index; None while one of them has none.
+
+        `on_soundscapes`: whether scores are on labelled soundscapes too.
+        """
+        names = [self.stages[other] for other in level_of(self.stages, index)]
+        if not all(name in self.stage_scores for name in names):
+            return None
+        scores = {name: Score(self.stage_scores[name], self.stage_errors.get(name)) for name in names}
+        return mean_score(scores, on_soundscapes=on_soundscapes)
+
+    def score_at(self, rung: Rung) -> float | None:
+        """Return its score at a rung, or None when it has none: in the middle that of its first replicate, at the end the mean over replicates."""
+        level = self.level_named(rung.stage)
+        if not level:
+            return None
+        if rung.epoch:
+            middle = self.middle_scores.get(self.stages[level[0]])
+            return middle[2] if middle else None
+        mean = self.score_of_level(level[0], on_soundscapes=False)
+        return None if mean is None else mean.value
+
+    def rung_scores(self, *, on_soundscapes: bool) -> Iterator[RungScore]:
+        """Yield the trial's score wherever it was compared with others. `on_soundscapes`: as in `score_of_level`."""
+        for stage, (epoch, epochs, score) in self.middle_scores.items():
+            yield self.rung_score(self.stages.index(stage), Score(score), epoch=epoch, epochs=epochs)
+        for level in levels(self.stages):
+            mean = self.score_of_level(level[-1], on_soundscapes=on_soundscapes)
+            if mean is not None:
+                yield self.rung_score(level[-1], mean)
+
+    def rung_score(self, index: int, score: Score, *, epoch: int = 0, epochs: int = 0) -> RungScore:
+        """Return a score of the stage of that index: at an epoch of its schedule, or at its end."""
         return RungScore(
-            rung=Rung(stage, epoch, epochs, self.kinds[index]),
+            rung=Rung(stage_of(self.stages[index]), epoch, epochs, self.kinds[index]),
             stage_id=self.stage_ids[index],
-            score=score,
-            error=error,
+            score=score.value,
+            error=score.error or 0.0,
             ancestors=self.stage_ids[:index],
         )
 
@@ -246,9 +278,10 @@ class TrialRecord:
             *self.stage_scores,
             *self.stage_errors,
             *self.middle_scores,
+            *self.replicate_metrics,
             *([self.stopped.rung.stage] if self.stopped else ()),
         }
-        if others := sorted(named - set(self.stages)):
+        if others := sorted(named - {*self.stages, *map(stage_of, self.stages)}):
             return f"its scores must be of its stages, but {others[0]} is none of them"
         return ""
 

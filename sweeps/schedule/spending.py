@@ -13,6 +13,7 @@ from birdclef_core.stages.task import StageTask
 from birdclef_core.store.summary import DROPOUTS, FREEZING
 from sweeps.budget import SPARE, Budget
 from sweeps.devices import DeviceSpeeds
+from sweeps.replicates import level_of
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial, TrialBook
 from sweeps.schedule.update import TrialUpdate
@@ -166,14 +167,16 @@ class Spending:
         return [self._costs.of_stage(task) / self._speed() for task in chain]
 
     def left_s(self) -> dict[str, float]:
-        """Return the device seconds that the stages still take which running trials are training now, by stage id."""
+        """Return the device seconds that the levels still take which running trials are training now, by the id of a level's last stage."""
         left: dict[str, float] = {}
         for trial in self._book.running_trials():
             record, published = trial.record, self._book.num_published(trial.record.stage_ids)
             if published < len(trial.chain):
                 task = trial.chain[published]
-                done = record.epoch if record.stage == task.config.name else 0
-                left[task.stage_id] = (task.config.epochs - done) * self._costs.of_epoch(task) / self._speed(record.trial)
+                level = [trial.chain[index] for index in level_of(record.stages, published) if index >= published]
+                done_s = record.epoch * self._costs.of_epoch(task) if record.stage == task.name else 0.0
+                left_s = sum(self._costs.of_stage(other) for other in level) - done_s
+                left[level[-1].stage_id] = left_s / self._speed(record.trial)
         return left
 
     # Beginning.
@@ -196,7 +199,7 @@ class Spending:
         """Device seconds that a waiting trial needs. Of one that has begun, epochs of its unfinished stage count as done."""
         record = trial.record
         needed = self._book.untrained(record.stage_ids)
-        unfinished = [task for task in trial.chain if task.stage_id in needed and task.config.name == record.stage]
+        unfinished = [task for task in trial.chain if task.stage_id in needed and task.name == record.stage]
         done_s = sum(record.epoch * self._costs.of_epoch(task) for task in unfinished) / self._speed()
         return self._chain_s(trial.chain, needed) - done_s
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 from birdclef_core.config import STAGE_NAMES
 from birdclef_core.errors import InputError
 from sweeps.objective import CPU_SECONDS, Objective
+from sweeps.replicates import levels, stage_of
 from sweeps.sampling.draws import Draw, Outcome, Told
 from sweeps.sampling.facts import Foretold, Point, SweepFacts, TrialFacts, TrialState
 from sweeps.sampling.stage_costs import CpuSeconds, not_measured
@@ -95,6 +97,8 @@ class TrialSource:
         """Chains of which the stage-aware sampler has asked what they cost: few, because it asks once for all that cost the same."""
         self._finished: dict[str, TrialFacts] = {}
         """What the stage-aware sampler is told of finished trials, which do not change."""
+        self._levels: dict[str, list[str]] = {}
+        """The stages of a level of several replicates, by the id of its last one, by which the stage-aware sampler knows it."""
         self._refused: list[Point] = []
         """What the stage-aware sampler proposed and became no trial of its own."""
         self.left_out = 0
@@ -143,7 +147,9 @@ class TrialSource:
         """Why a trial stops at the end of a stage that is not its last; an empty text when it goes on."""
         record, facts = trial.record, self._facts()
         own = next((item for item in facts.trials if item.trial == record.trial), None)
-        depth = record.stages.index(record.stage) + 1
+        depth = next(
+            depth for depth, level in enumerate(levels(record.stages), start=1) if record.stages.index(record.stage) in level
+        )
         if self._stage_sampler is None or own is None or len(own.scores) < depth:
             return ""
         worth = self._stage_sampler.worth(facts, replace(own, scores=own.scores[:depth]), self._study.drawn)
@@ -217,7 +223,7 @@ class TrialSource:
         return SweepFacts(
             trials=trials,
             is_published=self._book.is_published,
-            is_closed=cache(lambda stage_id: not self._is_open([stage_id])),
+            is_closed=cache(lambda stage_id: not self._is_open(self._levels.get(stage_id, [stage_id]))),
             stage_s=self._stage_s,
             left_s=self._spending.left_s(),
             refused=self._refused,
@@ -225,10 +231,15 @@ class TrialSource:
         )
 
     def _facts_of(self, record: TrialRecord, point: Mapping[str, Any]) -> TrialFacts:
+        """What the sampler is told of a trial. Of several replicates it hears the means, as of one chain with the ids of the last replicate."""
         stage_ids = self._stage_ids.get(record.trial, record.stage_ids)
+        by_level = levels(record.stages)
+        self._levels |= {stage_ids[level[-1]]: [stage_ids[index] for index in level] for level in by_level if len(level) > 1}
         scores: list[float] = []
-        for stage, stage_id in zip(record.stages, stage_ids, strict=True):
-            score = record.stage_scores.get(stage, self._scores.get(stage_id, math.nan))
+        for level in by_level:
+            score = statistics.fmean(
+                record.stage_scores.get(record.stages[index], self._scores.get(stage_ids[index], math.nan)) for index in level
+            )
             if not math.isfinite(score):
                 break
             scores.append(score)
@@ -236,11 +247,11 @@ class TrialSource:
             trial=record.trial,
             recipe=record.recipe,
             params=point,
-            stage_ids=stage_ids,
+            stage_ids=[stage_ids[level[-1]] for level in by_level],
             scores=scores,
             final=record.score if record.status == "finished" else None,
             state=_state_of(record),
-            spent_s=[record.spent_s.get(stage, 0.0) for stage in record.stages],
+            spent_s=[sum(record.spent_s.get(record.stages[index], 0.0) for index in level) for level in by_level],
             foretold=record.foretold,
             cost=self._cost_of(record),
         )
@@ -249,7 +260,9 @@ class TrialSource:
         name = (recipe, tuple(sorted(params.items())))
         if name not in self._priced:
             self._priced[name] = self._chains.chain(recipe, params)
-        return self._spending.stage_s(self._priced[name])
+        chain = self._priced[name]
+        stage_s = self._spending.stage_s(chain)
+        return [sum(stage_s[index] for index in level) for level in levels([task.name for task in chain])]
 
     def _cost_of(self, record: TrialRecord) -> float | None:
         """What the model of a finished trial costs, if trials are compared by that and it is known."""
@@ -323,7 +336,7 @@ class TrialSource:
             trial=f"draw {draw.ticket}",
             recipe=draw.recipe,
             params=draw.params,
-            stages=[task.config.name for task in chain],
+            stages=[task.name for task in chain],
             stage_ids=[task.stage_id for task in chain],
             kinds=[kind_of(task.config) for task in chain],
             config_id=config_fingerprint(chain),
@@ -358,7 +371,7 @@ def _outcome(record: TrialRecord) -> Outcome:
     if record.status == "pruned" and record.stopped is not None:
         rung = record.stopped.rung
         # Of the preset's stages, the same for recipes that skip some: Optuna compares trials that were pruned at the same step.
-        order = STAGE_NAMES if rung.stage in STAGE_NAMES else record.stages
+        order = STAGE_NAMES if rung.stage in STAGE_NAMES else list(dict.fromkeys(map(stage_of, record.stages)))
         step = 2 * order.index(rung.stage) + (1 if rung.epoch else 2)
         return Outcome(kind="pruned", value=record.stopped.score, step=step)
     return FAILED

@@ -1,7 +1,7 @@
 """From the parameters of a trial to its chain of stages with their ids. Two trials that share a prefix have the same ids there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +13,7 @@ from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.stages.embeddings.encoders import onnx_file, onnx_hash
 from birdclef_core.stages.task import StageTask, Teachers, parse_teachers, teachers_text
 from birdclef_core.taxonomy import LabelSpace
+from sweeps.replicates import Replicate
 from sweeps.search.space import Search
 
 Chain = tuple[StageTask, ...]
@@ -38,17 +39,42 @@ class ChainBuilder:
     """Fingerprint of the soundscapes without labels."""
     teachers: Mapping[str, ModelConfig] = field(default_factory=dict)
     """The models of the stored stages whose predictions are made, by stage id; of an ensemble's, which differ, any one of them."""
+    replicates: tuple[Replicate, ...] = ()
+    """The replicates in which each trial is trained; empty: there is one, with the data and the random seeds as they are."""
 
     def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
-        """Return the stages of one trial, first to last. Raises InputError for parameters that the model cannot take."""
+        """Return the stages of one trial, first to last. Raises InputError for parameters that the model cannot take.
+
+        Of several replicates, each stage comes for all replicates before the next one, so that a stage in the store has all levels before it there. A
+        stage that is the same in all replicates, such as predictions of a stored teacher, is there once.
+        """
         recipe = self.search.recipe(recipe_name)
         model, stages = self.search.of_recipe(recipe).configs(params)
+        if not self.replicates:
+            return tuple(self._of_replicate(recipe.name, model, stages))
+        whole = [
+            replace(self, replicates=(), data_fingerprint=replicate.data_fingerprint)._of_replicate(
+                recipe.name, model, [replace(stage, seed=stage.seed + replicate.seed) for stage in stages]
+            )
+            for replicate in self.replicates
+        ]
+        return tuple(task for level in zip(*whole, strict=True) for task in self._of_level(level))
+
+    def _of_level(self, level: Sequence[StageTask]) -> list[StageTask]:
+        """The same stage of all replicates, each with its replicate; once where it is the same for all."""
+        if len({task.stage_id for task in level}) == 1:
+            return [level[0]]
+        return [
+            replace(task, replicate=replicate.name, fold=replicate.fold)
+            for task, replicate in zip(level, self.replicates, strict=True)
+        ]
+
+    def _of_replicate(self, recipe: str, model: ModelConfig, stages: Sequence[StageConfig]) -> list[StageTask]:
         tasks: list[StageTask] = []
-        for index in range(len(stages)):
-            stage = stages[index]
+        for index, stage in enumerate(stages):
             make = self._embedding if stage.embeds else self._predicting if stage.predicts else self._training
-            tasks.append(make(recipe.name, model, stages, index, tasks))
-        return tuple(tasks)
+            tasks.append(make(recipe, model, stages, index, tasks))
+        return tasks
 
     def _training(
         self, recipe: str, model: ModelConfig, stages: Sequence[StageConfig], index: int, before: Sequence[StageTask]
@@ -192,6 +218,12 @@ def _identify_predictions(
 @lru_cache(maxsize=64)
 def _canonical_model(model: ModelConfig) -> Any:
     return canonical(model)
+
+
+def first_replicate(chain: Chain) -> Chain:
+    """Return the stages of a chain's first replicate: all of them where there is one."""
+    first = next((task.replicate for task in chain if task.replicate), "")
+    return tuple(task for task in chain if task.replicate in ("", first))
 
 
 def config_fingerprint(chain: Chain) -> str:

@@ -12,6 +12,7 @@ from typing import cast
 
 from birdclef_core.config import Recipe, StageConfig, flatten
 from birdclef_core.store.leakage import Leak
+from birdclef_core.store.patience import StorageAway
 from birdclef_core.store.stage_store import StageStore
 from sweeps.checkpoints.lineage import lineage_page, trace
 from sweeps.objective import Objective, Score
@@ -19,6 +20,7 @@ from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial
 from sweeps.schedule.update import TrialUpdate
+from sweeps.search.chains import first_replicate
 from sweeps.search.parameters import Parameter
 from sweeps.search.recipe_space import parameters_of
 from sweeps.tracking.events import (
@@ -67,7 +69,9 @@ class TrackingObserver(Observer):
 
     def trial_started(self, trial: Trial) -> None:
         record = trial.record
-        trained = Recipe(name=record.recipe, model=trial.chain[0].model, stages=tuple(task.config for task in trial.chain))
+        trained = Recipe(
+            name=record.recipe, model=trial.chain[0].model, stages=tuple(task.config for task in first_replicate(trial.chain))
+        )
         params = {"recipe": record.recipe, **parameters_of(trained, self._space)}
         tags = {**self._tags, "birdclef.recipe": record.recipe, "birdclef.encoder": trial.chain[0].model.encoder}
         self._tracker.log(TrialStarted(trial=record.trial, params=params, tags=tags))
@@ -231,8 +235,9 @@ class TrackingObserver(Observer):
         try:
             self._store.copy_reports(stage_id, part_of(folder))
             part_of(folder).rename(folder)
-        except Exception:
-            _log.warning("The pictures and tables of stage %s could not be copied for MLflow.", stage_id, exc_info=True)
+        except Exception as error:
+            if not isinstance(error, StorageAway):  # what is said of that is said once, by the driver
+                _log.warning("The pictures and tables of stage %s could not be copied for MLflow.", stage_id, exc_info=True)
             shutil.rmtree(part_of(folder), ignore_errors=True)
 
 

@@ -142,7 +142,7 @@ class MadeUpWorkers:
                 updates.append(
                     TrialUpdate(
                         kind="reused" if reused else "epoch",
-                        stage=task.config.name,
+                        stage=task.name,
                         stage_index=index,
                         stage_id=task.stage_id,
                         epoch=epoch,

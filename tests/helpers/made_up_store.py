@@ -42,7 +42,7 @@ def save_trial(storage: Storage, trial: str, stage_ids, *, sweep: str = "s", **v
     records = SweepRecords(storage.at(sweep))
     if not records.exists():
         records.save_sweep(sweep_record())
-    stages = list(CHAIN[: len(stage_ids)])
+    stages = values.pop("stages", list(CHAIN[: len(stage_ids)]))
     known = {"recipe": "tiny", "params": {}, "kinds": ["target ce"] * len(stages), "status": "finished"}
     known |= {"stage_scores": dict.fromkeys(stages, 0.5)}
     records.save_trials([TrialRecord(trial=trial, stage_ids=list(stage_ids), stages=stages, **{**known, **values})])

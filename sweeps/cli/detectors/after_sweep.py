@@ -1,4 +1,5 @@
-"""What `tune_main.py --then submit` does when a sweep has ended: it runs `birdclef ensemble` and `birdclef submit`, and says so."""
+"""What `tune_main.py` does when a sweep has ended: with `--then submit` it runs `birdclef ensemble` and `birdclef submit`, with `--refit`
+`birdclef refit`, and says so."""
 
 import argparse
 import shlex
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from birdclef_core.errors import InputError
 from sweeps.cli.detectors.ensemble import add_ensemble_command
+from sweeps.cli.detectors.refit import add_refit_command
 from sweeps.cli.detectors.submit import add_submit_command, duration_argument
 from sweeps.cli.parser import Parser
 
@@ -22,6 +24,11 @@ def add_then_options(parser: argparse.ArgumentParser) -> None:
         "--then",
         choices=("submit",),
         help="choose an ensemble of the sweep's models and write a submission with it, as birdclef ensemble and birdclef submit do",
+    )
+    group.add_argument(
+        "--refit",
+        action="store_true",
+        help="train the best configuration once more, on all recordings, as birdclef refit does: the result has no score of its own",
     )
     group.add_argument(
         "--soundscapes",
@@ -48,6 +55,10 @@ def add_then_options(parser: argparse.ArgumentParser) -> None:
 class Afterwards:
     """What is to be done with the models of a sweep."""
 
+    submits: bool
+    """Whether a submission is written."""
+    refits: bool
+    """Whether the best configuration is trained on all recordings."""
     soundscapes: Path | None
     """None: the labelled soundscapes of the data folder."""
     sample: Path | None
@@ -66,14 +77,13 @@ class Afterwards:
         from birdclef_core.data.soundscapes import find_soundscapes
 
         given = [name for name in THEN_FLAGS if getattr(arguments, name) is not None]
-        if arguments.then is None:
-            if given:
-                raise InputError(
-                    f"--{given[0].replace('_', '-')} is for the submission after a sweep: give it with --then submit."
-                )
+        if arguments.then is None and given:
+            raise InputError(f"--{given[0].replace('_', '-')} is for the submission after a sweep: give it with --then submit.")
+        if arguments.then is None and not arguments.refit:
             return None
         if arguments.plan:
-            raise InputError("--then is for a sweep that runs, but --plan trains nothing.")
+            flag = "--then" if arguments.then else "--refit"
+            raise InputError(f"{flag} is for a sweep that runs, but --plan trains nothing.")
         if arguments.time_limit is not None:
             try:
                 duration_argument(arguments.time_limit)
@@ -89,13 +99,15 @@ class Afterwards:
         if out.is_dir():
             raise InputError(f"-o must be a file such as submission.csv, but {out} is a folder.")
         wish = cls(
+            submits=arguments.then is not None,
+            refits=arguments.refit,
             soundscapes=arguments.soundscapes,
             sample=arguments.sample,
             time_limit=arguments.time_limit,
             untouched=arguments.untouched,
             out=out,
         )
-        if data is not None and data.is_dir() and _is_plain(data):
+        if wish.submits and data is not None and data.is_dir() and _is_plain(data):
             wish.places(data)
             wish.require_untouched(data)
         return wish
@@ -128,7 +140,14 @@ class Afterwards:
         read_untouched(self.untouched, Seen([] if soundscapes is None else [soundscapes], []))
 
     def commands(self, sweep: str, storage: str, cache_dir: str, data: Path) -> list[list[str]]:
-        """Return the commands that make the submission of a sweep."""
+        """Return the commands that do it with a sweep."""
+        refit = ["refit", sweep, "--storage", storage, "--cache-dir", cache_dir]
+        return [
+            *(self._of_submission(sweep, storage, cache_dir, data) if self.submits else []),
+            *([refit] if self.refits else []),
+        ]
+
+    def _of_submission(self, sweep: str, storage: str, cache_dir: str, data: Path) -> list[list[str]]:
         soundscapes, labels = self.places(data)
         ensemble = self.out.parent / f"{sweep}-ensemble"
         first = ["ensemble", sweep, "--storage", storage, "--cache-dir", cache_dir, "-o", str(ensemble)]
@@ -152,6 +171,7 @@ def run_commands(commands: Sequence[Sequence[str]]) -> int:
     known = parser.add_subparsers(required=True)
     add_ensemble_command(known)
     add_submit_command(known)
+    add_refit_command(known)
     code = 0
     for command in commands:
         print(f"\n$ birdclef {shlex.join(command)}", flush=True)

@@ -69,10 +69,11 @@ def final_scores(trials: Sequence[TrialRecord]) -> dict[str, float]:
     for record in trials:
         if record.stopped is None or record.status != "pruned":
             continue
-        stage, in_the_middle, stages = place = record.stopped.rung.stage, bool(record.stopped.rung.epoch), tuple(record.stages)
+        rung, stages = record.stopped.rung, tuple(record.stages)
+        place = (rung.stage, bool(rung.epoch), stages)
         if place not in lines:
             alike = [item for item in finished if tuple(item.stages) == stages]
-            lines[place] = _line([(_score_at(item, stage, in_the_middle), float(item.score or 0.0)) for item in alike])
+            lines[place] = _line([(item.score_at(rung), float(item.score or 0.0)) for item in alike])
         line = lines[place]
         if line is not None and np.isfinite(record.stopped.score):
             scores[record.trial] = line[0] * record.stopped.score + line[1]
@@ -160,13 +161,6 @@ def _numbers(values: Sequence[Any], *, log: bool) -> NDArray[np.float64]:
     number_N = np.array([0.0 if value is None else float(np.log(value) if log else value) for value in values])
     number_N[missing_N] = np.mean(number_N[~missing_N])
     return np.stack([number_N, missing_N], axis=1) if missing_N.any() else number_N[:, None]
-
-
-def _score_at(record: TrialRecord, stage: str, in_the_middle: bool) -> float | None:
-    if in_the_middle:
-        found = record.middle_scores.get(stage)
-        return found[2] if found else None
-    return record.stage_scores.get(stage)
 
 
 def _line(pairs: Sequence[tuple[float | None, float]]) -> tuple[float, float] | None:

@@ -23,6 +23,7 @@ from birdclef_core.html.table import Column, Table, facts
 from sweeps.objective import COSTS, CPU_SECONDS
 from sweeps.options import storage_flag
 from sweeps.plan.planner import PLANNED, load_plan, plan_rows
+from sweeps.replicates import stage_of
 from sweeps.report.changes import changes, flags
 from sweeps.report.page.shown import ShownSweep, drawn
 from sweeps.report.page.species import species_gain
@@ -168,7 +169,7 @@ def _incomparable(sweeps: Sequence[ShownSweep]) -> list[str]:
         texts.append(
             "These sweeps have different objectives: their scores cannot be compared, although charts show them together."
         )
-    if len({(sweep.record.data_fingerprint, sweep.record.options.fold) for sweep in sweeps}) > 1:
+    if len({(sweep.record.data_fingerprint, sweep.record.options.folds) for sweep in sweeps}) > 1:
         texts.append("These sweeps have different recordings or folds: a higher score may come from easier data alone.")
     return texts
 
@@ -280,10 +281,13 @@ def _species_table(rows: Sequence[tuple[str, int, float, float]]) -> Table:
 
 def _stops(stopped: Sequence[TrialRecord]) -> Table:
     by_place: defaultdict[tuple[int, str], list[TrialRecord]] = defaultdict(list)
-    order_of = {name: place for place, name in enumerate(stage_order(record.stages for record in stopped))}
+    order_of = {
+        name: place
+        for place, name in enumerate(stage_order([*dict.fromkeys(map(stage_of, record.stages))] for record in stopped))
+    }
     for record in stopped:
         stage = record.stopped.rung.stage if record.stopped else record.stage
-        order = order_of.get(stage, -1)
+        order = order_of.get(stage_of(stage), -1)
         place = record.stopped.rung.name if record.stopped else f"in {stage}" if stage else "before its first stage"
         by_place[(order, place)].append(record)
     groups = [(place, by_place[order, place]) for order, place in sorted(by_place)]

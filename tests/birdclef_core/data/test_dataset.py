@@ -158,6 +158,17 @@ def test_every_fold_validates_on_others_and_is_another_dataset(maker: Any) -> No
         load_dataset(root, fold=5)
 
 
+def test_a_dataset_of_another_fold_is_the_one_that_would_be_loaded(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 30, s=0.05), *maker.many("b", 30, s=0.05)])
+    first, other = load_dataset(root), load_dataset(root, fold=3)
+    moved = first.of_fold(3)
+    assert moved.fingerprint == other.fingerprint
+    assert moved.recordings["is_validation"].equals(other.recordings["is_validation"])
+    assert first.of_fold(0).fingerprint == first.fingerprint
+    with pytest.raises(InputError, match="fold < 5"):
+        first.of_fold(5)
+
+
 def test_labelled_soundscapes_are_found_and_count(maker: Any) -> None:
     root = maker.make([*maker.many("a", 4), *maker.many("b", 4)])
     without = load_dataset(root)

@@ -90,6 +90,13 @@ def test_an_ancestry_ends_where_the_store_does():
     assert ancestry(["a", "gone"], {"a": TREE["a"]}) == {"a"}
 
 
+def test_what_was_trained_on_all_recordings_stays_with_its_parents():
+    refit = replace(summary("refit", cost_s=0.0), metrics={}, parent_id="before")
+    stages = TREE | {"refit": refit, "before": replace(summary("before", cost_s=0.0), metrics={})}
+    removed = {item.summary.stage_id for item in choose_garbage(stages, {}, (), budget_bytes=0).removals}
+    assert removed == set(TREE)
+
+
 def test_an_imported_stage_stays_because_nothing_could_make_it_again():
     stages = TREE | {"own": replace(summary("own", cost_s=0.0), code=IMPORTED)}
     assert gone(0, stages=stages) == ["a", "b", "c", "Q", "P"]

@@ -8,7 +8,7 @@ import pytest
 from made_up_detector import tiny_config, write_sound
 from made_up_ensembles import SPECIES_OF_TONES, STAGE_CONFIG, Place, make_place
 from made_up_records import SEARCH
-from made_up_store import store
+from made_up_store import save_trial, store
 
 from birdclef_core.data.dataset import load_dataset
 from birdclef_core.ensemble.scores import ENSEMBLE, SINGLE
@@ -106,6 +106,24 @@ def test_a_candidate_that_was_trained_on_validation_recordings_is_refused(place)
     chosen = choose(place, "s", "ffff", data=place.data)
     assert len(chosen.candidates) == 4, "soundscapes trained nobody"
     assert "trained tiny train_bce ffffffffffff" in chosen.record.scores.untouched.reason
+
+
+def test_of_a_sweep_with_folds_one_fold_is_compared_on_recordings_and_all_on_soundscapes(tone_data, tmp_path):
+    place, said = make_place(tmp_path, tone_data.dataset.root, trials=0), []
+    other = load_dataset(place.data).of_fold(1)
+    for index, fingerprint in enumerate((place.fingerprint, other.fingerprint)):
+        identity = {"model": canonical(tiny_config("sed")), "stage": STAGE_CONFIG, "data": fingerprint}
+        place.publish(f"{index + 1}" * 64, identity=identity, seed=index)
+    stages = {"stages": ["train_bce@fold0", "train_bce@fold1"], "kinds": ["target bce"] * 2}
+    save_trial(place.storage, "t0000", ["1" * 64, "2" * 64], score=0.5, **stages)
+    records = SweepRecords(place.storage.at("s"))
+    record = records.load_sweep()
+    options = replace(record.options, folds=2)
+    records.save_sweep(replace(record, options=options, parts=(replace(record.parts[0], options=options),)))
+    chosen = choose(place, "s", select_on="recordings", said=said)
+    assert [item.record.stage_id[0] for item in chosen.candidates] == ["1"]
+    assert any("1 candidate of other folds is left out" in text for text in said)
+    assert len(choose(place, "s", select_on="soundscapes").candidates) == 2
 
 
 def test_what_trained_a_candidate_may_be_unknown(place):

@@ -11,6 +11,7 @@ from birdclef_core.data.targets import training_table
 from birdclef_core.errors import InputError
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.training import train_stage
+from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.recordings_table import read_recordings
 from birdclef_core.store.storage import Storage
 from sweeps.deploy.loading import load_detector
@@ -103,3 +104,33 @@ def test_a_trial_that_has_not_finished_is_refused(tmp_path):
         refit(storage, "s", None, None, "cache", print)
     with pytest.raises(InputError, match="s/t0000 is waiting"):
         refit(storage, "s/t0000", None, None, "cache", print)
+
+
+def test_a_stage_that_another_process_trains_on_all_recordings_is_left_to_it(trained, tmp_path):
+    storage, _ = trained()
+    done = refit(storage, "s", None, None, str(tmp_path / "cache"), print)
+    store(storage).remove(done.stage_id)
+    other = Holder(sweep="refit-1", run="1", trial="t0000")
+    with (
+        Leases(store(storage).storage).hold(done.stage_id, other),
+        pytest.raises(InputError, match="Another process trains train_bce of s/t0000 on all recordings"),
+    ):
+        refit(storage, "s", None, None, str(tmp_path / "cache"), print)
+    assert refit(storage, "s", None, None, str(tmp_path / "cache"), print).stage_id == done.stage_id
+    assert Leases(store(storage).storage).entries() == []
+
+
+def test_of_a_trial_with_folds_one_is_trained_on_all_recordings(trained, tone_data, tmp_path):
+    """All folds have the same configuration, and without a fold the same recordings."""
+    storage, chain = trained()
+    other = [replace(task, stage_id=f"{number}" * 64) for number, task in enumerate(chain)]
+    records = SweepRecords(storage.at("s"))
+    (trial,) = records.load_trials()
+    trial.stages = [f"{task.config.name}@fold{fold}" for task in chain for fold in (1, 0)]
+    trial.stage_ids = [
+        stage_id for of_one, of_other in zip(chain, other, strict=True) for stage_id in (of_other.stage_id, of_one.stage_id)
+    ]
+    trial.kinds = ["target ce"] * 4
+    records.save_trials([trial])
+    done = refit(storage, "s", None, None, str(tmp_path / "cache"), print)
+    assert store(storage).record(done.stage_id).identity["stage"] == chain[-1].identity["stage"]

@@ -3,13 +3,16 @@
 from dataclasses import replace
 
 import pytest
+from made_up_records import sweep_record
+from made_up_store import save_trial
 
 from birdclef_core.data.packed.writing import pack
 from birdclef_core.errors import DataError, InputError
 from birdclef_core.store.storage import Storage
 from sweeps.execution.nodes.check import RUN_MARK, NodeCheck
-from sweeps.execution.recordings import RecordingFinder, audio_cache, load_recordings
+from sweeps.execution.recordings import RecordingFinder, audio_cache, load_recordings, split_into_folds
 from sweeps.options import SweepOptions
+from sweeps.schedule.records import SweepRecords
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,26 @@ def test_a_uri_without_a_packed_set_is_refused_with_the_line_that_packs_it(tmp_p
     options = SweepOptions(search="sed", data=(tmp_path / "plain").as_uri(), cache_dir=str(tmp_path))
     with pytest.raises(DataError, match=r"must be a packed set.*birdclef data pack FOLDER file://"):
         audio_cache(options)
+
+
+def test_recordings_of_a_stage_are_found_with_the_split_of_its_fold(tone_data, made_up_record, tmp_path):
+    """A sweep with `--folds` has stages of several splits; its record names the first one."""
+    other = tone_data.dataset.of_fold(1)
+    options = SweepOptions(search="sed", data=str(tone_data.dataset.root), folds=3, cache_dir=str(tmp_path))
+    storage = Storage.parse(str(tmp_path / "storage"))
+    records = SweepRecords(storage.at("s"))
+    part = replace(sweep_record().parts[0], options=options)
+    fingerprint = tone_data.dataset.fingerprint
+    records.save_sweep(sweep_record(parts=(part,), options=options, data_fingerprint=fingerprint))
+    save_trial(storage, "t0000", ("a" * 64, "b" * 64), stages=["train_ce@fold0", "train_ce@fold1"], score=0.5)
+    made_up_record.identity["data"], made_up_record.stage_id = other.fingerprint, "b" * 64
+    found = RecordingFinder([records], folder=None, cache_dir=str(tmp_path)).find(made_up_record)
+    assert found.fingerprint == other.fingerprint
+    assert found.dataset.recordings["is_validation"].equals(other.recordings["is_validation"])
+
+
+def test_more_folds_than_recordings_fill_are_refused(tone_data):
+    options = SweepOptions(search="sed", folds=5)
+    few = replace(tone_data.dataset, recordings=tone_data.dataset.recordings.assign(fold=0))
+    with pytest.raises(InputError, match=r"--folds 5 needs recordings in so many folds\. Fold 1 of"):
+        split_into_folds(few, options)

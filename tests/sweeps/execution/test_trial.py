@@ -4,11 +4,13 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from made_up_stage import ExecutionLog, MadeUpStage
 
 from birdclef_core.models.encoders import RANDOM
+from birdclef_core.reports.stage_report import PREDICTIONS
 from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.store.leases import Holder, Leases, NoLease, alone
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
@@ -16,6 +18,7 @@ from birdclef_core.store.storage import Storage
 from sweeps.execution import trial
 from sweeps.execution.trial import run_trial
 from sweeps.objective import Objective
+from sweeps.replicates import Replicate
 from sweeps.schedule.update import TrialUpdate
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
@@ -229,7 +232,7 @@ def test_reports_survive_tunes_flattening():
 def test_only_what_the_missing_stages_need_is_trained_again(chain, tone_data, store, notes):
     """The second stage starts the third, and a fourth starts from the first: when the last two are gone, the second is not needed."""
     first, second, third = chain
-    fourth = replace(second, stage_id="fourth", parent_id=first.stage_id)
+    fourth = replace(second, stage_id="fourth", parent_id=first.stage_id, config=replace(second.config, name="fourth"))
     whole = (first, second, third, fourth)
     updates(whole, tone_data, store, notes)
     store.remove(fourth.stage_id)
@@ -245,3 +248,47 @@ def test_only_what_the_missing_stages_need_is_trained_again(chain, tone_data, st
     store.remove(fourth.stage_id)
     store.remove(first.stage_id)
     assert [update.kind for update in updates(whole, tone_data, store, notes)] == ["epoch", "reused", "reused", "epoch"]
+
+
+def test_each_fold_is_trained_and_scored_on_its_own_recordings(tiny_recipe, tone_data, store, notes):
+    recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages[:2]))
+    folds = [tone_data.dataset.of_fold(fold) for fold in range(2)]
+    chains = ChainBuilder(
+        search=Search(name="tiny", recipes=(recipe,), space={}),
+        seed=0,
+        pretrained={recipe.model.encoder: RANDOM},
+        all_species=tone_data.dataset.all_species,
+        target_species=tone_data.dataset.target_species,
+        data_fingerprint=folds[0].fingerprint,
+        code_version="test",
+        replicates=tuple(Replicate.of_fold(fold, dataset.fingerprint) for fold, dataset in enumerate(folds)),
+    )
+    chain = chains.chain("tiny", {})
+    got = updates(chain, tone_data, store, notes)
+    names = ["pretrain_ce@fold0", "pretrain_ce@fold1", "train_bce@fold0", "train_bce@fold1"]
+    assert [(update.stage, update.kind, update.done) for update in got] == [(name, "epoch", name == names[-1]) for name in names]
+    for fold, dataset in enumerate(folds):
+        predicted = pd.read_parquet(store.open(chain[2 + fold].stage_id).folder / PREDICTIONS)
+        is_scored = dataset.recordings["is_validation"] & dataset.recordings["primary_label"].isin(("low", "top"))
+        assert sorted(predicted.index) == sorted(dataset.recordings["recording_id"][is_scored])
+
+
+def test_a_part_that_lost_its_last_stage_is_trained_again_and_the_others_are_reused(tiny_recipe, tone_data, store, notes):
+    stages = tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages[:2])
+    replicates = tuple(Replicate.of_repeat(number, tone_data.dataset.fingerprint) for number in range(2))
+    chains = ChainBuilder(
+        search=Search(name="tiny", recipes=(replace(tiny_recipe, stages=stages),), space={}),
+        seed=0,
+        pretrained={tiny_recipe.model.encoder: RANDOM},
+        all_species=tone_data.dataset.all_species,
+        target_species=tone_data.dataset.target_species,
+        data_fingerprint=tone_data.dataset.fingerprint,
+        code_version="test",
+        replicates=replicates,
+    )
+    chain = chains.chain("tiny", {})
+    updates(chain, tone_data, store, notes)
+    store.storage.delete(f"stages/{chain[2].stage_id}/published.json")
+    again = updates(chain, tone_data, store, notes)
+    assert [update.kind for update in again] == ["reused", "reused", "epoch", "reused"]
+    assert [update.done for update in again] == [False, False, False, True]

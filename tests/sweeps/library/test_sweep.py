@@ -110,6 +110,32 @@ def test_a_stage_has_its_predictions(place):
     pd.testing.assert_frame_equal(sweep.stage("eeee").predictions(), expected)
 
 
+def test_predictions_out_of_fold_are_those_of_the_models_that_did_not_learn_from_a_recording(place):
+    storage = Storage.parse(str(place))
+    stages = made_up_store.store(storage)
+    for fold in range(2):
+        predicted = pd.DataFrame({"x": [0.25 + fold / 2]}, index=pd.Index([f"XC{fold}"], name="recording_id"), dtype="float32")
+        record = replace(stages.record(made_up_store.C), stage_id=f"{fold}e" * 32)
+        with stages.publish(lambda record=record: record, record.stage_id) as folder:
+            predicted.to_parquet(folder / PREDICTIONS)
+    names = ["train_ce@fold0", "train_ce@fold1", "finetune@fold0", "finetune@fold1"]
+    made_up_store.save_trial(
+        storage,
+        "t0003",
+        (made_up_store.A, made_up_store.B, "0e" * 32, "1e" * 32),
+        stages=names,
+        kinds=["target ce"] * 4,
+        score=0.6,
+        stage_scores=dict.fromkeys(names, 0.5),
+    )
+    sweep = load_sweep("s", storage=str(place))
+    table = sweep.trial("t0003").out_of_fold()
+    assert table.to_dict("index") == {"XC0": {"x": 0.25, "fold": 0}, "XC1": {"x": 0.75, "fold": 1}}
+    for name in ("t0000", "t0002"):
+        with pytest.raises(InputError, match=f"of a finished trial of a sweep with --folds, but {name} is none"):
+            sweep.trial(name).out_of_fold()
+
+
 def test_the_model_of_a_trial_predicts(tmp_path):
     storage = Storage.parse(str(tmp_path))
     publish_random(made_up_store.store(storage), "ab" * 32)

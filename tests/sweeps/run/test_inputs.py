@@ -13,9 +13,11 @@ from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights
 from birdclef_core.recipes import sed_v2s
+from birdclef_core.store.recordings_table import read_recordings
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import store_of
 from sweeps.cli.tune import tune_main
+from sweeps.execution import recordings_list
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.options import SweepOptions
 from sweeps.run import inputs
@@ -37,7 +39,7 @@ def make(request, tone_data, tmp_path):
     said, cache = [], AudioCache(folder=tmp_path)
     if request.record:
         request = replace(request, record=replace(request.record, data_fingerprint=cache.data_fingerprint(tone_data.dataset)))
-    return inputs.make_chain_builder(request, SEARCH, tone_data.dataset, cache, said.append), said
+    return inputs.make_chain_builder(request, SEARCH, [tone_data.dataset], cache, said.append), said
 
 
 def with_history(request: SweepRequest, weights: str, pretrained: str = "auto") -> SweepRequest:
@@ -60,17 +62,21 @@ def with_soundscapes(tone_data, *labels: tuple[str, ...]):
 def test_the_default_objective_follows_the_data(tone_data):
     """Soundscapes in which no target species is heard, or all are heard everywhere, have no AUROC."""
     said: list[str] = []
-    assert inputs.choose_objective(None, tone_data.dataset, said.append) == "val/cmap"
-    assert inputs.choose_objective(None, with_soundscapes(tone_data, ("low",), ("top",)), said.append) == "val_soundscapes/auroc"
-    assert inputs.choose_objective(None, with_soundscapes(tone_data, ("mid",), ()), said.append) == "val/cmap"
-    assert inputs.choose_objective(None, with_soundscapes(tone_data, ("low", "top")), said.append) == "val/cmap"
-    assert inputs.choose_objective("val/lrap", with_soundscapes(tone_data, ("low",), ()), said.append) == "val/lrap"
+    assert inputs.choose_objective(None, [tone_data.dataset], said.append) == "val/cmap"
+    assert (
+        inputs.choose_objective(None, [with_soundscapes(tone_data, ("low",), ("top",))], said.append) == "val_soundscapes/auroc"
+    )
+    assert inputs.choose_objective(None, [with_soundscapes(tone_data, ("mid",), ())], said.append) == "val/cmap"
+    assert inputs.choose_objective(None, [with_soundscapes(tone_data, ("low", "top"))], said.append) == "val/cmap"
+    assert inputs.choose_objective("val/lrap", [with_soundscapes(tone_data, ("low",), ())], said.append) == "val/lrap"
     assert said[:2] == [
         "Objective: trials are compared by val/cmap (the default without labelled soundscapes).",
         "Objective: trials are compared by val_soundscapes/auroc (the default with labelled soundscapes).",
     ]
     assert said[-1] == "Objective: trials are compared by val/lrap."
-    assert inputs.choose_objective("val/lrap,cost/device_hours", tone_data.dataset, said.append) == "val/lrap, cost/device_hours"
+    assert (
+        inputs.choose_objective("val/lrap,cost/device_hours", [tone_data.dataset], said.append) == "val/lrap, cost/device_hours"
+    )
     assert said[-1] == (
         "Objective: trials are compared by val/lrap, cost/device_hours. The second is device hours of all stages of its chain, reused ones "
         "too; less is better. The result is the Pareto front of both."
@@ -100,7 +106,7 @@ def test_the_default_objective_follows_the_data(tone_data):
 def test_an_objective_that_the_data_do_not_have_is_refused_before_anything_is_trained(tone_data, asked, labels, why):
     dataset = with_soundscapes(tone_data, *labels) if labels else tone_data.dataset
     with pytest.raises(InputError, match=why):
-        inputs.choose_objective(asked, dataset, print)
+        inputs.choose_objective(asked, [dataset], print)
 
 
 @pytest.mark.parametrize("plan", [(), ("--plan",)], ids=["run", "plan"])
@@ -146,3 +152,39 @@ def test_from_a_checkpoint_no_weights_are_looked_for(sweep_request, tone_data, t
     sweep_request = replace(sweep_request, options=replace(sweep_request.options, from_stage=start.stage_id))
     chains, said = make(sweep_request, tone_data, tmp_path)
     assert chains.start == start.stage_id and "starts from tiny train_bce" in said[0]
+
+
+def test_parts_have_the_data_of_their_fold_or_seeds_of_their_own(tone_data, tmp_path):
+    cache, options = AudioCache(folder=tmp_path), SweepOptions(search="x")
+    folds = [tone_data.dataset.of_fold(fold) for fold in range(2)]
+    of_folds = inputs.make_replicates(replace(options, folds=2), folds, cache)
+    assert [(replicate.name, replicate.fold, replicate.seed) for replicate in of_folds] == [("fold0", 0, 0), ("fold1", 1, 0)]
+    assert [replicate.data_fingerprint for replicate in of_folds] == [fold.fingerprint for fold in folds]
+    repeats = inputs.make_replicates(replace(options, repeats=2), folds[:1], cache)
+    assert [(replicate.name, replicate.fold, replicate.seed) for replicate in repeats] == [
+        ("repeat0", None, 0),
+        ("repeat1", None, 1),
+    ]
+    assert inputs.make_replicates(options, folds[:1], cache) == ()
+
+
+def test_the_store_keeps_the_recordings_of_every_fold_and_reads_their_files_once(tone_data, tmp_path, monkeypatch):
+    storage, read = Storage.parse(str(tmp_path)), []
+    monkeypatch.setattr(recordings_list, "content_hashes", lambda files: read.append(len(files)) or ["x"] * len(files))
+    folds = [tone_data.dataset.of_fold(fold) for fold in range(3)]
+    for recordings in inputs.list_recordings(storage, folds, AudioCache(folder=tmp_path)):
+        recordings.keep()
+    assert read == [len(tone_data.dataset.recordings)]
+    tables = [read_recordings(storage, fold.fingerprint) for fold in folds]
+    assert all(table is not None for table in tables)
+    assert not tables[0]["is_validation"].equals(tables[1]["is_validation"])
+
+
+def test_an_objective_must_be_defined_in_every_fold(tone_data):
+    """With recordings of one species alone there is no AUROC."""
+    first, second = (tone_data.dataset.of_fold(fold) for fold in range(2))
+    is_one = second.recordings["is_validation"] & (second.recordings["primary_label"] == "low")
+    one_species = replace(second, recordings=second.recordings.assign(is_validation=is_one))
+    assert inputs.choose_objective("val/auroc", [first, second], print) == "val/auroc"
+    with pytest.raises(InputError, match="has too few labels"):
+        inputs.choose_objective("val/auroc", [first, one_species], print)

@@ -70,12 +70,12 @@ class Killer:
             start_new_session=True,
         )
         before = self.executed()
-        self.wait_until(lambda: self.executed() > before or self.driver.poll() is not None)
+        self.wait_until(lambda: self.executed() > before or self.driver.poll() is not None, limit_s=300)
 
     def executed(self) -> int:
         return self.log.count("epoch").total()
 
-    def wait_until(self, condition: Callable[[], bool], limit_s: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], bool], limit_s: float) -> None:
         end = time.monotonic() + limit_s
         while not condition():
             assert time.monotonic() < end, (self.folder / "output.txt").read_text()[-3000:]

@@ -9,6 +9,8 @@ from birdclef_core.config import Recipe
 from birdclef_core.errors import InputError
 from birdclef_core.recipes import cnn_resnet34d, predictions, sed_v2s
 from birdclef_core.teacher_config import TeacherConfig
+from sweeps.replicates import Replicate
+from sweeps.search.chains import first_replicate
 from sweeps.search.parameters import Range
 from sweeps.search.space import Search
 
@@ -101,3 +103,29 @@ def test_a_parameter_of_every_stage_leaves_predictions_as_they_are():
     chains = make_chain_builder(search, unlabelled_fingerprint="birds")
     one, other = (chains.chain("own", {"every.learning_rate": rate}) for rate in (1e-3, 2e-3))
     assert one[0].stage_id == other[0].stage_id and one[1].stage_id != other[1].stage_id
+
+
+def test_folds_are_the_chains_of_their_data_stage_by_stage_and_what_is_the_same_for_all_is_there_once():
+    search = Search(name="one", recipes=(recipe(of=STORED),), space={})
+    alone = [
+        make_chain_builder(search, unlabelled_fingerprint="birds", data_fingerprint=data).chain("own", {})
+        for data in ("d0", "d1")
+    ]
+    replicates = (Replicate.of_fold(0, "d0"), Replicate.of_fold(1, "d1"))
+    tasks = make_chain_builder(search, unlabelled_fingerprint="birds", replicates=replicates).chain("own", {})
+    assert [task.name for task in tasks] == ["labels", "student@fold0", "student@fold1"]
+    assert [task.fold for task in tasks] == [None, 0, 1]
+    assert [task.stage_id for task in tasks] == [alone[0][0].stage_id, alone[0][1].stage_id, alone[1][1].stage_id]
+    assert first_replicate(tasks) == tasks[:2]
+
+
+def test_repetitions_have_other_random_seeds_and_the_first_is_the_trial_itself():
+    search = Search(name="one", recipes=(Recipe(name="own", model=OWN.model, stages=OWN.stages[:2]),), space={})
+    builder = make_chain_builder(search)
+    replicates = tuple(Replicate.of_repeat(number, builder.data_fingerprint) for number in range(3))
+    alone, tasks = builder.chain("own", {}), replace(builder, replicates=replicates).chain("own", {})
+    assert [task.stage_id for task in tasks[::3]] == [task.stage_id for task in alone]
+    assert len({task.stage_id for task in tasks}) == 6
+    assert [task.config.seed - alone[0].config.seed for task in tasks[:3]] == [0, 1, 2]
+    assert {task.fold for task in tasks} == {None}
+    assert [task.parent_id for task in tasks[3:]] == [task.stage_id for task in tasks[:3]]

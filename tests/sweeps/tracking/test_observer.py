@@ -7,6 +7,7 @@ import pytest
 from made_up import MadeUpWorkers, make_chain_builder, make_coordinator, make_search
 from made_up_stages import publish
 
+from birdclef_core.store.patience import StorageAway
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.objective import Objective
@@ -215,3 +216,15 @@ def test_a_trial_that_starts_from_a_checkpoint_is_its_user(tmp_path, tracker):
     MadeUpWorkers(coordinator).fill()
     used = tracker.of(CheckpointUsed)
     assert [(event.trial, event.stage_id, event.stage) for event in used] == [("t0000", "a" * 64, "pretrain_bce")]
+
+
+@pytest.mark.parametrize(("error", "said"), [(StorageAway("away for too long"), 0), (OSError("disk full"), 1)])
+def test_a_storage_that_is_away_is_not_told_again_where_reports_are_copied(tmp_path, tracker, monkeypatch, caplog, error, said):
+    def fail(self, stage_id, folder) -> None:
+        raise error
+
+    monkeypatch.setattr(StageStore, "copy_reports", fail)
+    store = StageStore(Storage.parse(str(tmp_path / "store")))
+    observer = TrackingObserver(tracker, store, tmp_path, space={}, tags={}, objective=Objective.of(None))
+    observer._copy_later("a" * 64, tmp_path / "reports")
+    assert len(caplog.records) == said

@@ -9,7 +9,7 @@ from made_up_labels import write_labelled
 from made_up_records import sweep_record
 
 from birdclef_core.store.storage import Storage
-from sweeps.cli.detectors import ensemble, submit
+from sweeps.cli.detectors import ensemble, refit, submit
 from sweeps.cli.tune import tune_main
 from sweeps.objective import Objective
 from sweeps.options import SweepOptions
@@ -46,7 +46,7 @@ def place(tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(runner, "start_sweep", start)
-    for name, module in {"ensemble": ensemble, "submit": submit}.items():
+    for name, module in {"ensemble": ensemble, "submit": submit, "refit": refit}.items():
 
         def run(arguments, name: str = name) -> int:
             ran.append({"command": name, **vars(arguments)})
@@ -106,6 +106,16 @@ def test_other_soundscapes_are_submitted_as_they_are_asked_for(place):
     assert (ran[1]["time_limit"], ran[1]["out"]) == (7200.0, Path("new/s.csv"))
 
 
+def test_the_best_configuration_is_trained_on_all_recordings_alone_or_after_the_submission(place, capsys):
+    ran, _ = place
+    assert search("--refit", "--cache-dir", "cache") == 0
+    assert [(item["command"], item["sweep"], item["cache_dir"]) for item in ran] == [("refit", "s", "cache")]
+    assert "$ birdclef refit s --storage sweeps-output" in capsys.readouterr().out
+    ran.clear()
+    assert search("--then", "submit", "--refit") == 0
+    assert [item["command"] for item in ran] == ["ensemble", "submit", "refit"]
+
+
 def test_what_fails_ends_it_and_a_sweep_that_was_stopped_is_not_submitted(place):
     ran, codes = place
     codes["ensemble"] = 2
@@ -121,7 +131,9 @@ def test_what_fails_ends_it_and_a_sweep_that_was_stopped_is_not_submitted(place)
     [
         (["--soundscapes", "in"], "give it with --then submit"),
         (["--time-limit", "120m"], "--time-limit is for the submission"),
-        (["--then", "submit", "--plan"], "--plan trains nothing"),
+        (["--then", "submit", "--plan"], "--then is for a sweep that runs, but --plan trains nothing"),
+        (["--refit", "--plan"], "--refit is for a sweep that runs, but --plan trains nothing"),
+        (["--refit", "--soundscapes", "in"], "give it with --then submit"),
         (["--then", "submit", "--soundscapes", "gone"], "--soundscapes must be a folder"),
         (["--then", "submit", "--sample", "gone"], "--sample must be a file"),
         (["--then", "submit", "--time-limit", "120"], "is no time such as 120m"),
