@@ -10,14 +10,24 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+RAY_ALONE = ("tests/sweeps/run/test_whole_sweep.py", "tests/sweeps/run/test_ray_crashes.py")
+"""About half of what the tests that start Ray take: one process runs these files, and one the others."""
+
+
 def pytest_collection_modifyitems(items):
-    """Begin with the tests that start Ray: where there are several processes, one of them has enough to do with these."""
+    """Begin with the tests that start Ray: where there are several processes, two of them have enough to do with these."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """Return one process more than there are cores: tests wait a third of their time, for leases, servers and processes of Ray."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Of several processes (`-n auto`), one runs the tests of a file, which share fixtures, and one all files with tests that start Ray.
+    """Of several processes (`-n auto`), one runs the tests of a file, which share fixtures, and two all files with tests that start Ray.
 
     pytest-xdist's own groups (`--dist loadgroup`) do nothing with pytest 9.2.
     """
@@ -26,6 +36,8 @@ def pytest_xdist_make_scheduler(config, log):
     class FilesAndRay(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
+            if file in RAY_ALONE:
+                return "ray alone"
             return "ray" if "pytest.mark.ray" in (config.rootpath / file).read_text() else file
 
     config.option.loadscopereorder = False

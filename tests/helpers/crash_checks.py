@@ -1,5 +1,6 @@
 """What sweeps that were killed at random moments must have left."""
 
+import statistics
 import time
 
 from crash_place import SWEEPS, Place, make_chain_builder
@@ -7,6 +8,7 @@ from made_up_stage import score_of, weights_of
 
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from sweeps.schedule.records import TrialRecord
+from sweeps.search.chains import Chain
 from sweeps.tracking.events import from_line
 from sweeps.tracking.journal import JOURNAL_NAME, JournalCopy
 
@@ -27,15 +29,22 @@ def check(place: Place, ended_workers: int) -> dict[str, int]:
             finished |= {f"{sweep}/{record.trial}"} if record.status == "finished" else set()
             for stage_id in record.trained_ids:
                 trained.setdefault(stage_id, []).append(f"{sweep}/{record.trial}")
-            _check_record(record, [task.config.epochs for task in chain], weights_of(chain))
+            _check_record(record, [task.config.epochs for task in chain], [weights_of(own) for own in replicates_of(chain)])
         _check_journal(_journal(place, sweep), records)
     _check_charges(place.store, trained, finished)
     return _check_store(place, chains, ended_workers)
 
 
-def _check_record(record: TrialRecord, epochs: list[int], weights: str) -> None:
+def replicates_of(chain: Chain) -> list[Chain]:
+    """The chain of each replicate."""
+    return [
+        tuple(task for task in chain if task.replicate in ("", name)) for name in dict.fromkeys(task.replicate for task in chain)
+    ]
+
+
+def _check_record(record: TrialRecord, epochs: list[int], weights: list[str]) -> None:
     if record.status == "finished":
-        assert record.score == score_of(weights)
+        assert record.score == statistics.fmean(map(score_of, weights))
         assert record.epochs_done == sum(epochs), f"{record.trial}: {record.epochs_done} epochs of {sum(epochs)}"
         assert list(record.stage_scores) == record.stages
     elif record.status == "failed":
@@ -65,9 +74,9 @@ def _check_store(place: Place, chains: dict, ended_workers: int) -> dict[str, in
         if place.store.is_published(stage_id):
             assert min(counts) >= 1, counts
         assert published[stage_id, task.config.epochs] <= 1, f"{task.config.name} was published twice"
-    for chain in chains.values():
-        entry = place.store.open(chain[-1].stage_id)
-        assert entry is None or (entry.folder / WEIGHTS).read_text() == weights_of(chain)
+    for own in (own for chain in chains.values() for own in replicates_of(chain)):
+        entry = place.store.open(own[-1].stage_id)
+        assert entry is None or (entry.folder / WEIGHTS).read_text() == weights_of(own)
     assert lost <= ended_workers, f"{lost} epochs lost by the end of {ended_workers} workers"
     time.sleep(place.lease_s)
     alive = [entry for entry in place.leases.entries() if not place.leases.is_dead(entry, time.time())]

@@ -1,5 +1,6 @@
 """Two sweeps on one store that are killed at random moments: what they ask for, and where their files are."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from birdclef_core.taxonomy import LabelSpace
 from birdclef_core.teacher_config import TeacherConfig
+from sweeps.replicates import Replicate
 from sweeps.schedule.records import SweepRecords
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Choice, Search
@@ -41,6 +43,8 @@ STAGES = (
     ),
 )
 """The last one learns from the predictions of the second, and starts from the first."""
+FOLDS = int(os.environ.get("BIRDCLEF_CRASH_FOLDS", "0"))
+"""On how many folds the second sweep trains its trials; 0: on one, as the first, which has the data of fold 0."""
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 6e-3, 1e-2, 2e-2, 3e-2)
 
 
@@ -56,6 +60,7 @@ def make_chain_builder(sweep: str) -> ChainBuilder:
         },
         sampler="random" if sweep == "first" else "tpe",
     )
+    folds = FOLDS if sweep == "second" else 0
     return ChainBuilder(
         search=search,
         seed=SWEEPS.index(sweep),
@@ -64,6 +69,7 @@ def make_chain_builder(sweep: str) -> ChainBuilder:
         target_species=LabelSpace.of("target", "ab"),
         data_fingerprint="data",
         code_version="code",
+        replicates=tuple(Replicate.of_fold(fold, f"data{fold or ''}") for fold in range(folds)),
     )
 
 

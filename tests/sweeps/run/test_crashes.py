@@ -19,13 +19,13 @@ ROUNDS = int(os.environ.get("BIRDCLEF_CRASH_ROUNDS", "4"))
 """Stores, with up to forty kills each."""
 
 
-def crash(folder: Path, *arguments: str) -> int:
-    """Runs `crashes.py` with a new seed, which is returned; what it says is shown when the test fails."""
+def crash(folder: Path, *arguments: str, folds: int = 0) -> int:
+    """Runs `crashes.py` with a new seed, which is returned; what it says is shown when the test fails. `folds`: of the second sweep."""
     seed = random.randrange(10**6)
     script = Path(__file__).parents[2] / "helpers" / "crashes.py"
     done = subprocess.run(
         [sys.executable, str(script), str(folder), "--seed", str(seed), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "BIRDCLEF_CRASH_FOLDS": str(folds)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -39,6 +39,10 @@ def crash(folder: Path, *arguments: str) -> int:
 
 def test_no_trial_is_lost_no_stage_trained_twice_and_nothing_forgotten(tmp_path):
     crash(tmp_path, "--rounds", str(ROUNDS))
+
+
+def test_sweeps_with_folds_share_stages_with_one_of_a_fold_and_are_killed_too(tmp_path):
+    crash(tmp_path, "--rounds", "1", folds=2)
 
 
 def test_each_trial_is_one_run_in_mlflow_and_ends_as_it_did(tmp_path):

@@ -96,7 +96,7 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
         search="tiny.py",
         data=str(tone_data.dataset.root),
         budget="full",
-        samples=5,
+        samples=3,
         address=cluster.address,
         pretrained="off",
         tracking_uri="off",
@@ -106,7 +106,7 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
     )
     out = tmp_path / "out.txt"
     result = runner.start_sweep(options, Console(file=out.open("w"), width=300))
-    assert {record.status for record in result.trials} <= {"finished", "pruned"} and len(result.trials) == 5
+    assert {record.status for record in result.trials} <= {"finished", "pruned"} and len(result.trials) == 3
     text = out.read_text()
     assert "Waiting for a node with a GPU or a CPU for trials." in text
     assert "1 at a time on 1 machine," in text
