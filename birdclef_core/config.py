@@ -36,6 +36,8 @@ FIRST_WEIGHTS = "first_weights"
 """Value of `starts_from` of a stage that starts from the encoder's first weights."""
 EMBEDS = "encoder:"
 """Beginning of `predicts` of a stage that keeps embeddings."""
+REPLICATE_MARK = "@"
+"""Stands between the name of a stage and that of its replicate, where a trial is trained several times."""
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _MAX_STAGE_NAME = 40
 _OTHER_GROUPS = ("every", "model", "recipe", FIRST_WEIGHTS)
@@ -226,6 +228,9 @@ class StageConfig:
     """Of a head on embeddings: size of its hidden layer; 0: it is linear."""
     soundscape_share: float = added(0.0)
     """Share of the clips of a batch that are labelled windows of soundscapes, of those files that are for training."""
+    compared_with: str = runtime("")
+    """Which stages of other trials its score is compared with when trials are stopped: empty: those of its name; another name: all that have
+    it here; `nothing`: none, so that it stops no trial. Only stages with the same label space and loss are ever compared."""
     evaluation_batch_size: int = runtime(64)
     """Number of windows that are scored at once."""
     checkpoint_every_s: float = runtime(600.0)
@@ -237,6 +242,8 @@ class StageConfig:
         require_types(self)
         object.__setattr__(self, "noise", tuple(self.noise))
         check_stage_name(self.name)
+        if self.compared_with:
+            check_stage_name(self.compared_with, field="compared_with")
         require_choice("label_space", self.label_space, get_args(LabelSpaceName))
         require_choice("loss", self.loss, get_args(LossName))
         require_choice("head_transfer", self.head_transfer, get_args(HeadTransfer))
@@ -376,11 +383,11 @@ class Recipe:
             raise InputError(f"A recipe must have at least one stage and none twice, but {self.name} has {names}.")
 
 
-def check_stage_name(name: str) -> None:
-    """Raise InputError for a name that no stage can have."""
+def check_stage_name(name: str, *, field: str = "The name of a stage") -> None:
+    """Raise InputError for a name that no stage can have. `field`: what it is, for the message."""
     if not _STAGE_NAME.fullmatch(name) or len(name) > _MAX_STAGE_NAME or name in _OTHER_GROUPS:
         raise InputError(
-            f"The name of a stage must be of small letters, digits and single _, begin with a letter, have at most {_MAX_STAGE_NAME} "
+            f"{field} must be of small letters, digits and single _, begin with a letter, have at most {_MAX_STAGE_NAME} "
             f"characters and be none of {', '.join(_OTHER_GROUPS)}, but is {shortened(repr(name))}."
         )
 

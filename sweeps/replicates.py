@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from birdclef_core.stages.task import REPLICATE_MARK
+from birdclef_core.config import REPLICATE_MARK
 from birdclef_core.taxonomy import SOUNDSCAPES
 from sweeps.objective import METRICS, STANDARD_ERROR, Score
 

@@ -3,14 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from birdclef_core.config import ModelConfig, StageConfig
+from birdclef_core.config import REPLICATE_MARK, ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.models.encoders import PretrainedWeights
 
 Teachers = tuple[tuple[str, float], ...]
 """Ids of the stages that predict together, each with the weight of its logits."""
-REPLICATE_MARK = "@"
-"""Stands between the name of a stage and that of its replicate."""
 _ID_DIGITS = 64
 
 

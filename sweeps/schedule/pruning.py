@@ -20,20 +20,22 @@ from sweeps.options import PruningName
 from sweeps.search.space import Search
 
 MIN_EPOCHS_FOR_A_MIDDLE = 10
+NOTHING = "nothing"
+"""`compared_with` of a stage that stops no trial."""
 
 
 @dataclass(frozen=True)
 class Rung:
     """A place where scores are compared: the end of a stage, or an epoch in the middle of a schedule of a given length."""
 
-    stage: str
-    """Name of the stage."""
+    stage: str = field(compare=False)
+    """Name of the stage; `kind` says which stages are compared."""
     epoch: int = 0
     """The epoch, or 0 for the end of a schedule of any length."""
     epochs: int = 0
     """Length of the schedule in epochs, or 0 for the end of a schedule of any length."""
     kind: str = ""
-    """Label space and loss of the stage: a user's search may have stages of the same name with different ones."""
+    """What it is compared with (its name, as a rule), label space and loss: a search may have stages of one name with different ones."""
 
     @property
     def name(self) -> str:
@@ -47,15 +49,15 @@ class Rung:
 
 def kind_of(config: StageConfig) -> str:
     """The value of `Rung.kind` for a stage."""
-    return f"{config.label_space} {config.loss}"
+    return f"{config.compared_with or config.name} {config.label_space} {config.loss}"
 
 
 def rung_at(config: StageConfig, epoch: int, epochs: int) -> Rung | None:
     """The rung at an epoch of a stage, if there is one. `epochs`: length of the schedule, or the last epoch of an early stop.
 
-    Predictions have the score of their teacher, which was compared already.
+    Predictions have the score of their teacher, which was compared already, and a stage may be compared with nothing.
     """
-    if config.predicts:
+    if config.predicts or config.compared_with == NOTHING:
         return None
     if epoch == epochs:
         return Rung(config.name, kind=kind_of(config))

@@ -122,7 +122,7 @@ class TrialRecord:
     stages: list[str] = field(default_factory=list)
     """Names of these stages, each with that of its replicate where the trial has several (see `sweeps/replicates.py`)."""
     kinds: list[str] = field(default_factory=list)
-    """Label space and loss of these stages, as in `Rung.kind`."""
+    """What each of these stages is compared with, its label space and loss, as in `Rung.kind`."""
     config_id: str = ""
     """Hash of the configured model and stages. It tells whether the same parameters mean the same in a changed search."""
     status: Status = "waiting"

@@ -22,7 +22,7 @@ from sweeps.schedule.pruning import (
 from sweeps.search import Search
 
 STAGE = sed_v2s().stages[2]
-END = Rung("train_ce", kind="target ce")
+END = Rung("train_ce", kind="train_ce target ce")
 
 
 def at(rung: Rung, stage_id: str, score: float, error: float = 0.0, ancestors=()) -> RungScore:
@@ -69,6 +69,19 @@ def test_stages_are_not_compared_with_each_other():
         assert judge(pruning, 0.1, rung=rung_at(config, 3, 3)) == [""]
         assert judge(pruning, 0.1, rung=rung_at(config, 30, 60)) == [""]
     assert judge(pruning, 0.1, rung=rung_at(replace(STAGE, learning_rate=1e-3), 3, 3)) != [""]
+
+
+def test_a_stage_says_what_it_is_compared_with():
+    """Stages of different names, where they say so and have label space and loss in common; or nothing, which stops no trial."""
+    pruning = StageHalving(grace=2)
+    student = replace(STAGE, name="student", compared_with="train_ce")
+    judge(pruning, 0.9, 0.95)
+    assert "at the end of student its 0.100 was below" in judge(pruning, 0.1, rung=rung_at(student, 3, 3))[0]
+    assert judge(pruning, 0.1, rung=rung_at(replace(student, loss="bce"), 3, 3)) == [""]
+    alone = replace(STAGE, compared_with="nothing")
+    assert rung_at(alone, 3, 3) is None and rung_at(alone, 30, 60) is None
+    with pytest.raises(InputError, match="compared_with must be of small letters"):
+        replace(STAGE, compared_with="Train CE")
 
 
 def test_a_stage_that_many_trials_share_counts_once():
@@ -189,7 +202,7 @@ def test_a_stage_is_judged_by_the_scores_that_are_known_when_it_is_asked_for():
     assert pruning.verdict("a stage without a score") is None
 
 
-LAST = Rung("finetune", kind="target bce")
+LAST = Rung("finetune", kind="finetune target bce")
 
 
 def test_a_stage_goes_on_when_one_that_was_trained_from_it_is_among_the_better():

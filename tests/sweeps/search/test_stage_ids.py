@@ -21,11 +21,12 @@ GOLDEN = {
 }
 """A change here means that every stage that anybody has trained is trained again: it must be meant, and seen in review."""
 
-RUNTIME = {"stage.evaluation_batch_size", "stage.checkpoint_every_s", "stage.compile_encoder"}
+RUNTIME = {"stage.compared_with", "stage.evaluation_batch_size", "stage.checkpoint_every_s", "stage.compile_encoder"}
 """All that may be changed without training anew. A new field is in the id unless it is added here on purpose."""
 
 OTHER_VALUES = {
     "stage.name": "train_bce",
+    "stage.compared_with": "students",
     "stage.label_space": "all",
     "stage.loss": "bce",
     "stage.head_transfer": "drop",
