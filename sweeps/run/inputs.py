@@ -185,6 +185,10 @@ def make_chain_builder(
         say(f"Encoders: {line}")
     if start:
         say(describe_start(search, start))
+    replicates = make_replicates(request.options, folds, cache)
+    if replicates:
+        names = ", ".join(replicate.name for replicate in replicates)
+        say(f"Each trial is trained {len(replicates)} times ({names}); its score is the mean.")
     return ChainBuilder(
         search=search,
         seed=request.options.seed,
@@ -196,7 +200,7 @@ def make_chain_builder(
         start=start.stage_id if start else None,
         teachers=teacher_models(teacher_records(search, Storage.parse(request.options.storage))),
         unlabelled_fingerprint=_unlabelled(search, dataset, say),
-        replicates=make_replicates(request.options, folds, cache),
+        replicates=replicates,
     )
 
 

@@ -41,13 +41,7 @@ def sweep_line(
     """How many trials of which recipes run where."""
     recipes = ", ".join(recipe.name for recipe in chains.search.recipes)
     trials = how_many(samples, limits, known=known if extends else 0)
-    return f"Sweep {name}: {trials} of {recipes}; {slots.describe()}.{_replicates_text(chains)}"
-
-
-def _replicates_text(chains: ChainBuilder) -> str:
-    """A sentence about the replicates in which each trial is trained; empty where there is one."""
-    names = ", ".join(replicate.name for replicate in chains.replicates)
-    return f" Each trial is trained in {len(chains.replicates)} replicates ({names}); its score is their mean." if names else ""
+    return f"Sweep {name}: {trials} of {recipes}; {slots.describe()}."
 
 
 def note_text(name: str, inputs: SweepInputs, request: SweepRequest) -> str:
