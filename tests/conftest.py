@@ -119,3 +119,22 @@ def tiny_recipe():
         StageConfig(name="finetune", label_space="target", loss="bce", seed=3, freeze_encoder=True, **common),
     )
     return Recipe(name="tiny", model=model, stages=stages)
+
+
+@pytest.fixture(scope="session")
+def heads(tmp_path_factory, tiny_recipe, tone_data):
+    """Storages in each of which a sweep `s` trained a head on the tones: `timm` by a timm encoder, `onnx` by a file; to be read only."""
+    from made_up_heads import head_chain, train_heads_sweep, write_encoder
+
+    from birdclef_core.store.storage import Storage
+
+    root = tmp_path_factory.mktemp("heads")
+    file = write_encoder(root / "tiny.onnx", 12_000, 24_000)
+    chains = {
+        "timm": head_chain(tiny_recipe, tone_data),
+        "onnx": head_chain(tiny_recipe, tone_data, file, rate_hz=24_000, head_hidden=8),
+    }
+    for name, chain in chains.items():
+        train_heads_sweep(Storage.parse(str(root / name)), chain, tone_data)
+    file.unlink()  # what is deployed needs only what is in the store
+    return {name: (Storage.parse(str(root / name)), chain) for name, chain in chains.items()}

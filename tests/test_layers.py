@@ -51,7 +51,7 @@ OWNERS = {
     "onnx": ["birdclef_core/inference/bundle/conversion.py"],
     "onnxruntime": [
         "birdclef_core/inference/networks/onnx_runtime.py",
-        "birdclef_core/stages/embeddings/encoders.py",
+        "birdclef_core/stages/embeddings/onnx_encoder.py",
     ],
     "onnxscript": ["birdclef_core/inference/bundle/conversion.py"],
     "openvino": ["birdclef_core/inference/networks/openvino_runtime.py"],

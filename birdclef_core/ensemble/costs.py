@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
-from birdclef_core.inference.deployed import DeployedDetector, Member, decibels_only
+from birdclef_core.inference.deployed import DeployedDetector, Member, decibels_of
 from birdclef_core.inference.procedure import Procedure
 
 FILE_S = 600.0
@@ -54,14 +54,14 @@ def measure(member: Member, procedure: Procedure) -> CandidateCost:
     """Return what a member that runs on the CPU takes, on one thread and without reading audio: the least of three runs of eight windows."""
     detector = DeployedDetector((member,), procedure)
     wave_BT = np.random.default_rng(0).normal(0, 0.05, (_WINDOWS, procedure.context)).astype(np.float32)
-    decibels = decibels_only(member.config.spectrogram)
-    spectrogram = MelSpectrogram(decibels)
+    decibels: Hashable = member.model_id if member.takes_sound else decibels_of(member)
+    spectrogram, heard_BT = MelSpectrogram(member.config.spectrogram), detector.sound_of(member, torch.from_numpy(wave_BT))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         all_ms = _least_ms(lambda: detector.hear(wave_BT))
         with torch.inference_mode():
-            spectrogram_ms = _least_ms(lambda: spectrogram.mel_db(torch.from_numpy(wave_BT)))
+            spectrogram_ms = 0.0 if member.takes_sound else _least_ms(lambda: spectrogram.mel_db(heard_BT))
     finally:
         torch.set_num_threads(threads)
     return CandidateCost(network_ms=max(0.0, all_ms - spectrogram_ms), spectrogram_ms=spectrogram_ms, decibels=decibels)

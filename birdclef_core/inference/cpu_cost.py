@@ -35,7 +35,7 @@ def measure_cpu_seconds(config: ModelConfig) -> float:
     with torch.random.fork_rng(devices=[]):
         model = Detector(config, _NUM_SPECIES)
     with one_thread():
-        window_ms = spectrogram_ms(config, DEFAULT) + network_ms(TorchRuntime(model, _CPU), input_shape(config, DEFAULT))
+        window_ms = spectrogram_ms(config, DEFAULT.context) + network_ms(TorchRuntime(model, _CPU), input_shape(config, DEFAULT))
     return window_ms / 1000 * num_windows(round(SOUND_S * SAMPLE_RATE_HZ), DEFAULT)
 
 

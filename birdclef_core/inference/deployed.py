@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
-from birdclef_core.config import ModelConfig, SpectrogramConfig
+from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig, SpectrogramConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint
 from birdclef_core.inference.pooling import pool
@@ -43,6 +43,13 @@ class Member:
     """Share of its logits in the detector's, relative to the other members."""
     takes_sound: bool = False
     """Whether the network has its spectrogram in itself, so that it is given the sound."""
+    clip_s: float | None = None
+    """Seconds that a head on embeddings hears at once; None: another network, which hears the whole context."""
+
+    @property
+    def clip(self) -> int | None:
+        """Samples that a head on embeddings hears at once."""
+        return None if self.clip_s is None else round(self.clip_s * SAMPLE_RATE_HZ)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +83,12 @@ class DeployedDetector:
         if len({tuple(sorted(member.species)) for member in self.members}) > 1:
             sizes = ", ".join(f"{member.model_id[:SHOWN_DIGITS]}: {len(member.species)}" for member in self.members)
             raise InputError(f"The members of a detector must know the same species, but do not ({sizes}).")
+        longest_s = max((member.clip_s or 0.0 for member in self.members), default=0.0)
+        if longest_s > self.procedure.context_s:
+            raise InputError(
+                f"context_s >= {longest_s:g} must hold, as a head on embeddings hears clips of {longest_s:g} s, but the procedure has "
+                f"context_s={self.procedure.context_s:g}."
+            )
         if self.weights_of_first and [len(weights) for weights in self.weights_of_first] != list(range(1, len(self.members) + 1)):
             raise InputError("weights_of_first must have k weights for the first k members, for each k.")
 
@@ -160,30 +173,40 @@ class DeployedDetector:
         heard = zip(self.inputs(wave_BT), self.members, self._shares, self._orders, strict=True)
         for given, member, share, order in heard:
             outputs = member.runtime(given)
-            logits_BC = pool(outputs, self.procedure).double().cpu()[:, order] * share
+            logits_BC = _of_windows(pool(outputs, self.procedure), len(wave_BT)).amax(dim=1)
+            logits_BC = logits_BC.double().cpu()[:, order] * share
             total_BC = logits_BC if not total_BC.numel() else total_BC + logits_BC
             if member is main:
-                embedding_BD = outputs.embedding_BD.float().cpu()
+                embedding_BD = _of_windows(outputs.embedding_BD.float(), len(wave_BT)).mean(dim=1).cpu()
         return Heard(logits_BC=total_BC.float().numpy(), embedding_BD=embedding_BD.numpy())
 
     def inputs(self, wave_BT: NDArray[np.float32]) -> Iterator[Tensor]:
-        """Yield what each member is given of windows: spectrograms mel_BKFN, or their sound wave_BT."""
+        """Yield what each member is given of windows: spectrograms mel_BKFN, or their sound wave_BT. A head on embeddings is given clips,
+        those of a window one after the other."""
         wave = torch.from_numpy(wave_BT).to(self.device)
-        decibels: dict[SpectrogramConfig, Tensor] = {}
+        decibels: dict[Decibels, Tensor] = {}
         for member in self.members:
-            yield wave if member.takes_sound else self._spectrogram(member.config, wave, decibels)
+            heard = self.sound_of(member, wave)
+            yield heard if member.takes_sound else self._spectrogram(member, heard, decibels)
 
-    def _spectrogram(self, config: ModelConfig, wave_BT: Tensor, decibels: dict[SpectrogramConfig, Tensor]) -> Tensor:
+    def sound_of(self, member: Member, wave_BT: Tensor) -> Tensor:
+        """Return what a member hears of windows: their context, or the clips of a head on embeddings."""
+        if (clip := member.clip) is None:
+            return wave_BT
+        parts = [wave_BT[:, start : start + clip] for start in self.procedure.clips(clip)]
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+    def _spectrogram(self, member: Member, wave_BT: Tensor, decibels: "dict[Decibels, Tensor]") -> Tensor:
         """Return mel_BKFN that a member hears. Members whose decibels are the same share them.
 
         Decibels are cut below the maximum of the whole context, before a CNN's window is cut out of it.
         """
+        config, same = member.config, decibels_of(member)
         front = self._fronts[config.spectrogram]
-        same = decibels_only(config.spectrogram)
         if same not in decibels:
             decibels[same] = front.mel_db(wave_BT)
         db_BFN = decibels[same]
-        if config.head == "cnn":
+        if config.head == "cnn" and member.clip is None:
             first, last = self.procedure.frames(db_BFN.shape[2], config.spectrogram.hop_length)
             db_BFN = db_BFN[:, :, first:last]
         return front.to_channels(front.scale(db_BFN))
@@ -203,10 +226,19 @@ class DeployedDetector:
         return [[member.species.index(code) for code in self.species] for member in self.members]
 
 
-def decibels_only(config: SpectrogramConfig) -> SpectrogramConfig:
-    """Return the settings with what does not change decibels as it is by default. Spectrograms of equal ones share their decibels."""
+Decibels = tuple[SpectrogramConfig, int | None]
+"""What decibels depend on: settings, and the samples of a clip where not the context is heard."""
+
+
+def decibels_of(member: Member) -> Decibels:
+    """Return what a member's decibels depend on. Members for which it is equal share them."""
     default = SpectrogramConfig()
-    return replace(config, db_scale=default.db_scale, deltas=default.deltas)
+    return replace(member.config.spectrogram, db_scale=default.db_scale, deltas=default.deltas), member.clip
+
+
+def _of_windows(values: Tensor, num_windows: int) -> Tensor:
+    """Return values of clips (B * clips, ...) by windows: (B, clips, ...). A network that hears the context has one a window."""
+    return values.unflatten(0, (num_windows, -1))
 
 
 def soup_id(stage_ids: Sequence[str]) -> str:

@@ -41,6 +41,8 @@ _FILE = "logits.safetensors"
 _MODULES = (
     "deployed",
     "logits",
+    "networks/encoder_head",
+    "networks/file_runtime",
     "networks/network",
     "networks/torch_runtime",
     "pooling",

@@ -1,4 +1,5 @@
-"""Heads, which turn an encoder's features into species: detection with attention over time (SED), or pooling of a clip (CNN).
+"""Heads, which turn an encoder's features into species: detection with attention over time (SED), pooling of a clip (CNN), or a head on
+embeddings, which are the mean of features.
 
 Shapes: B clips, D features, H and W the feature map (frequency, time), S segments (W), C species.
 `num_classes` only enters through the shapes of parameters, along their first dimension: head surgery relies on that.
@@ -117,6 +118,23 @@ class CnnHead(nn.Module):
     def frozen_parts(self) -> list[nn.Module]:
         """Return the parts that finetuning keeps fixed; it has no dropout on the feature map."""
         return [self.gem, self.map_dropout]
+
+
+class EmbeddingHead(nn.Module):
+    """From embeddings to logits: one linear layer, or two with a ReLU between; embeddings are normalised to a length that does not change."""
+
+    def __init__(self, num_numbers: int, num_species: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = hidden
+        layers: list[nn.Module] = [nn.LayerNorm(num_numbers)]
+        if hidden:
+            layers += [nn.Linear(num_numbers, hidden), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(hidden or num_numbers, num_species))
+
+    def forward(self, embedding_BD: Tensor) -> Tensor:
+        """Return logits_BC."""
+        logits_BC: Tensor = self.layers(embedding_BD)
+        return logits_BC
 
 
 def _init_xavier(layer: nn.Linear | nn.Conv1d) -> None:

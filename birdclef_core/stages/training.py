@@ -59,8 +59,6 @@ EARLY_STOP_SCORE = "cmap"
 """The score on validation recordings that decides on an early stop, in the stage's own label space.
 
 It is not the objective of a sweep: a stage is shared by sweeps with different objectives, so its result depends on none of them."""
-SHOWN_S = 30.0
-"""Longest part of a recording that a report shows, in seconds."""
 
 
 def _say_nothing(note: str) -> None:
@@ -96,7 +94,9 @@ def train_stage(
     if task.config.embeds:
         return embed_stage(task, data, store, device, stop=stop, trained_by=trained_by)
     if task.embeddings_id is not None:
-        return train_head(task, data, store, device, stop=stop, trained_by=trained_by, soundscapes_at=soundscapes_at)
+        return train_head(
+            task, data, store, device, stop=stop, on_note=on_note, trained_by=trained_by, soundscapes_at=soundscapes_at
+        )
     if task.teachers:
         return predict_stage(task, data, store, device, stop=stop, on_note=on_note, trained_by=trained_by)
     return _StageTraining(task, data, store, device, stop, on_note, trained_by, soundscapes_at).run()
@@ -326,13 +326,9 @@ class _StageTraining:
     @torch.inference_mode()
     def _spectrogram(self, row: int) -> tuple[np.ndarray, float]:
         """Spectrogram db_FN of the beginning of a recording, and its seconds."""
-        cache = self.data.cache
-        num_samples = min(cache.num_samples(row), round(SHOWN_S * SAMPLE_RATE_HZ)) or self.config.clip_samples
-        wave_T = np.zeros(num_samples, np.int16)
-        samples = cache.read(row, 0, min(num_samples, cache.num_samples(row)))
-        wave_T[: len(samples)] = samples
+        wave_T = self.data.beginning(row)
         db_BFN = self.model.spectrogram.mel_db(to_float(torch.from_numpy(wave_T)[None], self.device))
-        return db_BFN[0].cpu().numpy(), num_samples / SAMPLE_RATE_HZ
+        return db_BFN[0].cpu().numpy(), len(wave_T) / SAMPLE_RATE_HZ
 
     def _record(self) -> StageRecord:
         counters = self.counters

@@ -4,12 +4,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from birdclef_core.config import StageConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.unlabelled import Unlabelled
 from birdclef_core.data.wave_cache import WaveCache
 from birdclef_core.errors import DataError
 from birdclef_core.taxonomy import LabelSpace
+
+SHOWN_S = 30.0
+"""Longest part of a recording that a report shows, in seconds."""
+_SILENT_S = 5.0
+"""Silence that is shown of a recording that could not be decoded, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +46,10 @@ class TrainingData:
 
     def label_space(self, config: StageConfig) -> LabelSpace:
         return self.dataset.all_species if config.label_space == "all" else self.dataset.target_species
+
+    def beginning(self, row: int) -> NDArray[np.int16]:
+        """Return the first 30 s (T,) of a recording, or all of a shorter one; silence for one that could not be decoded."""
+        num_samples = min(self.cache.num_samples(row), round(SHOWN_S * SAMPLE_RATE_HZ))
+        if not num_samples:
+            return np.zeros(round(_SILENT_S * SAMPLE_RATE_HZ), np.int16)
+        return np.array(self.cache.read(row, 0, num_samples))

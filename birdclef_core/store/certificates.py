@@ -28,6 +28,7 @@ class StageKind:
     frozen_blocks: int = 0
     thaw_every: int = 0
     optimizer: str = "adam"
+    on_embeddings: bool = False
 
     @classmethod
     def of(cls, identity: Mapping[str, Any]) -> "StageKind":
@@ -43,6 +44,7 @@ class StageKind:
                 frozen_blocks=stage.get("frozen_blocks", 0),
                 thaw_every=stage.get("thaw_every", 0),
                 optimizer=stage.get("optimizer", "adam"),
+                on_embeddings=bool(stage.get("embeddings")),
             )
         except (KeyError, TypeError) as error:
             raise StoreError(f"The identity of a stage must say head, loss, label space and precision, but: {error}.") from None
@@ -50,6 +52,7 @@ class StageKind:
     def __str__(self) -> str:
         parts = {
             f"with {self.optimizer}": self.optimizer != "adam",
+            "on embeddings": self.on_embeddings,
             "encoder frozen": self.freeze_encoder,
             f"{self.frozen_blocks} blocks frozen": self.frozen_blocks,
             f"thawing every {self.thaw_every} epochs": self.thaw_every,

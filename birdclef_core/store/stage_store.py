@@ -80,7 +80,7 @@ class StageRecord:
 
     @property
     def is_head(self) -> bool:
-        """Whether it is a head on embeddings, which cannot hear by itself."""
+        """Whether it is a head on embeddings, which hears with the encoder that is kept with these."""
         return bool(self.identity.get("embeddings"))
 
     def require_weights(self) -> None:
@@ -93,10 +93,13 @@ class StageRecord:
                 f"{', '.join(stage_id[:16] for stage_id in self.needs)}: name that, or a stage that learned from it."
             )
 
+    def require_encoder(self) -> None:
+        """Raise InputError for a head on embeddings, which has no encoder to start from; and as `require_weights` does."""
+        self.require_weights()
         if self.is_head:
             raise InputError(
-                f"A detector is needed, but {self.stage} {self.stage_id[:16]} is a head on embeddings, which cannot hear, be exported or "
-                "start another stage. See docs/embeddings.md."
+                f"A stage with an encoder of its own is needed, but {self.stage} {self.stage_id[:16]} is a head on embeddings, which can start or "
+                "teach no other stage. See docs/embeddings.md."
             )
 
     @property
@@ -226,12 +229,12 @@ class StageStore:
         return self.storage.path(f"stages/{stage_id}/{self.published_attempt(stage_id)}/{WEIGHTS}")
 
     def copy_reports(self, stage_id: str, folder: Path) -> None:
-        """Copy the pictures and tables of a published stage, without weights and predictions, into a local folder."""
+        """Copy the pictures and tables of a published stage, without networks and predictions, into a local folder."""
         attempt = self.published_attempt(stage_id)
         folder.mkdir(parents=True, exist_ok=True)
         bundle = self.storage.at("stages", stage_id, str(attempt))
         for name in bundle.names():
-            if name != MANIFEST and not name.endswith(".safetensors"):
+            if name != MANIFEST and not name.endswith((".safetensors", ".onnx")):
                 bundle.fetch(name, folder / name)
 
     def known_ids(self) -> list[str]:

@@ -172,10 +172,13 @@ def _lines(ancestor: Ancestor) -> list[str]:
 
 
 def _lines_of_predictions(ancestor: Ancestor, record: StageRecord, config: dict[str, Any]) -> list[str]:
+    embeds = config.get("embeds")
     teachers = ", ".join(stage_id[:16] for stage_id in record.needs)
+    source = f"{embeds if isinstance(embeds, str) else embeds[0]}, {record.identity['parent'][:24]}" if embeds else teachers
+    sound = "recordings" if embeds else config.get("predicts_on", "unknown sound")
     lines = [
-        f"{record.stage} {record.stage_id[:16]} (predictions)",
-        f"    of      {teachers} on {config.get('predicts_on', 'unknown sound')}, {record.surgery}",
+        f"{record.stage} {record.stage_id[:16]} ({'embeddings' if embeds else 'predictions'})",
+        f"    of      {source} on {sound}, {record.surgery}",
         f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}",
         f"    made    {_made(record)}",
     ]

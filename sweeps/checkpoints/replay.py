@@ -14,6 +14,8 @@ from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import file_sha256, fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from birdclef_core.recipes import predictions
+from birdclef_core.stages.embeddings.recorded import embeddings_configs, embeddings_data, first_encoder
+from birdclef_core.stages.embeddings.stored import EMBEDDINGS
 from birdclef_core.stages.task import StageTask, parse_teachers
 from birdclef_core.stages.teachers.predictions import PREDICTIONS
 from birdclef_core.stages.training import train_stage
@@ -88,7 +90,7 @@ class PreparedReplay:
     found: FoundRecordings
     """Its recordings."""
     weights: PretrainedWeights
-    """First weights of its encoder; random weights for a stage that has a parent."""
+    """First weights of its encoder; random weights for a stage that has a parent, or an encoder in a file."""
 
     def run(self, say: Say) -> Replay:
         """Train the stage in a store of its own, which is removed afterwards, on this machine's GPU if it has one.
@@ -96,8 +98,8 @@ class PreparedReplay:
         Sets the process's number of threads to that of the record: sums of another number are added up in another order.
         """
         record = self.entry.record
-        task = _task(record, self.found, self.weights)
-        made = PREDICTIONS if record.is_predictions else WEIGHTS
+        task = _task(self.entry, self.found, self.weights)
+        made = EMBEDDINGS if task.config.embeds else PREDICTIONS if record.is_predictions else WEIGHTS
         say(f"Training {record.stage} of {record.recipe} again, on {self.found.dataset.root}.")
         torch.set_num_threads(int(record.environment["threads"]))
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -106,7 +108,8 @@ class PreparedReplay:
             for stage_id in task.needs:
                 own.publish_copy(whole_stage(self.store, stage_id))
             for epoch in train_stage(task, self.found.training_data(), own, device):
-                say(f"epoch {epoch.epoch}/{task.config.epochs}: cmap {epoch.scores['cmap']:.6f}")
+                if "cmap" in epoch.scores:
+                    say(f"epoch {epoch.epoch}/{task.config.epochs}: cmap {epoch.scores['cmap']:.6f}")
             again = own.open(task.stage_id)
             assert again is not None
             return Replay(
@@ -142,16 +145,20 @@ def prepare_replay(store: StageStore, stage_id: str, finder: RecordingFinder, pr
         raise InputError(f"Stage {stage_id[:16]} was imported: there is no record of how it was trained.")
     found = finder.find(record)
     mode = pretrained or ("off" if record.identity["parent"] == RANDOM.name else found.pretrained)
-    starts_anew = not record.parent_id and not record.is_predictions
-    weights = resolve_pretrained(restore(ModelConfig, record.identity["model"]).encoder, mode) if starts_anew else RANDOM
-    _task(record, found, weights)
+    encoder = first_encoder(record)
+    weights = resolve_pretrained(encoder, mode) if encoder else RANDOM
     for needed in record.needs:
         whole_stage(store, needed)
-    return PreparedReplay(store=store, entry=whole_stage(store, stage_id), found=found, weights=weights)
+    entry = whole_stage(store, stage_id)
+    _task(entry, found, weights)
+    return PreparedReplay(store=store, entry=entry, found=found, weights=weights)
 
 
-def _task(record: StageRecord, found: FoundRecordings, weights: PretrainedWeights) -> StageTask:
+def _task(entry: StageEntry, found: FoundRecordings, weights: PretrainedWeights) -> StageTask:
     """The task of training the stage again. Raises InputError when recordings, species or first weights are not as recorded."""
+    record = entry.record
+    if "embeds" in record.identity["stage"]:
+        return _task_of_embeddings(entry, found, weights)
     if record.is_predictions:
         return _task_of_predictions(record, found)
     identity = record.identity
@@ -186,10 +193,6 @@ def _task(record: StageRecord, found: FoundRecordings, weights: PretrainedWeight
 def _task_of_predictions(record: StageRecord, found: FoundRecordings) -> StageTask:
     """The task of making predictions again. Raises InputError when what they were made of is not as recorded."""
     identity, stage = record.identity, record.identity["stage"]
-    if "embeds" in stage:
-        raise InputError(
-            f"Embeddings cannot be made again to compare, but {record.stage} {record.stage_id[:16]} keeps embeddings."
-        )
     unlabelled = found.dataset.unlabelled
     own = found.fingerprint if stage["predicts_on"] == "recordings" else unlabelled.fingerprint if unlabelled else "none"
     if identity["data"] != own:
@@ -206,6 +209,29 @@ def _task_of_predictions(record: StageRecord, found: FoundRecordings) -> StageTa
         pretrained=RANDOM,
         identity=identity,
         teachers=parse_teachers(identity["parent"]),
+    )
+
+
+def _task_of_embeddings(entry: StageEntry, found: FoundRecordings, weights: PretrainedWeights) -> StageTask:
+    """The task of making embeddings again. Raises InputError when recordings, species or first weights are not as recorded."""
+    record, identity = entry.record, entry.record.identity
+    data = embeddings_data(found.dataset, found.fingerprint)
+    if identity["data"] != data:
+        raise InputError(
+            f"The recordings and species must be those of the record (data {identity['data'][:16]}), but those in {found.dataset.root} are "
+            f"{data[:16]}. Name the right folder with --data."
+        )
+    if first_encoder(record) and weights.name != identity["parent"]:
+        raise InputError(f"The encoder had {identity['parent']} weights, but these are {weights.name}: see --pretrained.")
+    model, config = embeddings_configs(entry)
+    return StageTask(
+        stage_id=fingerprint(["replay", record.stage_id]),
+        parent_id=None,
+        recipe=record.recipe,
+        model=model,
+        config=config,
+        pretrained=weights,
+        identity=identity,
     )
 
 
@@ -247,14 +273,15 @@ def _changes(record: StageRecord, now: Mapping[str, str]) -> list[str]:
 
 def replay_lines(result: Replay) -> list[str]:
     """Return what to print of a replay: scores side by side, what has changed since, and the verdict."""
-    width = max(len(name) for name in result.recorded) + 2
-    lines = [f"  {'':<{width}}{'recorded':>12}{'replayed':>12}"]
+    width = max((len(name) for name in result.recorded), default=0) + 2
+    lines = [f"  {'':<{width}}{'recorded':>12}{'replayed':>12}"] if result.recorded else []
     for name, value in sorted(result.recorded.items()):
         again = result.replayed.get(name, math.nan)
         lines.append(f"  {name:<{width}}{value:>12.6f}{again:>12.6f}{'' if value == again else '  differs'}")
     lines += [f"  {remark}" for remark in result.changed]
     if result.is_exact:
-        return [*lines, "The same: every score and every weight, to the bit."]
+        what = "every score and every weight" if result.recorded else "every number"
+        return [*lines, f"The same: {what}, to the bit."]
     expected = "" if result.changed else " Code, libraries and device are the same: a CPU is expected to give the same bits."
     verdict = "Agrees" if result.agrees else "DOES NOT AGREE"
     weights = f"weights are {'the same' if result.same_weights else 'not the same'} to the bit"

@@ -27,7 +27,7 @@ def find_start(storage: Storage, reference: str) -> StageRecord:
     problem = store.check(stage_id)
     record = store.record(stage_id)
     if record is not None:
-        record.require_weights()
+        record.require_encoder()
     if problem or record is None:
         raise InputError(
             f"The files of the stage that trials start from must be undamaged, but those of {stage_id[:16]} are not: {problem.rstrip('.') or 'it has no record'}. "

@@ -18,18 +18,17 @@ from birdclef_core.ensemble.scores import DEFAULT_METRIC, ENSEMBLE, Problem, Ver
 from birdclef_core.ensemble.selection import Rows, Rules
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint
-from birdclef_core.inference.deployed import DeployedDetector, Member
+from birdclef_core.inference.deployed import SHOWN_DIGITS, DeployedDetector, Member
 from birdclef_core.inference.logits import DeployedLogits, Progress, deployed_logits
 from birdclef_core.inference.procedure import DEFAULT, Procedure
-from birdclef_core.inference.stored import load_member
+from birdclef_core.stages.embeddings.encoders import ONNX_NAME
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.leakage import AUTHOR_OR_PLACE, RecordingsReader
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.checkpoints.lineage import trace, trained_stages
 from sweeps.checkpoints.references import existing_storage, store_of, sweeps_in
-from sweeps.checkpoints.replay import whole_stage
 from sweeps.deploy.candidates import BEST_OF_A_RECIPE, Candidate, Candidates, find_candidates, siblings, souped
-from sweeps.deploy.loading import device_of
+from sweeps.deploy.loading import device_of, embeddings_record, hearing, member_of_stages
 from sweeps.deploy.names import names_of_stage
 from sweeps.deploy.untouched import data_of_stages, read_untouched, untouched_rows
 from sweeps.execution.recordings import FoundRecordings, RecordingFinder
@@ -100,12 +99,14 @@ class _Choice:
         self._place = existing_storage(wish.storage)
         self._store = store_of(self._place)
         self._device = device_of(wish.device)
+        self._procedure = wish.procedure
         self._notes: list[str] = []
         self._unknown: list[str] = []
         """Why scores on recordings may be leaked."""
 
     def run(self) -> ChosenEnsemble:
         candidates = find_candidates(self._place, self._wish.references)
+        self._widen(candidates.found)
         if candidates.num_left_out:
             self._note(
                 f"{candidates.num_left_out} more are not among the best {BEST_OF_A_RECIPE} of their recipe and are left out."
@@ -157,6 +158,19 @@ class _Choice:
             notes=tuple(self._notes),
         )
 
+    def _widen(self, candidates: Sequence[Candidate]) -> None:
+        """Let all hear as much around a window as the longest clip of a head on embeddings."""
+        made = [embeddings_record(self._store, item.record) for item in candidates]
+        clip_s = max((float(record.identity["stage"]["clip_s"]) for record in made if record), default=0.0)
+        if clip_s > self._procedure.context_s:
+            self._procedure = hearing(self._procedure, clip_s)
+            self._note(f"All hear {clip_s:g} s, as a candidate is a head on embeddings of such clips.")
+
+    def _encoder(self, item: Candidate) -> str:
+        made, own = embeddings_record(self._store, item.record), item.record.identity.get("model", {}).get("encoder", "")
+        is_file = made is not None and made.identity["parent"].startswith(ONNX_NAME)
+        return made.identity["parent"][: len(ONNX_NAME) + SHOWN_DIGITS] if made is not None and is_file else str(own)
+
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._say(text)
@@ -204,7 +218,7 @@ class _Choice:
         return read_untouched(self._wish.untouched, seen)
 
     def _untouched_rows(self, soundscapes: Soundscapes, kept: Sequence[Candidate]) -> Rows:
-        detectors = [DeployedDetector((self._member(item, self._device),), self._wish.procedure, self._device) for item in kept]
+        detectors = [DeployedDetector((self._member(item, self._device),), self._procedure, self._device) for item in kept]
         rows, text = untouched_rows(soundscapes, detectors, Path(self._wish.cache_dir).expanduser())
         self._note(f"Untouched are {text}.")
         return rows
@@ -252,16 +266,17 @@ class _Choice:
         logits, costs, known = [], [], dict[str, CandidateCost]()
         for item in candidates:
             logits.append(self._logits(item, found, data))
-            model = fingerprint(item.record.identity.get("model"))
+            identity = item.record.identity
+            model = fingerprint([identity.get("model"), identity.get("embeddings"), identity.get("stage", {}).get("head_hidden")])
             if model not in known:
-                known[model] = measure(self._member(item, torch.device("cpu")), self._wish.procedure)
+                known[model] = measure(self._member(item, torch.device("cpu")), self._procedure)
             costs.append(known[model])
         return list(candidates), logits, costs
 
     def _logits(self, item: Candidate, found: FoundRecordings, data: TrainingData) -> DeployedLogits:
         return deployed_logits(
             self._store,
-            DeployedDetector((self._member(item, self._device),), self._wish.procedure, self._device),
+            DeployedDetector((self._member(item, self._device),), self._procedure, self._device),
             data,
             found.fingerprint,
             kept_with=item.record.stage_id,
@@ -269,8 +284,7 @@ class _Choice:
         )
 
     def _member(self, item: Candidate, device: torch.device) -> Member:
-        first, *others = (whole_stage(self._store, stage_id) for stage_id in item.stage_ids)
-        return load_member(first, device, souped_with=others)
+        return member_of_stages(self._store, item.stage_ids, device)
 
     def _with_soups(
         self,
@@ -319,13 +333,13 @@ class _Choice:
             version=VERSION,
             storage=place,
             species=candidates.species,
-            procedure=self._wish.procedure,
+            procedure=self._procedure,
             members=tuple(
                 EnsembleMember(
                     stage_id=kept[candidate].record.stage_id,
                     souped_with=kept[candidate].stage_ids[1:],
                     recipe=kept[candidate].record.recipe,
-                    encoder=str(kept[candidate].record.identity.get("model", {}).get("encoder", "")),
+                    encoder=self._encoder(kept[candidate]),
                     weight=weight,
                     cpu_ms_per_window=cost_ms,
                 )

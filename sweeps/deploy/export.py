@@ -9,12 +9,11 @@ from birdclef_core.inference.bundle.reading import Bundle
 from birdclef_core.inference.bundle.record import FORMAT_NAMES, PRECISIONS, BundlePrecision, FormatName
 from birdclef_core.inference.bundle.writing import Contents, Part, check_wish, write_bundle
 from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
-from birdclef_core.inference.stored import load_model
 from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
-from sweeps.checkpoints.replay import recording_finder, whole_stage
-from sweeps.deploy.loading import ENSEMBLE_SUFFIX
+from sweeps.checkpoints.replay import recording_finder
+from sweeps.deploy.loading import ENSEMBLE_SUFFIX, hearing, model_of_stages
 from sweeps.deploy.names import names_in_file, names_of_stage
 from sweeps.execution.recordings import load_recordings
 from sweeps.options import DEFAULT_CACHE, DEFAULT_STORAGE, SweepOptions
@@ -50,11 +49,13 @@ def export(
         own, weights_of_first = ensemble.procedure, ensemble.weights_of_first
     else:
         stages, own, weights_of_first = [(resolve(place, str(reference)),)], DEFAULT, ((1.0,),)
-    first = known_record(store, stages[0][0])
-    chosen = get_procedure(procedure) if procedure else own
     check_wish(to, format, precision, with_frontend=with_frontend)
+    parts = tuple(_part(store, stage_ids) for stage_ids in stages)
+    if not ensemble:
+        own = hearing(own, parts[0].clip_s)
+    chosen, first = get_procedure(procedure) if procedure else own, known_record(store, stages[0][0])
     contents = Contents(
-        parts=tuple(_part(store, stage_ids) for stage_ids in stages),
+        parts=parts,
         weights_of_first=weights_of_first,
         procedure=chosen,
         names=names_in_file(names) if names else names_of_stage(place, first),
@@ -79,13 +80,12 @@ def _examples(storage: Storage, record: StageRecord, procedure: Procedure, data:
 
 
 def _part(store: StageStore, stage_ids: tuple[str, ...]) -> Part:
-    first, *others = (whole_stage(store, stage_id) for stage_id in stage_ids)
-    record = first.record
+    record, model = model_of_stages(store, stage_ids)
     return Part(
         stage_id=record.stage_id,
         souped_with=stage_ids[1:],
         recipe=record.recipe,
         stage=record.stage,
-        model=load_model(first, souped_with=others),
+        model=model,
         species=tuple(record.species),
     )

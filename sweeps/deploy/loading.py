@@ -1,5 +1,6 @@
 """Loads a stored stage, an ensemble of several, or a bundle as a detector that predicts files."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from birdclef_core.inference.deployed import DeployedDetector, Member
 from birdclef_core.inference.procedure import DEFAULT, Procedure, get_procedure
 from birdclef_core.inference.results.calibration import read_calibration
 from birdclef_core.inference.run.predictor import Predictor
-from birdclef_core.inference.stored import load_member
-from birdclef_core.store.stage_store import StageStore
+from birdclef_core.inference.stored import Model, load_member, load_model
+from birdclef_core.store.stage_store import StageEntry, StageRecord, StageStore
 from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
 from sweeps.checkpoints.replay import whole_stage
 from sweeps.deploy.names import names_in_file, names_of_stage
@@ -84,7 +85,8 @@ def _stored_detector(
         first_id, own, members = ensemble.members[0].stage_id, ensemble.procedure, load_ensemble(store, ensemble, device)
     else:
         first_id = resolve(place, reference)
-        own, members = DEFAULT, (load_member(whole_stage(store, first_id), device),)
+        members = (member_of_stages(store, (first_id,), device),)
+        own = hearing(DEFAULT, members[0].clip_s)
     return DeployedDetector(
         members,
         wanted or own,
@@ -108,12 +110,38 @@ def load_ensemble(store: StageStore, ensemble: EnsembleRecord, device: torch.dev
     """
     members = []
     for item in ensemble.members:
-        first, *others = (whole_stage(store, stage_id) for stage_id in item.stage_ids)
-        member = load_member(first, device, weight=item.weight, souped_with=others)
+        member = member_of_stages(store, item.stage_ids, device, weight=item.weight)
         if sorted(member.species) != list(ensemble.species):
             raise InputError(f"Stage {item.stage_id[:16]} must know the species of the ensemble, but knows others.")
         members.append(member)
     return tuple(members)
+
+
+def member_of_stages(store: StageStore, stage_ids: Sequence[str], device: torch.device, *, weight: float = 1.0) -> Member:
+    """Return a stage, or the mean of several, as a member that runs in plain torch; raises as `whole_stage` and `load_member` do."""
+    first, *others = (whole_stage(store, stage_id) for stage_id in stage_ids)
+    return load_member(first, device, weight=weight, souped_with=others, embeddings=_embeddings(store, first))
+
+
+def model_of_stages(store: StageStore, stage_ids: Sequence[str]) -> tuple[StageRecord, Model]:
+    """Return the record of the first of some stages, and the model that has the mean of their weights; raises as `member_of_stages` does."""
+    first, *others = (whole_stage(store, stage_id) for stage_id in stage_ids)
+    return first.record, load_model(first, souped_with=others, embeddings=_embeddings(store, first))
+
+
+def _embeddings(store: StageStore, entry: StageEntry) -> StageEntry | None:
+    """The stage that keeps the embeddings of a head, and with them its encoder."""
+    return whole_stage(store, entry.record.identity["embeddings"]) if entry.record.is_head else None
+
+
+def hearing(procedure: Procedure, clip_s: float | None) -> Procedure:
+    """Return a procedure that hears as much as a clip of a head on embeddings, where that is more."""
+    return replace(procedure, context_s=max(procedure.context_s, clip_s or 0.0))
+
+
+def embeddings_record(store: StageStore, record: StageRecord) -> StageRecord | None:
+    """Return the record of the stage that keeps the embeddings of a head; None for another stage. Raises InputError when it is gone."""
+    return known_record(store, record.identity["embeddings"]) if record.is_head else None
 
 
 def device_of(name: str) -> torch.device:

@@ -12,10 +12,11 @@ from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
+from birdclef_core.stages.embeddings.recorded import embeddings_configs, embeddings_data, first_encoder
 from birdclef_core.stages.task import StageTask, parse_teachers, teachers_text
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.leases import Holder, Leases
-from birdclef_core.store.stage_store import StageRecord
+from birdclef_core.store.stage_store import StageEntry, StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import known_record, store_of
 from sweeps.checkpoints.replay import predictions_config, recording_finder, whole_stage
@@ -70,8 +71,6 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
         if replicate_of(name) in ("", replicate)
     ]
     for record in records:
-        if "embeds" in record.identity["stage"]:
-            raise InputError(f"A head on embeddings cannot be trained on all recordings yet, as that of {sweep}/{trial.trial}.")
         if record.identity["stage"].get("early_stop_epochs") is not None:
             raise InputError(
                 f"A stage that is trained on all recordings must end after a fixed number of epochs, but {record.stage} of {sweep}/{trial.trial} has "
@@ -88,7 +87,12 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
     weights = [_first_weights(record, found, pretrained) for record in records]
     tasks: dict[str, StageTask] = {}
     for record, first in zip(records, weights, strict=True):
-        tasks[record.stage_id] = _task(record, first, data, {old: task.stage_id for old, task in tasks.items()})
+        before = {old: task.stage_id for old, task in tasks.items()}
+        tasks[record.stage_id] = (
+            _task_of_embeddings(whole_stage(store, record.stage_id), first, embeddings_data(whole, data))
+            if "embeds" in record.identity["stage"]
+            else _task(record, first, data, before)
+        )
     RecordingsList(store.storage, whole, data).keep()
     training_data = found.cache.build(whole)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -107,7 +111,10 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
                 )
             name = f"{sweep}/refit-{trial.trial}"
             for epoch in train_stage(task, training_data, store, device, stop=lease.reason_to_stop, on_note=say, trained_by=name):
-                say(f"{task.config.name}: epoch {epoch.epoch}/{task.config.epochs}, loss {epoch.train_loss:.4g}")
+                if task.config.predicts:
+                    say(f"{task.config.name}: {epoch.clips_per_s:.1f} windows/s")
+                else:
+                    say(f"{task.config.name}: epoch {epoch.epoch}/{task.config.epochs}, loss {epoch.train_loss:.4g}")
     last = tasks[records[-1].stage_id].stage_id
     return Refit(
         sweep=sweep,
@@ -138,10 +145,10 @@ def _chosen(storage: Storage, reference: str) -> tuple[str, TrialRecord, Objecti
 
 def _first_weights(record: StageRecord, found: FoundRecordings, pretrained: str | None) -> PretrainedWeights:
     """The weights that a stage starts from which has no parent: the same as those of the trial."""
-    before = record.identity["parent"]
-    if record.parent_id or record.is_predictions or before == RANDOM.name:
+    before, encoder = record.identity["parent"], first_encoder(record)
+    if encoder is None or before == RANDOM.name:
         return RANDOM
-    weights = resolve_pretrained(restore(ModelConfig, record.identity["model"]).encoder, pretrained or found.pretrained)
+    weights = resolve_pretrained(encoder, pretrained or found.pretrained)
     if weights.name != before:
         raise InputError(
             f"The stages must start from the weights of the trial, {before}, but these are {weights.name} ({weights.found}): see --pretrained."
@@ -157,6 +164,8 @@ def _task(record: StageRecord, weights: PretrainedWeights, data: str, own: Mappi
     identity = record.identity | {"data": data, "parent": parent_id or weights.name, "code": code_version()}
     if (teacher := record.identity.get("teacher")) is not None:
         identity["teacher"] = own.get(teacher, teacher)
+    if (embeddings := record.identity.get("embeddings")) is not None:
+        identity["embeddings"] = own.get(embeddings, embeddings)
     return StageTask(
         stage_id=fingerprint(identity),
         parent_id=parent_id,
@@ -166,6 +175,21 @@ def _task(record: StageRecord, weights: PretrainedWeights, data: str, own: Mappi
         pretrained=weights,
         identity=identity,
         predictions_id=identity.get("teacher"),
+        embeddings_id=identity.get("embeddings"),
+    )
+
+
+def _task_of_embeddings(entry: StageEntry, weights: PretrainedWeights, data: str) -> StageTask:
+    model, config = embeddings_configs(entry)
+    identity = entry.record.identity | {"data": data, "code": code_version()}
+    return StageTask(
+        stage_id=fingerprint(identity),
+        parent_id=None,
+        recipe=entry.record.recipe,
+        model=model,
+        config=config,
+        pretrained=weights,
+        identity=identity,
     )
 
 

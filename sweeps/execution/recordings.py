@@ -10,6 +10,7 @@ from birdclef_core.data.packed.fetching import PackedData, Say
 from birdclef_core.data.packed.index import is_packed
 from birdclef_core.demo.demo_set import make_demo
 from birdclef_core.errors import DataError, InputError
+from birdclef_core.stages.embeddings.recorded import embeddings_data
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageRecord
 from sweeps.execution.audio_cache import AudioCache
@@ -88,6 +89,10 @@ class FoundRecordings:
     def fingerprint(self) -> str:
         return self.cache.data_fingerprint(self.dataset)
 
+    def has(self, data: str) -> bool:
+        """Return whether these are the recordings that the identity of a stage names, which may be of embeddings."""
+        return data in (self.fingerprint, embeddings_data(self.dataset, self.fingerprint))
+
     def training_data(self) -> TrainingData:
         """Decode the audio that is not in the cache yet, and return it with the dataset."""
         return self.cache.build(self.dataset)
@@ -131,7 +136,7 @@ class RecordingFinder:
                 for of_fold in split_into_folds(dataset, options)
             ]
         found = self._loaded[key]
-        return next((item for item in found if item.fingerprint == record.identity["data"]), found[0])
+        return next((item for item in found if item.has(record.identity["data"])), found[0])
 
     def _options(self, data_fingerprint: str, stage_id: str) -> SweepOptions | None:
         """Options of a sweep that used the recordings: of one that had the stage if any did, as target species may differ."""

@@ -6,7 +6,7 @@ import time
 import torch
 
 from birdclef_core.data.feed import TrainBatch
-from birdclef_core.stages.embeddings.head import EmbeddingHead
+from birdclef_core.models.heads import EmbeddingHead
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.optimizers import build_optimizer
 from birdclef_core.stages.precision import Arithmetic

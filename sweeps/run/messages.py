@@ -138,13 +138,12 @@ def outcome_lines(result: SweepResult, samples: int | None) -> list[str]:
     return lines
 
 
-def next_lines(result: SweepResult, report: str, card: str | None, storage_flag: str, *, can_hear: bool = True) -> list[str]:
-    """What to do next. `report`: the sweep's page; `card`: the page of the best trial's last stage, if there is one; `can_hear`: whether
-    that stage is a detector."""
+def next_lines(result: SweepResult, report: str, card: str | None, storage_flag: str) -> list[str]:
+    """What to do next. `report`: the sweep's page; `card`: the page of the best trial's last stage, if there is one."""
     lines = [f"Look at the sweep: {report}"]
     if result.best and card:
         lines.append(f"Look at the best model: {card}")
-    if result.best and can_hear:
+    if result.best:
         lines.append(f"Find birds in a recording: birdclef predict my.wav --model {result.name} -o birds/{storage_flag}")
     return lines
 

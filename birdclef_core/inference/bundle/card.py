@@ -58,10 +58,12 @@ def _lines(record: BundleRecord, parity: Parity) -> Iterator[str]:
 
 def _row(member: BundleMember, weight: float) -> str:
     stages = ", ".join(stage_id[:_DIGITS] for stage_id in (member.stage_id, *member.souped_with))
-    model = member.model
-    spectrogram = ", spectrogram in the network" if member.takes_sound else f" + {member.spectrogram_ms:.0f}"
+    model, head = member.model, member.head
+    own = ", encoder included" if head and head.encoder else ", spectrogram in the network"
+    spectrogram = own if member.takes_sound else f" + {member.spectrogram_ms:.0f}"
+    kind = f"on embeddings of {head.clip_s:g} s" if head else model.head
     return (
-        f"| {member.recipe} | {model.head} | {model.encoder} | {weight:.3f} | {member.network_ms:.0f}{spectrogram} "
+        f"| {member.recipe} | {kind} | {model.encoder} | {weight:.3f} | {member.network_ms:.0f}{spectrogram} "
         f"| {member.stage} {stages} |"
     )
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.program import can_be_exported
-from birdclef_core.inference.networks.network import OUTPUT_NAMES, Network
+from birdclef_core.inference.networks.encoder_head import HeadNetwork
+from birdclef_core.inference.networks.network import Network
 from birdclef_core.inference.networks.openvino_runtime import import_openvino
 from birdclef_core.inference.networks.sound_network import SoundNetwork
 
@@ -41,7 +42,7 @@ def to_openvino(network: Network | SoundNetwork, heard: Tensor, path: Path, prec
         openvino.save_model(model, path, compress_to_fp16=precision == "bfloat16")
 
 
-def to_onnx(network: Network | SoundNetwork, heard: Tensor, path: Path) -> None:
+def to_onnx(network: Network | SoundNetwork | HeadNetwork, heard: Tensor, path: Path) -> None:
     """Write a network as ONNX, in float32, for any number of windows. Raises InputError when a library is missing."""
     try:
         import onnx  # noqa: F401
@@ -50,7 +51,6 @@ def to_onnx(network: Network | SoundNetwork, heard: Tensor, path: Path) -> None:
         raise InputError(
             "The format onnx is written by onnx and onnxscript, which are not installed: pip install onnx onnxscript"
         ) from None
-    names = OUTPUT_NAMES[network.model.config.head]
     with _quiet(), can_be_exported():
         program = torch.onnx.export(
             network,
@@ -58,7 +58,7 @@ def to_onnx(network: Network | SoundNetwork, heard: Tensor, path: Path) -> None:
             dynamo=True,
             dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
             input_names=[network.input_name],
-            output_names=names,
+            output_names=network.output_names,
             verbose=False,
         )
         assert program is not None

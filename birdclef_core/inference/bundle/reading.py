@@ -48,6 +48,7 @@ class Bundle:
                 runtime=load(member, self.folder / member.network, chosen, self.record.precision),
                 weight=weight,
                 takes_sound=member.takes_sound,
+                clip_s=member.head.clip_s if member.head else None,
             )
             for member, weight in zip(self.record.members, self.record.weights, strict=True)
         )

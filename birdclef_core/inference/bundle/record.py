@@ -26,6 +26,22 @@ _WAY_OUT = "copy the whole bundle again, or export it again with birdclef export
 
 
 @dataclass(frozen=True, kw_only=True)
+class BundleHead:
+    """How a network hears that is a head on the embeddings of an encoder."""
+
+    clip_s: float
+    """Seconds that it hears at once. A window is heard in the middle of a longer clip, or by several clips of which the largest logit counts."""
+    hidden: int
+    """Size of its hidden layer; 0: it has none."""
+    encoder: str | None
+    """The file of an ONNX encoder, in the bundle; the network is the head alone then. None: the network has its encoder in itself."""
+    encoder_rate_hz: int
+    """Sample rate of the sound that the ONNX encoder takes."""
+    encoder_output: str
+    """Its output that is the embedding; empty: the first with two axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class BundleMember:
     """One network of a bundle."""
 
@@ -45,11 +61,14 @@ class BundleMember:
     num_frames: int
     """Frames of its spectrograms."""
     takes_sound: bool
-    """Whether the network has its spectrogram in itself: it takes the sound of the procedure's context, at 32 kHz."""
+    """Whether the network has its spectrogram in itself: it takes the sound of the procedure's context (a head on embeddings that of a clip),
+    at 32 kHz."""
     network_ms: float
     """Milliseconds of CPU time of the network for one window, with one thread, on the machine that made the bundle."""
     spectrogram_ms: float
     """The same for its spectrogram; 0 for a network that has it in itself. Members with the same decibels share most of it."""
+    head: BundleHead | None = None
+    """How a head on embeddings hears; None: it is another network."""
 
     def model_id(self, precision: BundlePrecision) -> str:
         """Return the id of the network: in float32 that of what it was made of, otherwise a hash of that and the precision."""
@@ -94,6 +113,7 @@ class BundleRecord:
         if any(min(item) <= 0 or not math.isclose(sum(item), 1, abs_tol=_SUM_TOLERANCE) for item in self.weights_of_first):
             raise InputError("the weights of each entry of weights_of_first must be above 0 and sum to 1.")
         named = {member.network for member in self.members} | ({self.calibration} if self.calibration else set())
+        named |= {member.head.encoder for member in self.members if member.head and member.head.encoder}
         if missing := sorted(named - set(self.files)):
             raise InputError(f"files must have the hash of {missing[0]}.")
         if outside := [name for name in self.files if not _is_inside(name)]:

@@ -11,7 +11,6 @@ import torch
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
 from birdclef_core.config import ModelConfig
-from birdclef_core.inference.procedure import Procedure
 from birdclef_core.inference.runtime import Runtime
 
 _WINDOWS, _TIMES = 4, 3
@@ -35,10 +34,10 @@ def network_ms(runtime: Runtime, shape: tuple[int, ...]) -> float:
     return _cpu_ms(lambda: runtime(heard)) / _WINDOWS
 
 
-def spectrogram_ms(config: ModelConfig, procedure: Procedure) -> float:
-    """Return the milliseconds of CPU time of a spectrogram of one window's context."""
+def spectrogram_ms(config: ModelConfig, num_samples: int) -> float:
+    """Return the milliseconds of CPU time of a spectrogram of so many samples."""
     front = MelSpectrogram(config.spectrogram)
-    wave_BT = torch.rand(_WINDOWS, procedure.context, generator=torch.Generator().manual_seed(0)) - 0.5
+    wave_BT = torch.rand(_WINDOWS, num_samples, generator=torch.Generator().manual_seed(0)) - 0.5
     return _cpu_ms(lambda: front(wave_BT)) / _WINDOWS
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
 from birdclef_core.inference.bundle.card import CARD_FILE, card
@@ -19,14 +20,22 @@ from birdclef_core.inference.bundle.examples import Examples
 from birdclef_core.inference.bundle.formats import FORMATS, NetworkFormat
 from birdclef_core.inference.bundle.parity import PARITY_FILE, Parity, compare
 from birdclef_core.inference.bundle.reading import Bundle, open_bundle
-from birdclef_core.inference.bundle.record import BundleMember, BundlePrecision, BundleRecord, FormatName, write_record
+from birdclef_core.inference.bundle.record import (
+    BundleHead,
+    BundleMember,
+    BundlePrecision,
+    BundleRecord,
+    FormatName,
+    write_record,
+)
 from birdclef_core.inference.bundle.timing import network_ms, one_thread, spectrogram_ms
-from birdclef_core.inference.deployed import DeployedDetector, Member
+from birdclef_core.inference.deployed import DeployedDetector
+from birdclef_core.inference.networks.encoder_head import EncoderWithHead, FileWithHead, HeadNetwork
 from birdclef_core.inference.networks.network import Network, input_shape
 from birdclef_core.inference.networks.sound_network import SoundNetwork
-from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.inference.standalone.copying import copy_runtime
+from birdclef_core.inference.stored import Model, member_of_model
 from birdclef_core.json_files import to_json
 from birdclef_core.models.detector import Detector
 from birdclef_core.output_place import writing_to
@@ -46,8 +55,13 @@ class Part:
     souped_with: tuple[str, ...]
     recipe: str
     stage: str
-    model: Detector
+    model: Model
     species: tuple[str, ...]
+
+    @property
+    def clip_s(self) -> float | None:
+        """Seconds that a head on embeddings hears at once; None: another network."""
+        return None if isinstance(self.model, Detector) else self.model.clip_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +90,9 @@ def write_bundle(contents: Contents, folder: Path, *, force: bool = False) -> Bu
     folder is in use or cannot be written.
     """
     check_wish(folder, contents.format, contents.precision, with_frontend=contents.with_frontend)
+    if not FORMATS[contents.format].has_encoder_files and any(isinstance(part.model, FileWithHead) for part in contents.parts):
+        able = " or ".join(name for name, kind in FORMATS.items() if kind.has_encoder_files)
+        raise InputError(f"A head on the embeddings of an ONNX encoder needs --format {able}, but got {contents.format}.")
     if contents.precision == "int8" and not len(contents.examples.wave_RT):
         raise InputError(
             f"int8 is fitted on real sound, but there is none: name a data folder with --data. {contents.examples.source}"
@@ -159,13 +176,7 @@ def _write_parity(contents: Contents, record: BundleRecord, folder: Path, *, for
 def _original(contents: Contents) -> DeployedDetector:
     """What the bundle is made of, in torch."""
     members = tuple(
-        Member(
-            model_id=part.stage_id,
-            config=part.model.config,
-            species=part.species,
-            runtime=TorchRuntime(part.model, _CPU),
-            weight=weight,
-        )
+        member_of_model(part.model, _CPU, model_id=part.stage_id, species=part.species, weight=weight)
         for part, weight in zip(contents.parts, contents.weights_of_first[-1], strict=True)
     )
     return DeployedDetector(members, contents.procedure)
@@ -174,29 +185,55 @@ def _original(contents: Contents) -> DeployedDetector:
 def _write_part(contents: Contents, kind: NetworkFormat, folder: Path, number: int) -> BundleMember:
     part, procedure = contents.parts[number], contents.procedure
     name = f"{NETWORKS}/{number + 1}_{_file_name(part.recipe)}{kind.suffix}"
-    heard = _heard(contents, number)
-    network = Network(part.model)
-    kind.write(SoundNetwork(network, procedure) if contents.with_frontend else network, heard, folder / name, contents.precision)
+    (original,) = _original(replace(contents, parts=(part,), weights_of_first=((1.0,),))).members
+    heard, model = _heard(contents, number), part.model
+    is_file = isinstance(model, FileWithHead)
+    takes_sound = contents.with_frontend or is_file
     member = BundleMember(
         stage_id=part.stage_id,
         souped_with=part.souped_with,
         recipe=part.recipe,
         stage=part.stage,
-        model=part.model.config,
+        model=model.config,
         species=part.species,
         network=name,
-        num_frames=input_shape(part.model.config, procedure)[2],
-        takes_sound=contents.with_frontend,
+        num_frames=0 if is_file else input_shape(model.config, procedure, original.clip)[2],
+        takes_sound=takes_sound,
         network_ms=0.0,
         spectrogram_ms=0.0,
+        head=_head(model, name),
     )
+    if isinstance(model, FileWithHead):
+        assert member.head is not None and member.head.encoder is not None
+        shutil.copyfile(model.path, folder / member.head.encoder)
+        embedding_BD = original.runtime(heard[:2]).embedding_BD
+        kind.write(HeadNetwork(model.head), embedding_BD, folder / name, contents.precision)
+    else:
+        network = Network(model)
+        in_one = SoundNetwork(network, procedure, original.clip) if contents.with_frontend else network
+        kind.write(in_one, heard, folder / name, contents.precision)
+    num_clips = 1 if original.clip is None else len(procedure.clips(original.clip))
     with one_thread():
         runtime = kind.load(member, folder / name, _CPU, contents.precision)
         return replace(
             member,
-            network_ms=network_ms(runtime, tuple(heard.shape[1:])),
-            spectrogram_ms=0.0 if contents.with_frontend else spectrogram_ms(part.model.config, procedure),
+            network_ms=num_clips * network_ms(runtime, tuple(heard.shape[1:])),
+            spectrogram_ms=0.0 if takes_sound else num_clips * spectrogram_ms(model.config, original.clip or procedure.context),
         )
+
+
+def _head(model: Model, network: str) -> BundleHead | None:
+    """Return how a head on embeddings hears, whose network is in the file of that name; None for another network."""
+    if isinstance(model, Detector):
+        return None
+    if isinstance(model, EncoderWithHead):
+        own: tuple[str | None, int, str] = None, SAMPLE_RATE_HZ, ""
+        hidden = model.head.head.hidden
+    else:
+        own = network.removesuffix(".onnx") + ".encoder.onnx", model.rate_hz, model.output
+        hidden = model.head.hidden
+    encoder, rate_hz, output = own
+    return BundleHead(clip_s=model.clip_s, hidden=hidden, encoder=encoder, encoder_rate_hz=rate_hz, encoder_output=output)
 
 
 def _heard(contents: Contents, number: int) -> Tensor:
@@ -204,10 +241,11 @@ def _heard(contents: Contents, number: int) -> Tensor:
     wave_RT = contents.examples.wave_RT
     if not len(wave_RT):
         wave_RT = np.random.default_rng(0).uniform(-0.5, 0.5, (2, contents.procedure.context)).astype(np.float32)
-    if contents.with_frontend:
-        return torch.from_numpy(wave_RT)
     original = _original(contents)
-    (heard,) = replace(original, members=original.members[number : number + 1]).inputs(wave_RT)
+    member = original.members[number]
+    if contents.with_frontend or member.takes_sound:
+        return original.sound_of(member, torch.from_numpy(wave_RT))
+    (heard,) = replace(original, members=(member,)).inputs(wave_RT)
     return heard
 
 

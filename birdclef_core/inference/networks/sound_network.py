@@ -19,17 +19,18 @@ _POWER_FLOOR = 1e-10
 
 
 class SoundNetwork(nn.Module):
-    """A network of which the input is sound: wave_BT at 32 kHz -> the tensors of `OUTPUT_NAMES`. T is the context of the procedure."""
+    """A network of which the input is sound: wave_BT at 32 kHz -> those of the network. T is the context of the procedure, or a clip."""
 
     input_name = "sound"
 
-    def __init__(self, network: Network, procedure: Procedure) -> None:
+    def __init__(self, network: Network, procedure: Procedure, clip: int | None = None) -> None:
+        """`clip`: samples that a head on embeddings hears at once; None: it is another network, which hears the context."""
         super().__init__()
         config = network.model.config
-        self.model = network.model
+        self.model, self.output_names = network.model, network.output_names
         self._network, self._front = network, _Spectrogram(MelSpectrogram(config.spectrogram))
-        num_frames = MelSpectrogram(config.spectrogram).num_frames(procedure.context)
-        is_cnn = config.head == "cnn"
+        num_frames = MelSpectrogram(config.spectrogram).num_frames(clip or procedure.context)
+        is_cnn = config.head == "cnn" and clip is None
         self._frames = procedure.frames(num_frames, config.spectrogram.hop_length) if is_cnn else (0, num_frames)
 
     def forward(self, wave_BT: Tensor) -> tuple[Tensor, ...]:

@@ -6,6 +6,8 @@ Shapes: B windows, K channels, F mel bins, N frames, D features, S segments, C s
 import torch
 from torch import Tensor
 
+from birdclef_core.config import Precision
+from birdclef_core.inference.networks.encoder_head import EncoderWithHead
 from birdclef_core.inference.networks.network import Network
 from birdclef_core.inference.runtime import Outputs, outputs_of
 from birdclef_core.models.detector import Detector
@@ -13,12 +15,13 @@ from birdclef_core.stages.precision import Arithmetic
 
 
 class TorchRuntime:
-    """Runs a detector in plain torch, in float32. If memory is too small, it takes fewer windows at once."""
+    """Runs a detector in plain torch, in float32 by default. If memory is too small, it takes fewer windows at once."""
 
-    def __init__(self, model: Detector, device: torch.device) -> None:
-        """Move the model to the device and into evaluation mode. Its spectrogram is not used."""
-        if device.type == "cuda":
-            Arithmetic("float32", device)  # By default, torch rounds convolutions to TF32.
+    def __init__(self, model: Detector | EncoderWithHead, device: torch.device, *, precision: Precision = "float32") -> None:
+        """Move the model to the device and into evaluation mode. Its spectrogram is not used. `precision`: of the encoder; TF32 counts as
+        float32."""
+        # By default, torch rounds convolutions to TF32.
+        self._arithmetic = Arithmetic("bfloat16" if precision == "bfloat16" else "float32", device)
         self._network, self._device = Network(model).to(device), device
         model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._at_once: int | None = None
@@ -37,7 +40,8 @@ class TorchRuntime:
                 torch.cuda.empty_cache()
 
     def _run(self, mel_BKFN: Tensor) -> Outputs:
-        return outputs_of(self._network(mel_BKFN.to(self._device)))
+        with self._arithmetic.autocast():
+            return outputs_of(self._network(mel_BKFN.to(self._device)))
 
 
 def _joined(parts: list[Outputs]) -> Outputs:

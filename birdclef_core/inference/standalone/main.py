@@ -23,7 +23,7 @@ from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.errors import BirdclefError, DataError, InputError
 from birdclef_core.inference.bundle.record import BUNDLE_FILE, VERSION, BundleMember, BundleRecord, verify
 from birdclef_core.inference.deployed import SHOWN_DIGITS, DeployedDetector, Member
-from birdclef_core.inference.networks.onnx_runtime import OnnxRuntime
+from birdclef_core.inference.networks.file_runtime import load_onnx_network
 from birdclef_core.inference.networks.openvino_runtime import OpenVinoRuntime
 from birdclef_core.inference.networks.program_runtime import ProgramRuntime
 from birdclef_core.inference.results.calibration import Calibration, rounded, sigmoid
@@ -38,7 +38,7 @@ AUDIO = (".ogg", ".oga", ".flac", ".wav", ".mp3", ".aif", ".aiff")
 RUNTIMES: dict[str, Callable[[BundleMember, Path, str], Runtime]] = {
     "torch": lambda member, path, precision: ProgramRuntime(path),
     "openvino": lambda member, path, precision: OpenVinoRuntime(path, precision, torch.get_num_threads()),
-    "onnx": lambda member, path, precision: OnnxRuntime(path),
+    "onnx": lambda member, path, precision: load_onnx_network(member, path),
 }
 
 
@@ -86,6 +86,7 @@ def load(folder: Path) -> DeployedDetector:
             runtime=RUNTIMES[record.format](member, folder / member.network, record.precision),
             weight=weight,
             takes_sound=member.takes_sound,
+            clip_s=member.head.clip_s if member.head else None,
         )
         for member, weight in zip(record.members, record.weights, strict=True)
     )

@@ -14,9 +14,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from birdclef_core.config import SAMPLE_RATE_HZ, StageConfig
 from birdclef_core.data.soundscapes import WINDOW_S
 from birdclef_core.data.windows import PredictionWindows, SoundscapeWindows, Windows, window_grid
 from birdclef_core.errors import DataError, FileContentError, TrainingError
+from birdclef_core.stages.embeddings.clips import clips_of
 from birdclef_core.stages.embeddings.encoders import Embed, build_embed
 from birdclef_core.stages.embeddings.stored import Embeddings
 from birdclef_core.stages.environment import environment
@@ -36,7 +38,7 @@ CPU = torch.device("cpu")
 def embed_stage(
     task: StageTask, data: TrainingData, store: StageStore, device: torch.device, *, stop: Stop = never, trained_by: str = ""
 ) -> Iterator[EpochMetrics]:
-    """Make the embeddings, publish them, and yield once. An interrupted stage continues with the windows that are left.
+    """Make the embeddings, publish them with their encoder, and yield once. An interrupted stage continues with the windows that are left.
 
     Raises DataError when there is nothing to hear, TrainingError for embeddings that are not finite in half precision, StageInterrupted
     when `stop` gives a reason, and as `build_embed` does.
@@ -54,7 +56,7 @@ def embed_stage(
         windows = PredictionWindows(
             data.cache, row_W[part], start_W[part], config.clip_samples, num_species=1, batch_size=config.evaluation_batch_size
         )
-        parts.append(_embedded(embed, windows, config.name))
+        parts.append(_embedded(embed, windows, config, (0,)))
         done += len(parts[-1])
         reason = stop()
         if reason or time.monotonic() - saved >= config.checkpoint_every_s:
@@ -91,11 +93,12 @@ def embed_stage(
 
     with store.publish(record, task.stage_id) as folder:
         made.save(folder)
+        embed.save(folder)
     yield metrics
 
 
 def _scored(task: StageTask, data: TrainingData, embed: Embed, num_numbers: int) -> NDArray[np.float16]:
-    """Embeddings of the labelled windows of soundscapes, with as much around each as makes a window of the stage."""
+    """Embeddings of the labelled windows of soundscapes: each by one clip around it, or by several that cover it."""
     config, soundscapes, cache = task.config, data.dataset.soundscapes, data.soundscape_cache
     if soundscapes is None or cache is None or not len(soundscapes.windows):
         return np.zeros((0, num_numbers), np.float16)
@@ -103,17 +106,24 @@ def _scored(task: StageTask, data: TrainingData, embed: Embed, num_numbers: int)
         soundscapes,
         cache,
         data.dataset.all_species,
-        context_s=(config.clip_s - WINDOW_S) / 2,
+        context_s=max(0.0, (config.clip_s - WINDOW_S) / 2),
         batch_size=config.evaluation_batch_size,
     )
-    return _embedded(embed, windows, config.name)
+    return _embedded(embed, windows, config, clips_of(WINDOW_S * SAMPLE_RATE_HZ, config.clip_samples))
 
 
-def _embedded(embed: Embed, windows: Windows, name: str) -> NDArray[np.float16]:
-    """Embeddings of windows in their order."""
-    made = np.concatenate([embed(to_float(batch.wave_BT, CPU)).numpy() for batch in windows]).astype(np.float16)
+def _embedded(embed: Embed, windows: Windows, config: StageConfig, starts: tuple[int, ...]) -> NDArray[np.float16]:
+    """Embeddings of windows in their order; of each, those of the clips that begin at `starts`."""
+    parts = []
+    for batch in windows:
+        wave_BT = to_float(batch.wave_BT, CPU)
+        clips = [embed(wave_BT[:, start : start + config.clip_samples]) for start in starts]
+        parts.append(torch.stack(clips, dim=1).flatten(0, 1).numpy())
+    made = np.concatenate(parts).astype(np.float16)
     if not np.isfinite(made).all():
-        raise TrainingError(f"Embeddings of stage {name} must be finite in half precision (below 65,504), but some are not.")
+        raise TrainingError(
+            f"Embeddings of stage {config.name} must be finite in half precision (below 65,504), but some are not."
+        )
     return made
 
 

@@ -3,27 +3,40 @@
 Shapes: B windows, T samples, D numbers of an embedding.
 """
 
-from collections.abc import Callable
+import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-import numpy as np
 import torch
-import torchaudio
+from safetensors.torch import save_file
 from torch import Tensor
 
-from birdclef_core.config import EMBEDS, SAMPLE_RATE_HZ, StageConfig
+from birdclef_core.config import EMBEDS, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import file_sha256
-from birdclef_core.models.detector import Detector
+from birdclef_core.stages.embeddings.onnx_encoder import OnnxEncoder
+from birdclef_core.stages.embeddings.stored import ONNX_FILE, TIMM_WEIGHTS
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.task import StageTask
 from birdclef_core.taxonomy import LabelSpace
 
-Embed = Callable[[Tensor], Tensor]
-"""From wave_BT in float32 to embedding_BD in float32 on the CPU."""
+ONNX_NAME = "onnx:"
+"""Beginning of the name of an ONNX encoder, which its sha256 follows; the name stands for first weights in the identity of a stage."""
+
+
+class Embed(Protocol):
+    """An encoder that is not trained."""
+
+    def __call__(self, wave_BT: Tensor, /) -> Tensor:
+        """Return embedding_BD in float32 on the CPU, of wave_BT in float32."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write into `folder` what is needed to hear with it again."""
+        ...
 
 
 def onnx_file(config: StageConfig) -> Path | None:
@@ -43,71 +56,46 @@ def onnx_file(config: StageConfig) -> Path | None:
 @lru_cache(maxsize=64)
 def onnx_hash(path: Path) -> str:
     """Return `onnx:` and the sha256 of the file, once for a process."""
-    return f"onnx:{file_sha256(path)}"
+    return f"{ONNX_NAME}{file_sha256(path)}"
 
 
 def build_embed(task: StageTask, device: torch.device) -> Embed:
     """Return the encoder of a task. Raises InputError for an ONNX file that is missing here, is another one or cannot be run."""
     path = onnx_file(task.config)
     if path is None:
-        return _timm(task, device)
+        return _Timm(task, device)
     if onnx_hash(path) != task.identity["parent"]:
         raise InputError(
-            f"{path} must be the same file on every worker, but its sha256 here is not {task.identity['parent'][5:]}."
+            f"{path} must be the same file on every worker, but its sha256 here is not {task.identity['parent'].removeprefix(ONNX_NAME)}."
         )
     return _Onnx(path, task.config)
 
 
-def _timm(task: StageTask, device: torch.device) -> Embed:
-    model: Detector
-    model, _ = initial_model(task.model, task.config, LabelSpace.of("none", ["none"]), device, pretrained=task.pretrained)
-    model.eval()
-    arithmetic = Arithmetic(task.config.precision, device)
+class _Timm:
+    """Hears a window at once, whatever the head of the recipe is, and takes the mean of the encoder's features."""
+
+    def __init__(self, task: StageTask, device: torch.device) -> None:
+        whole = replace(task.model, head="sed")  # a CNN would cut it in pieces
+        self._model, _ = initial_model(whole, task.config, LabelSpace.of("none", ["none"]), device, pretrained=task.pretrained)
+        self._model.eval()
+        self._arithmetic, self._device = Arithmetic(task.config.precision, device), device
 
     @torch.inference_mode()
-    def embed(wave_BT: Tensor) -> Tensor:
-        mel_BKFN = model.spectrograms(wave_BT.to(device))
-        with arithmetic.autocast():
-            # A CNN reads a clip in pieces; an embedding is of the whole window.
-            return model.encoder(mel_BKFN).float().mean(dim=(2, 3)).cpu()
-
-    return embed
-
-
-class _Onnx:
-    """Runs an ONNX network that takes sound."""
-
-    def __init__(self, path: Path, config: StageConfig) -> None:
-        try:
-            import onnxruntime
-        except ImportError:
-            raise InputError(
-                "An ONNX encoder needs ONNX Runtime, which is not installed: pip install 'birdclef-sweeps[onnx]'"
-            ) from None
-        try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have no class of their own
-            raise InputError(
-                f"{path} must be a network that ONNX Runtime can run, but: {' '.join(str(error).split())[:200]}"
-            ) from None
-        self._path, self._rate_hz, self._output = path, config.encoder_rate_hz, config.encoder_output
-        names = [item.name for item in self._session.get_outputs()]
-        if self._output and self._output not in names:
-            raise InputError(f"encoder_output must be an output of {path} ({', '.join(names)}), but is {self._output!r}.")
-        if len(self._session.get_inputs()) != 1:
-            raise InputError(f"{path} must have one input, sound (B, T), but has {len(self._session.get_inputs())}.")
-
     def __call__(self, wave_BT: Tensor) -> Tensor:
-        if self._rate_hz != SAMPLE_RATE_HZ:
-            wave_BT = torchaudio.functional.resample(wave_BT, SAMPLE_RATE_HZ, self._rate_hz)
-        wave = np.ascontiguousarray(wave_BT.numpy(), dtype=np.float32)
-        try:
-            arrays = self._session.run([self._output] if self._output else None, {self._session.get_inputs()[0].name: wave})
-        except Exception as error:  # its errors have no class of their own
-            raise InputError(f"{self._path} cannot take sound {wave.shape}: {' '.join(str(error).split())[:200]}") from None
-        found = next((array for array in arrays if array.ndim == 2 and len(array) == len(wave)), None)
-        if found is None:
-            raise InputError(
-                f"{self._path} must have an output (B, D), but its outputs have {[array.shape for array in arrays]}."
-            )
-        return torch.from_numpy(found).float()
+        mel_BKFN = self._model.spectrograms(wave_BT.to(self._device))
+        with self._arithmetic.autocast():
+            features_BDHW = self._model.encoder(mel_BKFN)
+        embedding_BD: Tensor = features_BDHW.float().mean(dim=(2, 3)).cpu()
+        return embedding_BD
+
+    def save(self, folder: Path) -> None:
+        state = self._model.encoder.state_dict()
+        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, folder / TIMM_WEIGHTS)
+
+
+class _Onnx(OnnxEncoder):
+    def __init__(self, path: Path, config: StageConfig) -> None:
+        super().__init__(path, config.encoder_rate_hz, config.encoder_output)
+
+    def save(self, folder: Path) -> None:
+        shutil.copyfile(self._path, folder / ONNX_FILE)

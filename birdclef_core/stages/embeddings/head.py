@@ -4,23 +4,27 @@ Shapes: B clips, D numbers of an embedding, C species, R recordings or windows t
 """
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from birdclef_core.audio.spectrogram import MelSpectrogram
 from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig, StageConfig
 from birdclef_core.data.targets import training_table, validation_truth
 from birdclef_core.errors import DataError, StoreError, TrainingError
 from birdclef_core.evaluation.jackknife import standard_errors
 from birdclef_core.evaluation.metrics import summarise
-from birdclef_core.models.heads import Output
+from birdclef_core.models.heads import EmbeddingHead, Output
 from birdclef_core.models.losses import batch_share_of_loss
+from birdclef_core.reports.outcome import StageOutcome
+from birdclef_core.reports.stage_report import write_stage_report
 from birdclef_core.stages.averaging import load_state
 from birdclef_core.stages.candidate import CandidateWeights
 from birdclef_core.stages.checkpoint import (
@@ -38,27 +42,12 @@ from birdclef_core.stages.optimizers import build_optimizer, set_learning_rate
 from birdclef_core.stages.schedule import initial_seed, learning_rate, step_seed
 from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.training_data import TrainingData
+from birdclef_core.stages.training_step import to_float
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 from birdclef_core.taxonomy import SOUNDSCAPES
 
 MAX_S = 60.0
 """Seconds of a validation recording that are scored, from its beginning."""
-
-
-class EmbeddingHead(nn.Module):
-    """From embeddings to logits: one linear layer, or two with a ReLU between; embeddings are normalised to a length that does not change."""
-
-    def __init__(self, num_numbers: int, num_species: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.LayerNorm(num_numbers)]
-        if hidden:
-            layers += [nn.Linear(num_numbers, hidden), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(hidden or num_numbers, num_species))
-
-    def forward(self, embedding_BD: Tensor) -> Tensor:
-        """Return logits_BC."""
-        logits_BC: Tensor = self.layers(embedding_BD)
-        return logits_BC
 
 
 class HeadStage:
@@ -82,10 +71,10 @@ class HeadStage:
                 f"Stage {config.name} must have at least one training recording with a window, but none could be decoded."
             )
         self.num_steps = max(1, (config.clips_per_epoch or len(table.rows_R)) // config.batch_size)
-        rows_R, self.truth_RC = validation_truth(data.dataset, self.space)
-        self.group_R = data.dataset.recordings["group"].to_numpy(dtype=object)[rows_R]
+        self.rows_R, self.truth_RC = validation_truth(data.dataset, self.space)
+        self.group_R = data.dataset.recordings["group"].to_numpy(dtype=object)[self.rows_R]
         place = np.full(len(data.dataset.recordings), -1)
-        place[rows_R] = np.arange(len(rows_R))
+        place[self.rows_R] = np.arange(len(self.rows_R))
         self._scored_W = np.flatnonzero((place[made.row_W] >= 0) & (made.start_W < MAX_S * SAMPLE_RATE_HZ))
         self._row_W = torch.from_numpy(place[made.row_W][self._scored_W])
         torch.manual_seed(initial_seed(config))
@@ -133,11 +122,18 @@ class HeadStage:
         return embedding_BD, target_BC, weight_B
 
     def scores(self) -> NDArray[np.float64]:
-        """Return the largest probability over the windows of each validation recording; 0 for one that could not be decoded."""
+        """Return the largest probability (R, C) over the windows of each validation recording; 0 for one that could not be decoded."""
         logits_WC = self._logits(self.made.embedding_WD[self._scored_W])
         logits_RC = torch.full(self.truth_RC.shape, -torch.inf, dtype=torch.float64)
         logits_RC.scatter_reduce_(0, self._row_W[:, None].expand_as(logits_WC), logits_WC, "amax")
         return logits_RC.sigmoid().numpy()
+
+    def summary(self, score_RC: NDArray[np.float64], *, errors: bool = False) -> dict[str, float]:
+        """Return the scores of probabilities of the validation recordings, with their standard errors if asked for; none where all
+        recordings train."""
+        if not len(self.rows_R):
+            return {}
+        return _with_errors(self.truth_RC, score_RC, self.group_R) if errors else summarise(self.truth_RC, score_RC)
 
     def soundscape_scores(self, data: TrainingData) -> dict[str, float]:
         """Return the scores on labelled windows of soundscapes, as of every stage; empty where there is nothing to score."""
@@ -147,12 +143,15 @@ class HeadStage:
         truth_RC = soundscapes.truth(self.space)
         if not truth_RC.any():
             return {}
-        scores = _with_errors(
-            truth_RC, self._logits(self.made.scored_WD).sigmoid().numpy(), soundscapes.windows["file"].to_numpy()
-        )
+        scores_RC = self.soundscape_logits(len(truth_RC)).sigmoid().numpy()
+        scores = _with_errors(truth_RC, scores_RC, soundscapes.windows["file"].to_numpy())
         scores["num_windows"] = scores.pop("num_recordings")
         scores["num_windows_without_birds"] = float((~truth_RC.any(axis=1)).sum())
         return {f"{SOUNDSCAPES}{name}": value for name, value in scores.items()}
+
+    def soundscape_logits(self, num_windows: int) -> Tensor:
+        """Return the largest logits (R, C) over the clips of each labelled window of soundscapes."""
+        return self._logits(self.made.scored_WD).unflatten(0, (num_windows, -1)).amax(dim=1)
 
     @torch.inference_mode()
     def _logits(self, embedding_WD: NDArray[np.float16]) -> Tensor:
@@ -173,10 +172,11 @@ def train_head(
     device: torch.device,
     *,
     stop: Stop = never,
+    on_note: Callable[[str], None] = lambda note: None,
     trained_by: str = "",
     soundscapes_at: Collection[int] = (),
 ) -> Iterator[EpochMetrics]:
-    """Train a head on the embeddings of `task.embeddings_id`, yield after every epoch, and publish it after the last one.
+    """Train a head on the embeddings of `task.embeddings_id`, yield after every epoch, and publish it with its report after the last one.
 
     A checkpoint is written after each epoch, and an interrupted epoch begins again. Labelled soundscapes are scored at the end, and after
     the epochs of `soundscapes_at` (counted from 1). Raises StoreError when the
@@ -199,13 +199,14 @@ def train_head(
         trained_s = time.perf_counter() - started
         candidate.after_epoch(epoch)
         with candidate.in_model():
-            scores = summarise(stage.truth_RC, stage.scores())
-        is_last = candidate.judge(epoch, scores["cmap"]) or epoch + 1 == config.epochs
+            score_RC = stage.scores()
+        scores = stage.summary(score_RC)
+        is_last = candidate.judge(epoch, scores.get("cmap", np.nan)) or epoch + 1 == config.epochs
+        if is_last and candidate.take_best(epoch):
+            score_RC = stage.scores()
         if is_last:
-            candidate.take_best(epoch)
-            with candidate.in_model():
-                scores = _with_errors(stage.truth_RC, stage.scores(), stage.group_R) | stage.soundscape_scores(data)
-        elif epoch + 1 in soundscapes_at:
+            scores = stage.summary(score_RC, errors=True)
+        if is_last or epoch + 1 in soundscapes_at:
             with candidate.in_model():
                 scores |= stage.soundscape_scores(data)
         seconds = time.perf_counter() - started
@@ -228,8 +229,10 @@ def train_head(
         counters.cost_s += seconds
         counters.history.append(metrics)
         if is_last:
-            with candidate.in_model(), store.publish(lambda: _record(task, stage, counters, trained_by), task.stage_id) as folder:
+            made = partial(_record, task, stage, counters, trained_by)
+            with candidate.in_model(), store.publish(made, task.stage_id) as folder:
                 save_file({name: tensor.contiguous() for name, tensor in stage.head.state_dict().items()}, folder / WEIGHTS)
+                write_stage_report(folder, _outcome(made(), task, stage, data, score_RC), on_note)
         else:
             own: dict[str, State] = {"model": stage.head.state_dict(), "optimizer": optimizer_state(stage.optimizer)}
             with store.save_epoch_checkpoint(task.stage_id, counters.checkpoints) as folder:
@@ -254,4 +257,25 @@ def _record(task: StageTask, stage: HeadStage, counters: StageCounters, trained_
         environment=environment(stage.device),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         trained_by=trained_by,
+    )
+
+
+def _outcome(
+    record: StageRecord, task: StageTask, stage: HeadStage, data: TrainingData, score_RC: NDArray[np.float64]
+) -> StageOutcome:
+    front = MelSpectrogram(task.model.spectrogram)
+
+    def spectrogram(row: int) -> tuple[NDArray[np.float32], float]:
+        wave_T = data.beginning(int(stage.rows_R[row]))
+        db_BFN = front.mel_db(to_float(torch.from_numpy(wave_T)[None], torch.device("cpu")))
+        return db_BFN[0].numpy(), len(wave_T) / SAMPLE_RATE_HZ
+
+    return StageOutcome(
+        record=record,
+        model=task.model,
+        config=task.config,
+        recordings=data.dataset.recordings.iloc[stage.rows_R],
+        truth_RC=stage.truth_RC,
+        score_RC=score_RC,
+        spectrogram=spectrogram,
     )

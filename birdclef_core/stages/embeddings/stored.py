@@ -1,4 +1,4 @@
-"""Embeddings of windows, as a stage publishes them.
+"""Embeddings of windows, as a stage publishes them, and by which clips of sound a window is heard.
 
 Shapes: W windows, D numbers of an embedding.
 """
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 EMBEDDINGS = "embeddings.safetensors"
+TIMM_WEIGHTS, ONNX_FILE = "encoder.safetensors", "encoder.onnx"
+"""The encoder of a stage of embeddings: the weights of a timm encoder, or a copy of the ONNX file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,7 @@ class Embeddings:
     """First sample of each window, at 32 kHz."""
     embedding_WD: NDArray[np.float16]
     scored_WD: NDArray[np.float16]
-    """Of the labelled windows of soundscapes, in their order; none: (0, D)."""
+    """Of the labelled windows of soundscapes, in their order, each as many clips as `clips_of` says; none: (0, D)."""
 
     def save(self, folder: Path) -> None:
         """Write the embeddings into `folder`."""

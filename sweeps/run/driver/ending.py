@@ -89,18 +89,14 @@ def _print_result(result: SweepResult, coordinator: Coordinator, console: Consol
 
 def say_what_next(result: SweepResult, console: Console, place: SweepPlace) -> None:
     """Print where the pages are, and what can be done with the best trial."""
-    card, can_hear = None, False
+    card = None
     if result.best is not None:
         stage_id = result.best.stage_ids[-1]
-        record = place.store.record(stage_id)
-        can_hear = record is not None and not record.is_head
         link = card_links(place.store, [stage_id], place.result).get(stage_id)
         card = messages.shown_path(str(place.result / unquote(link))) if link else None
     print_lines(
         console,
-        *messages.next_lines(
-            result, messages.shown_path(str(place.result / REPORT)), card, storage_flag(place.address), can_hear=can_hear
-        ),
+        *messages.next_lines(result, messages.shown_path(str(place.result / REPORT)), card, storage_flag(place.address)),
     )
 
 

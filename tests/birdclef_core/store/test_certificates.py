@@ -92,3 +92,5 @@ def test_the_kind_of_a_stage_is_read_from_its_identity():
     recipe = RECIPES["sed_v2s"]()
     identity = {"model": canonical(recipe.model), "stage": canonical(recipe.stages[-1])}
     assert str(StageKind.of(identity)) == "SED bce target float32, encoder frozen"
+    identity["stage"]["embeddings"] = "embed"
+    assert str(StageKind.of(identity)) == "SED bce target float32, on embeddings, encoder frozen"

@@ -1,5 +1,6 @@
 """A stage trained again from its record alone gives the same bits; what cannot be replayed is refused before anything is trained."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,27 @@ def test_a_stage_comes_out_the_same_to_the_bit_and_the_store_is_left_alone(train
     monkeypatch.setattr("sweeps.checkpoints.replay.code_version", lambda: "0ther")
     result, _ = replayed(storage, chain[1].stage_id)
     assert result.is_exact and [remark for remark in replay_lines(result) if "is 0ther" in remark], "other code is said aloud"
+
+
+@pytest.mark.parametrize("name", ["timm", "onnx"])
+def test_embeddings_and_a_head_come_out_the_same_to_the_bit(heads, replayed, name):
+    """The ONNX file is no longer where it was: it is made again with the copy in the store."""
+    storage, chain = heads[name]
+    for task, what in zip(chain, ("every number", "every score and every weight"), strict=True):
+        result, _ = replayed(storage, task.stage_id)
+        assert result.is_exact and replay_lines(result)[-1] == f"The same: {what}, to the bit."
+
+
+def test_embeddings_of_other_recordings_or_weights_are_refused(heads, replayed, tmp_path, tone_data):
+    storage, (embed, _) = heads["timm"]
+    with pytest.raises(InputError, match="The encoder had random weights, but these are file:"):
+        replayed(storage, embed.stage_id, pretrained=_some_weights(tmp_path, embed.model.encoder))
+    other = tmp_path / "other"
+    shutil.copytree(tone_data.dataset.root, other)
+    table = (other / "train.csv").read_text().splitlines()
+    (other / "train.csv").write_text("\n".join(table[:-1]) + "\n")
+    with pytest.raises(InputError, match="The recordings and species must be those of the record"):
+        replayed(storage, embed.stage_id, other)
 
 
 @pytest.mark.slow

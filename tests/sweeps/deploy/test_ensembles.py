@@ -4,13 +4,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from made_up_detector import tiny_config, write_sound
 from made_up_ensembles import SPECIES_OF_TONES, STAGE_CONFIG, Place, make_place
+from made_up_heads import head_chain, train_chain, write_encoder
 from made_up_records import SEARCH
 from made_up_store import save_trial, store
 
 from birdclef_core.data.dataset import load_dataset
+from birdclef_core.ensemble.record import write_record
 from birdclef_core.ensemble.scores import ENSEMBLE, SINGLE
 from birdclef_core.ensemble.selection import Rules
 from birdclef_core.errors import InputError
@@ -18,9 +21,11 @@ from birdclef_core.evaluation.metrics import auroc
 from birdclef_core.identity import canonical
 from birdclef_core.store.recordings_table import write_recordings
 from birdclef_core.taxonomy import LabelSpace
+from sweeps.cli.birdclef import birdclef
 from sweeps.deploy import ensembles
 from sweeps.deploy.ensembles import EnsembleWish, choose_ensemble
 from sweeps.deploy.loading import load_detector
+from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.schedule.records import SweepRecords
 
@@ -183,3 +188,23 @@ def test_the_objective_says_what_is_scored(place):
     chosen = choose(place, "s", rules=Rules(max_members=1))
     records.save_sweep(before)
     assert chosen.record.metric == "cmap" and chosen.record.selected_on == "soundscapes"
+
+
+def test_a_head_on_embeddings_is_a_candidate_and_all_hear_its_clips(tone_data, tiny_recipe, tmp_path, monkeypatch):
+    """It is chosen alone here, and what is chosen can be calibrated and make a submission."""
+    place, said = make_place(tmp_path, tone_data.dataset.root, trials=1), []
+    data = AudioCache(folder=place.cache).build(load_dataset(place.data))
+    encoder = write_encoder(tmp_path / "tiny.onnx", 12 * 32_000)
+    chain = head_chain(tiny_recipe, data, encoder, clip_s=12.0, epochs=1)
+    train_chain(chain, data, store(place.storage))
+    both = choose(place, "1" * 64, chain[1].stage_id, said=said)
+    assert len(both.candidates) == 2 and any(line.startswith("All hear 12 s, as ") for line in said)
+    record = choose(place, chain[1].stage_id).record
+    assert record.members[0].encoder.startswith("onnx:") and record.procedure.context_s == 12
+    write_record(record, tmp_path / "ensemble.json")
+    assert load_detector(tmp_path / "ensemble.json").detector.members[0].clip_s == 12
+    monkeypatch.chdir(tmp_path)
+    assert birdclef(["calibrate", "ensemble.json", "--labels", str(place.data), "-o", "calibrated"]) == 0
+    command = ["submit", "--model", "ensemble.json", "--calibration", "calibrated/calibration.json", "-o", "submission.csv"]
+    assert birdclef([*command, "--soundscapes", str(place.data / "test_soundscapes")]) == 0
+    assert pd.read_csv("submission.csv").shape == (12, 3)

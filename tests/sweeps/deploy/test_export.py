@@ -1,5 +1,8 @@
 """A stage or an ensemble becomes a bundle that predicts without the store."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,6 +134,45 @@ def test_names_and_the_device_can_be_given(place, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="needs a GPU"):
         load_detector("bundle", device="cuda")
+
+
+@pytest.mark.parametrize(("name", "format"), [("timm", "torch"), ("onnx", "onnx")])
+def test_a_head_on_embeddings_becomes_a_bundle_that_needs_no_store(heads, tone_data, tmp_path, name, format):
+    """By its own `runtime.py` too, which resamples for an ONNX encoder."""
+    pytest.importorskip("onnxscript")
+    storage, (embed, head) = heads[name]
+    bundle = export(head.stage_id, tmp_path / "bundle", format=format, storage=storage.root, force=True)
+    (member,) = bundle.record.members
+    assert member.head.clip_s == 0.5 and member.head.hidden == (8 if name == "onnx" else 0) and member.network_ms > 0
+    assert bundle.parity().num_windows and bundle.parity().largest_probability_difference < 1e-5
+    if name == "onnx":
+        kept = bundle.folder / member.head.encoder
+        assert kept.read_bytes() == (store(storage).open(embed.stage_id).folder / "encoder.onnx").read_bytes()
+        with pytest.raises(InputError, match="needs --format onnx, but got torch"):
+            export(head.stage_id, tmp_path / "other", storage=storage.root, force=True)
+    sound, found = tone_data.dataset.root / "train_audio" / "low", tmp_path / "found.csv"
+    expected = load_detector(head.stage_id, storage=storage.root).predict(sound, threshold=0.0)
+    pd.testing.assert_frame_equal(load_detector(bundle.folder).predict(sound, threshold=0.0), expected, rtol=1e-4)
+    command = [sys.executable, "-I", str(bundle.folder / "runtime.py"), str(sound), "-o", str(found), "--threshold", "0"]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    np.testing.assert_allclose(pd.read_csv(found)["score"], expected["score"], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wish", [["openvino"], ["onnx", "--with-frontend"]])
+def test_a_head_on_a_timm_encoder_has_the_other_formats(heads, tone_data, tmp_path, wish):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    storage, (_, head) = heads["timm"]
+    command = ["export", head.stage_id, "--to", str(tmp_path / "bundle"), "--storage", storage.root, "--force", "--format", *wish]
+    assert birdclef(command) == 0
+    parity = from_json(Parity, (tmp_path / "bundle" / "parity.json").read_text(), file="parity.json")
+    assert parity.num_windows and parity.largest_probability_difference < 1e-4
+    sound = tone_data.dataset.root / "train_audio" / "low"
+    expected = load_detector(head.stage_id, storage=storage.root).predict(sound, threshold=0.0)
+    pd.testing.assert_frame_equal(
+        load_detector(tmp_path / "bundle").predict(sound, threshold=0.0), expected, rtol=1e-3, check_exact=False
+    )
 
 
 @pytest.mark.parametrize(

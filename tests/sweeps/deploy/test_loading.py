@@ -189,3 +189,14 @@ def test_an_ensemble_whose_stages_are_gone_or_other_is_refused(storage, tmp_path
     publish_random(store(storage), "cd" * 32, species=("alpha", "beta"))
     with pytest.raises(InputError, match="must know the species of the ensemble"):
         load_detector(path)
+
+
+def test_a_head_on_embeddings_is_a_detector_like_any_other(heads, tone_data):
+    """Each of its clips is of half a second, so a window is what the loudest of ten says."""
+    storage, (_, head) = heads["onnx"]
+    predictor = load_detector("s", storage=storage.root, device="cpu", embeddings=True)
+    assert predictor.detector.model_id == head.stage_id and predictor.detector.procedure == DEFAULT
+    rows = predictor.predict(tone_data.dataset.root / "train_audio", threshold=0.0)
+    best = rows.loc[rows.groupby("file")["score"].idxmax()]
+    known = best[~best["file"].str.contains("/mid/")]
+    assert (known["species"] == known["file"].str.split("/").str[-2]).mean() > 0.9

@@ -8,6 +8,7 @@ from made_up_store import save_trial
 
 from birdclef_core.data.packed.writing import pack
 from birdclef_core.errors import DataError, InputError
+from birdclef_core.stages.embeddings.recorded import embeddings_data
 from birdclef_core.store.storage import Storage
 from sweeps.execution.nodes.check import RUN_MARK, NodeCheck
 from sweeps.execution.recordings import RecordingFinder, audio_cache, load_recordings, split_into_folds
@@ -111,6 +112,8 @@ def test_recordings_of_a_stage_are_found_with_the_split_of_its_fold(tone_data, m
     found = RecordingFinder([records], folder=None, cache_dir=str(tmp_path)).find(made_up_record)
     assert found.fingerprint == other.fingerprint
     assert found.dataset.recordings["is_validation"].equals(other.recordings["is_validation"])
+    made_up_record.identity["data"] = embeddings_data(other, other.fingerprint)
+    assert RecordingFinder([records], folder=None, cache_dir=str(tmp_path)).find(made_up_record).fingerprint == other.fingerprint
 
 
 def test_more_folds_than_recordings_fill_are_refused(tone_data):

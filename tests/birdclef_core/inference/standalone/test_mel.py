@@ -31,3 +31,9 @@ def test_decibels_are_those_of_torchaudio():
     settings = {"multiplier": 10.0, "amin": 1e-10, "db_multiplier": 0.0, "top_db": 80.0}
     found = mel.amplitude_to_DB(power, **settings)
     assert torch.equal(found, AF.amplitude_to_DB(power, **settings)) and (found == found.amin()).sum() > 1
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 22_050, 24_000, 48_000])
+def test_resampled_sound_is_that_of_torchaudio(rate_hz):
+    wave_BT = torch.rand(2, 16_001, generator=torch.Generator().manual_seed(0)) - 0.5
+    assert torch.equal(mel.resample(wave_BT, 32_000, rate_hz), AF.resample(wave_BT, 32_000, rate_hz))
