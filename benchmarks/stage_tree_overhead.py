@@ -70,6 +70,7 @@ _METRICS = EpochMetrics(
     bottleneck="",
     waits_for_data=False,
     scores={"cmap": 0.5},
+    time_s=0.0,
 )
 
 

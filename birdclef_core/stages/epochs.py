@@ -1,5 +1,6 @@
 """What a stage in training knows of itself: the metrics of each epoch, the counters in its epoch checkpoints, its losses."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -42,6 +43,12 @@ class EpochMetrics:
     """Whether training waited for data more than a little."""
     scores: dict[str, float]
     """Scores of the weights that would be published after this epoch; after the last one, of those that are."""
+    time_s: float
+    """Unix time at which it ended."""
+
+
+def ignore_epochs(epochs: Sequence[EpochMetrics]) -> None:
+    """Do nothing with the epochs that a stage goes on from."""
 
 
 def metrics_of_hearing(
@@ -62,6 +69,7 @@ def metrics_of_hearing(
         bottleneck="",
         waits_for_data=False,
         scores=scores,
+        time_s=time.time(),
     )
 
 

@@ -5,7 +5,7 @@ not interrupted.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -39,7 +39,7 @@ from birdclef_core.stages.compilation import compile_if_faster
 from birdclef_core.stages.embeddings.embedding import embed_stage
 from birdclef_core.stages.embeddings.head import train_head
 from birdclef_core.stages.environment import environment
-from birdclef_core.stages.epochs import EpochMetrics, LossLog, StageCounters
+from birdclef_core.stages.epochs import EpochMetrics, LossLog, StageCounters, ignore_epochs
 from birdclef_core.stages.initial_model import initial_model
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.optimizers import build_optimizer, set_learning_rate
@@ -73,6 +73,7 @@ def train_stage(
     *,
     stop: Stop = never,
     on_note: Callable[[str], None] = _say_nothing,
+    on_earlier: Callable[[Sequence[EpochMetrics]], None] = ignore_epochs,
     trained_by: str = "",
     soundscapes_at: Collection[int] = (),
 ) -> Iterator[EpochMetrics]:
@@ -82,9 +83,10 @@ def train_stage(
     from it. The published weights are those of the last epoch, unless the config asks for an average or an early stop: the schedule
     of the learning rate ends there, and a score by which an epoch was chosen would be too optimistic.
 
-    `stop` is called after every step. `on_note` is called with what the user should know, such as too little memory. `trained_by` is
-    kept in the stage's record. Labelled soundscapes are scored at the end of the stage, and after the epochs of `soundscapes_at`
-    (counted from 1), which changes nothing else.
+    `stop` is called after every step. `on_note` is called with what the user should know, such as too little memory. `on_earlier` is
+    called before the first yield with the epochs that the stage goes on from, whoever has trained them. `trained_by` is kept in the
+    stage's record. Labelled soundscapes are scored at the end of the stage, and after the epochs of `soundscapes_at` (counted from 1),
+    which changes nothing else.
 
     Data without validation recordings (`Dataset.all_training`) give a stage without scores, and without a report of them.
 
@@ -95,11 +97,21 @@ def train_stage(
         return embed_stage(task, data, store, device, stop=stop, trained_by=trained_by)
     if task.embeddings_id is not None:
         return train_head(
-            task, data, store, device, stop=stop, on_note=on_note, trained_by=trained_by, soundscapes_at=soundscapes_at
+            task,
+            data,
+            store,
+            device,
+            stop=stop,
+            on_note=on_note,
+            on_earlier=on_earlier,
+            trained_by=trained_by,
+            soundscapes_at=soundscapes_at,
         )
     if task.teachers:
         return predict_stage(task, data, store, device, stop=stop, on_note=on_note, trained_by=trained_by)
-    return _StageTraining(task, data, store, device, stop, on_note, trained_by, soundscapes_at).run()
+    training = _StageTraining(task, data, store, device, stop, on_note, trained_by, soundscapes_at)
+    on_earlier(training.counters.history)
+    return training.run()
 
 
 class _StageTraining:
@@ -219,6 +231,7 @@ class _StageTraining:
             ),
             waits_for_data=throughput.waits_for_data,
             scores=scores,
+            time_s=time.time(),
         )
         counters.epoch, counters.step, counters.under_way = epoch + 1, 0, Throughput()
         counters.cost_s += metrics.epoch_s

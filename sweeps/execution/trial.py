@@ -1,12 +1,13 @@
 """A trial as plain Python, without Ray: each stage of its chain is reused from the store or trained, with one update an epoch."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
-from birdclef_core.errors import BirdclefError
+from birdclef_core.errors import BirdclefError, FileContentError
+from birdclef_core.json_files import from_values
 from birdclef_core.stages.environment import environment
 from birdclef_core.stages.epochs import EpochMetrics
 from birdclef_core.stages.interruption import StageInterrupted, Stop, any_of, never
@@ -14,11 +15,11 @@ from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.training import train_stage
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.leases import Hold, alone
-from birdclef_core.store.stage_store import StageStore
+from birdclef_core.store.stage_store import StageRecord, StageStore
 from sweeps.objective import Objective, tracked
 from sweeps.replicates import level_of
 from sweeps.schedule.pruning import middle_epochs
-from sweeps.schedule.update import TrialUpdate, UpdateKind
+from sweeps.schedule.update import EpochPoint, TrialUpdate, UpdateKind
 from sweeps.search.chains import Chain
 
 
@@ -58,6 +59,7 @@ def run_trial(
             if store.open(task.stage_id) is not None:  # the lease's last holder has trained it
                 yield _finish(_reused(task, index, store, name, objective), chain, device, notes)
                 continue
+            earlier: list[EpochMetrics] = []
             try:
                 stops = any_of(stop, lease.reason_to_stop)
                 for epoch in train_stage(
@@ -67,11 +69,13 @@ def run_trial(
                     device,
                     stop=stops,
                     on_note=notes.append,
+                    on_earlier=earlier.extend,
                     trained_by=name,
                     soundscapes_at=middle_epochs(task.config) if objective.on_soundscapes else (),
                 ):
                     update = _trained(task, index, epoch, objective)
-                    update.cost_s = epoch.epoch_s
+                    update.earlier = _points(task, earlier)
+                    earlier.clear()
                     if update.stage_done:
                         lease.release()
                     with lease.suspended():
@@ -83,7 +87,7 @@ def run_trial(
                 return
             except BirdclefError as error:
                 failed = _update("failed", task, index, epoch=0, score=float("nan"), metrics={})
-                failed.message, failed.done = str(error), True
+                failed.message, failed.done, failed.earlier = str(error), True, _points(task, earlier)
                 yield _finish(failed, chain, device, notes)
                 return
 
@@ -115,9 +119,27 @@ def _missing(chain: Chain, store: StageStore) -> set[int]:
 
 
 def _trained(task: StageTask, index: int, epoch: EpochMetrics, objective: Objective) -> TrialUpdate:
-    space = task.config.label_space
-    scores = tracked(space, epoch.scores)
-    metrics = scores | {
+    score = objective.score(tracked(task.config.label_space, epoch.scores), task.config.label_space)
+    update = _update(
+        "epoch",
+        task,
+        index,
+        epoch=epoch.epoch,
+        score=score.value,
+        error=score.error or 0.0,
+        metrics=_metrics(task, epoch),
+        cost_s=epoch.epoch_s,
+        time_s=epoch.time_s,
+    )
+    if epoch.is_last:
+        update.epochs = epoch.epoch  # an early stop is an end, too
+    if epoch.waits_for_data and epoch.epoch == 1:
+        update.message = f"Stage {task.name}: {epoch.bottleneck}"
+    return update
+
+
+def _metrics(task: StageTask, epoch: EpochMetrics) -> dict[str, float]:
+    return tracked(task.config.label_space, epoch.scores) | {
         "train/loss": epoch.train_loss,
         "train/learning_rate": epoch.learning_rate,
         "train/clips_per_s": epoch.clips_per_s,
@@ -127,13 +149,10 @@ def _trained(task: StageTask, index: int, epoch: EpochMetrics, objective: Object
         "train/epoch_s": epoch.epoch_s,
         "train/memory_gib": epoch.memory_bytes / 2**30,
     }
-    score = objective.score(scores, space)
-    update = _update("epoch", task, index, epoch=epoch.epoch, score=score.value, error=score.error or 0.0, metrics=metrics)
-    if epoch.is_last:
-        update.epochs = epoch.epoch  # an early stop is an end, too
-    if epoch.waits_for_data and epoch.epoch == 1:
-        update.message = f"Stage {task.name}: {epoch.bottleneck}"
-    return update
+
+
+def _points(task: StageTask, epochs: Sequence[EpochMetrics]) -> list[EpochPoint]:
+    return [EpochPoint(epoch=epoch.epoch, metrics=_metrics(task, epoch), time_s=epoch.time_s) for epoch in epochs]
 
 
 def _reused(task: StageTask, index: int, store: StageStore, name: str, objective: Objective) -> TrialUpdate:
@@ -147,7 +166,16 @@ def _reused(task: StageTask, index: int, store: StageStore, name: str, objective
         # What an adopted stage has cost was charged to its trial under the id that it had then.
         is_own = bool(name) and record.trained_by == name and not record.adopted_from
         update.cost_s, update.is_own = record.cost_s, is_own
+        update.earlier = _points(task, _epochs(record)) if is_own else []
     return update
+
+
+def _epochs(record: StageRecord) -> list[EpochMetrics]:
+    """The epochs of a stage's record; none of one that another version of the code has trained, whose epochs may be described otherwise."""
+    try:
+        return from_values(list[EpochMetrics], record.history, file="history")
+    except FileContentError:
+        return []
 
 
 def _held(task: StageTask, index: int) -> TrialUpdate:
@@ -160,7 +188,7 @@ def _update(kind: UpdateKind, task: StageTask, index: int, **values: Any) -> Tri
 
 def _finish(update: TrialUpdate, chain: Chain, device: torch.device, notes: list[str]) -> TrialUpdate:
     update.device = environment(device)["device"] if device.type == "cuda" else "cpu"
-    update.time_s = time.time()
+    update.time_s = update.time_s or time.time()
     update.done = update.done or (update.stage_index == len(chain) - 1 and update.stage_done)
     if notes:
         update.message = " ".join([*notes, update.message]).strip()

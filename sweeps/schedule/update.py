@@ -6,6 +6,18 @@ from typing import Any, Literal
 UpdateKind = Literal["epoch", "reused", "failed", "held", "unfit"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EpochPoint:
+    """One epoch of a stage, as it is tracked."""
+
+    epoch: int
+    """Number of the epoch, from 1."""
+    metrics: dict[str, float]
+    """As in TrialUpdate."""
+    time_s: float
+    """Unix time at which it ended, as the stage's own record has it: so an epoch that is told again is told the same."""
+
+
 @dataclass(kw_only=True)
 class TrialUpdate:
     """What a trial sends its driver, in plain JSON types.
@@ -43,7 +55,10 @@ class TrialUpdate:
     node: str = ""
     """Id of the Ray node on which the trial runs."""
     time_s: float = 0.0
-    """Unix time in seconds."""
+    """Unix time in seconds; of an epoch, when it ended."""
+    earlier: list[EpochPoint] = field(default_factory=list)
+    """Epochs of the stage before this update which the driver may not have heard of, because a worker or a driver was lost: all that the
+    stage goes on from, with the first update after a start, and all epochs of a reused stage that the trial has trained itself."""
     done: bool = False
     """Whether this is the trial's last update."""
 
@@ -62,4 +77,5 @@ class TrialUpdate:
         values = {name: result[name] for name in cls.__dataclass_fields__ if name in result}
         if "metrics" not in values:
             values["metrics"] = {key[8:]: value for key, value in result.items() if key.startswith("metrics/")}
+        values["earlier"] = [EpochPoint(**point) for point in values.get("earlier", ())]
         return cls(**values)

@@ -195,17 +195,18 @@ class MlflowSink:
     def _epoch_finished(self, event: EpochFinished) -> None:
         epoch_key = f"epoch/{event.execution}"
         stage_run, trial_run = self._known("execution", event.execution), self._known("trial", event.trial)
-        if event.epoch <= int(self._last(epoch_key, "-1")):
+        if event.epoch <= self._last_point(epoch_key)[0]:
             return
         time_ms = round(event.time_s * 1000)
         self._outbox.enter(stage_run, metrics=event.metrics, step=event.epoch, time_ms=time_ms)
         self._outbox.enter(trial_run, metrics=event.metrics, step=event.trial_epoch, time_ms=time_ms)
-        self._once_written |= {epoch_key: str(event.epoch), f"trial_epoch/{event.trial}": str(event.trial_epoch)}
+        self._once_written |= {epoch_key: f"{event.epoch} {time_ms}", f"trial_epoch/{event.trial}": str(event.trial_epoch)}
         self._memory["per_epoch"] = "\n".join(sorted({*self._per_epoch(), *event.metrics}))
 
     def _stage_finished(self, event: StageFinished, time_ms: int) -> None:
         run_id = self._known("execution", event.execution)
-        step = int(self._last(f"epoch/{event.execution}", "0"))
+        # The same points as those of the last epoch, of which MLflow keeps one, here with the checkpoint that they are the scores of.
+        step, at_ms = self._last_point(f"epoch/{event.execution}", time_ms)
         tags = {"birdclef.stage_id": event.stage_id, "birdclef.status": event.status}
         model_id = None
         if event.status == "finished":
@@ -213,7 +214,7 @@ class MlflowSink:
             model_id = self._made_checkpoint(event)
             self._outbox.make(run_id, model_id, step)
             self._link_to_trial(event.trial, model_id)
-        self._outbox.enter(run_id, metrics=event.metrics, step=step, time_ms=time_ms, model_id=model_id, tags=tags)
+        self._outbox.enter(run_id, metrics=event.metrics, step=step, time_ms=at_ms, model_id=model_id, tags=tags)
         self._memory.pop(f"open/{event.trial}", None)
         self._started.pop(event.execution, None)
         self._end(run_id, _STAGE_STATUS[event.status], time_ms, event.artifacts)
@@ -395,6 +396,11 @@ class MlflowSink:
     def _per_epoch(self) -> set[str]:
         """Return the names of the metrics that epochs have."""
         return set(self._memory.get("per_epoch", "").splitlines())
+
+    def _last_point(self, key: str, time_ms: int = 0) -> tuple[int, int]:
+        """Return step and Unix time in ms of the last epoch that was written; 0 and `time_ms` if there was none."""
+        step, _, at_ms = self._last(key, "0").partition(" ")
+        return int(step), int(at_ms or time_ms)
 
     def _last(self, key: str, default: str) -> str:
         return self._once_written.get(key) or self._memory.get(key, default)

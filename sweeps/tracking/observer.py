@@ -5,7 +5,7 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import cast
@@ -19,7 +19,7 @@ from sweeps.objective import Objective, Score
 from sweeps.schedule.coordinator import Observer
 from sweeps.schedule.records import TrialRecord
 from sweeps.schedule.trials import Trial
-from sweeps.schedule.update import TrialUpdate
+from sweeps.schedule.update import EpochPoint, TrialUpdate
 from sweeps.search.chains import first_replicate
 from sweeps.search.parameters import Parameter
 from sweeps.search.recipe_space import parameters_of
@@ -63,6 +63,8 @@ class TrackingObserver(Observer):
         self._space, self._tags, self._objective = dict(space), dict(tags), objective
         self._open: dict[str, tuple[str, str]] = {}
         """The execution and stage id of the stage that a trial is training, by trial."""
+        self._told: dict[str, int] = {}
+        """The last epoch that this driver has told of, by execution, until that has published its stage."""
         self._stage_names: dict[str, str] = {}
         self._copying: list[threading.Thread] = []
         self._record_of = lru_cache(maxsize=REMEMBERED_RECORDS)(store.record)
@@ -85,10 +87,14 @@ class TrackingObserver(Observer):
     def updated(self, trial: Trial, update: TrialUpdate) -> None:
         if update.kind == "reused":
             self._checkpoint_used(trial, update)
-        elif update.kind == "epoch":
-            self._epoch(trial, update)
+        else:
+            own = EpochPoint(epoch=update.epoch, metrics=update.metrics, time_s=update.time_s)
+            self._epochs(trial, update, [*update.earlier, own] if update.kind == "epoch" else update.earlier)
+            if update.stage_done:
+                self._published(trial, update)
 
     def stage_recovered(self, trial: Trial, update: TrialUpdate) -> None:
+        self._epochs(trial, update, update.earlier)
         self._published(trial, update)
 
     def trial_ended(self, trial: Trial) -> None:
@@ -129,20 +135,24 @@ class TrackingObserver(Observer):
             )
         )
 
-    def _epoch(self, trial: Trial, update: TrialUpdate) -> None:
-        execution = self._execution(trial, update)
-        self._tracker.log(
-            EpochFinished(
-                trial=trial.record.trial,
-                execution=execution,
-                epoch=update.epoch,
-                trial_epoch=trial.record.epochs_done,
-                metrics=_finite(update.metrics),
-                time_s=update.time_s,
+    def _epochs(self, trial: Trial, update: TrialUpdate, points: Sequence[EpochPoint]) -> None:
+        """Tell of epochs of the stage, each once in the life of this driver. What the one before has told, the sink recognises."""
+        epochs_before = sum(task.config.epochs for task in trial.chain[: update.stage_index])
+        for point in points:
+            execution = self._execution(trial, update)
+            if point.epoch <= self._told.get(execution, 0):
+                continue
+            self._told[execution] = point.epoch
+            self._tracker.log(
+                EpochFinished(
+                    trial=trial.record.trial,
+                    execution=execution,
+                    epoch=point.epoch,
+                    trial_epoch=epochs_before + point.epoch,
+                    metrics=_finite(point.metrics),
+                    time_s=point.time_s,
+                )
             )
-        )
-        if update.stage_done:
-            self._published(trial, update)
 
     def _published(self, trial: Trial, update: TrialUpdate) -> None:
         """The trial has trained the stage to its end."""
@@ -159,6 +169,7 @@ class TrackingObserver(Observer):
             )
         )
         del self._open[trial.record.trial]
+        self._told.pop(execution, None)
 
     def _execution(self, trial: Trial, update: TrialUpdate) -> str:
         """The name of the stage's execution by this trial; the tracker hears of its start here."""

@@ -9,7 +9,7 @@ from made_up_stage import score_of, weights_of
 from birdclef_core.store.stage_store import WEIGHTS, StageStore
 from sweeps.schedule.records import TrialRecord
 from sweeps.search.chains import Chain
-from sweeps.tracking.events import from_line
+from sweeps.tracking.events import EpochFinished, Event, StageFinished, from_line
 from sweeps.tracking.journal import JOURNAL_NAME, JournalCopy
 
 
@@ -30,7 +30,9 @@ def check(place: Place, ended_workers: int) -> dict[str, int]:
             for stage_id in record.trained_ids:
                 trained.setdefault(stage_id, []).append(f"{sweep}/{record.trial}")
             _check_record(record, [task.config.epochs for task in chain], [weights_of(own) for own in replicates_of(chain)])
-        _check_journal(_journal(place, sweep), records)
+        events = [from_line(line, file=JOURNAL_NAME)[0] for line in _journal(place, sweep).splitlines()]
+        _check_journal(events, records)
+        _check_epochs(events, place.store)
     _check_charges(place.store, trained, finished)
     return _check_store(place, chains, ended_workers)
 
@@ -93,14 +95,31 @@ def _journal(place: Place, sweep: str) -> bytes:
     return (place.folder / f"{sweep}-checked" / JOURNAL_NAME).read_bytes()
 
 
-def _check_journal(journal: bytes, records: list[TrialRecord]) -> None:
+def _check_journal(events: list[Event], records: list[TrialRecord]) -> None:
     """Each trial begins before anything is said of it, and its last word is how it ended."""
     last: dict[str, str] = {}
-    for line in journal.splitlines():
-        event, _ = from_line(line, file=JOURNAL_NAME)
+    for event in events:
         kind, trial = type(event).__name__, getattr(event, "trial", None)
         if trial is None:
             continue
         assert trial in last or kind == "TrialStarted", f"{kind} of {trial} before it began"
         last[trial] = event.status if kind == "TrialFinished" else kind
     assert last == {record.trial: record.status for record in records}
+
+
+def _check_epochs(events: list[Event], store: StageStore) -> None:
+    """Of a stage that is published, every epoch has been told before its end, in order, with the time that the stage's record has.
+
+    What drivers tell again is the same, so that MLflow keeps it once.
+    """
+    times: dict[str, dict[int, float]] = {}
+    for event in events:
+        if isinstance(event, EpochFinished):
+            told = times.setdefault(event.execution, {})
+            assert event.epoch <= len(told) + 1, f"{event.execution}: epoch {event.epoch} follows {len(told)}"
+            assert told.setdefault(event.epoch, event.time_s) == event.time_s, (
+                f"{event.execution}: epoch {event.epoch} is there twice"
+            )
+        elif isinstance(event, StageFinished) and event.status == "finished":
+            record = store.record(event.stage_id)
+            assert record is not None and times[event.execution] == {epoch["epoch"]: epoch["time_s"] for epoch in record.history}

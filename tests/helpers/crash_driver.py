@@ -2,7 +2,8 @@
 
 python tests/helpers/crash_driver.py ADDRESS LOG STORAGE MLFLOW (--start DATA SEARCH | --resume)
 
-The sweep is called s. MLFLOW is the folder of a local tracking server.
+The sweep is called s. MLFLOW is the folder of a local tracking server, or the URL of a running one. A storage that is away is waited for
+for six seconds.
 """
 
 import sys
@@ -46,7 +47,8 @@ def main() -> None:
         address=address,
         pretrained="off",
         storage=storage,
-        tracking_uri=str(Path(mlflow).resolve()),
+        tracking_uri=mlflow if "://" in mlflow else str(Path(mlflow).resolve()),
+        storage_outage_minutes=0.1,
         cache_dir="cache",
         max_concurrent=2,
         cpus_per_trial=1,

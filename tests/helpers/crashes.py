@@ -24,14 +24,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from crash_checks import check
 from crash_place import SWEEPS, Place, make_chain_builder
 from crash_s3 import ObjectStore
-from made_up_stage import MadeUpStage
+from made_up_stage import NO_DATA, MadeUpStage
 
 import sweeps.execution.trial
 import sweeps.schedule.store_view
@@ -55,9 +53,6 @@ WORKERS = 3
 
 
 # A worker
-
-NO_DATA: Any = SimpleNamespace(of_fold=lambda fold: NO_DATA)
-"""Made-up stages read no recordings, whichever fold validates."""
 
 
 def work(place: Place, sweep: str) -> None:

@@ -3,22 +3,26 @@ begun and each stage that is published is a line, synced to the disk, in a file 
 """
 
 import hashlib
-import json
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from birdclef_core.errors import StoreError
-from birdclef_core.stages.epochs import EpochMetrics
+from birdclef_core.json_files import from_json, to_json
+from birdclef_core.stages.epochs import EpochMetrics, ignore_epochs
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.task import StageTask
 from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
 
 PROGRESS = "progress.json"
+NO_DATA: Any = SimpleNamespace(of_fold=lambda fold: NO_DATA)
+"""Made-up stages read no recordings, whichever fold validates."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,15 @@ class ExecutionLog:
         return Counter((stage_id, int(epoch)) for kind, stage_id, epoch, _ in lines if kind == what)
 
 
+@dataclass(kw_only=True)
+class Progress:
+    """What an epoch checkpoint holds."""
+
+    weights: str
+    cost_s: float = 0.0
+    history: list[EpochMetrics] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class MadeUpStage:
     """Stands for `train_stage`: the same store, checkpoints, reports and interruptions, and "weights" that are the hash of every
@@ -56,11 +69,13 @@ class MadeUpStage:
         *,
         stop: Stop = never,
         on_note: Callable[[str], None] = print,
+        on_earlier: Callable[[Sequence[EpochMetrics]], None] = ignore_epochs,
         trained_by: str = "",
         soundscapes_at: Collection[int] = (),
     ) -> Iterator[EpochMetrics]:
-        weights, done, cost_s = self._start(task, store)
-        for epoch in range(done + 1, task.config.epochs + 1):
+        progress = self._start(task, store)
+        on_earlier(progress.history)
+        for epoch in range(len(progress.history) + 1, task.config.epochs + 1):
             self.log.write("epoch", task.stage_id, epoch)
             started = time.perf_counter()
             slow = 20 if random.random() < 0.1 else 1
@@ -68,28 +83,30 @@ class MadeUpStage:
                 time.sleep(random.uniform(0, self.epoch_s) * slow)
                 if reason := stop():
                     raise StageInterrupted(reason)
-            weights = one_epoch(weights, task.stage_id, epoch)
-            metrics = _metrics(task, epoch, weights, time.perf_counter() - started)
-            cost_s += metrics.epoch_s
+            progress.weights = one_epoch(progress.weights, task.stage_id, epoch)
+            metrics = _metrics(task, epoch, progress.weights, time.perf_counter() - started)
+            progress.cost_s += metrics.epoch_s
+            progress.history.append(metrics)
             if metrics.is_last:
-                self._publish(task, store, weights, cost_s, trained_by)
+                self._publish(task, store, progress, trained_by)
             else:
                 with store.save_epoch_checkpoint(task.stage_id, epoch) as folder:
-                    (folder / PROGRESS).write_text(json.dumps([weights, epoch, cost_s]))
+                    (folder / PROGRESS).write_text(to_json(progress))
             yield metrics
 
-    def _start(self, task: StageTask, store: StageStore) -> tuple[str, int, float]:
-        """Weights, epochs behind it, what they cost."""
-        checkpoint = store.latest_epoch_checkpoint(task.stage_id, lambda folder: json.loads((folder / PROGRESS).read_text()))
+    def _start(self, task: StageTask, store: StageStore) -> Progress:
+        checkpoint = store.latest_epoch_checkpoint(
+            task.stage_id, lambda folder: from_json(Progress, (folder / PROGRESS).read_bytes(), file=PROGRESS)
+        )
         if checkpoint is not None:
-            return tuple(checkpoint)
+            return checkpoint
         needed = {stage_id: store.open(stage_id) for stage_id in task.needs}
         for stage_id, entry in needed.items():
             if entry is None:
                 raise StoreError(f"{stage_id}, which stage {task.config.name} needs, is not in the store.")
-        return "+".join((entry.folder / WEIGHTS).read_text() for entry in needed.values()), 0, 0.0
+        return Progress(weights="+".join((entry.folder / WEIGHTS).read_text() for entry in needed.values()))
 
-    def _publish(self, task: StageTask, store: StageStore, weights: str, cost_s: float, trained_by: str) -> None:
+    def _publish(self, task: StageTask, store: StageStore, progress: Progress, trained_by: str) -> None:
         def record() -> StageRecord:
             return StageRecord(
                 stage_id=task.stage_id,
@@ -98,9 +115,9 @@ class MadeUpStage:
                 stage=task.config.name,
                 identity=task.identity,
                 species=["x"],
-                metrics=scores_of(weights),
-                history=[{"epoch": epoch} for epoch in range(1, task.config.epochs + 1)],
-                cost_s=cost_s,
+                metrics=scores_of(progress.weights),
+                history=[asdict(metrics) for metrics in progress.history],
+                cost_s=progress.cost_s,
                 surgery="",
                 environment={"device": "cpu"},
                 finished_at="2026-11-22T12:00:00+00:00",
@@ -108,7 +125,7 @@ class MadeUpStage:
             )
 
         with store.publish(record, task.stage_id) as folder:
-            (folder / WEIGHTS).write_text(weights)
+            (folder / WEIGHTS).write_text(progress.weights)
         self.log.write("published", task.stage_id, task.config.epochs)
 
 
@@ -150,4 +167,5 @@ def _metrics(task: StageTask, epoch: int, weights: str, epoch_s: float) -> Epoch
         bottleneck="",
         waits_for_data=False,
         scores=scores_of(weights),
+        time_s=time.time(),
     )

@@ -64,6 +64,7 @@ class SlurmCluster:
         self.folder = folder
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
         self._daemons: list[subprocess.Popen] = []
+        self._nodes: dict[str, subprocess.Popen] = {}
 
     def command(self, *words: str, user: str | None = None, cwd: Path | None = None, **environment: str) -> str:
         """Run one of Slurm's commands and return what it prints."""
@@ -119,7 +120,7 @@ class SlurmCluster:
             f" && exec slurmd -D -N {node}"
         )
         # Not `ip netns exec`: it replaces /sys.
-        self._spawn(
+        self._nodes[node] = self._spawn(
             "nsenter",
             f"--net=/run/netns/{BRIDGE}{node}",
             "unshare",
@@ -133,9 +134,21 @@ class SlurmCluster:
             mounts,
         )
 
-    def _spawn(self, *words: str) -> None:
+    def lose(self, node: str) -> None:
+        """Kill a node with everything that runs on it, as when its power fails."""
+        daemon = self._nodes.pop(node)
+        self._daemons.remove(daemon)
+        daemon.kill()
+        daemon.wait()
+
+    def bring_back(self, node: str) -> None:
+        """Start a lost node again, with an empty /tmp. Slurm takes it as soon as it answers."""
+        self._start_node(node)
+
+    def _spawn(self, *words: str) -> subprocess.Popen:
         log = (self.folder / "daemons.log").open("a")
         self._daemons.append(subprocess.Popen(words, env=self.environment, stdout=log, stderr=log, start_new_session=True))
+        return self._daemons[-1]
 
     def stop(self) -> None:
         for daemon in reversed(self._daemons):

@@ -4,7 +4,7 @@ Shapes: B clips, D numbers of an embedding, C species, R recordings or windows t
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -36,7 +36,7 @@ from birdclef_core.stages.checkpoint import (
 )
 from birdclef_core.stages.embeddings.stored import Embeddings
 from birdclef_core.stages.environment import environment
-from birdclef_core.stages.epochs import EpochMetrics, StageCounters
+from birdclef_core.stages.epochs import EpochMetrics, StageCounters, ignore_epochs
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.optimizers import build_optimizer, set_learning_rate
 from birdclef_core.stages.schedule import initial_seed, learning_rate, step_seed
@@ -173,14 +173,15 @@ def train_head(
     *,
     stop: Stop = never,
     on_note: Callable[[str], None] = lambda note: None,
+    on_earlier: Callable[[Sequence[EpochMetrics]], None] = ignore_epochs,
     trained_by: str = "",
     soundscapes_at: Collection[int] = (),
 ) -> Iterator[EpochMetrics]:
     """Train a head on the embeddings of `task.embeddings_id`, yield after every epoch, and publish it with its report after the last one.
 
-    A checkpoint is written after each epoch, and an interrupted epoch begins again. Labelled soundscapes are scored at the end, and after
-    the epochs of `soundscapes_at` (counted from 1). Raises StoreError when the
-    embeddings are not in the store, TrainingError for a loss that is not finite, and StageInterrupted when `stop` gives a reason.
+    A checkpoint is written after each epoch, and an interrupted epoch begins again. `on_earlier` is called with the epochs that the head
+    goes on from. Labelled soundscapes are scored at the end, and after the epochs of `soundscapes_at` (counted from 1). Raises StoreError
+    when the embeddings are not in the store, TrainingError for a loss that is not finite, and StageInterrupted when `stop` gives a reason.
     """
     assert task.embeddings_id is not None
     entry, config = store.open(task.embeddings_id), task.config
@@ -193,6 +194,7 @@ def train_head(
         load_state(stage.head, groups["model"])
     load_optimizer_state(stage.optimizer, groups.get("optimizer", {}))
     candidate = CandidateWeights(stage.head, config, counters, groups)
+    on_earlier(counters.history)
     for epoch in range(counters.epoch, config.epochs):
         started = time.perf_counter()
         loss = stage.train(epoch, candidate, stop)
@@ -224,6 +226,7 @@ def train_head(
             bottleneck="",
             waits_for_data=False,
             scores=scores,
+            time_s=time.time(),
         )
         counters.epoch, counters.checkpoints = epoch + 1, epoch + 1
         counters.cost_s += seconds

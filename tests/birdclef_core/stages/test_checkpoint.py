@@ -24,6 +24,7 @@ METRICS = EpochMetrics(
     bottleneck="one line",
     waits_for_data=False,
     scores={"cmap": 0.5},
+    time_s=0.0,
 )
 COUNTERS = StageCounters(
     epoch=1,

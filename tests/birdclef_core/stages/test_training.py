@@ -60,10 +60,12 @@ def test_a_stage_that_goes_on_ends_with_the_same_bits(tiny_recipe, tone_data, st
     whole = list(train_stage(task(tiny_recipe), tone_data, store, CPU))
     other = StageStore(Storage.parse(str(tmp_path / "other")))
     interrupted = train_stage(task(tiny_recipe), tone_data, other, CPU)
-    next(interrupted)
+    first = next(interrupted)
     interrupted.close()
     torch.rand(3)
-    rest = list(train_stage(task(tiny_recipe), tone_data, other, CPU))
+    earlier = []
+    rest = list(train_stage(task(tiny_recipe), tone_data, other, CPU, on_earlier=earlier.extend))
+    assert earlier == [first]
     assert [epoch.epoch for epoch in rest] == [2, 3]
     assert rest[-1].train_loss == whole[-1].train_loss
     assert rest[-1].scores == whole[-1].scores

@@ -19,7 +19,7 @@ from sweeps.execution import trial
 from sweeps.execution.trial import run_trial
 from sweeps.objective import Objective
 from sweeps.replicates import Replicate
-from sweeps.schedule.update import TrialUpdate
+from sweeps.schedule.update import EpochPoint, TrialUpdate
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
 
@@ -213,6 +213,25 @@ def test_a_stop_ends_a_trial_without_a_report_and_it_goes_on_where_it_was(chain,
     assert [update.kind for update in got] == ["epoch"] * 3
 
 
+def test_epochs_that_a_driver_may_not_have_heard_of_come_with_the_next_update(chain, tone_data, store, notes):
+    """The worker was lost after each of them, or its driver was: the stage goes on from them, or has ended."""
+    task = replace(chain[0], config=replace(chain[0].config, epochs=3))
+
+    def run():
+        return run_trial((task,), tone_data, store, CPU, notes, name="s/t0000")
+
+    lost = run()
+    first = next(lost)
+    lost.close()
+    second, third = run()
+    points = [EpochPoint(epoch=update.epoch, metrics=update.metrics, time_s=update.time_s) for update in (first, second, third)]
+    assert (first.earlier, second.earlier, third.earlier) == ([], points[:1], [])
+    (reused,) = run()
+    assert reused.is_own and reused.earlier == points
+    (by_another,) = run_trial((task,), tone_data, store, CPU, notes, name="s/t0001")
+    assert by_another.kind == "reused" and not by_another.earlier
+
+
 def test_what_an_epoch_cost_is_tracked(chain, tone_data, store, notes):
     metrics = updates(chain[:1], tone_data, store, notes)[0].metrics
     assert {"train/loss", "train/learning_rate", "train/clips_per_s", "train/waited_s"} <= metrics.keys()
@@ -224,6 +243,7 @@ def test_reports_survive_tunes_flattening():
     update = TrialUpdate(
         kind="epoch", stage="train_ce", stage_index=0, stage_id="x", epoch=1, epochs=2, score=0.5, metrics={"val/cmap": 0.25}
     )
+    update.earlier = [EpochPoint(epoch=1, metrics={"val/cmap": 0.125}, time_s=2.0)]
     flat = {key: value for key, value in update.to_result().items() if key != "metrics"}
     flat |= {"metrics/val/cmap": 0.25, "training_iteration": 3}
     assert TrialUpdate.from_result(flat) == update

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import mlflow
@@ -55,6 +56,14 @@ def test_each_trial_is_one_run_in_mlflow_and_ends_as_it_did(tmp_path):
         client = mlflow.MlflowClient(url)
         experiment = client.get_experiment_by_name("birdclef/crashes")
         runs = client.search_runs([experiment.experiment_id], max_results=1000)
+        points = {
+            run.data.tags["birdclef.stage_id"]: Counter(
+                point.step for point in client.get_metric_history(run.info.run_id, "train/loss")
+            )
+            for run in runs
+            if run.data.tags["birdclef.kind"] == "execution" and run.info.status == "FINISHED"
+        }
+    assert points == {stage_id: Counter(epoch["epoch"] for epoch in place.store.record(stage_id).history) for stage_id in points}
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED", "FAILED"}
     for sweep in SWEEPS:
         found = {

@@ -130,7 +130,8 @@ def test_names_of_parameters_that_mlflow_does_not_take_are_changed(driver):
 
 
 def test_an_epoch_is_kept_by_its_number_in_the_stage_and_in_the_trial(driver):
-    driver.apply(TrialStarted(trial="t"), *driver.stage("t", "train_bce", first_epoch=10))
+    """Once, also the last one, whose metrics are those of the stage at its end."""
+    driver.apply(TrialStarted(trial="t"), *driver.stage("t", "train_bce", first_epoch=10, metrics={"val/cmap": 0.2}))
     for kind, steps in (("execution", [1, 2]), ("trial", [11, 12])):
         history = driver.client.get_metric_history(driver.run(kind=kind).info.run_id, "val/cmap")
         assert [(point.step, point.value, point.timestamp) for point in history] == [

@@ -11,6 +11,7 @@ from birdclef_core.store.patience import StorageAway
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.objective import Objective
+from sweeps.schedule.update import EpochPoint
 from sweeps.search import Choice, Range
 from sweeps.tracking.events import (
     CheckpointUsed,
@@ -156,6 +157,32 @@ def test_epochs_count_on_over_the_stages_of_a_trial(workers, tracker):
     workers.run()
     first = [event.trial_epoch for event in tracker.of(EpochFinished) if event.trial == "t0000"]
     assert first == list(range(1, len(first) + 1))
+
+
+def test_epochs_that_the_driver_never_heard_of_are_told_with_the_next_update(workers, tracker):
+    """Those that it has told itself are not, and a stage that ended while no driver lived is told from its record."""
+    trial = workers.coordinator.next_trial()
+    *_, second, first = workers.updates(trial)
+    earlier = [EpochPoint(epoch=epoch, metrics={"val/cmap": epoch / 10}, time_s=float(epoch)) for epoch in (1, 2, 3)]
+    workers.coordinator.update(trial.record.trial, replace(first, time_s=1.0))
+    workers.coordinator.update(trial.record.trial, replace(second, epoch=3, epochs=5, time_s=3.0, earlier=earlier[:2]))
+    ended = replace(
+        second, kind="reused", epoch=5, epochs=5, is_own=True, earlier=[*earlier, replace(earlier[-1], epoch=4, time_s=4.0)]
+    )
+    workers.coordinator.update(trial.record.trial, ended)
+    told = tracker.of(EpochFinished)
+    assert [(event.epoch, event.trial_epoch, event.time_s) for event in told] == [(n, n, float(n)) for n in (1, 2, 3, 4)]
+    assert told[1].metrics == {"val/cmap": 0.2}
+    assert [type(event) for event in tracker.events[-2:]] == [EpochFinished, StageFinished]
+
+
+def test_epochs_before_a_failure_are_told_too(workers, tracker):
+    trial = workers.coordinator.next_trial()
+    first = workers.updates(trial)[-1]
+    point = EpochPoint(epoch=1, metrics={"val/cmap": 0.1}, time_s=1.0)
+    workers.coordinator.update(trial.record.trial, replace(first, kind="failed", score=float("nan"), done=True, earlier=[point]))
+    assert [event.epoch for event in tracker.of(EpochFinished)] == [1]
+    assert [event.status for event in tracker.of(StageFinished)] == ["failed"]
 
 
 def test_a_worker_lost_for_good_fails_its_execution(workers, tracker):

@@ -29,7 +29,9 @@ def test_a_head_learns_on_embeddings_and_goes_on_to_the_same_bits(tiny_recipe, t
     steps = iter(range(1000))
     with pytest.raises(StageInterrupted):
         list(train_stage(head, tone_data, store, CPU, stop=lambda: "enough" if next(steps) == 7 else ""))
-    *_, last = train_stage(head, tone_data, store, CPU)
+    earlier = []
+    first, *_, last = train_stage(head, tone_data, store, CPU, on_earlier=earlier.extend)
+    assert [epoch.epoch for epoch in earlier] == list(range(1, first.epoch)) and earlier
     assert last.epoch == 15 and last.scores["cmap"] > 0.9
     other = StageStore(Storage.parse(str(tmp_path / "other")))
     list(train_stage(embed, tone_data, other, CPU))
