@@ -10,6 +10,8 @@ from birdclef_core.config_rules import require, require_choice, require_probabil
 
 ColouredNoiseName = Literal["sed", "cnn"]
 MaskFill = Literal["zero", "mean"]
+MAX_DB = 200
+"""Largest gain and ratio in decibels: factors of many more would be no numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,10 @@ class NoiseGroup:
         require_types(self)
         require_probabilities(self)
         require(
-            self.snr_db_min <= self.snr_db_max, "snr_db_min <= snr_db_max", snr_db_min=self.snr_db_min, snr_db_max=self.snr_db_max
+            -MAX_DB <= self.snr_db_min <= self.snr_db_max <= MAX_DB,
+            f"-{MAX_DB} <= snr_db_min <= snr_db_max <= {MAX_DB}",
+            snr_db_min=self.snr_db_min,
+            snr_db_max=self.snr_db_max,
         )
 
 
@@ -115,6 +120,7 @@ class AugmentConfig:
             "frequency_mask_bins",
         ):
             require(getattr(self, name) >= 0, f"{name} >= 0", **{name: getattr(self, name)})
+        require(self.gain_db <= MAX_DB, f"gain_db <= {MAX_DB}", gain_db=self.gain_db)
         require(0 <= self.tilt_depth <= 1, "0 <= tilt_depth <= 1", tilt_depth=self.tilt_depth)
         require(
             self.gain_prob + self.gain_transition_prob <= 1,

@@ -6,13 +6,14 @@ been stored without it, and is in the identity where it differs from its default
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, get_args
 
 from birdclef_core.augment_config import AugmentConfig, MixingConfig, NoiseGroup
 from birdclef_core.config_rules import require, require_choice, require_types, shortened, types_of, wrong_type
 from birdclef_core.errors import InputError
+from birdclef_core.source_config import SourceShares, checked_shares, proportions, with_shares
 from birdclef_core.teacher_config import TeacherConfig
 
 HeadName = Literal["sed", "cnn"]
@@ -51,10 +52,11 @@ def runtime(default: Any) -> Any:
     return field(default=default, metadata={"runtime": True})
 
 
-def added(default: Any) -> Any:
+def added(default: Any, form: Callable[[Any], Any] | None = None) -> Any:
     """Return a dataclass field that is in the identity only where it differs from its default, so that stages of the time before it keep
-    their ids. With the default, a stage must be trained as it was before there was the field."""
-    return field(default=default, metadata={"added": True})
+    their ids. With the default, a stage must be trained as it was before there was the field. `form` makes of its values what is in the
+    identity, the same of values that mean the same."""
+    return field(default=default, metadata={"added": True, "form": form})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +233,9 @@ class StageConfig:
     compared_with: str = runtime("")
     """Which stages of other trials its score is compared with when trials are stopped: empty: those of its name; another name: all that have
     it here; `nothing`: none, so that it stops no trial. Only stages with the same label space and loss are ever compared."""
+    sources: SourceShares = added((), proportions)
+    """Share of each source, a collection that recordings came in (`birdclef data collect`), of the clips of recordings. They are divided by
+    their sum, and a source that is not named does not train in the stage. Empty: sources do not count."""
     evaluation_batch_size: int = runtime(64)
     """Number of windows that are scored at once."""
     checkpoint_every_s: float = runtime(600.0)
@@ -241,6 +246,7 @@ class StageConfig:
     def __post_init__(self) -> None:
         require_types(self)
         object.__setattr__(self, "noise", tuple(self.noise))
+        object.__setattr__(self, "sources", checked_shares(self.sources))
         check_stage_name(self.name)
         if self.compared_with:
             check_stage_name(self.compared_with, field="compared_with")
@@ -270,6 +276,9 @@ class StageConfig:
                 clips_per_epoch=self.clips_per_epoch,
                 batch_size=self.batch_size,
             )
+        require(0 <= self.label_smoothing < 1, "0 <= label_smoothing < 1", label_smoothing=self.label_smoothing)
+        require(self.weight_decay >= 0, "weight_decay >= 0", weight_decay=self.weight_decay)
+        require(self.evaluation_batch_size >= 1, "evaluation_batch_size >= 1", evaluation_batch_size=self.evaluation_batch_size)
         require(0 <= self.secondary_target <= 1, "0 <= secondary_target <= 1", secondary_target=self.secondary_target)
         require(self.checkpoint_every_s >= 0, "checkpoint_every_s >= 0", checkpoint_every_s=self.checkpoint_every_s)
         require_choice("predicts_on", self.predicts_on, get_args(PredictedAudio))
@@ -348,6 +357,13 @@ class StageConfig:
         for name in ("frozen_blocks", "thaw_every"):
             require(getattr(self, name) >= 0, f"{name} >= 0", **{name: getattr(self, name)})
         require(
+            not self.thaw_every or self.thaw_every < self.epochs,
+            "thaw_every < epochs, or no layer of the encoder would ever be trained,",
+            stage=self.name,
+            thaw_every=self.thaw_every,
+            epochs=self.epochs,
+        )
+        require(
             not self.freeze_encoder or not (self.frozen_blocks or self.thaw_every),
             "freeze_encoder == False, or frozen_blocks == 0 and thaw_every == 0,",
             freeze_encoder=self.freeze_encoder,
@@ -393,7 +409,8 @@ def check_stage_name(name: str, *, field: str = "The name of a stage") -> None:
 
 
 def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
-    """Return a copy of a nested config with fields replaced by their dotted names, such as {"mixing.wave_prob": 0.5}.
+    """Return a copy of a nested config with fields replaced by their dotted names, such as {"mixing.wave_prob": 0.5}, or
+    {"sources.birdclef2023": 0.7} for the share of a source.
 
     Raises InputError for a field that does not exist (naming those that do) or a value of the wrong type.
     """
@@ -405,12 +422,16 @@ def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
         if head not in known:
             raise InputError(f"{type(config).__name__} has no field {head!r}; it has {', '.join(known)}.")
         if rest:
-            if not is_dataclass(getattr(config, head)):
+            if known[head].type == SourceShares:
+                value = _coerce(f"{type(config).__name__}.{key}", float, value)
+            elif not is_dataclass(getattr(config, head)):
                 raise InputError(f"{head!r} of {type(config).__name__} has no fields inside, but got {key!r}.")
             inside.setdefault(head, {})[rest] = value
         else:
             new[head] = _coerce(f"{type(config).__name__}.{head}", known[head].type, value)
-    new |= {head: evolve(new.get(head, getattr(config, head)), within) for head, within in inside.items()}
+    for head, within in inside.items():
+        change = with_shares if known[head].type == SourceShares else evolve
+        new[head] = change(new.get(head, getattr(config, head)), within)
     # All at once: rules hold between fields.
     return replace(config, **new) if new else config  # type: ignore[type-var]
 
@@ -418,7 +439,8 @@ def evolve(config: ConfigT, changes: Mapping[str, Any]) -> ConfigT:
 def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every field of a nested config, or of its JSON form, with its dotted name: ("mixing.wave_prob", 0.5).
 
-    The names are those that `evolve` takes. Configs in a tuple are numbered, as in "noise.0.prob"; any other tuple or list is one value.
+    The names are those that `evolve` takes. Configs in a tuple are numbered, as in "noise.0.prob"; pairs of a name and a number are named, as
+    in "sources.birdclef2023"; any other tuple or list is one value.
     """
     items: Iterable[tuple[object, Any]]
     if is_dataclass(value):
@@ -427,11 +449,17 @@ def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         items = value.items()
     elif isinstance(value, (list, tuple)) and value and (is_dataclass(value[0]) or isinstance(value[0], Mapping)):
         items = enumerate(value)
+    elif isinstance(value, (list, tuple)) and value and all(map(_is_share, value)):
+        items = iter(value)
     else:
         yield name, value
         return
     for key, item in items:
         yield from flatten(item, f"{name}.{key}" if name else str(key))
+
+
+def _is_share(item: Any) -> bool:
+    return isinstance(item, (list, tuple)) and [type(part) for part in item] in ([str, float], [str, int])
 
 
 def _coerce(name: str, hint: Any, value: Any) -> Any:

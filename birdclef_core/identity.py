@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -26,25 +26,41 @@ def canonical(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [canonical(item) for item in value]
     if is_dataclass(value) and not isinstance(value, type):
-        parts = (
-            (name, getattr(value, name), takes_float, left_out) for name, takes_float, left_out in _identity_fields(type(value))
-        )
-        return {name: _canonical_field(part, takes_float) for name, part, takes_float, left_out in parts if part != left_out}
+        parts = ((item, getattr(value, item.name)) for item in _identity_fields(type(value)))
+        return {item.name: _canonical_field(part, item) for item, part in parts if part != item.left_out}
     raise TypeError(f"{type(value).__name__} has no canonical form: {value!r}")
 
 
+@dataclass(frozen=True)
+class _IdentityField:
+    """A field that is in an identity."""
+
+    name: str
+    takes_float: bool
+    left_out: Any
+    """The value with which it is left out; MISSING: with none."""
+    form: Callable[[Any], Any] | None
+    """Makes of its value what is in the identity; None: the value itself is."""
+
+
 @cache
-def _identity_fields(dataclass_type: type) -> tuple[tuple[str, bool, Any], ...]:
-    """Names of the fields that are in an identity, whether each may be a float, and the value with which it is left out."""
+def _identity_fields(dataclass_type: type) -> tuple[_IdentityField, ...]:
     return tuple(
-        (item.name, item.type is float or float in get_args(item.type), item.default if item.metadata.get("added") else MISSING)
+        _IdentityField(
+            name=item.name,
+            takes_float=item.type is float or float in get_args(item.type),
+            left_out=item.default if item.metadata.get("added") else MISSING,
+            form=item.metadata.get("form"),
+        )
         for item in fields(dataclass_type)
         if not item.metadata.get("runtime")
     )
 
 
-def _canonical_field(value: Any, takes_float: bool) -> Any:
-    if takes_float and isinstance(value, int):
+def _canonical_field(value: Any, item: _IdentityField) -> Any:
+    if item.form is not None:
+        return canonical(item.form(value))
+    if item.takes_float and isinstance(value, int):
         return float(value)  # 5 must not differ from 5.0
     return _canonical_part(value) if is_dataclass(value) and isinstance(value, Hashable) else canonical(value)
 

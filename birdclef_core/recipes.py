@@ -334,11 +334,19 @@ def small_budget(recipe: Recipe) -> Recipe:
 
 def _small_stage(stage: StageConfig) -> StageConfig:
     mixing, augment = stage.mixing, stage.augment
+    if stage.embeds:  # the encoder may take windows of one length alone
+        return replace(stage, evaluation_batch_size=16)
     if stage.predicts:
         return replace(stage, clip_s=SMALL_CLIP_S, evaluation_batch_size=16)
+    if stage.embeddings:  # a head on embeddings is small already
+        return stage
+    epochs = SMALL_EPOCHS.get(stage.name, max(1, round(SMALL_SHARE * stage.epochs)))
     return replace(
         stage,
-        epochs=SMALL_EPOCHS.get(stage.name, max(1, round(SMALL_SHARE * stage.epochs))),
+        epochs=epochs,
+        warmup_epochs=min(stage.warmup_epochs, epochs / 2),
+        average_epochs=min(stage.average_epochs, epochs),
+        thaw_every=min(stage.thaw_every, epochs - 1),
         clips_per_epoch=256,
         batch_size=16,
         evaluation_batch_size=16,

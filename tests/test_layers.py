@@ -12,7 +12,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
     "birdclef_core": (
         {"errors", "wording"},
         {"code_version", "config_rules", "findings", "json_files", "output_place"},
-        {"augment_config", "teacher_config"},
+        {"augment_config", "source_config", "teacher_config"},
         {"config"},
         {"chain", "identity"},
         {"taxonomy", "recipes"},

@@ -79,6 +79,12 @@ class Dataset:
             vars(other)["unlabelled"] = self.unlabelled
         return other
 
+    @cached_property
+    def sources_fingerprint(self) -> str:
+        """Hash of which recording came in which source; empty where the metadata do not say it. It is not in `fingerprint`, because only
+        stages that draw by sources depend on it."""
+        return fingerprint(self.recordings["source"].tolist()) if "source" in self.recordings else ""
+
     def all_training(self) -> "Dataset":
         """Return the dataset without validation: every recording trains, and nothing is scored, labelled soundscapes neither."""
         recordings = self.recordings.assign(is_validation=False)

@@ -66,18 +66,25 @@ class TrainFeed:
 
         `windows` are drawn for their shares of the clips of each batch, and recordings for the rest.
         `floats` gives the waves as float32: for a CPU, where a clip is best converted while the processor's cache holds it.
-        Raises DataError when no training recording has a species of `label_space`, or none of those could be decoded.
+        Raises DataError when no training recording has a species of `label_space`, or none of those, or of those of a source of the stage,
+        could be decoded.
         """
-        table = training_table(dataset, label_space, secondary_target=stage.secondary_target, class_balance=stage.class_balance)
+        table = training_table(
+            dataset,
+            label_space,
+            secondary_target=stage.secondary_target,
+            class_balance=stage.class_balance,
+            sources=stage.sources,
+        )
         weights = np.where(cache.recording_samples[table.rows_R] > 0, table.sampling_weight_R, 0.0)
         if not weights.any():
             raise DataError(f"No training recording of the label space {label_space.name!r} could be decoded.")
         self.num_recordings = int(np.count_nonzero(weights))
-        """Number of training recordings that clips are drawn from."""
+        """Number of training recordings that could be decoded, of all sources."""
         self.num_batches = max(1, (stage.clips_per_epoch or self.num_recordings) // stage.batch_size)
         """Number of batches in an epoch. The last partial one is dropped, but there is at least one."""
         self._table, self._cache, self._stage = table, cache, stage
-        self._cumulative_weights = np.cumsum(weights)
+        self._cumulative_weights = np.cumsum(table.shared(weights))
         self._noise = noise_pools(stage.noise, dataset.noise["group"].to_numpy(dtype=object), cache.noise_samples > 0)
         self._windows = tuple(windows)
         names = [dataset.recordings["recording_id"].to_numpy(), *(item.names_R for item in self._windows)]

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array
 from birdclef_core.config import ClassBalance
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import DataError
+from birdclef_core.source_config import SourceShares, proportions
 from birdclef_core.taxonomy import LabelSpace
 
 MAX_BACKGROUND_S = 60.0
@@ -43,16 +44,44 @@ class TrainingTable:
     """Clips are drawn in proportion to this; unless there is no class balance, recordings of rare species more often."""
     is_mixture_R: NDArray[np.bool_]
     """Whether more than one species may be heard: in the background only, or with secondary species of the label space."""
+    source_R: NDArray[np.int64]
+    """Number of each recording's source among `sources`; -1 for one of another source, which is never drawn."""
+    sources: SourceShares = ()
+    """The sources that clips are drawn from, with their proportions; empty: sources do not count."""
+
+    def shared(self, weight_X: NDArray[np.float64], place_X: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float64]:
+        """Return sampling weights with which each source has its share of the clips. Within a source they keep their proportions.
+
+        `place_X`: the recording that each weight is for, as a place in this table; left out: all in order. Raises DataError when no weight
+        of a source is above 0.
+        """
+        if not self.sources:
+            return weight_X
+        source_X = self.source_R[place_X]
+        total_S = np.bincount(source_X + 1, weights=weight_X, minlength=len(self.sources) + 1)[1:]
+        if silent := [name for (name, _), total in zip(self.sources, total_S, strict=True) if not total]:
+            raise DataError(
+                f"Every source that a stage draws from must have a training recording that it can use, but {', '.join(silent)} "
+                f"{'has' if len(silent) == 1 else 'have'} none: all are for validation, could not be decoded, or have no species of the stage. "
+                "Leave it out of sources."
+            )
+        factor_S = np.array([share for _, share in self.sources]) / total_S
+        return np.where(source_X >= 0, weight_X * factor_S[source_X], 0.0)
 
 
 def training_table(
-    dataset: Dataset, label_space: LabelSpace, *, secondary_target: float = 0.9, class_balance: ClassBalance = "inverse"
+    dataset: Dataset,
+    label_space: LabelSpace,
+    *,
+    secondary_target: float = 0.9,
+    class_balance: ClassBalance = "inverse",
+    sources: SourceShares = (),
 ) -> TrainingTable:
     """Return targets and weights of the training recordings with a species of `label_space`.
 
     The sampling weight is 1 / count of the primary species, or 1 / its square root, or 1; for a background recording, the mean of that
     over its secondary species. A secondary label counts one half. A species that a row names twice counts once, as primary where it is that too. Only
-    rows that take part are counted. Raises DataError when no recording is left.
+    rows that take part are counted, and with `sources` only those of these. Raises DataError when no recording is left.
     """
     recordings = dataset.recordings
     primary, secondary = _codes(recordings, label_space)
@@ -69,12 +98,17 @@ def training_table(
     secondary_rows, secondary_codes = place[secondary[0]][kept], secondary[1][kept]
     primary_R, background_R = primary[rows_R], is_background[rows_R]
     has_secondary_R = np.bincount(secondary_rows, minlength=len(rows_R)) > 0
+    source_R = _sources(recordings, rows_R, sources)
     return TrainingTable(
         rows_R=rows_R,
         target_RC=_targets(primary_R, secondary_rows, secondary_codes, len(label_space), secondary_target),
         weight_R=_weights(recordings["rating"], rows_R, background_R),
-        sampling_weight_R=_sampling_weights(primary_R, secondary_rows, secondary_codes, len(label_space), _POWERS[class_balance]),
+        sampling_weight_R=_sampling_weights(
+            primary_R, secondary_rows, secondary_codes, len(label_space), _POWERS[class_balance], source_R >= 0
+        ),
         is_mixture_R=background_R | has_secondary_R,
+        source_R=source_R,
+        sources=proportions(sources),
     )
 
 
@@ -117,9 +151,18 @@ def _weights(rating: pd.Series, rows_R: NDArray, background_R: NDArray) -> NDArr
     return np.where(background_R, weight_R * _BACKGROUND_WEIGHT, weight_R).astype(np.float32)
 
 
-def _sampling_weights(primary_R: NDArray, rows: NDArray, codes: NDArray, num_species: int, power: float) -> NDArray[np.float64]:
-    counts = np.bincount(primary_R[primary_R >= 0], minlength=num_species) + _SECONDARY_COUNT * np.bincount(
-        codes, minlength=num_species
+def _sources(recordings: pd.DataFrame, rows_R: NDArray, sources: SourceShares) -> NDArray[np.int64]:
+    if not sources:
+        return np.zeros(len(rows_R), np.int64)
+    number = {name: number for number, (name, _) in enumerate(proportions(sources))}
+    return recordings["source"].iloc[rows_R].map(number).fillna(-1).to_numpy(dtype=np.int64)
+
+
+def _sampling_weights(
+    primary_R: NDArray, rows: NDArray, codes: NDArray, num_species: int, power: float, counts_R: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    counts = np.bincount(primary_R[(primary_R >= 0) & counts_R], minlength=num_species) + _SECONDARY_COUNT * np.bincount(
+        codes[counts_R[rows]], minlength=num_species
     )
     inverse = 1.0 / np.maximum(counts, _SECONDARY_COUNT) ** power
     heard = np.maximum(np.bincount(rows, minlength=len(primary_R)), 1)

@@ -113,7 +113,7 @@ class _Adopter:
             "data": record.identity["data"],
             "parent": parent_id or record.identity["parent"],
             "code": self._code,
-        }
+        } | {name: record.identity[name] for name in ("sources",) if name in record.identity}
         stage_id = fingerprint(identity)
         if not self._store.is_published(stage_id):
             known = replace(

@@ -142,6 +142,7 @@ class StageRecord:
             label_space_name=config.get("label_space", ""),
             data=self.identity.get("data", ""),
             code=self.identity.get("code", ""),
+            sources=self.identity.get("sources", ""),
             start="" if self.parent_id else self.identity.get("parent", ""),
             clips_per_s=Spread.of(self._by_epoch("clips_per_s")),
             evaluate_s=Spread.of(self._by_epoch("evaluate_s")),

@@ -87,6 +87,8 @@ class StageSummary:
     """The stages besides the parent that it was made from: predictions, or the teachers of predictions."""
     is_predictions: bool = False
     """Whether it is predictions of other stages, and was not trained."""
+    sources: str = ""
+    """Hash of which recording came in which source, of a stage that draws by sources; else empty."""
     is_linked: bool = False
     """Whether its files are hard links to those of that stage, so that both together take the space of one."""
 

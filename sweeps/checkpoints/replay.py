@@ -168,6 +168,7 @@ def _task(entry: StageEntry, found: FoundRecordings, weights: PretrainedWeights)
             f"The recordings must be those of the record (data {identity['data'][:16]}), but those in {found.dataset.root} are "
             f"{found.fingerprint[:16]}: other files, labels, split or noise. Name the right folder with --data."
         )
+    check_sources(record, found)
     space = found.dataset.all_species if config.label_space == "all" else found.dataset.target_species
     if list(space.species) != record.species:
         raise InputError(
@@ -188,6 +189,16 @@ def _task(entry: StageEntry, found: FoundRecordings, weights: PretrainedWeights)
         predictions_id=identity.get("teacher"),
         embeddings_id=identity.get("embeddings"),
     )
+
+
+def check_sources(record: StageRecord, found: FoundRecordings) -> None:
+    """Raise InputError when a stage draws by sources, and recordings came in others than they do now."""
+    recorded, now = record.identity.get("sources", ""), found.dataset.sources_fingerprint
+    if recorded and recorded != now:
+        raise InputError(
+            f"Stage {record.stage} draws recordings by their source, which must be as recorded ({recorded[:16]}), but in {found.dataset.root} "
+            f"they are other ones ({now[:16] or 'not known'}). Name the folder as it was collected then with --data."
+        )
 
 
 def _task_of_predictions(record: StageRecord, found: FoundRecordings) -> StageTask:

@@ -19,7 +19,7 @@ from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.stage_store import StageEntry, StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import known_record, store_of
-from sweeps.checkpoints.replay import predictions_config, recording_finder, whole_stage
+from sweeps.checkpoints.replay import check_sources, predictions_config, recording_finder, whole_stage
 from sweeps.execution.recordings import FoundRecordings
 from sweeps.execution.recordings_list import RecordingsList
 from sweeps.objective import Objective
@@ -82,6 +82,8 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
             f"The recordings must be those of the trial (data {records[-1].identity['data'][:16]}), but those in {found.dataset.root} are "
             f"{found.fingerprint[:16]}: other files, labels, split or noise. Name the right folder with --data."
         )
+    for record in records:
+        check_sources(record, found)
     whole = found.dataset.all_training()
     data = found.cache.data_fingerprint(whole)
     weights = [_first_weights(record, found, pretrained) for record in records]

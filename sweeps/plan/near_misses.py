@@ -11,6 +11,7 @@ from birdclef_core.store.summary import StageSummary
 MEANING = {
     "code": "made by other code",
     "data": "trained on other data (recordings, labels, split or noise)",
+    "sources": "trained on recordings of other sources",
     "label_space": "trained for other species",
     "start": "started from other weights",
 }

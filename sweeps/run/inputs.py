@@ -25,6 +25,7 @@ from sweeps.objective import COSTS, DEFAULT, DEFAULT_ON_SOUNDSCAPES, METRICS, Ob
 from sweeps.options import SweepOptions
 from sweeps.replicates import Replicate
 from sweeps.run.request import SweepRequest
+from sweeps.run.stage_data import check_stage_data
 from sweeps.run.teachers import hears_unlabelled, teacher_models, teacher_records
 from sweeps.search.chains import ChainBuilder
 from sweeps.search.space import Search
@@ -171,10 +172,13 @@ def make_chain_builder(
     """Return what makes the chains of a request, and tell the user where the first weights come from.
 
     `folds`: the recordings with the split of each fold that validates.
-    Raises InputError when a continued sweep would have other first weights than before, or when the start stage is damaged.
+    Raises InputError when a continued sweep would have other first weights than before, when the start stage is damaged, and as
+    `check_stage_data` does.
     """
     start, dataset = request.start, folds[0]
     encoders = search.encoders()
+    for fold in folds:
+        check_stage_data(search, fold)
     if start:
         pretrained = dict.fromkeys(encoders, RANDOM)
     else:
@@ -201,6 +205,7 @@ def make_chain_builder(
         teachers=teacher_models(teacher_records(search, Storage.parse(request.options.storage))),
         unlabelled_fingerprint=_unlabelled(search, dataset, say),
         replicates=replicates,
+        sources_fingerprint=dataset.sources_fingerprint,
     )
 
 

@@ -9,6 +9,7 @@ from birdclef_core.chain import embeddings_from, predictions_from, teacher_in_ch
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, fingerprint, fingerprint_of_canonical
+from birdclef_core.models.detector import check_clip_s
 from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.stages.embeddings.encoders import onnx_file, onnx_hash
 from birdclef_core.stages.task import StageTask, Teachers, parse_teachers, teachers_text
@@ -37,6 +38,8 @@ class ChainBuilder:
     follow are those of the complete chain."""
     unlabelled_fingerprint: str = ""
     """Fingerprint of the soundscapes without labels."""
+    sources_fingerprint: str = ""
+    """Hash of which recording came in which source."""
     teachers: Mapping[str, ModelConfig] = field(default_factory=dict)
     """The models of the stored stages whose predictions are made, by stage id; of an ensemble's, which differ, any one of them."""
     replicates: tuple[Replicate, ...] = ()
@@ -100,6 +103,7 @@ class ChainBuilder:
             self.code_version,
             predictions_id,
             embeddings_id,
+            self.sources_fingerprint if config.sources else "",
         )
         return StageTask(
             stage_id=stage_id,
@@ -131,6 +135,7 @@ class ChainBuilder:
             self.code_version,
         )
         own_model = before[source].model if source is not None else self.teachers.get(teachers[0][0], model)
+        check_clip_s(own_model, config.clip_s)
         return StageTask(
             stage_id=stage_id,
             parent_id=teachers[0][0] if len(teachers) == 1 else None,
@@ -182,6 +187,7 @@ def _identify(
     code: str,
     predictions: str | None,
     embeddings: str | None,
+    sources: str,
 ) -> tuple[str, dict[str, Any]]:
     """A stage's id and what it is the hash of. Cached because ten thousand trials share a few prefixes."""
     identity = {
@@ -196,6 +202,8 @@ def _identify(
         identity["teacher"] = predictions
     if embeddings is not None:
         identity["embeddings"] = embeddings
+    if sources:
+        identity["sources"] = sources
     return fingerprint_of_canonical(identity), identity
 
 

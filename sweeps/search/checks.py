@@ -14,6 +14,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
 from birdclef_core.json_files import from_json, to_json
 from birdclef_core.models.encoders import RANDOM, build_encoder, check_name
+from birdclef_core.stages.buildable import check_embeds
 from sweeps.objective import Objective, Term
 from sweeps.search.expressions import parse
 from sweeps.search.names import MODEL, find_field
@@ -41,6 +42,8 @@ def check_search(search: Search) -> None:
         without_pools = RecipeSpace(recipe, search.space, {}, ())
         for key in without_pools.sampled:
             _check_parameter(search, without_pools, key)
+        if problem := _embeds_problem(without_pools, without_pools.baseline()):
+            raise InputError(f"Recipe {recipe.name!r} of search {search.name!r}: {problem}")
         try:
             for key in space.sampled:
                 space.first_stage(key)
@@ -157,9 +160,23 @@ def _problem(space: RecipeSpace, key: str, value: Any) -> str:
         if not problem and find_field(key).group == MODEL:
             problem = _encoder_problem(space, point)
         if not problem:
+            problem = _embeds_problem(space, point)
+        if not problem:
             return ""
         first = first or problem
     return first
+
+
+def _embeds_problem(space: RecipeSpace, point: Mapping[str, Any]) -> str:
+    """Why a stage of embeddings cannot hear at a point; empty when all can, or the point has another problem."""
+    if space.problem(point):
+        return ""
+    try:
+        for stage in space.configs(point)[1]:
+            check_embeds(stage)
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def _encoder_problem(space: RecipeSpace, point: Mapping[str, Any]) -> str:

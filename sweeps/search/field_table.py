@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin
 from birdclef_core.augment_config import NoiseGroup
 from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
-from sweeps.search.names import ALL_NOISE, MODEL, NOISE, suggestion
+from sweeps.search.names import ALL_NOISE, ANY_SOURCE, MODEL, NOISE, SOURCES, suggestion
 
 _KINDS = {int: "whole number", float: "number", bool: "true or false", str: "text", NoneType: "none"}
 _UNITS = {
@@ -28,6 +28,7 @@ _UNITS = {
     r"epochs$|thaw_every$": "epochs",
     r"blocks$": "groups of layers",
     r"clip_candidates$": "places",
+    r"^sources$": "share of clips",
     r"evaluation_batch_size$": "windows",
     r"batch_size$|clips_per_epoch$": "clips",
     r"masks$": "masks",
@@ -113,11 +114,12 @@ def _rows(config: type, prefix: str) -> Iterator[FieldRow]:
         elif item.name == NOISE:
             yield from _rows(NoiseGroup, f"{prefix}{NOISE}.{ALL_NOISE}.")
         else:
+            is_shares = item.name == SOURCES
             yield FieldRow(
-                name=f"{prefix}{item.name}",
-                kind=(kind := _kind(item.type)),
+                name=f"{prefix}{item.name}.{ANY_SOURCE}" if is_shares else f"{prefix}{item.name}",
+                kind=(kind := _kind(float if is_shares else item.type)),
                 unit=_unit(item.name) if "number" in kind else "",
-                default=_default(item),
+                default="0.0" if is_shares else _default(item),
                 meaning=" ".join(texts.get(item.name, "").split()),
                 matters_from=_matters_from(prefix, item),
             )

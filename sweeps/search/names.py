@@ -31,11 +31,16 @@ OF_PREDICTIONS = (
 )
 """The fields of a stage that count where it predicts and trains nothing."""
 NOISE = "noise"
+SOURCES = "sources"
+ANY_SOURCE = "NAME"
+"""Stands for the name of a source, as in `train.sources.NAME`, where names of fields are listed."""
 ALL_NOISE = "*"
 """Stands for every group of noise, as in `train.noise.*.prob`."""
 SIMILARITY = 0.5
 """How similar a known name must be to be suggested for a wrong one, from 0 to 1."""
 
+NEARLY = 0.8
+"""How similar the first part of a path must be to `sources`: what follows it may be anything."""
 LONGEST_NAME = 200
 """No known name is so long, and to look for one that is like it would take seconds."""
 
@@ -51,7 +56,8 @@ class FieldName:
     group: str
     """A stage, a group of stages (see `is_in_group`), or `model`."""
     path: str
-    """The dotted name of the field, without the number or source of a noise group: `noise.prob`."""
+    """The dotted name of the field, without the number or source of a noise group: `noise.prob`. With the name of a source:
+    `sources.birdclef2023`."""
     noise: str
     """For a field of noise, which groups of noise: a number from 0, the source of a group, or `*`; else empty."""
     hint: Any
@@ -130,6 +136,8 @@ def find_field(name: str) -> FieldName:
         raise InputError(f"{name!r} names no field: a name is <stage or group>.<field>{suggestion(name)}") from None
     if not path and group not in GROUPS:
         raise InputError(f"{name!r} names no field: a name is <stage or group>.<field>{suggestion(name)}")
+    if group != MODEL and path.startswith(f"{SOURCES}.") and path != f"{SOURCES}.":
+        return FieldName(group, path, "", float, is_runtime=False)
     noise = ""
     if group != MODEL and path.startswith(f"{NOISE}."):
         *middle, last = path.removeprefix(f"{NOISE}.").split(".")
@@ -145,7 +153,7 @@ def find_field(name: str) -> FieldName:
             known_ones = f" It has: {', '.join(known)}." if known and meant == "." else ""
             raise InputError(f"{name!r} names no field: {problem}{meant}{known_ones}")
         hint, is_runtime, seen = known[part].type, bool(known[part].metadata.get("runtime")), f"{seen}.{part}"
-    if is_dataclass(hint) or (get_origin(hint) is tuple and path == NOISE):
+    if is_dataclass(hint) or get_origin(hint) is tuple:
         inside = [full for full in all_names(group) if full.startswith(f"{name}.")]
         raise InputError(f"{name!r} must be a single field, but has fields of its own: {', '.join(inside)}.")
     return FieldName(group, path, noise, hint, is_runtime)
@@ -170,6 +178,9 @@ def suggestion(name: str, groups: Sequence[str] = GROUPS) -> str:
         return "."
     group, _, path = str(name).partition(".")
     near_groups = [group] if group in groups else difflib.get_close_matches(group, groups, n=1)
+    first, _, source = path.partition(".")
+    if source and near_groups and difflib.get_close_matches(first, [SOURCES], cutoff=NEARLY):
+        return f". Perhaps {f'{near_groups[0]}.{SOURCES}.{source}'!r} is meant."
     wanted = path if path and near_groups else str(name)
     of_stages = [one for one in near_groups if path and one != MODEL] or [EVERY]
     near = max((full for one in (MODEL, *of_stages) for full in all_names(one)), key=lambda full: _similarity(wanted, full))
@@ -194,6 +205,8 @@ def _paths(config: Any, prefix: str = "") -> Iterator[str]:
             yield from _paths(item.type, f"{prefix}{item.name}.")
         elif item.name == NOISE:
             yield from _paths(NoiseGroup, f"{prefix}{NOISE}.{ALL_NOISE}.")
+        elif item.name == SOURCES:
+            yield f"{prefix}{SOURCES}.{ANY_SOURCE}"
         else:
             yield f"{prefix}{item.name}"
 
@@ -214,6 +227,8 @@ def value_at(recipe: Recipe, place: Place) -> Any:
     """Return one setting of a recipe."""
     index, path = place
     value: Any = recipe.model if index == OF_MODEL else recipe.stages[index]
+    if path.startswith(f"{SOURCES}."):
+        return dict(value.sources).get(path.removeprefix(f"{SOURCES}."), 0.0)
     for part in path.split("."):
         value = value[int(part)] if isinstance(value, tuple) else getattr(value, part)
     return value

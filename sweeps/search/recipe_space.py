@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from birdclef_core.chain import check_chain
+from birdclef_core.chain import check_chain, teacher_in_chain
 from birdclef_core.config import ModelConfig, Recipe, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical, fingerprint
@@ -270,6 +270,7 @@ class RecipeSpace:
 
     def _configs(self, changes: Mapping[str, Any]) -> Configs:
         from birdclef_core.models.detector import check_clip_s  # torch takes seconds to import
+        from birdclef_core.stages.buildable import check_layers, check_length
 
         by_place: dict[Place, Any] = {}
         for key in sorted(changes, key=lambda key: find_field(key).breadth, reverse=True):
@@ -277,13 +278,14 @@ class RecipeSpace:
             by_place |= {place: changes[key] for place in places}
         model, stages = changed(self.recipe, by_place)
         check_chain(stages)
-        for stage in stages:
-            if stage.embeds or stage.embeddings:
-                continue
+        for index, stage in enumerate(stages):
             try:
-                check_clip_s(model, stage.clip_s)
+                if not (stage.embeddings or stage.predicts) or teacher_in_chain(stages, index) is not None:
+                    check_clip_s(model, stage.clip_s)
             except InputError as error:
                 raise InputError(f"stage {stage.name}: {error}") from None
+            check_length(model, stage)
+            check_layers(model, stage)
         return model, stages
 
     def _points(self, values: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

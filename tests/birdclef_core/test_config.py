@@ -71,7 +71,12 @@ def test_evolve_checks_the_type_of_a_field_that_is_none_by_default():
         ({"thaw_every": -1}, "thaw_every >= 0"),
         ({"frozen_blocks": 1, "freeze_encoder": True}, "freeze_encoder == False, or frozen_blocks == 0 and thaw_every == 0"),
         ({"thaw_every": 1, "freeze_encoder": True}, "freeze_encoder == False, or frozen_blocks == 0 and thaw_every == 0"),
+        ({"thaw_every": 70}, "thaw_every < epochs, or no layer of the encoder would ever be trained, must hold"),
         ({"clip_candidates": 0}, "clip_candidates >= 1"),
+        ({"label_smoothing": 1.0}, "0 <= label_smoothing < 1"),
+        ({"weight_decay": -0.1}, "weight_decay >= 0"),
+        ({"evaluation_batch_size": 0}, "evaluation_batch_size >= 1"),
+        ({"augment.gain_db": 1e4}, "gain_db <= 200"),
     ],
 )
 def test_optional_parts_of_a_stage_are_refused_where_they_cannot_be(changes, rule):

@@ -60,12 +60,16 @@ class HeadStage:
         self.config, self.made, self.device = config, made, device
         self.space = data.label_space(config)
         table = training_table(
-            data.dataset, self.space, secondary_target=config.secondary_target, class_balance=config.class_balance
+            data.dataset,
+            self.space,
+            secondary_target=config.secondary_target,
+            class_balance=config.class_balance,
+            sources=config.sources,
         )
         first_R = np.searchsorted(made.row_W, table.rows_R)
         self._count_R = np.searchsorted(made.row_W, table.rows_R, side="right") - first_R
         self._first_R, self._table = first_R, table
-        self._cumulative_R = np.cumsum(table.sampling_weight_R * (self._count_R > 0))
+        self._cumulative_R = np.cumsum(table.shared(table.sampling_weight_R * (self._count_R > 0)))
         if not self._cumulative_R[-1] > 0:
             raise DataError(
                 f"Stage {config.name} must have at least one training recording with a window, but none could be decoded."

@@ -34,9 +34,15 @@ def predicted_windows(config: StageConfig, data: TrainingData, space: LabelSpace
     on_recordings = entry.record.identity["stage"]["predicts_on"] == "recordings"
     target_WC, kept_W = _targets(teacher, probability_WC)
     weight_W = np.full(len(target_WC), teacher.weight, np.float32)
-    sampling_W = np.ones(len(target_WC))
+    sampling_W, table, place_W = np.ones(len(target_WC)), None, predictions.row_W
     if on_recordings:
-        table = training_table(data.dataset, space, secondary_target=config.secondary_target, class_balance=config.class_balance)
+        table = training_table(
+            data.dataset,
+            space,
+            secondary_target=config.secondary_target,
+            class_balance=config.class_balance,
+            sources=config.sources,
+        )
         place_W = _places(table, predictions.row_W)
         kept_W &= place_W >= 0
         weight_W *= table.weight_R[place_W]
@@ -52,6 +58,8 @@ def predicted_windows(config: StageConfig, data: TrainingData, space: LabelSpace
             f"Stage {config.name} must have at least one window to learn from, but the teacher predicts no species with a probability of "
             f"{teacher.threshold:g} anywhere (its largest is {probability_WC.max():.3g}). A lower teacher.threshold may help."
         )
+    if table is not None:
+        sampling_W = table.shared(np.where(kept_W, sampling_W, 0.0), place_W)
     return ClipWindows(
         share=teacher.share,
         cache=data.cache if on_recordings else data.unlabelled_cache,

@@ -1,5 +1,6 @@
 import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.feed import TrainBatch, TrainFeed
 from birdclef_core.data.windows import EvaluationWindows
 from birdclef_core.errors import DataError
+from birdclef_core.source_config import SourceShares
 
 
 def stage(**changes: Any) -> StageConfig:
@@ -70,6 +72,20 @@ def test_class_balance_says_how_often_recordings_are_drawn(dataset: Dataset, cac
 
     inverse, root, none = map(share_of_c, ("inverse", "inverse_sqrt", "none"))
     assert inverse > root + 0.02 > none + 0.04
+
+
+def test_sources_are_drawn_by_their_shares_and_epochs_stay_as_long(dataset: Dataset, cache: WaveCache) -> None:
+    origin = np.array(["x", "y", "y", "y", "z"])[np.arange(len(dataset.recordings)) % 5]
+    data = replace(dataset, recordings=dataset.recordings.assign(source=origin))
+
+    def drawn(sources: SourceShares) -> tuple[dict[str, float], int]:
+        with TrainFeed(data, cache, data.target_species, stage(sources=sources, batch_size=20)) as feed:
+            rows = np.concatenate([feed._table.rows_R[feed.drawn(epoch, 0).position_B] for epoch in range(200)])
+            return {name: float((origin[rows] == name).mean()) for name in "xyz"}, feed.num_batches
+
+    shares, num_batches = drawn((("x", 0.7), ("y", 0.3)))
+    assert shares == pytest.approx({"x": 0.7, "y": 0.3, "z": 0}, abs=0.03) and shares["z"] == 0
+    assert num_batches == drawn(())[1]
 
 
 def test_shapes_and_types(dataset: Dataset, cache: WaveCache) -> None:

@@ -140,3 +140,24 @@ def test_truth_has_the_primary_species_alone() -> None:
     rows_R, truth_RC = validation_truth(dataset, SPACE)
     assert rows_R.tolist() == [1, 3]
     assert truth_RC.dtype == np.uint8 and truth_RC.tolist() == [[0, 0, 1], [0, 1, 0]]
+
+
+def test_sources_have_their_shares_and_class_weights_within_them() -> None:
+    data = dataset_of(*[("a", (), 4.0, 5.0, False)] * 2, ("b", (), 4.0, 5.0, False), *[("a", (), 4.0, 5.0, False)] * 5)
+    data.recordings["source"] = ["x", "x", "x", "y", "y", "z", "z", "z"]
+    table = training_table(data, SPACE, sources=(("y", 1.0), ("x", 3.0)))
+    weight_R = table.shared(table.sampling_weight_R)
+    assert weight_R.sum() == pytest.approx(1) and (weight_R[5:] == 0).all(), "a source that is not named does not train"
+    # There are 4 a and 1 b in x and y together: b is drawn four times as often as each a of its source.
+    assert weight_R == pytest.approx([0.75 / 6, 0.75 / 6, 0.75 * 4 / 6, 0.125, 0.125, 0, 0, 0])
+    assert len(table.rows_R) == 8, "so that an epoch is as long as without sources"
+    plain = training_table(data, SPACE)
+    assert plain.shared(plain.sampling_weight_R) is plain.sampling_weight_R
+
+
+def test_a_source_without_a_recording_that_can_be_used_is_refused() -> None:
+    data = dataset_of(("a", (), 4.0, 5.0, False), ("b", (), 4.0, 5.0, True))
+    data.recordings["source"] = ["x", "y"]
+    table = training_table(data, SPACE, sources=(("x", 1.0), ("y", 1.0)))
+    with pytest.raises(DataError, match="but y has none: all are for validation"):
+        table.shared(table.sampling_weight_R)

@@ -1,55 +1,76 @@
 """A stage trained again from its record alone gives the same bits; what cannot be replayed is refused before anything is trained."""
 
+import itertools
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from made_up_records import sweep_record
 from made_up_store import damage, store
 
 from birdclef_core.code_version import code_version
+from birdclef_core.config import Recipe
+from birdclef_core.data.cache import build_cache
+from birdclef_core.data.dataset import load_dataset
 from birdclef_core.errors import InputError, StoreError
+from birdclef_core.inventory.collect import collect
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.training import train_stage
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.replay import Replay, replay_lines, replay_reference
+from sweeps.deploy.refit import refit
 from sweeps.options import SweepOptions
 from sweeps.schedule.records import SweepRecords, TrialRecord
-from sweeps.search.chains import ChainBuilder
+from sweeps.search.chains import Chain, ChainBuilder
 from sweeps.search.space import Search
+
+
+def train_sweep(folder: Path, data: TrainingData, recipes: Sequence[Recipe]) -> tuple[Storage, list[Chain]]:
+    """Train a trial of each recipe as a sweep; return the storage and the chains."""
+    storage, dataset = Storage.parse(str(folder)), data.dataset
+    builder = ChainBuilder(
+        search=Search(name="tiny", recipes=tuple(recipes), space={}),
+        seed=0,
+        pretrained={recipe.model.encoder: RANDOM for recipe in recipes},
+        all_species=dataset.all_species,
+        target_species=dataset.target_species,
+        data_fingerprint=dataset.fingerprint,
+        code_version=code_version(),
+        sources_fingerprint=dataset.sources_fingerprint,
+    )
+    chains = [builder.chain(recipe.name, {}) for recipe in recipes]
+    for task in itertools.chain(*chains):
+        list(train_stage(task, data, store(storage), torch.device("cpu")))
+    records = SweepRecords(storage.at("s"))
+    options = SweepOptions(search="tiny", data=str(dataset.root), pretrained="off")
+    records.save_sweep(sweep_record(options, data_fingerprint=dataset.fingerprint))
+    trials = [
+        TrialRecord(
+            trial=f"t{number:04}",
+            recipe=recipe.name,
+            params={},
+            stage_ids=[task.stage_id for task in chain],
+            stages=[task.config.name for task in chain],
+            kinds=["target ce" for _ in chain],
+            status="finished",
+            score=0.5 - 0.1 * number,
+        )
+        for number, (recipe, chain) in enumerate(zip(recipes, chains, strict=True))
+    ]
+    records.save_trials(trials)
+    return storage, chains
 
 
 @pytest.fixture
 def trained(tmp_path, tiny_recipe, tone_data):
     """A storage with a chain of two stages, trained by a sweep; and the chain."""
-    storage, dataset = Storage.parse(str(tmp_path / "out")), tone_data.dataset
     recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages[:2]))
-    chains = ChainBuilder(
-        search=Search(name="tiny", recipes=(recipe,), space={}),
-        seed=0,
-        pretrained={recipe.model.encoder: RANDOM},
-        all_species=dataset.all_species,
-        target_species=dataset.target_species,
-        data_fingerprint=dataset.fingerprint,
-        code_version=code_version(),
-    )
-    chain = chains.chain("tiny", {})
-    for task in chain:
-        list(train_stage(task, tone_data, store(storage), torch.device("cpu")))
-    options = SweepOptions(search="tiny", data=str(dataset.root), pretrained="off")
-    records = SweepRecords(storage.at("s"))
-    records.save_sweep(sweep_record(options, data_fingerprint=dataset.fingerprint))
-    trial = TrialRecord(
-        trial="t0000",
-        recipe="tiny",
-        params={},
-        stage_ids=[t.stage_id for t in chain],
-        stages=[t.config.name for t in chain],
-        kinds=["target ce" for _ in chain],
-    )
-    records.save_trials([trial])
+    storage, (chain,) = train_sweep(tmp_path / "out", tone_data, [recipe])
     return storage, chain
 
 
@@ -131,6 +152,44 @@ def test_what_is_not_as_it_was_is_refused_with_the_reason(trained, replayed, tmp
     storage.delete("s")
     with pytest.raises(InputError, match="must be named with --data: no sweep of this storage"):
         replayed(storage, second)
+
+
+def collected(folder: Path, tones: Path, names: Sequence[str]) -> Path:
+    """A data set of two collections: the tones of even and of odd numbers."""
+    table = pd.read_csv(tones / "train.csv")
+    for name, parity in zip(names, (0, 1), strict=True):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "train_audio").symlink_to(tones / "train_audio")
+        table[table["author"].str[-1].astype(int) % 2 == parity].to_csv(folder / name / "train.csv", index=False)
+    collect([folder / name for name in names], folder / "set")
+    return folder / "set"
+
+
+@pytest.mark.slow
+def test_a_stage_that_draws_by_sources_is_replayed_and_refitted_where_they_are_as_recorded(tiny_recipe, tone_data, tmp_path):
+    root, other = (collected(tmp_path / names[0], tone_data.dataset.root, names) for names in (("even", "odd"), ("old", "new")))
+    stage = replace(tiny_recipe.stages[0], epochs=1, label_space="target")
+    recipes = tuple(
+        replace(tiny_recipe, name=str(number), stages=(replace(stage, sources=sources),))
+        for number, sources in enumerate([(("even", 3.0), ("odd", 1.0)), ()])
+    )
+    dataset = load_dataset(root)
+    data = TrainingData(dataset=dataset, cache=build_cache(dataset, tmp_path / "cache"))
+    storage, chains = train_sweep(tmp_path / "out", data, recipes)
+    record, without = (store(storage).record(chain[0].stage_id) for chain in chains)
+    assert "sources" in record.identity and "sources" not in without.identity
+    assert record.history[0]["train_loss"] != without.history[0]["train_loss"]
+
+    def again(stage_id: str, folder: Path) -> Replay:
+        return replay_reference(storage, stage_id, folder, None, str(tmp_path / "cache"), say=lambda text: None)
+
+    assert again(record.stage_id, root).is_exact and again(without.stage_id, other).is_exact
+    with pytest.raises(InputError, match="draws recordings by their source, which must be as recorded"):
+        again(record.stage_id, other)
+    with pytest.raises(InputError, match="draws recordings by their source"):
+        refit(storage, "s", str(other), None, str(tmp_path / "cache"), print)
+    done = refit(storage, "s", None, None, str(tmp_path / "cache"), print)
+    assert store(storage).record(done.stage_id).identity["sources"] == record.identity["sources"]
 
 
 def _some_weights(folder: Path, encoder: str) -> str:

@@ -80,7 +80,7 @@ def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--search", "nowhere"], "no search 'nowhere'; those that exist: all, cnn, noisy_student, sed"),
+        (["--search", "nowhere"], "no search 'nowhere'; those that exist: all, cnn, heads, noisy_student, sed"),
         (["--search", "sed", "--data", "nowhere"], "nowhere"),
         (["--search", "sed", "--set", "epoch=3"], "Perhaps 'every.epochs' is meant"),
         (["--search", "sed", "--set", "epochs"], "KEY=VALUE"),

@@ -188,3 +188,13 @@ def test_an_objective_must_be_defined_in_every_fold(tone_data):
     assert inputs.choose_objective("val/auroc", [first, second], print) == "val/auroc"
     with pytest.raises(InputError, match="has too few labels"):
         inputs.choose_objective("val/auroc", [first, one_species], print)
+
+
+def test_chains_know_which_recording_came_in_which_source(sweep_request, tone_data, tmp_path, reachable, monkeypatch):
+    recipe = replace(sed_v2s(), stages=tuple(replace(stage, sources=(("x", 1.0),)) for stage in sed_v2s().stages))
+    monkeypatch.setattr(f"{__name__}.SEARCH", Search(name="x", recipes=(recipe,), space={}))
+    with pytest.raises(InputError, match="must say which source they came in"):
+        make(sweep_request, tone_data, tmp_path)
+    dataset = replace(tone_data.dataset, recordings=tone_data.dataset.recordings.assign(source="x"))
+    chains, _ = make(sweep_request, replace(tone_data, dataset=dataset), tmp_path)
+    assert chains.chain("sed_v2s", {})[1].identity["sources"] == chains.sources_fingerprint == dataset.sources_fingerprint != ""

@@ -2,13 +2,16 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
+from birdclef_core.config import Recipe
 from birdclef_core.errors import InputError
 from birdclef_core.models.encoders import RANDOM
-from birdclef_core.recipes import RECIPES, sed_v2s, small_budget
+from birdclef_core.recipes import RECIPES, predictions, sed_v2s, small_budget
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.options import SweepOptions
 from sweeps.run.request import plan_request
@@ -32,7 +35,7 @@ def test_every_variant_of_a_pool_is_drawn_before_anything_runs():
         check_search(search)
 
 
-@pytest.mark.parametrize("name", ["sed", "cnn", "all"])
+@pytest.mark.parametrize("name", ["sed", "cnn", "all", "heads"])
 @pytest.mark.parametrize("budget", ["small", "full"])
 def test_the_searches_that_come_with_the_project_pass(name, budget):
     plan_request(SweepOptions(search=name, budget=budget)).check_search()
@@ -154,3 +157,85 @@ def test_a_setting_may_leave_a_pool_without_parameters(name, settings):
 def test_recipes_that_differ_in_their_name_alone_are_not_blamed_on_the_small_budget():
     full = Search(name="x", recipes=(sed_v2s(), replace(sed_v2s(), name="again")), space={})
     check_small_recipes(full, replace(full, recipes=tuple(small_budget(recipe) for recipe in full.recipes)))
+
+
+def one_stage(**changes) -> Recipe:
+    """A small recipe of one stage."""
+    recipe = small_budget(sed_v2s())
+    model = replace(recipe.model, encoder="mobilenetv3_small_050")
+    return replace(recipe, model=model, stages=(replace(recipe.stages[2], **changes),))
+
+
+@pytest.mark.parametrize(
+    ("changes", "space", "problem"),
+    [
+        ({"frozen_blocks": 8}, {}, "Recipe 'sed_v2s' of search 'x': frozen_blocks <= 7 must hold for stage train_ce"),
+        ({}, {"train.frozen_blocks": Choice((0, 8))}, r"'train\.frozen_blocks' .* the value 8, .* frozen_blocks <= 7 must hold"),
+        ({}, {"train.frozen_blocks": Range(0, 8)}, r"'train\.frozen_blocks' .* the value 8, .* frozen_blocks <= 7 must hold"),
+        ({}, {"train.thaw_every": Choice((0, 3))}, r"the value 3, .* thaw_every < epochs"),
+    ],
+)
+def test_what_an_encoder_cannot_do_is_refused_when_the_search_is_loaded(changes, space, problem):
+    with pytest.raises(InputError, match=problem):
+        check_search(Search(name="x", recipes=(one_stage(**changes),), space=space))
+
+
+def test_what_one_of_several_encoders_cannot_do_is_drawn_again_with_another():
+    space = {"train.frozen_blocks": Choice((0, 7)), "model.encoder": Choice(("mobilenetv3_small_050", "resnet18d"))}
+    search = Search(name="x", recipes=(one_stage(),), space=space)
+    check_search(search)
+    drawn = [search.draw(search.recipes[0], random.Random(number)) for number in range(30)]
+    assert {point["model.encoder"] for point in drawn if point["train.frozen_blocks"]} == {"mobilenetv3_small_050"}
+    assert {point["model.encoder"] for point in drawn} == {*space["model.encoder"].values}
+
+
+def heads(of: str, window_s: float = 5.0, **changes) -> Recipe:
+    recipe = one_stage()
+    embed = replace(predictions("embed", of=of, on="recordings", window_s=window_s), **changes)
+    return replace(recipe, stages=(embed, replace(recipe.stages[0], name="head", embeddings="embed")))
+
+
+def encoder_file(folder: Path) -> Path:
+    """A network that takes sound of 16,000 samples and makes of it one number."""
+    helper, shape = onnx.helper, ["B", 16_000]
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["sound"], ["mean"], axes=[1])],
+        "tiny",
+        [helper.make_tensor_value_info("sound", onnx.TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, ["B", 1])],
+    )
+    path = folder / "tiny.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("window_s", "changes", "problem"),
+    [
+        (1.0, {}, r"cannot take sound \(2, 32000\)"),
+        (0.5, {"encoder_output": "best"}, r"encoder_output must be an output of .*tiny\.onnx \(mean\), but is 'best'"),
+        (0.5, {"encoder_rate_hz": 16_000}, r"cannot take sound \(2, 8000\)"),
+    ],
+)
+def test_an_onnx_encoder_that_cannot_hear_is_refused_when_the_search_is_loaded(tmp_path, window_s, changes, problem):
+    of = f"encoder:{encoder_file(tmp_path)}"
+    check_search(Search(name="x", recipes=(heads(of, 0.5),), space={}))
+    with pytest.raises(InputError, match=problem):
+        check_search(Search(name="x", recipes=(heads(of, window_s, **changes),), space={}))
+    small = small_budget(heads(of, 0.5))
+    assert small.stages[0].clip_s == 0.5, "the encoder takes no other windows"
+
+
+def test_an_encoder_that_is_no_file_is_refused_when_the_search_is_loaded(tmp_path):
+    with pytest.raises(
+        InputError, match=r"predicts of stage embed must be encoder:timm or encoder: and a readable \.onnx file, but is 'bird'"
+    ):
+        check_search(Search(name="x", recipes=(heads("encoder:bird"),), space={}))
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(InputError, match=r"text\.onnx must be a network that ONNX Runtime can run"):
+        check_search(Search(name="x", recipes=(heads(f"encoder:{tmp_path / 'text.onnx'}"),), space={}))
+    search = Search(
+        name="x", recipes=(heads("encoder:timm"),), space={"embed.predicts": Choice(("encoder:timm", "encoder:bird"))}
+    )
+    with pytest.raises(InputError, match=r"'embed\.predicts' .* the value 'encoder:bird'"):
+        check_search(search)

@@ -33,7 +33,7 @@ def test_every_name_is_found_and_leads_to_its_setting(group):
 
 
 def test_the_names_are_those_of_all_fields():
-    recipe = replace(sed_v2s(), stages=sed_v2s().stages[:1])
+    recipe = replace(sed_v2s(), stages=(replace(sed_v2s().stages[0], sources=(("NAME", 1.0),)),))
     values = {name: value for name, value in flatten(recipe.stages[0]) if not name.startswith("noise.")}
     named = {name.removeprefix("every.") for name in all_names("every")}
     assert {name for name in named if not name.startswith("noise.")} == set(values)
@@ -134,3 +134,16 @@ def test_changes_reach_their_settings_and_no_others():
     assert changed(recipe, {}) == (recipe.model, recipe.stages)
     with pytest.raises(InputError, match="0 <= prob <= 1"):
         changed(recipe, {(0, "noise.0.prob"): 2.0})
+
+
+def test_the_share_of_a_source_has_its_name_whatever_it_is():
+    recipe = replace(sed_v2s(), stages=tuple(replace(stage, sources=(("x.2023", 0.5),)) for stage in sed_v2s().stages[:2]))
+    field = find_field("pretrain.sources.a b/c-d")
+    (first, _), other = field.places(recipe), find_field("pretrain_bce.sources.x.2023").places(recipe)[0]
+    assert field.kinds == (float,) and value_at(recipe, first) == 0 and value_at(recipe, other) == 0.5
+    _, stages = changed(recipe, {first: 0.25, other: 0.0, (1, "sources.y"): 1})
+    assert [stage.sources for stage in stages] == [(("a b/c-d", 0.25), ("x.2023", 0.5)), (("y", 1.0),)]
+    with pytest.raises(InputError, match=r"must be a single field, but has fields of its own: train\.sources\.NAME"):
+        find_field("train.sources")
+    with pytest.raises(InputError, match=r"Perhaps 'train\.sources\.xeno_canto' is meant"):
+        find_field("train.source.xeno_canto")

@@ -42,7 +42,7 @@ def test_the_sed_search_runs_all_five_stages_of_three_backbones():
 
 
 def test_an_unknown_search_names_those_that_exist():
-    with pytest.raises(InputError, match=r"no search 'sad'; those that exist: all, cnn, noisy_student, sed"):
+    with pytest.raises(InputError, match=r"no search 'sad'; those that exist: all, cnn, heads, noisy_student, sed"):
         load_search("sad")
 
 

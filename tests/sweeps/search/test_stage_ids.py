@@ -43,6 +43,7 @@ OTHER_VALUES = {
     "stage.teacher.mode": "distillation",
     "stage.teacher.resampling": "confidence",
     "stage.noise": (NoiseGroup(prob=0.1),),
+    "stage.sources": (("birdclef2023", 1.0),),
     "stage.augment.coloured_noise": "cnn",
     "stage.augment.mask_fill": "mean",
     "model.head": "cnn",
@@ -142,6 +143,13 @@ def test_names_that_are_only_shown_do_not_move_the_id():
 )
 def test_data_code_species_and_first_weights_move_the_id(changes):
     assert last_id(one_stage(), **changes) != last_id(one_stage())
+
+
+def test_which_recording_came_in_which_source_moves_the_id_of_a_stage_that_draws_by_sources_alone():
+    recipe = one_stage()
+    by_source = replace(recipe, stages=tuple(replace(stage, sources=(("a", 1.0),)) for stage in recipe.stages))
+    plain, other = ([last_id(item, sources_fingerprint=text) for text in ("1", "2")] for item in (recipe, by_source))
+    assert plain[0] == plain[1] == last_id(recipe) and len({*other, last_id(by_source), plain[0]}) == 4
 
 
 def test_a_change_moves_the_ids_of_all_later_stages_and_of_no_earlier_one():

@@ -1,10 +1,14 @@
 """Embeddings and heads: an ONNX encoder is heard once, heads learn from it and go on to the same bits, and wrong files are refused."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from made_up_heads import head_chain, write_encoder
 
 from birdclef_core.errors import InputError
+from birdclef_core.stages.embeddings.head import HeadStage
 from birdclef_core.stages.embeddings.stored import Embeddings
 from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.stages.training import train_stage
@@ -62,3 +66,14 @@ def test_a_missing_encoder_and_a_missing_stage_of_embeddings_are_refused(tiny_re
         head_chain(tiny_recipe, tone_data, tmp_path / "none.onnx")
     with pytest.raises(InputError, match="must be an earlier stage that keeps embeddings"):
         head_chain(tiny_recipe, tone_data, encoder, embeddings="nothing")
+
+
+def test_a_head_draws_recordings_by_their_sources(tiny_recipe, tone_data, encoder, store):
+    dataset = tone_data.dataset
+    source = np.where(dataset.recordings["author"].isin(["Author 1", "Author 2"]), "x", "y").astype(object)
+    data = replace(tone_data, dataset=replace(dataset, recordings=dataset.recordings.assign(source=source)))
+    embed, head = head_chain(tiny_recipe, data, encoder, sources=(("x", 1.0),))
+    list(train_stage(embed, data, store, CPU))
+    stage = HeadStage(head.config, head.model, data, Embeddings.load(store.open(embed.stage_id).folder), CPU)
+    heard = {source[stage._table.rows_R[place]] for place in np.flatnonzero(np.diff(stage._cumulative_R, prepend=0))}
+    assert heard == {"x"}

@@ -178,6 +178,20 @@ def test_distillation_mixes_labels_of_recordings_with_predictions(tiny_recipe, d
     assert made.sampling_weight_W == pytest.approx([weight[0] / 2, weight[0] / 2, weight[5]])
 
 
+def test_windows_of_recordings_have_the_shares_of_their_sources(tiny_recipe, data, tmp_path):
+    table = training_table(data.dataset, data.dataset.target_species)
+    rows = table.rows_R[[0, 0, 3, 5]]
+    source = np.full(len(data.dataset.recordings), "z", dtype=object)
+    source[rows[[0, 2, 3]]] = ["x", "y", "z"]
+    named = replace(data, dataset=replace(data.dataset, recordings=data.dataset.recordings.assign(source=source)))
+    recipe = replace(tiny_recipe, stages=tuple(replace(stage, sources=(("x", 1.0), ("y", 3.0))) for stage in tiny_recipe.stages))
+    entry = entry_of([*LOGITS, LOGITS[0]], rows, on="recordings", folder=tmp_path, starts=[0, 32_000, 0, 0])
+    made = windows(recipe, named, entry, mode="distillation")
+    assert made.sampling_weight_W == pytest.approx([0.125, 0.125, 0.75, 0])
+    with pytest.raises(DataError, match="but y has none"):
+        windows(recipe, named, entry, threshold=0.4)
+
+
 def test_species_are_matched_by_name_and_strangers_are_refused(tiny_recipe, data, tmp_path):
     entry = entry_of([[9.0, 4.0, -4.0]], [0], species=("heron", "top", "zebra"), folder=tmp_path)
     made = windows(tiny_recipe, data, entry, threshold=0.1)
