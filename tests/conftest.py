@@ -10,8 +10,8 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-RAY_ALONE = ("tests/sweeps/run/test_whole_sweep.py", "tests/sweeps/run/test_ray_crashes.py")
-"""About half of what the tests that start Ray take: one process runs these files, and one the others."""
+RAY_ALONE = "tests/sweeps/run/test_whole_sweep.py"
+"""Half of what the tests that start Ray take: one process runs this file, and one the others."""
 
 
 def pytest_collection_modifyitems(items):
@@ -36,8 +36,8 @@ def pytest_xdist_make_scheduler(config, log):
     class FilesAndRay(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
-            if file in RAY_ALONE:
-                return "ray alone"
+            if file == RAY_ALONE:
+                return file
             return "ray" if "pytest.mark.ray" in (config.rootpath / file).read_text() else file
 
     config.option.loadscopereorder = False

@@ -84,7 +84,7 @@ def tune_parser(prog: str = "tune_main.py") -> Parser:
     parser.add_argument(
         "--search",
         metavar="NAME|FILE",
-        help="what to try: sed, cnn or all (files in sweeps/searches/), or a .py file of your own",
+        help="what to try: sed, cnn, all, noisy_student or heads (files in sweeps/searches/), or a .py file of your own",
     )
     known = parser.add_argument_group("starting from earlier work")
     one_of = known.add_mutually_exclusive_group()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sweeps.budget import Budget, Limits
 from sweeps.execution.nodes.slots import Slots
+from sweeps.replicates import replicate_of
 from sweeps.report.ranking import best_by_end, front_line, score_of
 from sweeps.report.results import SweepResult
 from sweeps.run.inputs import SweepInputs
@@ -145,6 +146,10 @@ def next_lines(result: SweepResult, report: str, card: str | None, storage_flag:
         lines.append(f"Look at the best model: {card}")
     if result.best:
         lines.append(f"Find birds in a recording: birdclef predict my.wav --model {result.name} -o birds/{storage_flag}")
+    if result.best and (replicate := replicate_of(result.best.stages[-1])):
+        lines.append(
+            f"This is its model of {replicate} alone. One of all recordings, without a score of its own: birdclef refit {result.name}{storage_flag}"
+        )
     return lines
 
 

@@ -27,6 +27,7 @@ SEARCH = Search(
     space={"train_bce.learning_rate": Range(1e-3, 1e-2, log=True)},
 )
 """
+EPOCH = re.compile(r"t0000 tiny +train_bce epoch (\d+)/60")
 FLAGS = "--search tiny.py --budget full --samples 1 --max-concurrent 1 --tracking-uri off --pretrained off"
 
 
@@ -69,6 +70,27 @@ def test_a_job_that_is_stopped_by_its_limit_goes_on_when_it_runs_again(shared: P
     assert "train_bce epoch 1/2" not in "".join(re.findall(".*t0000 .*", output.partition("Put back into the queue")[2]))
     assert not token.exists()
     assert not (shared / "home" / ".cache" / "birdclef-sweeps").exists(), "the cache is on the nodes' own disks"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing() or "-")
+def test_a_job_that_loses_a_node_is_put_back_by_slurm_and_goes_on(shared: Path) -> None:
+    search = shared / "checkout" / "tiny.py"
+    search.write_text(SEARCH.replace("epochs=2", "epochs=60"))
+    with slurm_cluster.slurm_cluster(shared) as slurm:
+        job = submit(slurm, shared)
+        read_until(slurm, shared, job, r"t0000 tiny +train_bce epoch 2/60")
+        slurm.lose("n2")
+        wait_for_state(slurm, job, "PENDING", seconds=90)
+        before = max(int(epoch) for epoch in EPOCH.findall(read_until(slurm, shared, job, "epoch")))
+        slurm.bring_back("n2")
+        output = read_until(slurm, shared, job, r"Best: t0000 \(tiny\)")
+        wait_for_state(slurm, job, "COMPLETED")
+    epochs = [int(epoch) for epoch in EPOCH.findall(output)]
+    assert before < 60 and epochs.count(60) == 1
+    assert len(epochs) - len(set(epochs)) <= 1, "one epoch at most is trained again"
+    assert re.search(r"^t0000 +tiny +finished", output, re.MULTILINE), output
 
 
 def submit(slurm: SlurmCluster, shared: Path) -> str:

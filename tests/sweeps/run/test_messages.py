@@ -53,6 +53,10 @@ def test_the_last_lines_name_the_pages_and_the_command_that_uses_the_best_trial(
         "Look at the best model: s/card.html",
         "Find birds in a recording: birdclef predict my.wav --model s -o birds/ --storage x",
     ]
+    result.best.stages[-1] += "@fold2"
+    assert next_lines(result, "s/result/report.html", None, "")[-1] == (
+        "This is its model of fold2 alone. One of all recordings, without a score of its own: birdclef refit s"
+    )
     nothing = sweep_result(*made_up_sweep(0), store, interrupted=True)
     assert next_lines(nothing, "report.html", None, "") == ["Look at the sweep: report.html"]
 
