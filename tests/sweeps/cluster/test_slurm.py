@@ -1,5 +1,6 @@
 """`slurm.sh` on a real Slurm of two nodes, which share a folder and nothing else: no memory, no network, no /tmp."""
 
+import os
 import re
 import shutil
 import sys
@@ -74,6 +75,7 @@ def test_a_job_that_is_stopped_by_its_limit_goes_on_when_it_runs_again(shared: P
 
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.skipif(not os.environ.get("BIRDCLEF_LONG_TESTS"), reason="takes two minutes: set BIRDCLEF_LONG_TESTS=1")
 @pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing() or "-")
 def test_a_job_that_loses_a_node_is_put_back_by_slurm_and_goes_on(shared: Path) -> None:
     search = shared / "checkout" / "tiny.py"
