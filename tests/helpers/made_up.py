@@ -8,6 +8,7 @@ from birdclef_core.config import Recipe
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import predictions, sed_b3ns, sed_v2s, small_budget
 from birdclef_core.stages.task import StageTask
+from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import StageSummary
@@ -67,6 +68,17 @@ def make_chain_builder(search: Search | None = None, **changes) -> ChainBuilder:
         code_version="code",
     )
     return replace(chains, **changes)
+
+
+def chains_on(recipe: Recipe, data: TrainingData, **changes) -> ChainBuilder:
+    """What makes the chains of one recipe on recordings that can be trained on; `changes` replace fields of it."""
+    dataset = data.dataset
+    known = {
+        "all_species": dataset.all_species,
+        "target_species": dataset.target_species,
+        "data_fingerprint": dataset.fingerprint,
+    }
+    return make_chain_builder(Search(name="tiny", recipes=(recipe,), space={}), **{**known, **changes})
 
 
 def make_coordinator(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from made_up import chains_on
 from made_up_records import sweep_record
+from made_up_store import save_trial
 
 from birdclef_core.code_version import code_version
 from birdclef_core.config import ModelConfig, Recipe
-from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import predictions
 from birdclef_core.stages.training import train_stage
 from birdclef_core.stages.training_data import TrainingData
@@ -17,9 +18,8 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import store_of
 from sweeps.options import SweepOptions
-from sweeps.schedule.records import SweepRecords, TrialRecord
-from sweeps.search import Search
-from sweeps.search.chains import Chain, ChainBuilder
+from sweeps.schedule.records import SweepRecords
+from sweeps.search.chains import Chain
 
 PITCHES_HZ = (1000, 3000, 9000)
 
@@ -59,16 +59,7 @@ def head_chain(
     # The head of the recipe does not count: a CNN could not even take such short clips.
     model: ModelConfig = replace(recipe.model, head="cnn", head_dropout=0.0)
     own = Recipe(name="own", model=model, stages=(embed, replace(head, **changes)))
-    builder = ChainBuilder(
-        search=Search(name="tiny", recipes=(own,), space={}),
-        seed=0,
-        pretrained={recipe.model.encoder: RANDOM},
-        all_species=data.dataset.all_species,
-        target_species=data.dataset.target_species,
-        data_fingerprint=data.dataset.fingerprint,
-        code_version=code_version(),
-    )
-    return builder.chain("own", {})
+    return chains_on(own, data, code_version=code_version()).chain("own", {})
 
 
 def train_chain(chain: Chain, data: TrainingData, store: StageStore) -> None:
@@ -83,15 +74,6 @@ def train_heads_sweep(storage: Storage, chain: Chain, data: TrainingData) -> Non
     options = SweepOptions(search="tiny", data=str(data.dataset.root), pretrained="off", tracking_uri="off")
     records = SweepRecords(storage.at("s"))
     records.save_sweep(sweep_record(options, data_fingerprint=data.dataset.fingerprint))
-    trial = TrialRecord(
-        trial="t0000",
-        recipe="own",
-        params={},
-        stage_ids=[task.stage_id for task in chain],
-        stages=[task.config.name for task in chain],
-        kinds=["target bce" for _ in chain],
-        score=0.9,
-        status="finished",
-        stage_scores={task.config.name: 0.9 for task in chain},
-    )
-    records.save_trials([trial])
+    names = [task.config.name for task in chain]
+    scores = dict.fromkeys(names, 0.9)
+    save_trial(storage, "t0000", [task.stage_id for task in chain], recipe="own", stages=names, score=0.9, stage_scores=scores)

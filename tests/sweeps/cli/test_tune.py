@@ -7,11 +7,12 @@ from dataclasses import fields
 
 import pytest
 
+from birdclef_core.data.splits import NUM_FOLDS
 from birdclef_core.errors import InputError
 from sweeps.cli.birdclef import birdclef
 from sweeps.cli.common import parse_settings
 from sweeps.cli.tune import _given, _parse, tune_main
-from sweeps.options import PLACEMENT, SweepOptions
+from sweeps.options import MAX_FOLDS, PLACEMENT, SweepOptions
 
 
 def test_settings_are_python_literals_or_text():
@@ -110,6 +111,11 @@ def test_what_is_not_given_is_not_taken_for_given():
     """A default in the parser would replace what an extended sweep was started with; defaults are those of SweepOptions."""
     assert _given(_parse(["--resume", "s"])) == {}
     assert _given(_parse(["--resume", "s", "--max-cost", "5", "--price-per-hour", "2"])) == {"max_cost": 5, "price_per_hour": 2}
+
+
+def test_there_are_as_many_folds_as_recordings_are_divided_into():
+    """The options do not import what divides them."""
+    assert MAX_FOLDS == NUM_FOLDS
 
 
 def test_where_a_sweep_goes_on_are_options_that_it_has():

@@ -4,13 +4,13 @@ import shutil
 from dataclasses import replace
 
 import pytest
+from made_up import chains_on
 from made_up_records import sweep_record
-from made_up_store import store
+from made_up_store import save_trial, store
 
 from birdclef_core.code_version import code_version
 from birdclef_core.data.targets import training_table
 from birdclef_core.errors import InputError
-from birdclef_core.models.encoders import RANDOM
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.recordings_table import read_recordings
@@ -19,8 +19,6 @@ from sweeps.deploy.loading import load_detector
 from sweeps.deploy.refit import refit
 from sweeps.options import SweepOptions
 from sweeps.schedule.records import SweepRecords, TrialRecord
-from sweeps.search.chains import ChainBuilder
-from sweeps.search.space import Search
 
 
 @pytest.fixture
@@ -31,32 +29,16 @@ def trained(tmp_path, tiny_recipe, tone_data):
     def train(**changes):
         storage, dataset = Storage.parse(str(tmp_path / "out")), tone_data.dataset
         recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1, **changes) for stage in tiny_recipe.stages[:2]))
-        chains = ChainBuilder(
-            search=Search(name="tiny", recipes=(recipe,), space={}),
-            seed=0,
-            pretrained={recipe.model.encoder: RANDOM},
-            all_species=dataset.all_species,
-            target_species=dataset.target_species,
-            data_fingerprint=dataset.fingerprint,
-            code_version=code_version(),
-        )
-        chain = chains.chain("tiny", {})
+        chain = chains_on(recipe, tone_data, code_version=code_version()).chain("tiny", {})
         for task in chain:
             list(train_stage(task, tone_data, store(storage), torch.device("cpu")))
         options = SweepOptions(search="tiny", data=str(dataset.root), pretrained="off")
         records = SweepRecords(storage.at("s"))
         records.save_sweep(sweep_record(options, data_fingerprint=dataset.fingerprint))
-        trial = TrialRecord(
-            trial="t0000",
-            recipe="tiny",
-            params={},
-            stage_ids=[task.stage_id for task in chain],
-            stages=[task.config.name for task in chain],
-            kinds=["target ce" for _ in chain],
-            status="finished",
-            score=0.5,
+        names = [task.config.name for task in chain]
+        save_trial(
+            storage, "t0000", [task.stage_id for task in chain], stages=names, score=0.5, stage_scores=dict.fromkeys(names, 0.5)
         )
-        records.save_trials([trial])
         return storage, chain
 
     return train

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from made_up import chains_on
 from made_up_stage import ExecutionLog, MadeUpStage
 
-from birdclef_core.models.encoders import RANDOM
 from birdclef_core.reports.stage_report import PREDICTIONS
 from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.store.leases import Holder, Leases, NoLease, alone
@@ -20,8 +20,6 @@ from sweeps.execution.trial import run_trial
 from sweeps.objective import Objective
 from sweeps.replicates import Replicate
 from sweeps.schedule.update import EpochPoint, TrialUpdate
-from sweeps.search.chains import ChainBuilder
-from sweeps.search.space import Search
 
 CPU = torch.device("cpu")
 
@@ -39,16 +37,7 @@ def store(tmp_path, notes):
 @pytest.fixture
 def chain(tiny_recipe, tone_data):
     recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages))
-    chains = ChainBuilder(
-        search=Search(name="tiny", recipes=(recipe,), space={}),
-        seed=0,
-        pretrained={recipe.model.encoder: RANDOM},
-        all_species=tone_data.dataset.all_species,
-        target_species=tone_data.dataset.target_species,
-        data_fingerprint=tone_data.dataset.fingerprint,
-        code_version="test",
-    )
-    return chains.chain("tiny", {})
+    return chains_on(recipe, tone_data).chain("tiny", {})
 
 
 def updates(chain, tone_data, store, notes) -> list[TrialUpdate]:
@@ -273,17 +262,8 @@ def test_only_what_the_missing_stages_need_is_trained_again(chain, tone_data, st
 def test_each_fold_is_trained_and_scored_on_its_own_recordings(tiny_recipe, tone_data, store, notes):
     recipe = replace(tiny_recipe, stages=tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages[:2]))
     folds = [tone_data.dataset.of_fold(fold) for fold in range(2)]
-    chains = ChainBuilder(
-        search=Search(name="tiny", recipes=(recipe,), space={}),
-        seed=0,
-        pretrained={recipe.model.encoder: RANDOM},
-        all_species=tone_data.dataset.all_species,
-        target_species=tone_data.dataset.target_species,
-        data_fingerprint=folds[0].fingerprint,
-        code_version="test",
-        replicates=tuple(Replicate.of_fold(fold, dataset.fingerprint) for fold, dataset in enumerate(folds)),
-    )
-    chain = chains.chain("tiny", {})
+    replicates = tuple(Replicate.of_fold(fold, dataset.fingerprint) for fold, dataset in enumerate(folds))
+    chain = chains_on(recipe, tone_data, replicates=replicates).chain("tiny", {})
     got = updates(chain, tone_data, store, notes)
     names = ["pretrain_ce@fold0", "pretrain_ce@fold1", "train_bce@fold0", "train_bce@fold1"]
     assert [(update.stage, update.kind, update.done) for update in got] == [(name, "epoch", name == names[-1]) for name in names]
@@ -293,20 +273,10 @@ def test_each_fold_is_trained_and_scored_on_its_own_recordings(tiny_recipe, tone
         assert sorted(predicted.index) == sorted(dataset.recordings["recording_id"][is_scored])
 
 
-def test_a_part_that_lost_its_last_stage_is_trained_again_and_the_others_are_reused(tiny_recipe, tone_data, store, notes):
+def test_a_replicate_that_lost_its_last_stage_is_trained_again_and_the_others_are_reused(tiny_recipe, tone_data, store, notes):
     stages = tuple(replace(stage, epochs=1) for stage in tiny_recipe.stages[:2])
     replicates = tuple(Replicate.of_repeat(number, tone_data.dataset.fingerprint) for number in range(2))
-    chains = ChainBuilder(
-        search=Search(name="tiny", recipes=(replace(tiny_recipe, stages=stages),), space={}),
-        seed=0,
-        pretrained={tiny_recipe.model.encoder: RANDOM},
-        all_species=tone_data.dataset.all_species,
-        target_species=tone_data.dataset.target_species,
-        data_fingerprint=tone_data.dataset.fingerprint,
-        code_version="test",
-        replicates=replicates,
-    )
-    chain = chains.chain("tiny", {})
+    chain = chains_on(replace(tiny_recipe, stages=stages), tone_data, replicates=replicates).chain("tiny", {})
     updates(chain, tone_data, store, notes)
     store.storage.delete(f"stages/{chain[2].stage_id}/published.json")
     again = updates(chain, tone_data, store, notes)
