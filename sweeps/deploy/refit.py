@@ -12,11 +12,11 @@ from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
-from birdclef_core.stages.embeddings.recorded import embeddings_configs, embeddings_data, first_encoder
+from birdclef_core.stages.embeddings.recorded import first_encoder
 from birdclef_core.stages.task import StageTask, parse_teachers, teachers_text
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.leases import Holder, Leases
-from birdclef_core.store.stage_store import StageEntry, StageRecord
+from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import known_record, store_of
 from sweeps.checkpoints.replay import check_sources, predictions_config, recording_finder, whole_stage
@@ -57,7 +57,8 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
     """Train the stages of the best trial of a sweep on all its recordings and publish them; what is in the store is reused.
 
     `reference`: a sweep, or SWEEP/TRIAL for another finished trial. `folder`: the data folder or packed set; None: where the sweep had
-    it. `pretrained`: as in `--pretrained`; None: as the sweep had it. A stage that trials started from stays as it is.
+    it. `pretrained`: as in `--pretrained`; None: as the sweep had it. A stage that trials started from stays as it is, and so do embeddings,
+    which hear all recordings anyway.
 
     Raises InputError for a trial that has not finished, a stage that ends by its validation score, stages that are no longer in the
     store, and other recordings or first weights than the trial had; StoreError for a damaged stage.
@@ -86,15 +87,12 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
         check_sources(record, found)
     whole = found.dataset.all_training()
     data = found.cache.data_fingerprint(whole)
-    weights = [_first_weights(record, found, pretrained) for record in records]
+    again = [record for record in records if "embeds" not in record.identity["stage"]]
+    weights = [_first_weights(record, found, pretrained) for record in again]
     tasks: dict[str, StageTask] = {}
-    for record, first in zip(records, weights, strict=True):
+    for record, first in zip(again, weights, strict=True):
         before = {old: task.stage_id for old, task in tasks.items()}
-        tasks[record.stage_id] = (
-            _task_of_embeddings(whole_stage(store, record.stage_id), first, embeddings_data(whole, data))
-            if "embeds" in record.identity["stage"]
-            else _task(record, first, data, before)
-        )
+        tasks[record.stage_id] = _task(record, first, data, before)
     RecordingsList(store.storage, whole, data).keep()
     training_data = found.cache.build(whole)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -178,20 +176,6 @@ def _task(record: StageRecord, weights: PretrainedWeights, data: str, own: Mappi
         identity=identity,
         predictions_id=identity.get("teacher"),
         embeddings_id=identity.get("embeddings"),
-    )
-
-
-def _task_of_embeddings(entry: StageEntry, weights: PretrainedWeights, data: str) -> StageTask:
-    model, config = embeddings_configs(entry)
-    identity = entry.record.identity | {"data": data, "code": code_version()}
-    return StageTask(
-        stage_id=fingerprint(identity),
-        parent_id=None,
-        recipe=entry.record.recipe,
-        model=model,
-        config=config,
-        pretrained=weights,
-        identity=identity,
     )
 
 

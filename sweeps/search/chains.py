@@ -44,21 +44,26 @@ class ChainBuilder:
     """The models of the stored stages whose predictions are made, by stage id; of an ensemble's, which differ, any one of them."""
     replicates: tuple[Replicate, ...] = ()
     """The replicates in which each trial is trained; empty: there is one, with the data and the random seeds as they are."""
+    embedded_fingerprint: str = ""
+    """Fingerprint of the recordings that embeddings are made of, which are all of them whatever the fold is; empty: `data_fingerprint`."""
 
     def chain(self, recipe_name: str, params: Mapping[str, Any]) -> Chain:
         """Return the stages of one trial, first to last. Raises InputError for parameters that the model cannot take.
 
         Of several replicates, each stage comes for all replicates before the next one, so that a stage in the store has all levels before it there. A
-        stage that is the same in all replicates, such as predictions of a stored teacher, is there once.
+        stage that is the same in all replicates, such as embeddings or predictions of a stored teacher, is there once.
         """
         recipe = self.search.recipe(recipe_name)
         model, stages = self.search.of_recipe(recipe).configs(params)
         if not self.replicates:
             return tuple(self._of_replicate(recipe.name, model, stages))
         whole = [
-            replace(self, replicates=(), data_fingerprint=replicate.data_fingerprint)._of_replicate(
-                recipe.name, model, [replace(stage, seed=stage.seed + replicate.seed) for stage in stages]
-            )
+            replace(
+                self,
+                replicates=(),
+                data_fingerprint=replicate.data_fingerprint,
+                embedded_fingerprint=self.data_fingerprint,
+            )._of_replicate(recipe.name, model, [_seeded(stage, replicate) for stage in stages])
             for replicate in self.replicates
         ]
         return tuple(task for level in zip(*whole, strict=True) for task in self._of_level(level))
@@ -159,7 +164,7 @@ class ChainBuilder:
             "model": {},
             "stage": {"embeds": "onnx"} | stage,
             "label_space": "",
-            "data": fingerprint([self.data_fingerprint, self.all_species.fingerprint]),
+            "data": fingerprint([self.embedded_fingerprint or self.data_fingerprint, self.all_species.fingerprint]),
             "parent": pretrained.name if path is None else onnx_hash(path),
             "code": self.code_version,
         }
@@ -175,6 +180,11 @@ class ChainBuilder:
 
     def _space(self, config: StageConfig) -> LabelSpace:
         return self.all_species if config.label_space == "all" else self.target_species
+
+
+def _seeded(stage: StageConfig, replicate: Replicate) -> StageConfig:
+    """A stage with the random seed of a replicate. Embeddings keep theirs: nothing of them is drawn but random first weights."""
+    return stage if stage.embeds else replace(stage, seed=stage.seed + replicate.seed)
 
 
 @lru_cache(maxsize=8192)

@@ -18,6 +18,7 @@ from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import store_of
 from sweeps.options import SweepOptions
+from sweeps.replicates import Replicate
 from sweeps.schedule.records import SweepRecords
 from sweeps.search.chains import Chain
 
@@ -50,16 +51,17 @@ def head_chain(
     clip_s: float = 0.5,
     rate_hz: int = 32_000,
     precision: str = "float32",
+    replicates: tuple[Replicate, ...] = (),
     **changes,
 ) -> Chain:
-    """Embeddings by an encoder and a head on them. `changes` replace settings of the head."""
+    """Embeddings by an encoder and a head on them, or one for each replicate. `changes` replace settings of the head."""
     head = replace(recipe.stages[1], name="head", embeddings="embed", epochs=15, learning_rate=0.05, batch_size=4)
     embed = predictions("embed", of=f"encoder:{encoder}", on="recordings", window_s=clip_s)
     embed = replace(embed, encoder_rate_hz=rate_hz, precision=precision)
     # The head of the recipe does not count: a CNN could not even take such short clips.
     model: ModelConfig = replace(recipe.model, head="cnn", head_dropout=0.0)
     own = Recipe(name="own", model=model, stages=(embed, replace(head, **changes)))
-    return chains_on(own, data, code_version=code_version()).chain("own", {})
+    return chains_on(own, data, code_version=code_version(), replicates=replicates).chain("own", {})
 
 
 def train_chain(chain: Chain, data: TrainingData, store: StageStore) -> None:

@@ -121,14 +121,14 @@ def test_of_a_trial_with_folds_one_is_trained_on_all_recordings(trained, tone_da
 
 @pytest.mark.parametrize("name", ["timm", "onnx"])
 def test_a_head_on_embeddings_is_trained_on_everything_too(heads, tone_data, tmp_path, name):
-    """Its embeddings are made again, because they belong to the split; by an ONNX encoder that is only in the store."""
+    """On the embeddings of the trial, which are of all recordings."""
     storage, chain = heads[name]
     shutil.copytree(storage.root, tmp_path / "out")
     own, said = Storage.parse(str(tmp_path / "out")), list[str]()
     done = refit(own, "s", None, None, str(tmp_path / "cache"), said.append)
     record = store(own).record(done.stage_id)
     assert record.metrics == {} and record.identity["stage"] == chain[1].identity["stage"]
-    assert record.identity["embeddings"] != chain[0].stage_id and store(own).is_published(record.identity["embeddings"])
-    assert "windows/s" in said[0] and said[1].startswith("head: epoch 1/15, loss ")
+    assert record.identity["embeddings"] == chain[0].stage_id and record.stage_id != chain[1].stage_id
+    assert said[0].startswith("head: epoch 1/15, loss ")
     rows = load_detector(done.stage_id, storage=own.root).predict(tone_data.dataset.root / "train_audio" / "top", top=1)
     assert len(rows) == 6 and (name == "timm" or set(rows["species"]) == {"top"}), "a random timm encoder tells little apart"

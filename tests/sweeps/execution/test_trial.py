@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from made_up import chains_on
+from made_up_heads import head_chain, write_encoder
 from made_up_stage import ExecutionLog, MadeUpStage
 
 from birdclef_core.reports.stage_report import PREDICTIONS
@@ -269,6 +270,23 @@ def test_each_fold_is_trained_and_scored_on_its_own_recordings(tiny_recipe, tone
     assert [(update.stage, update.kind, update.done) for update in got] == [(name, "epoch", name == names[-1]) for name in names]
     for fold, dataset in enumerate(folds):
         predicted = pd.read_parquet(store.open(chain[2 + fold].stage_id).folder / PREDICTIONS)
+        is_scored = dataset.recordings["is_validation"] & dataset.recordings["primary_label"].isin(("low", "top"))
+        assert sorted(predicted.index) == sorted(dataset.recordings["recording_id"][is_scored])
+
+
+def test_heads_of_all_folds_learn_from_embeddings_that_are_made_once(tiny_recipe, tone_data, store, notes, tmp_path):
+    folds = [tone_data.dataset.of_fold(fold) for fold in range(2)]
+    replicates = tuple(Replicate.of_fold(fold, dataset.fingerprint) for fold, dataset in enumerate(folds))
+    encoder = write_encoder(tmp_path / "tiny.onnx")
+    chain = head_chain(tiny_recipe, tone_data, encoder, replicates=replicates, epochs=1)
+    got = updates(chain, tone_data, store, notes)
+    assert [(update.stage, update.kind) for update in got] == [
+        ("embed", "epoch"),
+        ("head@fold0", "epoch"),
+        ("head@fold1", "epoch"),
+    ]
+    for task, dataset in zip(chain[1:], folds, strict=True):
+        predicted = pd.read_parquet(store.open(task.stage_id).folder / PREDICTIONS)
         is_scored = dataset.recordings["is_validation"] & dataset.recordings["primary_label"].isin(("low", "top"))
         assert sorted(predicted.index) == sorted(dataset.recordings["recording_id"][is_scored])
 

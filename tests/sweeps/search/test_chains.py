@@ -129,3 +129,26 @@ def test_repetitions_have_other_random_seeds_and_the_first_is_the_trial_itself()
     assert [task.config.seed - alone[0].config.seed for task in tasks[:3]] == [0, 1, 2]
     assert {task.fold for task in tasks} == {None}
     assert [task.parent_id for task in tasks[3:]] == [task.stage_id for task in tasks[:3]]
+
+
+def heads(*, seed: int = 1) -> Recipe:
+    embed = replace(predictions("embed", of="encoder:timm", on="recordings", window_s=5.0), seed=seed)
+    return Recipe(
+        name="own", model=OWN.model, stages=(embed, replace(OWN.stages[2], name="head", embeddings="embed", clip_s=5.0))
+    )
+
+
+def test_embeddings_are_made_once_for_all_folds_and_repetitions_under_the_id_that_they_have_without_them():
+    """They hear all recordings whatever the fold is, and nothing of them is drawn."""
+    builder = make_chain_builder(Search(name="one", recipes=(heads(),), space={}), data_fingerprint="d0")
+    embed, head = builder.chain("own", {})
+    folds = replace(builder, replicates=(Replicate.of_fold(0, "d0"), Replicate.of_fold(1, "d1"))).chain("own", {})
+    assert [(task.name, task.fold) for task in folds] == [("embed", None), ("head@fold0", 0), ("head@fold1", 1)]
+    assert [task.stage_id for task in folds[:2]] == [embed.stage_id, head.stage_id]
+    assert {task.needs for task in folds[1:]} == {(embed.stage_id,)}
+    repeats = replace(builder, replicates=(Replicate.of_repeat(0, "d0"), Replicate.of_repeat(1, "d0"))).chain("own", {})
+    assert [task.name for task in repeats] == ["embed", "head@repeat0", "head@repeat1"]
+    assert [task.stage_id for task in repeats[:2]] == [embed.stage_id, head.stage_id]
+    assert len({task.stage_id for task in (*folds, *repeats)}) == 4, "each head is another one"
+    others = make_chain_builder(Search(name="one", recipes=(heads(seed=2),), space={})).chain("own", {})
+    assert others[0].stage_id != embed.stage_id, "without replicates a seed counts, as random first weights come from it"
