@@ -21,7 +21,7 @@ from birdclef_core.errors import FileContentError, InputError, StoreError
 from birdclef_core.identity import fingerprint
 from birdclef_core.json_files import from_json, from_values, to_json
 from birdclef_core.store.storage import MANIFEST, Storage, scratch_folder
-from birdclef_core.store.summary import Spread, StageSummary, work_of
+from birdclef_core.store.summary import Spread, StageSummary, work_of, work_of_embeddings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +135,7 @@ class StageRecord:
             device=self.environment.get("device", ""),
             device_type=self.environment.get("device_type", ""),
             finished_at=self.finished_at,
-            work=work_of(model, config),
+            work=work_of_embeddings(self.identity) if "embeds" in config else work_of(model, config),
             clip_s=config.get("clip_s", 0.0),
             config=fingerprint([model, config])[:16],
             label_space=self.identity.get("label_space", ""),

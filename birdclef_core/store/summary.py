@@ -11,6 +11,9 @@ IMPORTED = "imported"
 """Code version of an imported stage; also the beginning of the name of its first weights."""
 
 
+ENCODER_PARTS = 3
+"""How many parts of `embeds` in the identity of embeddings say what their timm encoder is: name, axes, spectrogram; the random seed of random
+weights comes after them."""
 FREEZING = ("freeze_encoder", "frozen_blocks", "thaw_every", "embeddings")
 """Fields of a stage that say what of the model is not trained."""
 DROPOUTS = ("drop_rate", "drop_path_rate", "head_dropout")
@@ -60,7 +63,8 @@ class StageSummary:
     finished_at: str
     """Time of publication, ISO 8601."""
     work: str
-    """Hash of what the time for one clip depends on, apart from device and clip length: model, precision, what is frozen."""
+    """Hash of what the time for one clip depends on, apart from device and clip length: model, precision, what is frozen; of embeddings
+    their encoder."""
     clip_s: float
     """Length of a training clip in seconds."""
     config: str
@@ -128,3 +132,14 @@ def work_of(model: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     model = {name: value for name, value in model.items() if name not in DROPOUTS}
     frozen = {name: config[name] for name in FREEZING if name in config}
     return fingerprint([model, config.get("precision"), frozen])[:16]
+
+
+def work_of_embeddings(identity: Mapping[str, Any]) -> str:
+    """Return the value of `StageSummary.work` for embeddings with this identity: their own encoder counts, with what it hears.
+
+    First weights take no time that counts, and neither does the random seed.
+    """
+    stage, embeds = identity["stage"], identity["stage"]["embeds"]
+    encoder = embeds[:ENCODER_PARTS] if isinstance(embeds, list) else identity.get("parent")
+    heard = [stage.get(name) for name in ("precision", "encoder_rate_hz", "encoder_output")]
+    return fingerprint(["embeddings", encoder, *heard])[:16]

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -15,12 +15,12 @@ from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.targets import training_table, validation_truth
 from birdclef_core.identity import canonical
 from birdclef_core.stages.task import StageTask
-from birdclef_core.store.summary import Spread, StageSummary, work_of
+from birdclef_core.store.summary import Spread, StageSummary, work_of, work_of_embeddings
 from sweeps.devices import DeviceSpeeds
 
 Basis = Literal["measured", "converted", "scaled", "calibrated"]
 """How a cost is known: from stages of this kind, from such stages on another device, from stages with another clip length, or from a few steps
-on noise."""
+(of embeddings: a few batches) on noise."""
 
 EVALUATED_S = 60.0
 """Seconds of each validation recording that are scored, from its beginning."""
@@ -56,6 +56,28 @@ class DataSize:
     def windows(self, config: StageConfig) -> int:
         """Return the number of windows of an evaluation."""
         return int(np.maximum(1, np.ceil(self.evaluated_s_R / config.clip_s)).sum())
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeardSound:
+    """The sound that stages hear which train nothing."""
+
+    seconds: Mapping[PredictedAudio, float] = field(default_factory=lambda: {"recordings": 0.0, "unlabelled": 0.0})
+    """Seconds of each kind of sound that predictions are made of."""
+    embedded_s_R: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    """Seconds of each recording, of which embeddings are made."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, *, unlabelled: bool) -> "HeardSound":
+        """Return the sound of a dataset, of soundscapes without labels only where they are needed."""
+        duration_s_R = dataset.recordings["duration_s"].to_numpy(dtype=np.float64)
+        training_s = float(duration_s_R[~dataset.recordings["is_validation"].to_numpy(dtype=bool)].sum())
+        unlabelled_s = float(dataset.unlabelled.files["duration_s"].sum()) if unlabelled and dataset.unlabelled else 0.0
+        return cls(seconds={"recordings": training_s, "unlabelled": unlabelled_s}, embedded_s_R=duration_s_R)
+
+    def embedded_windows(self, window_s: float) -> int:
+        """Return the number of windows of which embeddings are made."""
+        return int(np.maximum(1, self.embedded_s_R // window_s).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +133,11 @@ class CostModel:
         measurements: Iterable[Measurement],
         sizes: Mapping[str, DataSize],
         data: str,
-        heard_s: Mapping[PredictedAudio, float] | None = None,
+        heard: "HeardSound | None" = None,
     ) -> None:
-        """`sizes` has the data size of each label space; `data` is the fingerprint of the recordings that will be trained on; `heard_s`:
-        the seconds of each kind of sound that predictions are made of."""
-        self._sizes, self._data, self._heard_s = sizes, data, heard_s or {}
+        """`sizes` has the data size of each label space; `data` is the fingerprint of the recordings that will be trained on; `heard`: the sound
+        that predictions and embeddings are made of."""
+        self._sizes, self._data, self._heard = sizes, data, heard or HeardSound()
         self._by_work: defaultdict[str, list[Measurement]] = defaultdict(list)
         self._by_like: defaultdict[str, list[Measurement]] = defaultdict(list)
         for measurement in measurements:
@@ -164,10 +186,12 @@ class CostModel:
         return [item for item in known if item.pixels_per_s == nearest]
 
     def clips(self, task: StageTask) -> int:
-        """Return the number of training clips of an epoch; for predictions, of as many as take the same time."""
+        """Return the number of training clips of an epoch; for predictions, of as many as take the same time; for embeddings, of windows."""
         config = task.config
+        if config.embeds:
+            return self._heard.embedded_windows(config.clip_s)
         if config.predicts:
-            return max(1, round(FORWARD_SHARE * self._heard_s.get(config.predicts_on, 0.0) / config.clip_s))
+            return max(1, round(FORWARD_SHARE * self._heard.seconds[config.predicts_on] / config.clip_s))
         return self._sizes[config.label_space].clips(config)
 
     def _seconds(self, task: StageTask, like: list[Measurement], scale: float, rough: float) -> Spread:
@@ -185,14 +209,6 @@ class CostModel:
             return Spread(low=min(item.low for item in same), middle=middle, high=max(item.high for item in same))
         share = FORWARD_SHARE * self._sizes[task.config.label_space].windows(task.config) / self.clips(task)
         return Spread(low=share * train.low / SCALING_ERROR, middle=share * train.middle, high=share * train.high * SCALING_ERROR)
-
-
-def heard_seconds(dataset: Dataset, *, unlabelled: bool) -> dict[PredictedAudio, float]:
-    """Return the seconds of each kind of sound that predictions are made of, of soundscapes without labels only where they are needed."""
-    recordings = dataset.recordings
-    training_s = float(recordings.loc[~recordings["is_validation"], "duration_s"].sum())
-    unlabelled_s = float(dataset.unlabelled.files["duration_s"].sum()) if unlabelled and dataset.unlabelled else 0.0
-    return {"recordings": training_s, "unlabelled": unlabelled_s}
 
 
 def speeds_of(summaries: Iterable[StageSummary], device: str) -> DeviceSpeeds:
@@ -228,11 +244,13 @@ def _converted(item: StageSummary, clips_per_s: Spread, speeds: DeviceSpeeds) ->
 
 def work_of_task(task: StageTask) -> str:
     """Return the kind of work of a task, see `StageSummary.work`."""
-    return work_of(*_identity_of_work(task))
+    return work_of_embeddings(task.identity) if task.config.embeds else work_of(*_identity_of_work(task))
 
 
 def like_of_task(task: StageTask) -> str:
-    """Return the kind of work of a task whatever the size of its spectrograms."""
+    """Return the kind of work of a task whatever the size of its spectrograms; empty for embeddings."""
+    if task.config.embeds:
+        return ""
     model, stage = _identity_of_work(task)
     return work_of({**model, "spectrogram": {"deltas": task.model.spectrogram.deltas}}, stage)
 

@@ -10,6 +10,8 @@ from birdclef_core.config import Recipe
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.errors import FileContentError, InputError
 from birdclef_core.models.detector import Detector
+from birdclef_core.models.heads import EmbeddingHead
+from birdclef_core.stages.embeddings.encoders import onnx_file
 from birdclef_core.stages.environment import environment
 from birdclef_core.stages.task import StageTask
 from birdclef_core.store.stage_store import StageStore
@@ -19,8 +21,8 @@ from sweeps.budget import Limits
 from sweeps.devices import DeviceSpeeds
 from sweeps.execution.nodes.slots import Slots
 from sweeps.options import PruningName
-from sweeps.plan.calibration import measure_clips_per_s
-from sweeps.plan.costs import CostModel, DataSize, Measurement, heard_seconds, measured, speeds_of, work_of_task
+from sweeps.plan.calibration import HEAD_NUMBERS, measure_clips_per_s
+from sweeps.plan.costs import CostModel, DataSize, HeardSound, Measurement, measured, speeds_of, work_of_task
 from sweeps.plan.plan import Amount, Plan, make_plan
 from sweeps.plan.text import hours_text
 from sweeps.schedule.records import TrialRecord
@@ -29,7 +31,9 @@ from sweeps.search.chains import ChainBuilder
 from sweeps.search.names import MODEL
 from sweeps.search.parameters import Choice
 
-BYTES_A_FLOAT = 4
+BYTES_A_FLOAT, BYTES_OF_HALF = 4, 2
+PREDICTS = "predicts"
+"""The field of a stage that names its encoder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +63,12 @@ class Planner:
         if calibrate is not None and device is not None:
             self._calibrate(costs, device, speeds, calibrate)
         by_work = {summary.work: summary.num_bytes for summary in stored.values()}
+        heard = HeardSound.of(self.dataset, unlabelled=False)
 
         def stage_bytes(task: StageTask) -> int | None:
             work = work_of_task(task)
             if work not in by_work and calibrate is not None:
-                by_work[work] = _weight_bytes(task, len(self.chains.all_species))
+                by_work[work] = _stage_bytes(task, len(self.chains.all_species), heard)
             return by_work.get(work)
 
         return make_plan(
@@ -105,7 +110,7 @@ class Planner:
             measured(stored.values(), speeds),
             sizes,
             self.chains.data_fingerprint,
-            heard_seconds(self.dataset, unlabelled=bool(self.chains.unlabelled_fingerprint)),
+            HeardSound.of(self.dataset, unlabelled=bool(self.chains.unlabelled_fingerprint)),
         )
 
     def _base(self, stored: Mapping[str, StageSummary]) -> str:
@@ -137,19 +142,23 @@ class Planner:
             for task in self.chains.chain(recipe.name, point):
                 if costs.epoch(task) is not None:
                     continue
-                say(f"Measuring {recipe.name} with {task.model.encoder}, {task.config.name} ({task.config.clip_s:g} s clips)")
+                encoder = onnx_file(task.config) if task.config.embeds else None
+                say(
+                    f"Measuring {recipe.name} with {encoder or task.model.encoder}, {task.config.name} ({task.config.clip_s:g} s clips)"
+                )
                 space = self.chains.all_species if task.config.label_space == "all" else self.chains.target_species
                 rate = measure_clips_per_s(task, space, device, threads=self.slots.threads_per_trial)
                 costs.add(Measurement.of_task(task, rate.scaled(1 / speeds.of(own).value)))
 
     def _kinds_of_work(self) -> Iterator[tuple[Recipe, dict[str, Any]]]:
-        """Points of the search that may do different work: each recipe at its own values, and with each choice of its model."""
+        """Points of the search that may do different work: each recipe at its own values, and with each choice of its model or of the encoder of its
+        embeddings."""
         search = self.chains.search
         for recipe in search.recipes:
             own = search.baseline(recipe)
             yield recipe, own
             for key, parameter in search.sampled_space(recipe).items():
-                if isinstance(parameter, Choice) and key.partition(".")[0] == MODEL:
+                if isinstance(parameter, Choice) and (key.partition(".")[0] == MODEL or key.endswith(f".{PREDICTS}")):
                     points = ({**own, key: value} for value in parameter.values)
                     yield from ((recipe, point) for point in points if not search.problem(recipe, point))
 
@@ -161,8 +170,19 @@ def _usual_gpu(summaries: Iterable[StageSummary]) -> str:
     return newest.device if newest is not None else "GPUs of the cluster"
 
 
-def _weight_bytes(task: StageTask, num_classes: int) -> int:
-    model = Detector(task.model, num_classes)
+def _stage_bytes(task: StageTask, num_classes: int, heard: HeardSound) -> int:
+    """About the size of a stage: of embeddings in half precision with a copy of their encoder, of a head alone, else of a model's weights."""
+    if (path := onnx_file(task.config) if task.config.embeds else None) is not None:
+        encoder_bytes = path.stat().st_size
+    elif task.config.embeddings:
+        encoder_bytes = _num_bytes(EmbeddingHead(HEAD_NUMBERS, num_classes, task.config.head_hidden, 0.0))
+    else:
+        encoder_bytes = _num_bytes(Detector(task.model, num_classes))
+    windows = heard.embedded_windows(task.config.clip_s) if task.config.embeds else 0
+    return encoder_bytes + BYTES_OF_HALF * HEAD_NUMBERS * windows
+
+
+def _num_bytes(model: torch.nn.Module) -> int:
     return BYTES_A_FLOAT * sum(tensor.numel() for tensor in model.state_dict().values())
 
 

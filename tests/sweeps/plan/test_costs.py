@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from made_up import make_chain_builder, summary_of
+from made_up_heads import head_chain, write_encoder
 
 from birdclef_core.config import evolve
 from birdclef_core.identity import canonical
 from birdclef_core.store.summary import Spread, StageSummary
 from sweeps.plan.calibration import measure_clips_per_s
-from sweeps.plan.costs import CostModel, DataSize, Measurement, measured, speeds_of, work_of_task
+from sweeps.plan.costs import CostModel, DataSize, HeardSound, Measurement, measured, speeds_of, work_of_task
 
 SIZE = DataSize(num_training=1000, evaluated_s_R=np.array([2.0, 30.0, 60.0]))
 TREE = make_chain_builder()
@@ -121,6 +122,29 @@ def test_data_sizes_come_from_the_tables_that_training_uses(tone_data):
     assert every.num_training + len(every.evaluated_s_R) == 18
     assert target.num_training < every.num_training
     assert (every.evaluated_s_R == 1.0).all()
+
+
+@pytest.mark.parametrize("encoder", ["timm", "tiny.onnx"])
+def test_embeddings_cost_what_their_own_encoder_took_for_each_window(tiny_recipe, tone_data, tmp_path, encoder):
+    """Whatever the recipe's own encoder is, and whichever recordings it heard."""
+    name = str(write_encoder(tmp_path / encoder)) if encoder != "timm" else encoder
+    task = head_chain(tiny_recipe, tone_data, name)[0]
+    heard = HeardSound(seconds={}, embedded_s_R=np.array([0.2, 1.0, 1.9]))
+    rate = Spread(low=1.0, middle=2.0, high=4.0)
+    stored = replace(summary_of(task, data="other"), device="cpu", clips_per_s=rate)
+    costs = CostModel(measured([stored], speeds_of([stored], "cpu")), {"target": SIZE}, "here", heard)
+    cost = costs.epoch(task)
+    assert (cost.low_s, cost.middle_s, cost.high_s) == (1.5, 3.0, 6.0), "1 + 2 + 3 windows of half a second"
+    assert cost.basis == "measured"
+    larger = replace(tiny_recipe, model=replace(tiny_recipe.model, encoder="resnet18d.ra2_in1k"))
+    other = costs.epoch(head_chain(larger, tone_data, name)[0])
+    assert other == (None if encoder == "timm" else cost)
+    if encoder != "timm":
+        again = write_encoder(tmp_path / "other.onnx", 24_000)
+        assert costs.epoch(head_chain(tiny_recipe, tone_data, again)[0]) is None, "another file is another encoder"
+    space = tone_data.dataset.all_species
+    calibrated = measure_clips_per_s(task, space, torch.device("cpu"), threads=1, limit_s=0.01)
+    assert CostModel([Measurement.of_task(task, calibrated)], {}, "", heard).epoch(task).basis == "calibrated"
 
 
 def test_a_calibration_measures_steps_on_noise(tiny_recipe, tone_data):

@@ -21,7 +21,7 @@ from sweeps.budget import Limits
 from sweeps.devices import DeviceSpeeds
 from sweeps.execution.nodes.slots import Slots
 from sweeps.plan import planner as planner_module
-from sweeps.plan.costs import FORWARD_SHARE, CostModel, DataSize, Measurement, work_of_task
+from sweeps.plan.costs import FORWARD_SHARE, CostModel, DataSize, HeardSound, Measurement, work_of_task
 from sweeps.plan.picture import plan_page
 from sweeps.plan.plan import PLANNED_WITHOUT_COSTS, Amount, Plan, make_plan
 from sweeps.plan.planner import PlanFigures, Planner, _usual_gpu, against_actual, load_plan, save_plan
@@ -367,7 +367,8 @@ def test_a_sweep_with_a_cost_is_planned_without_measuring_models(cost):
 def test_two_teachers_of_eight_students_predict_once_each():
     search = make_students()
     chains = make_chain_builder(search, unlabelled_fingerprint="birds")
-    heard = {"unlabelled": 60.0 * 60}
+    heard_s = 60.0 * 60
+    heard = HeardSound(seconds={"unlabelled": heard_s})
     costs = CostModel([], {"all": SIZE, "target": SIZE}, "here", heard)
     train, labels, _ = chains.chain("noisy", search.baseline(search.recipes[0]))
     rate = Spread(low=10.0, middle=10.0, high=10.0)
@@ -377,7 +378,7 @@ def test_two_teachers_of_eight_students_predict_once_each():
     )
     assert plan.stages_asked == 8 * 3 and plan.stages_unique == 2 + 2 + 8
     assert plan.shared.epochs == 2 * 4 + 2 * 1 + 8 * 2
-    windows = heard["unlabelled"] / labels.config.clip_s
+    windows = heard_s / labels.config.clip_s
     per_window = FORWARD_SHARE * labels.config.clip_s / (10.0 * train.config.clip_s)
     assert costs.epoch(labels).middle_s == pytest.approx(windows * per_window, rel=0.01), (
         "a forward pass of the teacher for each window"
