@@ -64,7 +64,7 @@ class SweepOptions:
     from_stage: str | None = None
     """The start stage: a reference as the user gave it, or the complete stage id once it has been looked up."""
     allow_leaked_scores: bool = False
-    """Whether the start stage may have been trained on validation recordings; all scores are marked then."""
+    """Whether the start stage and stored teachers may have been trained on validation recordings; all scores are marked then."""
     samples: int | None = None
     """Number of trials; of an extension, number of further trials. None: the default of the budget, or as many as the limits allow."""
     max_gpu_hours: float | None = None
@@ -130,7 +130,6 @@ class SweepOptions:
 
     def __post_init__(self) -> None:
         rules = (
-            ("--allow-leaked-scores only with --from-stage", self.from_stage, self.from_stage or not self.allow_leaked_scores),
             ("--samples >= 1", self.samples, self.samples is None or self.samples >= 1),
             ("--max-gpu-hours > 0", self.max_gpu_hours, self.max_gpu_hours is None or self.max_gpu_hours > 0),
             ("--max-hours > 0", self.max_hours, self.max_hours is None or self.max_hours > 0),

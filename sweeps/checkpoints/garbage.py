@@ -22,14 +22,14 @@ MAX_LISTED = 40
 
 
 def needed_by(records: SweepRecords, trials: Sequence[TrialRecord]) -> set[str]:
-    """Return the stages of a sweep's best trials and of those that have not ended, and the stage that all of them start from.
+    """Return the stages of a sweep's best trials and of those that have not ended, and the stored stages that they start
+    or learn from.
 
     The best trials are those of the Pareto front where the sweep has one.
     """
     sweep = records.load_sweep()
     needed = [*best_trials(trials, sweep.objective), *(record for record in trials if not record.ended)]
-    start = sweep.options.from_stage
-    return {*([start] if start else ()), *itertools.chain(*(record.stage_ids for record in needed))}
+    return {*sweep.stored_before, *itertools.chain(*(record.stage_ids for record in needed))}
 
 
 def stages_in_training(store: StageStore) -> set[str]:

@@ -121,7 +121,7 @@ def tune_parser(prog: str = "tune_main.py") -> Parser:
         "--allow-leaked-scores",
         action="store_true",
         default=None,
-        help="start although the stage of --from-stage was trained on validation recordings or their authors, and mark every score as "
+        help="start although the stage of --from-stage or a stored teacher was trained on validation recordings or their authors, and mark every score as "
         "leaked: such scores are too high",
     )
     plan = parser.add_argument_group("planning")

@@ -150,6 +150,11 @@ def check_leak(
     storage = Storage.parse(request.options.storage)
     teachers = teacher_records(search, storage)
     if request.start is None and not teachers:
+        if request.options.allow_leaked_scores:
+            raise InputError(
+                "--allow-leaked-scores allows a start stage or a stored teacher that was trained on validation recordings, but the sweep has "
+                "neither (--from-stage, or predicts of a stage of the search). Leave it out."
+            )
         return None
     folds = [StartLeak(storage, request.start, teachers, item) for item in recordings]
     worst = max(range(len(folds)), key=lambda index: folds[index].leak.num_trained + folds[index].leak.num_by_author)

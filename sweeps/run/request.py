@@ -125,9 +125,9 @@ class SweepRequest:
                 check_small_recipes(full, search)
             search = override(search, self.options.settings)
             search = start_after(search, start) if start else search
-            search = resolve_teachers(search, self.options.storage)
             search = replace(search, sampler=self.options.sampler or search.sampler)
             check_sampler(search)
+        search = resolve_teachers(search, self.options.storage)
         if self.reads_search or self.settings:
             check_search(search)
         elif (samples := self.samples(budget)) is None or samples > len(self.known):

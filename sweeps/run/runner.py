@@ -277,7 +277,7 @@ class _Driver:
         chains, slots, samples = inputs.chains, inputs.slots, inputs.samples
         records = RecordWriter(self.place.records, before_batch=tracker.keep)
         book = TrialBook(records, DriverStoreView(self.place.store, Leases(self.place.store.storage), sweep=self.name))
-        store_budget = self._store_budget(book, chains, slots)
+        store_budget = self._store_budget(book, chains, slots, record)
         objective = Objective.of(chains.search.objective)
         tags = {
             **self.options.tags,
@@ -365,7 +365,7 @@ class _Driver:
         )
         return run_trials(coordinator, context, inputs.slots, nodes, folder=self.place.local_dir, patience=self.patience)
 
-    def _store_budget(self, book: TrialBook, chains: ChainBuilder, slots: Slots) -> StoreBudget | None:
+    def _store_budget(self, book: TrialBook, chains: ChainBuilder, slots: Slots, record: SweepRecord) -> StoreBudget | None:
         if self.options.max_store_bytes is None:
             return None
         return StoreBudget(
@@ -374,7 +374,7 @@ class _Driver:
             sweep=self.name,
             max_bytes=self.options.max_store_bytes,
             max_running=slots.max_concurrent,
-            start=chains.start,
+            stored_before=record.stored_before,
             objective=Objective.of(chains.search.objective),
             say=self._say,
         )

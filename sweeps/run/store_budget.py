@@ -7,7 +7,7 @@ of stages.
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from birdclef_core.errors import BirdclefError
@@ -90,15 +90,15 @@ class StoreBudget(Observer):
         sweep: str,
         max_bytes: int,
         max_running: int,
-        start: str | None,
+        stored_before: Collection[str],
         objective: Objective,
         say: Callable[[str], None],
     ) -> None:
-        """`storage` holds the sweeps and their store; `start` is the id of the stage that all trials start from, if there is one;
+        """`storage` holds the sweeps and their store; `stored_before`: ids of the stored stages that trials start or learn from;
         `objective` says which trials are the best."""
         self._store, self._others, self._book = store_of(storage), OtherSweeps(storage, sweep), book
         self._max_bytes, self._max_running, self._say = max_bytes, max_running, say
-        self._start = {start} if start else set()
+        self._stored_before = set(stored_before)
         self._objective = objective
         self._summaries: dict[str, StageSummary] = {}
         self._uses: Counter[str] = Counter()
@@ -212,7 +212,7 @@ class StoreBudget(Observer):
     def _needed(self) -> set[str]:
         """Ids of the stages that the open trials and the best trials of this sweep need."""
         best = best_trials(list(self._book.records.values()), self._objective)
-        return self._start.union(stages_of(self._book.open_trials), *(record.stage_ids for record in best))
+        return self._stored_before.union(stages_of(self._book.open_trials), *(record.stage_ids for record in best))
 
     def _remove(self, plan: GarbageList) -> None:
         if not plan.removals and not plan.abandoned:

@@ -36,21 +36,6 @@ def resolve_teachers(search: Search, storage: str) -> Search:
     return replace(search, recipes=recipes, space=space, small_space=small_space)
 
 
-def stored_teachers(search: Search) -> dict[str, str]:
-    """Return the ids of the stored stages whose predictions a search makes, each with the name of the stage that makes them."""
-    found: dict[str, str] = {}
-    for recipe in search.recipes:
-        for index, stage in enumerate(recipe.stages):
-            if stage.predicts and not stage.embeds and teacher_in_chain(recipe.stages, index) is None:
-                found |= {stage_id: stage.name for stage_id, _ in parse_teachers(stage.predicts)}
-    for key, parameter in search.space.items():
-        if find_field(key).path == "predicts" and isinstance(parameter, Choice):
-            for text in parameter.values:
-                with suppress(InputError):  # the name of a stage of the chain
-                    found |= {stage_id: key.partition(".")[0] for stage_id, _ in parse_teachers(str(text))}
-    return found
-
-
 def hears_unlabelled(search: Search) -> bool:
     """Return whether a search makes predictions of soundscapes without labels."""
     recipes = (stage for recipe in search.recipes for stage in recipe.stages)
@@ -61,7 +46,7 @@ def hears_unlabelled(search: Search) -> bool:
 
 def teacher_records(search: Search, storage: Storage) -> list[StageRecord]:
     """Return the records of the stored teachers of a search. Raises InputError when one is gone or damaged."""
-    return [find_start(storage, stage_id) for stage_id in stored_teachers(search)]
+    return [find_start(storage, stage_id) for stage_id in search.stored_teachers()]
 
 
 def teacher_models(records: list[StageRecord]) -> Mapping[str, ModelConfig]:
@@ -71,7 +56,7 @@ def teacher_models(records: list[StageRecord]) -> Mapping[str, ModelConfig]:
 
 def _resolved(recipe: Recipe, storage: str) -> Recipe:
     stages = tuple(
-        replace(stage, predicts=_ids(stage.predicts, recipe, stage.name, storage))
+        replace(stage, predicts=_ids(stage.predicts, recipe, index, storage))
         if stage.predicts and not stage.embeds and teacher_in_chain(recipe.stages, index) is None
         else stage
         for index, stage in enumerate(recipe.stages)
@@ -82,35 +67,48 @@ def _resolved(recipe: Recipe, storage: str) -> Recipe:
 def _values(key: str, parameter: Parameter, recipes: tuple[Recipe, ...], storage: str) -> Parameter:
     if not isinstance(parameter, Choice) or find_field(key).path != "predicts":
         return parameter
-    recipe = next((recipe for recipe in recipes if find_field(key).places(recipe)), recipes[0])
-    names = {stage.name for stage in recipe.stages}
+    place, recipe = next(((place, recipe) for recipe in recipes for place, _ in find_field(key).places(recipe)), (0, recipes[0]))
     values = tuple(
-        value if value in names or str(value).startswith(EMBEDS) else _ids(str(value), recipe, key.partition(".")[0], storage)
+        value
+        if value in _teachers_in(recipe, place) or str(value).startswith(EMBEDS)
+        else _ids(str(value), recipe, place, storage)
         for value in parameter.values
     )
     return replace(parameter, values=values)
 
 
-def _ids(text: str, recipe: Recipe, name: str, storage: str) -> str:
+def _teachers_in(recipe: Recipe, index: int) -> list[str]:
+    """The names of the stages of a recipe whose predictions one of its stages can make."""
+    return [stage.name for stage in recipe.stages[:index] if not stage.predicts]
+
+
+def _ids(text: str, recipe: Recipe, index: int, storage: str) -> str:
     with suppress(InputError):  # a reference otherwise
         return teachers_text(parse_teachers(text))
+    rule = (
+        f"predicts of stage {recipe.stages[index].name} of recipe {recipe.name!r} must be an earlier stage that trains "
+        f"({', '.join(_teachers_in(recipe, index)) or 'there is none'}), a stored stage or an ensemble, but is {text!r}"
+    )
+    for place, stage in enumerate(recipe.stages):
+        if stage.name == text:
+            why = "the stage itself" if place == index else "a stage that predicts" if stage.predicts else "a later stage"
+            raise InputError(f"{rule}, {why}.")
     try:
         return teachers_text(tuple(_found(text, storage)))
     except InputError as error:
-        earlier = [stage.name for stage in recipe.stages if not stage.predicts]
-        raise InputError(
-            f"predicts of stage {name} of recipe {recipe.name!r} must be an earlier stage of the recipe ({', '.join(earlier)}), a stored "
-            f"stage or an ensemble, but is {text!r}. {error}"
-        ) from None
+        raise InputError(f"{rule}. {error}") from None
 
 
 def _found(text: str, storage: str) -> Iterator[tuple[str, float]]:
-    place = existing_storage(storage)
     if not text.endswith(ENSEMBLE_SUFFIX):
-        yield resolve(place, text), 1.0
+        yield resolve(existing_storage(storage), text), 1.0
         return
-    for member in read_record(Path(text)).members:
+    ensemble, place = read_record(Path(text).expanduser()), existing_storage(storage)
+    for member in ensemble.members:
         if member.souped_with:
             raise InputError(f"{text} has a member whose weights are the mean of several stages, which cannot teach.")
-        known_record(store_of(place), member.stage_id)
+        try:
+            known_record(store_of(place), member.stage_id)
+        except InputError as error:
+            raise InputError(f"{error} The ensemble was chosen from the stages of {ensemble.storage}.") from None
         yield member.stage_id, member.weight

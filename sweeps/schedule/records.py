@@ -97,6 +97,13 @@ class SweepRecord:
         """What all its trials are compared by."""
         return Objective.of(self.parts[-1].search.objective)
 
+    @property
+    def stored_before(self) -> set[str]:
+        """The ids of the stored stages that its trials start from, or whose predictions they learn from."""
+        starts = (part.options.from_stage for part in self.parts)
+        teachers = (stage_id for part in self.parts for stage_id in part.search.stored_teachers())
+        return {stage_id for stage_id in (*starts, *teachers) if stage_id is not None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ToldDraw:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from birdclef_core.config import ModelConfig, Recipe, StageConfig
+from birdclef_core.config import EMBEDS, ModelConfig, Recipe, StageConfig
 from birdclef_core.config_rules import shortened
 from birdclef_core.errors import InputError
 from sweeps.objective import Objective
 from sweeps.search.expressions import parse
-from sweeps.search.names import GROUPS, find_field_of, groups_of
+from sweeps.search.names import GROUPS, find_field, find_field_of, groups_of
 from sweeps.search.parameters import Choice, Parameter, Range
 from sweeps.search.recipe_space import RecipeSpace
 
@@ -22,6 +22,7 @@ MAX_VARIANTS = 1000
 """Most variants of a pool."""
 _NAME = re.compile(r"(?=.*\S)[\w. -]{1,100}")
 """The name of a search, which is that of an experiment too."""
+_STAGE_ID = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +222,15 @@ class Search:
         if any(grid is None for _, grid in grids):
             return None
         return ((name, params) for name, grid in grids if grid is not None for params in grid)
+
+    def stored_teachers(self) -> tuple[str, ...]:
+        """Return the ids of the stored stages whose predictions trials learn from, once references stand for ids (`resolve_teachers`)."""
+        texts = [stage.predicts for recipe in self.recipes for stage in recipe.stages]
+        for key, parameter in self.space.items():
+            if find_field(key).path == "predicts" and isinstance(parameter, Choice):
+                texts += map(str, parameter.values)
+        ids = (stage_id for text in texts if not text.startswith(EMBEDS) for stage_id in _STAGE_ID.findall(text))
+        return tuple(dict.fromkeys(ids))
 
     def encoders(self) -> tuple[str, ...]:
         """Return the encoders that trials may have, sorted."""

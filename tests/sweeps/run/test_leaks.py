@@ -410,7 +410,43 @@ def test_the_store_counts_its_tables_and_keeps_them_for_the_stages(place, tracke
     assert place.birdclef("store", "verify") == 0
 
 
+STUDENT = """
+from dataclasses import replace
+from birdclef_core.config import Recipe
+from birdclef_core.recipes import predictions, sed_v2s
+from birdclef_core.teacher_config import TeacherConfig
+from sweeps.search import Search
+OWN = sed_v2s()
+STUDENT = replace(OWN.stages[3], name="student", teacher=TeacherConfig(predictions="labels"))
+STAGES = (predictions("labels", of="{teacher}", on="recordings"), STUDENT)
+SEARCH = Search(name="own", recipes=(Recipe(name="own", model=OWN.model, stages=STAGES),), space={{}})
+"""
+
+
+def test_a_stored_teacher_that_was_trained_on_validation_recordings_is_refused_or_marked(place, tracker, capsys):
+    place.trained(fold=1)
+    (place.folder / "own.py").write_text(STUDENT.format(teacher="aaaa"))
+    options = ["--search", str(place.folder / "own.py"), "--data", str(place.data), *place.common(), "--name", "s"]
+    assert tune_main(options) == 2
+    (_, validates), (trained, _) = sides(place, 0), sides(place, 1)
+    refusal = capsys.readouterr().err
+    assert f"{len(validates & trained)} of the {len(validates)} validation recordings of fold 0 trained" in refusal
+    assert "another teacher" in refusal and "--allow-leaked-scores" in refusal
+    assert tune_main([*options, "--allow-leaked-scores"]) == 0
+    assert "Each is marked as leaked" in capsys.readouterr().out
+    assert tune_main(["--extend", "s", "--samples", "1", "--storage", str(place.output)]) == 0, "the flag is kept"
+
+
+def test_what_a_stored_teacher_is_needed_for_is_not_removed(place, tracker, capsys):
+    place.trained(fold=0)
+    (place.folder / "own.py").write_text(STUDENT.format(teacher="aaaa"))
+    options = ["--search", str(place.folder / "own.py"), "--data", str(place.data), *place.common(), "--name", "s"]
+    assert tune_main(options) == 0
+    remove_garbage(place.storage, find_garbage(place.storage, 0))
+    assert place.store.is_published("a" * 64), "the sweep may be extended"
+
+
 def test_the_flag_without_a_start_stage_is_refused(place, capsys):
     options = ["--search", str(place.folder / "own.py"), "--data", str(place.data), "--allow-leaked-scores"]
     assert tune_main([*options, *place.common()]) == 2
-    assert "--allow-leaked-scores only with --from-stage must hold" in capsys.readouterr().err
+    assert "(--from-stage, or predicts of a stage of the search). Leave it out." in capsys.readouterr().err

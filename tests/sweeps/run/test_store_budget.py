@@ -1,6 +1,6 @@
 """A sweep with a byte budget stays in it, loses nothing that it still needs, and says what it removed."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,7 +59,14 @@ def sweep(folder: Path, max_bytes: int, *, samples: int = 20) -> tuple[Workers, 
     view = SimulatedView(SimulatedStore(published=Published(store(storage))), "s")
     book = TrialBook(RecordWriter(SweepRecords(storage.at("s"))), view)
     budget = StoreBudget(
-        storage, book, sweep="s", max_bytes=max_bytes, max_running=2, start=None, objective=Objective.of(None), say=said.append
+        storage,
+        book,
+        sweep="s",
+        max_bytes=max_bytes,
+        max_running=2,
+        stored_before=(),
+        objective=Objective.of(None),
+        say=said.append,
     )
     coordinator = Coordinator(chains, book, samples=samples, max_running=2, observers=(budget,))
     budget.begin()
@@ -127,7 +134,7 @@ def test_with_room_nothing_is_removed_or_said(tmp_path):
 
 
 def made_up_budget(
-    storage: Storage, max_bytes: int, *, start: str | None = None, max_running: int = 1
+    storage: Storage, max_bytes: int, *, stored_before: Collection[str] = (), max_running: int = 1
 ) -> tuple[StoreBudget, list[str]]:
     said: list[str] = []
     book = TrialBook(MemoryRecords(), SimulatedView(SimulatedStore(), "mine"))
@@ -138,7 +145,7 @@ def made_up_budget(
         sweep="mine",
         max_bytes=max_bytes,
         max_running=max_running,
-        start=start,
+        stored_before=stored_before,
         objective=objective,
         say=said.append,
     )
@@ -152,7 +159,7 @@ def test_what_others_need_stays_and_what_nobody_needs_goes_at_the_start(tmp_path
     save_trial(storage, "t0000", (P, "1" * 64), sweep="other", status="interrupted", stage_scores={})
     save_epoch_checkpoint(storage, "1" * 64)
     save_epoch_checkpoint(storage, "5" * 64)
-    budget, said = made_up_budget(storage, 1, start="3" * 64)
+    budget, said = made_up_budget(storage, 1, stored_before=["3" * 64])
     with Leases(store(storage).storage).hold("2" * 64, Holder(sweep="third", run="1", trial="t")):
         budget.begin()
     assert {stage_id[0] for stage_id in store(storage).summaries()} == {P[0], A[0], "c", "1", "2", "3"}
