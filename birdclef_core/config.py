@@ -338,6 +338,13 @@ class StageConfig:
             require(getattr(self, name) >= 0, f"{name} >= 0", **{name: getattr(self, name)})
         require(0 < self.focal_alpha < 1, "0 < focal_alpha < 1", focal_alpha=self.focal_alpha)
         require(0 <= self.negative_margin < 1, "0 <= negative_margin < 1", negative_margin=self.negative_margin)
+        require(
+            self.loss != "soft_auc" or self.micro_batch_size != 1 or bool(self.embeddings),
+            "micro_batch_size above 1 with loss='soft_auc', which ranks the clips of a micro-batch against each other,",
+            stage=self.name,
+            micro_batch_size=self.micro_batch_size,
+            loss=self.loss,
+        )
 
     def _check_what_trains(self) -> None:
         require(

@@ -14,7 +14,7 @@ FLOORS: dict[str, tuple[set[str], ...]] = {
         {"code_version", "config_rules", "findings", "json_files", "output_place"},
         {"augment_config", "source_config", "teacher_config"},
         {"config"},
-        {"chain", "identity"},
+        {"chain", "identity", "idle_settings"},
         {"taxonomy", "recipes"},
         {"store", "html"},
         {"audio"},

@@ -19,6 +19,10 @@ from sweeps.search.space import Search
 
 Chain = tuple[StageTask, ...]
 
+_OF_PREDICTIONS = ("predicts_on", "clip_s", "label_space", "precision")
+_OF_EMBEDDINGS = ("clip_s", "precision", "encoder_rate_hz", "encoder_output")
+"""The settings of a stage that predicts, or keeps embeddings, which are in its id."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChainBuilder:
@@ -157,7 +161,7 @@ class ChainBuilder:
     ) -> StageTask:
         """A stage of embeddings: neither its name nor the heads are part of its id, so that all heads share it."""
         config, path, pretrained = stages[index], onnx_file(stages[index]), self.pretrained[model.encoder]
-        stage = {name: canonical(getattr(config, name)) for name in ("clip_s", "precision", "encoder_rate_hz", "encoder_output")}
+        stage = {name: canonical(getattr(config, name)) for name in _OF_EMBEDDINGS}
         if path is None:
             stage["embeds"] = [model.encoder, model.encoder_axes, canonical(model.spectrogram), config.seed]
         identity: dict[str, Any] = {
@@ -224,7 +228,7 @@ def _identify_predictions(
     """The id of predictions: neither the student nor what it is called is part of it, so that all students share them."""
     identity = {
         "model": {},
-        "stage": {name: canonical(getattr(config, name)) for name in ("predicts_on", "clip_s", "label_space", "precision")},
+        "stage": {name: canonical(getattr(config, name)) for name in _OF_PREDICTIONS},
         "label_space": label_space,
         "data": data,
         "parent": teachers[0][0] if len(teachers) == 1 else teachers_text(teachers),
@@ -236,6 +240,19 @@ def _identify_predictions(
 @lru_cache(maxsize=64)
 def _canonical_model(model: ModelConfig) -> Any:
     return canonical(model)
+
+
+def settings_in_ids(model: ModelConfig, stages: Sequence[StageConfig]) -> Any:
+    """Return the settings that the ids of a chain depend on, in canonical form: equal ones make the same stages."""
+    return [_canonical_model(model), *map(_settings_in_id, stages)]
+
+
+def _settings_in_id(stage: StageConfig) -> Any:
+    if not stage.predicts:
+        return canonical(stage)
+    seed = ("seed",) if stage.embeds and onnx_file(stage) is None else ()
+    names = (*_OF_EMBEDDINGS, *seed) if stage.embeds else _OF_PREDICTIONS
+    return {name: canonical(getattr(stage, name)) for name in ("predicts", *names)}
 
 
 def first_replicate(chain: Chain) -> Chain:

@@ -2,22 +2,24 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 
-from birdclef_core.config import ModelConfig, Recipe, flatten
+from birdclef_core.config import ModelConfig, Recipe, StageConfig, flatten
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
+from birdclef_core.idle_settings import DEPENDENCES, Dependence, set_on_purpose
 from birdclef_core.json_files import from_json, to_json
 from birdclef_core.models.encoders import RANDOM, build_encoder, check_name
 from birdclef_core.stages.buildable import check_embeds
 from sweeps.objective import Objective, Term
+from sweeps.search.chains import settings_in_ids
 from sweeps.search.expressions import parse
-from sweeps.search.names import MODEL, find_field
+from sweeps.search.names import MODEL, SOURCES, find_field
 from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.recipe_space import RecipeSpace
 from sweeps.search.space import ENCODER, Search
@@ -32,8 +34,10 @@ def check_search(search: Search) -> None:
     """Raise InputError, with the parameter, the value and the rule, for a search with a value that no draw could train.
 
     A value counts as wrong when it breaks a rule of the configuration whatever the other parameters are. Values that break one only
-    together, and those that break a constraint, are drawn again.
+    together, and those that break a constraint, are drawn again. A setting or parameter that changes nothing whatever the others are is
+    refused too.
     """
+    spaces: list[RecipeSpace] = []
     for recipe in search.recipes:
         _check_end(search, recipe)
         space = search.of_recipe(recipe)
@@ -44,6 +48,7 @@ def check_search(search: Search) -> None:
             _check_parameter(search, without_pools, key)
         if problem := _embeds_problem(without_pools, without_pools.baseline()):
             raise InputError(f"Recipe {recipe.name!r} of search {search.name!r}: {problem}")
+        spaces.append(without_pools)
         try:
             for key in space.sampled:
                 space.first_stage(key)
@@ -53,6 +58,9 @@ def check_search(search: Search) -> None:
             space.draw(random.Random(0))
         except InputError as error:
             raise InputError(f"Search {search.name!r}: {error}") from None
+    _check_settings_count(search, spaces)
+    for key in search.space:
+        _check_counts(search, key, [space for space in spaces if key in space.sampled])
 
 
 def check_file(search: Search) -> None:
@@ -150,6 +158,69 @@ def _check_parameter(search: Search, space: RecipeSpace, key: str) -> None:
         problem = _problem(space, key, value)
         if problem:
             raise InputError(f"{where} can take the value {value!r}, which recipe {space.recipe.name!r} cannot: {problem}")
+
+
+def _check_settings_count(search: Search, spaces: Sequence[RecipeSpace]) -> None:
+    """Raise InputError for a setting of the recipes that counts only with another one, which no stage has that has the setting."""
+    idle: dict[str, str] = {}
+    counting: set[str] = set()
+    for space in spaces:
+        for index, stage in enumerate(space.recipe.stages):
+            for name, value, item in set_on_purpose(stage):
+                if name in counting or any(item.counts(stages[index]) for _, stages in _tried(space)):
+                    counting.add(name)
+                idle.setdefault(name, f"{item.rule}, but recipe {space.recipe.name!r} has {value!r} in stage {stage.name}")
+    for name, text in idle.items():
+        if name not in counting:
+            raise InputError(f"In search {search.name!r}, {name} counts only {text}. Leave it out, or set the other as well.")
+
+
+def _check_counts(search: Search, key: str, spaces: Sequence[RecipeSpace]) -> None:
+    """Raise InputError for a parameter that changes nothing, whatever the other parameters are, in any recipe that has it."""
+    where, path = f"Parameter {key!r} of search {search.name!r} changes nothing", find_field(key).path
+    for item in DEPENDENCES if spaces else ():
+        if item.has(path) and not any(_counts_somewhere(space, key, item) for space in spaces):
+            raise InputError(f"{where}: {path} counts only {item.rule}, which holds for no stage that the parameter sets.")
+    if spaces and len(_corners(spaces[0].sampled[key])) > 1 and not any(_makes_other_stages(space, key) for space in spaces):
+        why = (
+            " Shares are divided by their sum, so that a single source always has all: name another source too."
+            if path.startswith(f"{SOURCES}.")
+            else ""
+        )
+        raise InputError(f"{where}: the stages are the same with each of its values.{why}")
+
+
+def _counts_somewhere(space: RecipeSpace, key: str, item: Dependence) -> bool:
+    """Whether a setting counts in one of the stages for which a parameter sets it."""
+    places = [index for index, _ in find_field(key).places(space.recipe)]
+    return any(
+        item.counts(stages[index])
+        for value in _corners(space.sampled[key])
+        for point, stages in _tried(space, key, value)
+        if key in point
+        for index in places
+    )
+
+
+def _makes_other_stages(space: RecipeSpace, key: str) -> bool:
+    """Whether two values of a parameter make different stages with some of the tried combinations of the others."""
+    first, *others = _corners(space.sampled[key])
+    for point, _ in _tried(space, key, first):
+        if key in point:
+            for other in others:
+                changed = {**point, key: other}
+                if not space.problem(changed) and settings_in_ids(*space.configs(changed)) != settings_in_ids(
+                    *space.configs(point)
+                ):
+                    return True
+    return False
+
+
+def _tried(space: RecipeSpace, key: str = "", value: Any = None) -> Iterator[tuple[dict[str, Any], tuple[StageConfig, ...]]]:
+    """Yield points that can be trained, with their stages: the recipe's own first, and with a value of a parameter where one is named."""
+    for point in itertools.islice(_combinations(space, key, value), MAX_COMBINATIONS if space.sampled else 1):
+        if not space.problem(point):
+            yield point, space.configs(point)[1]
 
 
 def _problem(space: RecipeSpace, key: str, value: Any) -> str:

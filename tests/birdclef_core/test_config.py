@@ -52,6 +52,11 @@ def test_evolve_checks_the_type_of_a_field_that_is_none_by_default():
         ({"average_epochs": 2, "ema_decay": 0.9}, "or neither ema_decay nor early_stop_epochs"),
         ({"average_epochs": 2, "early_stop_epochs": 3}, "or neither ema_decay nor early_stop_epochs"),
         ({"precision": "half"}, "precision must be one of float32, tf32, bfloat16"),
+        (
+            {"loss": "soft_auc", "micro_batch_size": 1},
+            "micro_batch_size above 1 with loss='soft_auc', which ranks the clips of a micro-batch against each other, must hold, but got "
+            "stage='pretrain_ce', micro_batch_size=1, loss='soft_auc'",
+        ),
         ({"loss": "hinge"}, "loss must be one of ce, bce, focal, asymmetric, soft_auc"),
         ({"optimizer": "sgd"}, "optimizer must be one of adam, adamw, radam"),
         ({"schedule": "step"}, "schedule must be one of cosine, one_cycle, constant"),

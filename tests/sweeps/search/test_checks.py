@@ -13,6 +13,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.models.encoders import RANDOM
 from birdclef_core.recipes import RECIPES, predictions, sed_v2s, small_budget
 from birdclef_core.taxonomy import LabelSpace
+from birdclef_core.teacher_config import TeacherConfig
 from sweeps.options import SweepOptions
 from sweeps.run.request import plan_request
 from sweeps.search import Choice, Range, Search
@@ -239,3 +240,70 @@ def test_an_encoder_that_is_no_file_is_refused_when_the_search_is_loaded(tmp_pat
     )
     with pytest.raises(InputError, match=r"'embed\.predicts' .* the value 'encoder:bird'"):
         check_search(search)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"focal_gamma": 1.0}, r"focal_gamma counts only with loss='focal', but recipe 'sed_v2s' has 1\.0 in stage train_ce\."),
+        ({"negative_margin": 0.1}, "negative_margin counts only with loss='asymmetric'"),
+        ({"head_hidden": 64}, "head_hidden counts only in a head on embeddings, .* 64 in stage train_ce.* or set the other"),
+        ({"teacher": TeacherConfig(share=0.3)}, "teacher.share counts only with teacher.predictions"),
+        ({"encoder_rate_hz": 48_000}, r"encoder_rate_hz counts only with predicts='encoder:FILE\.onnx'"),
+        ({"predicts_on": "recordings"}, "predicts_on counts only with predicts,"),
+    ],
+)
+def test_a_setting_that_never_counts_is_refused(changes, problem):
+    with pytest.raises(InputError, match=problem):
+        check_search(Search(name="x", recipes=(one_stage(**changes),), space={}))
+
+
+def test_a_setting_may_count_for_some_trials_or_in_some_stages_alone():
+    loss = {"train.loss": Choice(("ce", "focal"))}
+    check_search(Search(name="x", recipes=(one_stage(focal_gamma=1.0),), space=loss))
+    stage = one_stage().stages[0]
+    two = replace(one_stage(), stages=(replace(stage, name="first", loss="bce"), replace(stage, name="last", loss="focal")))
+    check_search(override(Search(name="x", recipes=(two,), space={}), {"focal_gamma": 1.0}))
+    check_search(
+        Search(name="x", recipes=(heads("encoder:timm", encoder_output=""),), space={"every.head_hidden": Choice((0, 8))})
+    )
+    with pytest.raises(InputError, match="encoder_output counts only"):
+        check_search(Search(name="x", recipes=(heads("encoder:timm", encoder_output="best"),), space={}))
+
+
+@pytest.mark.parametrize(
+    ("key", "parameter", "problem"),
+    [
+        ("train.focal_gamma", Range(0.0, 4.0), "focal_gamma counts only with loss='focal', which holds for no stage"),
+        ("train.label_smoothing", Range(0.0, 0.2), "label_smoothing counts only with loss='ce'"),
+        ("train.layer_decay", Range(0.5, 1.0), "layer_decay counts only without freeze_encoder"),
+        ("train.mixing.spectrogram_beta", Range(1.0, 4.0), r"counts only with mixing\.spectrogram_prob above 0"),
+        ("train.teacher.power", Range(1.0, 2.0), "counts only with teacher.predictions"),
+        ("train.sources.birdclef2023", Range(0.1, 0.9), "the same with each of its values.* a single source always has all"),
+    ],
+)
+def test_a_parameter_that_changes_nothing_is_refused(key, parameter, problem):
+    changes = {"loss": "bce", "freeze_encoder": True, "mixing": replace(one_stage().stages[0].mixing, spectrogram_prob=0.0)}
+    recipe, other = one_stage(**changes), {"train.learning_rate": Range(1e-4, 1e-3)}
+    check_search(Search(name="x", recipes=(recipe,), space=other))
+    with pytest.raises(InputError, match=f"Parameter '{key}' of search 'x' changes nothing: .*{problem}"):
+        check_search(Search(name="x", recipes=(recipe,), space={**other, key: parameter}))
+
+
+def test_a_parameter_that_counts_in_some_recipe_or_with_some_values_of_others_passes():
+    of_bce, of_focal = replace(one_stage(loss="bce"), name="a"), replace(one_stage(loss="focal"), name="b")
+    check_search(Search(name="x", recipes=(of_bce, of_focal), space={"train.focal_gamma": Range(0.0, 4.0)}))
+    two_sources = {"train.sources.a": Range(0.1, 0.9), "train.sources.b": Range(0.1, 0.9)}
+    check_search(Search(name="x", recipes=(of_bce,), space=two_sources))
+    conditional = {"train.loss": Choice(("bce", "focal")), "train.focal_gamma": Range(0.0, 4.0, when="train.loss == 'focal'")}
+    check_search(Search(name="x", recipes=(of_bce,), space=conditional))
+    check_search(Search(name="x", recipes=(of_bce,), space={"train.sources.a": Choice((1.0,))}))
+
+
+def test_what_a_head_and_its_embeddings_do_not_have_cannot_be_searched():
+    recipe = heads("encoder:timm")
+    with pytest.raises(InputError, match=r"'head\.mixing\.wave_prob' .* counts only in a stage that hears sound"):
+        check_search(Search(name="x", recipes=(recipe,), space={"head.mixing.wave_prob": Range(0.0, 1.0)}))
+    with pytest.raises(InputError, match=r"'embed\.label_space' .* the stages are the same with each of its values"):
+        check_search(Search(name="x", recipes=(recipe,), space={"embed.label_space": Choice(("all", "target"))}))
+    check_search(Search(name="x", recipes=(recipe,), space={"embed.clip_s": Choice((5.0, 10.0))}))
