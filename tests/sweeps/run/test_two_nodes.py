@@ -1,28 +1,36 @@
 """A cluster whose nodes join while the sweep waits and while it runs: trials run on both, on one store.
 
-A trial takes longer than a worker takes to start on a node that joined: otherwise the first node would train them all.
+Training is made up.
 """
 
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from made_up_stage import ExecutionLog, MadeUpStage
 from rich.console import Console
 
+from birdclef_core.stages.epochs import EpochMetrics
+from sweeps.execution.actor import TrialActor, WorkerContext
 from sweeps.execution.nodes.check import NodeCheck
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
+BOTH = "both.txt"
+"""A file that is there when trials have run on both nodes."""
+REPOSITORY = Path(__file__).parents[3]
 SEARCH = """
 from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig
 from sweeps.search.space import Range, Search
 
 STAGE = StageConfig(
-    name="train_bce", label_space="target", loss="bce", seed=2, epochs=24, learning_rate=3e-3, clip_s=1.0, batch_size=4,
-    clips_per_epoch=40,
+    name="train_bce", label_space="target", loss="bce", seed=2, epochs=2, learning_rate=3e-3, clip_s=1.0, batch_size=4
 )
 MODEL = ModelConfig(
     encoder="mobilenetv3_small_050",
@@ -43,7 +51,7 @@ def cluster(monkeypatch):
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}:{REPOSITORY / 'tests' / 'helpers'}")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     yield cluster
     ray.shutdown()
@@ -61,6 +69,25 @@ class CheckWithBadNode(NodeCheck):
         return "no recordings here" if is_bad else super().problem(node)
 
 
+class PatientActor(TrialActor):
+    """Trains made-up stages."""
+
+    def setup(self, config: dict, context: WorkerContext) -> None:
+        import sweeps.execution.trial
+
+        sweeps.execution.trial.train_stage = made_up_stage
+        super().setup(config, context)
+
+
+def made_up_stage(*arguments: Any, **more: Any) -> Iterator[EpochMetrics]:
+    """Train a stage that waits after each epoch until trials have run on both nodes."""
+    for metrics in MadeUpStage(ExecutionLog(Path("executed.txt").absolute()))(*arguments, **more):
+        yield metrics
+        end = time.monotonic() + 150
+        while not Path(BOTH).exists() and time.monotonic() < end:
+            time.sleep(0.1)
+
+
 def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_node_that_cannot_train(
     cluster, tmp_path, tone_data, monkeypatch
 ):
@@ -68,7 +95,7 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
     from sweeps.execution import cluster as joining
     from sweeps.options import SweepOptions
     from sweeps.run import runner
-    from sweeps.run.driver import nodes
+    from sweeps.run.driver import nodes, tuning
 
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     monkeypatch.chdir(tmp_path)
@@ -80,6 +107,8 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
     def report(self, trial, report):
         if report.kind == "epoch" and report.node:  # the plan, simulated before the trials run, has none
             seen.add(report.node)
+            if len(seen) == 2:
+                Path(BOTH).touch()
         return original(self, trial, report)
 
     def scale_up(bundles):
@@ -88,6 +117,7 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
             if len(cluster.worker_nodes) == 2:
                 bad.write_text(node.node_id)
 
+    monkeypatch.setattr(tuning, "TrialActor", PatientActor)
     monkeypatch.setattr(runner.Coordinator, "update", report)
     monkeypatch.setattr(nodes, "NodeCheck", partial(CheckWithBadNode, bad=bad))
     monkeypatch.setattr(joining, "ask_autoscaler", scale_up)
