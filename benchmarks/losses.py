@@ -1,6 +1,6 @@
 """Time a training step with each loss and optimiser against one with `bce` and `adam`: `python benchmarks/losses.py`.
 
-The steps of all losses run in turn in one process on the same batches, each with a model of its own; ratios are within each round. Two
+The steps of all losses run in turn in one process on the same batches, each with a model of its own; ratios are within each round, and between the least times of all rounds, which other work on the machine changes least. Two
 rows of `bce` with `adam` say how much of a ratio is noise. Then each loss is timed alone, forward and backward, at the batch size of a
 recipe. Without a GPU the time is processor time.
 """
@@ -78,10 +78,15 @@ def main() -> None:
     for step in steps.values():
         step()
     rounds = [{name: timed(step, device) for name, step in steps.items()} for _ in range(options.repeats)]
-    print(f"{options.recipe}, {options.batch} x {base.clip_s:g} s: seconds a step, and ratios to the first row in each round")
+    print(
+        f"{options.recipe}, {options.batch} x {base.clip_s:g} s: seconds a step, ratios to the first row in each round, and of the least times"
+    )
+    least = {name: min(times[name] for times in rounds) for name in steps}
     for name in steps:
         ratios = [times[name] / times[CONTROL] for times in rounds]
-        print(f"{name:<24} {spread([times[name] for times in rounds], 3)} s  {spread(ratios, 3)}")
+        print(
+            f"{name:<24} {spread([times[name] for times in rounds], 3)} s  {spread(ratios, 3)}  {least[name] / least[CONTROL]:.3f}"
+        )
     print("forward and backward of the loss alone, milliseconds")
     for clips, species in ((96, 264), (96, 834), (1024, 264)):
         alone = {loss: loss_of(replace(base, loss=loss), clips, species, device) for loss in get_args(LossName)}
