@@ -12,6 +12,7 @@ _MEANING = {
     "data": "the recordings, their labels, the split or the noise files",
     "code": "the code that trains and scores stages",
     "label_space": "the species",
+    "sources": "which recording came in which source",
 }
 
 

@@ -26,7 +26,8 @@ Difference = tuple[str, str, str]
 class _Stage:
     """A stage in the store, or one that is asked for."""
 
-    parent_id: str | None
+    needs: tuple[str, ...]
+    """The ids of all stages that it is made from: its parent, predictions, embeddings, teachers."""
     config: str
     """Hash of the configuration of model and stage."""
     origin: Mapping[str, str]
@@ -36,7 +37,7 @@ class _Stage:
 def find_lookalikes(tasks: Mapping[str, StageTask], stored: Mapping[str, StageSummary]) -> Counter[tuple[Difference, ...]]:
     """Count the tasks that the store has a like stage for, but not the stage itself, by the differences between the two.
 
-    `tasks`: what is asked for, by stage id. Two stages are alike when they have the same configuration and were trained from stages
+    `tasks`: what is asked for, by stage id. Two stages are alike when they have the same configuration and were made from stages
     that are alike. Of several stages that are like a task, the one with the fewest differences counts. O(n log n) for n stages.
     """
     if not stored:
@@ -49,7 +50,7 @@ def find_lookalikes(tasks: Mapping[str, StageTask], stored: Mapping[str, StageSu
         alike[_likeness(stage_id, asked, memory)].append(stage_id)
     found: Counter[tuple[Difference, ...]] = Counter()
     for stage_id in asked.keys() - known.keys():
-        pairs = [_differences(other, stage_id, asked) for other in alike.get(_likeness(stage_id, asked, memory), ())]
+        pairs = [_differences(other, stage_id, asked, memory) for other in alike.get(_likeness(stage_id, asked, memory), ())]
         if pairs:
             found[min(pairs, key=lambda differences: (len(differences), differences))] += 1
     return found
@@ -70,34 +71,40 @@ def _short(text: str) -> str:
 
 
 def _stored(item: StageSummary) -> _Stage:
-    origin = {name: getattr(item, name) for name in MEANING}
-    return _Stage(parent_id=item.parent_id, config=item.config, origin=origin)
+    origin = {name: getattr(item, name) for name in MEANING} | {"start": "" if item.needs else item.start}
+    return _Stage(needs=tuple(item.needs), config=item.config, origin=origin)
 
 
 def _asked(task: StageTask) -> _Stage:
     identity = task.identity
-    origin = {name: str(identity.get(name, "")) for name in MEANING} | {
-        "start": "" if task.parent_id else str(identity["parent"])
-    }
-    return _Stage(parent_id=task.parent_id, config=fingerprint([identity["model"], identity["stage"]])[:16], origin=origin)
+    origin = {name: str(identity.get(name, "")) for name in MEANING} | {"start": "" if task.needs else str(identity["parent"])}
+    return _Stage(needs=task.needs, config=fingerprint([identity["model"], identity["stage"]])[:16], origin=origin)
 
 
 def _likeness(stage_id: str, stages: Mapping[str, _Stage], memory: dict[str, str]) -> str:
-    """A hash that is equal for stages that are alike. A stage whose parent is not known is like no other."""
+    """A hash that is equal for stages that are alike. A stage that was made from one that is not known is like no other."""
     if stage_id not in memory:
         stage = stages.get(stage_id)
-        parent = _likeness(stage.parent_id, stages, memory) if stage and stage.parent_id else ""
-        memory[stage_id] = fingerprint([stage.config, parent]) if stage else stage_id
+        memory[stage_id] = (
+            fingerprint([stage.config, sorted(_likeness(needed, stages, memory) for needed in stage.needs)])
+            if stage
+            else stage_id
+        )
     return memory[stage_id]
 
 
-def _differences(stored_id: str, asked_id: str, stages: Mapping[str, _Stage]) -> tuple[Difference, ...]:
-    """The differences between two stages and between all that they were trained from."""
+def _differences(stored_id: str, asked_id: str, stages: Mapping[str, _Stage], memory: dict[str, str]) -> tuple[Difference, ...]:
+    """The differences between two stages that are alike and between all that they were made from."""
     found: dict[str, Difference] = {}
-    first, second = stages.get(stored_id), stages.get(asked_id)
-    while first is not None and second is not None:
+    pending, seen = [(stored_id, asked_id)], set()
+    for pair in pending:
+        first, second = map(stages.get, pair)
+        if pair in seen or pair[0] == pair[1] or first is None or second is None:
+            continue
+        seen.add(pair)
         for name in MEANING:
             if first.origin[name] != second.origin[name]:
                 found.setdefault(name, (name, first.origin[name], second.origin[name]))
-        first, second = stages.get(first.parent_id or ""), stages.get(second.parent_id or "")
+        both = (sorted(stage.needs, key=lambda needed: _likeness(needed, stages, memory)) for stage in (first, second))
+        pending.extend(zip(*both, strict=True))
     return tuple(found[name] for name in MEANING if name in found)

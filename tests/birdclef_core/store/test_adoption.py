@@ -86,6 +86,17 @@ def test_a_chain_is_published_under_its_new_ids_and_stays_under_its_old_ones(sto
         assert store.weights_sha256(stage_id) == store.weights_sha256(old.stage_id)
 
 
+def test_stages_that_draw_by_sources_keep_their_shares_and_sources(store):
+    records = []
+    for shares in ((("even", 3.0), ("odd", 1.0)), (("even", 1.0), ("odd", 1.0)), ()):
+        known = identity(0, sources=shares) | ({"sources": "5"} if shares else {})
+        records.append(made_up_stages.publish(store, fingerprint(known), identity=known, num_floats=len(records) + 1))
+    result = adopt_stages(store, records, proofs(*records), "new")
+    new = [{**record.identity, "code": "new"} for record in records]
+    assert result.left_out == {} and [store.record(fingerprint(known)).identity for known in new] == new
+    assert new[0]["stage"]["sources"] == [["even", 0.75], ["odd", 0.25]] and "sources" not in new[2]
+
+
 def test_files_are_hard_links_and_count_once(store):
     records = chain(store, 1)
     adopt_stages(store, records, proofs(*records), "new")

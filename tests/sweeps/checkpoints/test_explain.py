@@ -34,6 +34,18 @@ def test_code_and_data_are_said_in_words(storage):
     ]
 
 
+def test_shares_of_sources_are_named_one_by_one_and_sources_are_said_in_words(storage):
+    for number, (share, sources) in enumerate([(0.75, "e" * 64), (0.5, "f" * 64)], start=1):
+        drawn = identity("pretrain_ce") | {"sources": sources}
+        drawn["stage"] = {**drawn["stage"], "sources": [["even", share], ["odd", 1 - share]]}
+        publish(storage, str(number) * 64, "pretrain_ce", identity=drawn)
+    assert explain(store(storage), "1" * 64, "2" * 64)[1:] == [
+        "  sources: eeeeeeeeeeee... against ffffffffffff... (which recording came in which source)",
+        "  stage.sources.even: 0.75 against 0.5",
+        "  stage.sources.odd: 0.25 against 0.5",
+    ]
+
+
 def test_ancestors_are_followed_to_where_they_part(storage):
     other = identity("pretrain_ce", parent="random")
     other["stage"] = {**other["stage"], "learning_rate": 0.2}

@@ -1,11 +1,15 @@
 """Stored stages with the configuration of those asked for are found, at any depth, and what differs is said."""
 
+from dataclasses import replace
+
 import pytest
 from made_up import make_chain_builder, summary_of
 
 from birdclef_core.models.encoders import PretrainedWeights
+from birdclef_core.recipes import predictions
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.plan.near_misses import find_lookalikes, lookalike_lines
+from sweeps.search.space import Search
 
 TREE = make_chain_builder()
 RECIPE = TREE.search.recipes[0]
@@ -61,3 +65,33 @@ def test_of_several_the_one_with_the_fewest_differences_counts():
 def test_a_stored_stage_whose_parent_is_gone_is_like_no_other():
     stored = chain_of(make_chain_builder(code_version="0ld"))[1:]
     assert found(chain_of(TREE), stored) == {}
+
+
+def test_other_sources_are_said_and_other_shares_are_another_stage():
+    """A stage that draws by sources depends on which recording came in which, and on the proportions of their shares alone."""
+
+    def drawn(first: float, second: float, **changes):
+        stage = replace(RECIPE.stages[0], sources=(("a", first), ("b", second)))
+        search = Search(name="x", recipes=(replace(RECIPE, stages=(stage, *RECIPE.stages[1:])),), space={})
+        return make_chain_builder(search, sources_fingerprint="before", **changes).chain(RECIPE.name, {})
+
+    asked, whole = drawn(3.0, 1.0, code_version="new"), len(RECIPE.stages)
+    lines = list(lookalike_lines(found(asked, drawn(0.75, 0.25))))
+    assert len(lines) == 2 and f"{whole} of the stages" in lines[0] and "adopt --from code" in lines[1], "3 to 1 is .75 to .25"
+    assert found(asked, drawn(0.5, 0.5)) == {}
+    (line,) = lookalike_lines(found(asked, drawn(3.0, 1.0)[:1], sources="after"))
+    assert "made by other code (code, now new) and trained on recordings of other sources (after, now before)" in line
+
+
+def test_heads_are_alike_when_their_embeddings_are():
+    """Of another encoder or window they are other stages, although their own settings are the same."""
+
+    def heads(window_s: float, **changes):
+        embed = predictions("embed", of="encoder:timm", on="recordings", window_s=window_s)
+        recipe = replace(RECIPE, stages=(embed, replace(RECIPE.stages[-1], name="head", embeddings="embed")))
+        return make_chain_builder(Search(name="x", recipes=(recipe,), space={}), **changes).chain(RECIPE.name, {})
+
+    assert found(heads(5.0), heads(10.0)) == {}
+    assert found(heads(5.0), heads(5.0, code_version="0ld")) == {(("code", "0ld", "code"),): 2}
+    weights = {"pretrained": {RECIPE.model.encoder: PretrainedWeights("hub")}}
+    assert found(heads(5.0), heads(5.0, **weights)) == {(("start", "hub", "random"),): 2}, "the head's encoder has other weights"
