@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from markupsafe import Markup
@@ -26,6 +27,10 @@ class ShownCandidate:
     title: str
     trained: str
     """What it scored in training, by the objective."""
+    mean_of_folds: float | None = None
+    """Where trials with several folds were compared, the mean over these of its scores on the recordings of one."""
+    num_networks: int = 1
+    """With how many networks it hears as a member."""
 
 
 def ensemble_page(
@@ -38,13 +43,15 @@ def ensemble_page(
     """Return the page as HTML; it asks nothing of the network. `names`: what people call species, as far as it is known."""
     way, source = verdict.way(ENSEMBLE), record.selected_on
     seconds = [per_file_s(item.cost_ms, record.procedure) for item in verdict.first]
-    scores = way.scores
+    scores, folds = way.scores, f" of {len(record.folds)} folds" if record.folds else ""
+    what = f"{_counted(len(verdict.selected.members), 'trial')} ({_counted(len(record.members), 'stage')})"
     return page.render(
         "ensemble",
-        num_members=len(record.members),
+        hearing=what if record.folds else _counted(len(record.members), "stage"),
         num_candidates=len(candidates),
-        metric=record.metric,
-        data=f"{scores.apparent.num_rows:,} {ROWS[source]} ({_counted(scores.apparent.num_groups, GROUPS[source])})",
+        num_folds=len(record.folds),
+        metric=f"{record.metric}, out of fold," if record.folds else record.metric,
+        data=f"{scores.apparent.num_rows:,} {ROWS[source]}{folds} ({_counted(scores.apparent.num_groups, GROUPS[source])})",
         group=GROUPS[source],
         tiles=[
             (shown(scores.apparent), f"{record.metric}, apparent"),
@@ -76,6 +83,11 @@ def shown(score: EnsembleScore) -> str:
     return f"{score.value:.4f}" if score.error is None else f"{score.value:.4f} ± {score.error:.4f}"
 
 
+def member_name(record: EnsembleRecord) -> str:
+    """Return what to call a candidate that was chosen: a trial of several folds has several members."""
+    return "trial" if record.folds else "member"
+
+
 def better_way(record: EnsembleRecord, verdict: Verdict) -> str:
     """Return a sentence on the simpler way that scores more than the ensemble; empty where none does."""
     way, own = verdict.better, verdict.way(ENSEMBLE).scores.cross_fitted.value
@@ -83,7 +95,7 @@ def better_way(record: EnsembleRecord, verdict: Verdict) -> str:
         return ""
     gain = way.scores.cross_fitted.value - own
     return (
-        f"Cross-fitted, a simpler way scores {gain:.4f} more than the ensemble: {way.name} ({_counted(len(way.members), 'member')}, "
+        f"Cross-fitted, a simpler way scores {gain:.4f} more than the ensemble: {way.name} ({_counted(len(way.members), member_name(record))}, "
         f"{per_file_s(way.cost_ms, record.procedure):.1f} CPU seconds a file)."
     )
 
@@ -94,7 +106,7 @@ def _ways(record: EnsembleRecord, verdict: Verdict) -> Table:
         "the ensemble and simpler ways of combining",
         [
             Column("way", [way.name for way in ways]),
-            Column("members", [len(way.members) for way in ways], is_number=True),
+            Column(f"{member_name(record)}s", [len(way.members) for way in ways], is_number=True),
             Column("CPU s a file", [per_file_s(way.cost_ms, record.procedure) for way in ways], is_number=True),
             Column("apparent", [shown(way.scores.apparent) for way in ways]),
             Column("cross-fitted", [shown(way.scores.cross_fitted) for way in ways]),
@@ -105,15 +117,19 @@ def _ways(record: EnsembleRecord, verdict: Verdict) -> Table:
 
 def _members(record: EnsembleRecord, verdict: Verdict, candidates: Sequence[ShownCandidate]) -> Table:
     chosen = [candidate for candidate, _ in verdict.selected.members]
+    firsts = np.cumsum([0, *(candidates[item].num_networks for item in chosen[:-1])])
+    encoders = [record.members[first].encoder for first in firsts]
+    costs_ms = [item.cost_ms for item in verdict.first]
     return Table(
         "the members",
         [
             Column("member", [candidates[candidate].title for candidate in chosen]),
-            Column("encoder", [member.encoder for member in record.members]),
-            Column("weight", [member.weight for member in record.members], is_number=True, shown="{:.3f}".format),
+            Column("encoder", encoders),
+            *([Column("networks", [candidates[item].num_networks for item in chosen], is_number=True)] if record.folds else []),
+            Column("weight", [weight for _, weight in verdict.selected.members], is_number=True, shown="{:.3f}".format),
             Column("alone", [verdict.selected.singles[item] for item in chosen], is_number=True, shown=_figure),
             Column("with those above", list(verdict.selected.scores), is_number=True, shown=_figure),
-            Column("adds CPU ms", [member.cpu_ms_per_window for member in record.members], is_number=True),
+            Column("adds CPU ms", [cost - before for before, cost in pairwise([0.0, *costs_ms])], is_number=True),
         ],
     )
 
@@ -124,6 +140,15 @@ def _candidates(record: EnsembleRecord, verdict: Verdict, candidates: Sequence[S
         [
             Column("candidate", [item.title for item in candidates]),
             Column("in training (objective)", [item.trained for item in candidates]),
+            *(
+                [
+                    Column(
+                        "deployed, mean of the folds", [item.mean_of_folds for item in candidates], is_number=True, shown=_figure
+                    )
+                ]
+                if record.folds
+                else []
+            ),
             Column(f"deployed/{record.metric}", list(verdict.selected.singles), is_number=True, shown=_figure),
             Column("CPU ms a window", [item.cost_ms for item in verdict.singles], is_number=True),
         ],
@@ -135,7 +160,7 @@ def _points(record: EnsembleRecord, verdict: Verdict) -> Table:
     return Table(
         "what the first members score for their time",
         [
-            Column("first members", [len(item.members) for item in verdict.first], is_number=True),
+            Column(f"first {member_name(record)}s", [len(item.members) for item in verdict.first], is_number=True),
             Column("CPU s a file", [per_file_s(item.cost_ms, record.procedure) for item in verdict.first], is_number=True),
             Column("apparent", [item.apparent for item in verdict.first], is_number=True, shown=_figure),
             Column("cross-fitted", [item.cross_fitted for item in verdict.first], is_number=True, shown=_figure),

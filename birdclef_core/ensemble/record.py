@@ -103,8 +103,11 @@ class EnsembleRecord:
     metric: Metric
     """What its members and weights were selected by."""
     selected_on: Source
+    folds: tuple[int, ...] = ()
+    """The folds whose validation recordings it was selected on, where each scored only models that did not learn from it (out of
+    fold); empty: soundscapes, or the recordings of one fold."""
     data_fingerprint: str
-    """Fingerprint of the recordings and soundscapes that it was selected on."""
+    """Fingerprint of the recordings and soundscapes that it was selected on; with several folds, a hash of theirs."""
     scores: EnsembleScores
     created_at: str
     """Time at which it was selected, ISO 8601."""

@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from birdclef_core.errors import InputError
 from birdclef_core.recipes import RECIPES
@@ -13,8 +13,9 @@ from birdclef_core.store.summary import IMPORTED
 from sweeps.checkpoints.lineage import trace
 from sweeps.checkpoints.references import known_record, resolve, store_of, sweeps_in
 from sweeps.objective import Objective, Score
+from sweeps.options import SweepOptions
 from sweeps.replicates import replicate_of
-from sweeps.schedule.records import SweepRecord, SweepRecords
+from sweeps.schedule.records import SweepRecord, SweepRecords, TrialRecord
 
 BEST_OF_A_RECIPE = 6
 """Candidates of a recipe that sweeps give: those with the best scores by the objective."""
@@ -22,28 +23,83 @@ _ON_SOUNDSCAPES, _ON_RECORDINGS = "val_soundscapes", "val"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A stage, or the mean of several, that may become a member."""
+class Network:
+    """A stage, or the mean of the weights of several."""
 
     record: StageRecord
     souped_with: tuple[StageRecord, ...] = ()
-    score: Score
-    """Its value of the objective, as it was scored in training."""
-    recipe_weight: float | None
-    """The weight that its recipe gives it in the ensemble of the 2023 solution; None where the recipe is not known."""
-    has_folds: bool = False
-    """Whether it is of one of several folds, so that it was trained on validation recordings of others of its trial."""
 
     @property
     def stage_ids(self) -> tuple[str, ...]:
         """Ids of the stages whose weights it has."""
-        return tuple(record.stage_id for record in (self.record, *self.souped_with))
+        return tuple(record.stage_id for record in self.records)
+
+    @property
+    def records(self) -> tuple[StageRecord, ...]:
+        """The records of these stages."""
+        return (self.record, *self.souped_with)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldedTrial:
+    """The trial that a candidate is, where it has a model for each of several folds."""
+
+    sweep: str
+    record: TrialRecord
+    options: SweepOptions
+    """Those of its sweep."""
+
+    @property
+    def reference(self) -> str:
+        """What users call it."""
+        return f"{self.sweep}/{self.record.trial}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What may enter an ensemble: one network, or a trial with one for each of several folds."""
+
+    networks: tuple[Network, ...]
+    """What scores it. Of a trial with several folds, each scores the recordings of its own fold, in the order of folds."""
+    score: Score
+    """Its value of the objective, as it was scored in training; of a trial with several folds, the mean over these."""
+    recipe_weight: float | None
+    """The weight that its recipe gives it in the ensemble of the 2023 solution; None where the recipe is not known."""
+    trial: FoldedTrial | None = None
+    refit: StageRecord | None = None
+    """The stage that hears in its place in an ensemble: the configuration of the trial, trained on all recordings."""
+
+    @property
+    def record(self) -> StageRecord:
+        """The stage that its network is, or the first of them."""
+        return self.networks[0].record
+
+    @property
+    def of_trial(self) -> FoldedTrial:
+        """The trial with several folds that it is."""
+        assert self.trial is not None
+        return self.trial
+
+    @property
+    def stage_ids(self) -> tuple[str, ...]:
+        """Ids of the stages whose weights score it."""
+        return tuple(stage_id for network in self.networks for stage_id in network.stage_ids)
+
+    @property
+    def hearing(self) -> tuple[Network, ...]:
+        """The networks that hear where it is a member of an ensemble."""
+        return self.networks if self.refit is None else (Network(record=self.refit),)
+
+    @property
+    def key(self) -> str:
+        """A short name that no other candidate has."""
+        return self.trial.reference if self.trial else self.record.stage_id[:12]
 
     @property
     def title(self) -> str:
         """What to call it in a message."""
-        more = f" and {len(self.souped_with)} more" if self.souped_with else ""
-        return f"{self.record.recipe} {self.record.stage} {self.record.stage_id[:12]}{more}"
+        souped = len(self.networks[0].souped_with)
+        return f"{self.record.recipe} {self.record.stage} {self.key}{f' and {souped} more' if souped else ''}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +115,61 @@ class Candidates:
     """The first sweep that they are from; None where no sweep is known."""
     num_left_out: int
     """Candidates of the sweeps that were not among the best of their recipe."""
-    num_gone: int
-    """Finished trials whose stages on the target species are no longer in the store."""
+    gone: tuple[str, ...]
+    """Finished trials whose stages on the target species are no longer in the store, or not of all folds."""
 
     @property
     def species(self) -> tuple[str, ...]:
         """Species codes, sorted."""
         return tuple(sorted(self.found[0].record.species))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds that each of them has a model for, where they are trials with several folds."""
+        trial = self.found[0].trial
+        return trial.options.validating if trial else ()
+
+
+@dataclass(kw_only=True)
+class Gathered:
+    """What was found for the references, before the best are taken."""
+
+    storage: Storage
+    sweeps: dict[str, SweepRecord] = field(default_factory=dict)
+    explicit: list[Candidate] = field(default_factory=list)
+    """Those that the user names: all take part."""
+    offered: list[Candidate] = field(default_factory=list)
+    """Those of sweeps."""
+    gone: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> SweepRecord | None:
+        return next(iter(self.sweeps.values()), None)
+
+    @property
+    def objective(self) -> Objective:
+        """What candidates are compared by."""
+        return self.first.objective.of_score if self.first else Objective.of(None)
+
+    def recipe_weight(self, recipe: str) -> float | None:
+        """Return the weight that a recipe has in the ensemble of the 2023 solution, or in a search of the sweeps."""
+        known = {name: make().ensemble_weight for name, make in RECIPES.items()}
+        known |= {item.name: item.ensemble_weight for sweep in self.sweeps.values() for item in sweep.parts[-1].search.recipes}
+        return known.get(recipe)
+
+    def candidates(self) -> Candidates:
+        """Return those that the user names and the best of each recipe. Raises InputError when they know different species."""
+        best = _best_of_each_recipe(self.offered)
+        found = (*self.explicit, *best)
+        _require_same_species([item.record for item in found])
+        return Candidates(
+            found=found,
+            objective=self.objective,
+            touched=_touched(self.storage, found, self.sweeps),
+            sweep=self.first,
+            num_left_out=len(self.offered) - len(best),
+            gone=tuple(self.gone),
+        )
 
 
 def find_candidates(storage: Storage, references: Sequence[str]) -> Candidates:
@@ -74,70 +178,56 @@ def find_candidates(storage: Storage, references: Sequence[str]) -> Candidates:
     No reference stands for the newest sweep. Raises InputError for what does not exist, a sweep without a finished trial, a stage that is
     not on the target species, and stages that know different species.
     """
-    store, named = store_of(storage), list(references) or [_newest(storage)]
-    sweeps: dict[str, SweepRecord] = {}
+    store, gathered = store_of(storage), Gathered(storage=storage)
+    sweeps = gathered.sweeps
     of_sweeps: dict[str, StageRecord] = {}
     of_references: dict[str, StageRecord] = {}
-    of_folds: set[str] = set()
-    num_gone = 0
-    for reference in named:
-        if _is_sweep(storage, reference):
+    for reference in list(references) or [newest_sweep(storage)]:
+        if is_sweep(storage, reference):
             sweeps[reference] = SweepRecords(storage.at(reference)).load_sweep()
             records, gone = _last_stages(storage, store, reference)
             of_sweeps |= {record.stage_id: record for record in records}
-            of_folds |= {record.stage_id for record in records if sweeps[reference].options.folds}
-            num_gone += gone
+            gathered.gone += gone
         else:
             record = known_record(store, resolve(storage, reference))
             _require_target(record)
             of_references[record.stage_id] = record
     for record in of_references.values():
-        if (name := record.trained_by.partition("/")[0]) and name not in sweeps and _is_sweep(storage, name):
+        if (name := record.trained_by.partition("/")[0]) and name not in sweeps and is_sweep(storage, name):
             sweeps[name] = SweepRecords(storage.at(name)).load_sweep()
-    first = next(iter(sweeps.values()), None)
-    objective = first.objective.of_score if first else Objective.of(None)
-    weights = _recipe_weights(sweeps.values())
 
     def candidate(record: StageRecord) -> Candidate:
-        score = objective.of_record(record.metrics, "target")
-        return Candidate(
-            record=record,
-            score=score,
-            recipe_weight=weights.get(record.recipe),
-            has_folds=record.stage_id in of_folds,
-        )
+        score, weight = gathered.objective.of_record(record.metrics, "target"), gathered.recipe_weight(record.recipe)
+        return Candidate(networks=(Network(record=record),), score=score, recipe_weight=weight)
 
-    explicit = [candidate(record) for record in of_references.values()]
-    offered = [candidate(record) for stage_id, record in of_sweeps.items() if stage_id not in of_references]
-    best = _best_of_each_recipe(offered)
-    found = (*explicit, *best)
-    _require_same_species([item.record for item in found])
-    return Candidates(
-        found=found,
-        objective=objective,
-        touched=_touched(storage, found, sweeps),
-        sweep=first,
-        num_left_out=len(offered) - len(best),
-        num_gone=num_gone,
-    )
+    gathered.explicit = [candidate(record) for record in of_references.values()]
+    gathered.offered = [candidate(record) for stage_id, record in of_sweeps.items() if stage_id not in of_references]
+    return gathered.candidates()
 
 
 def siblings(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Return the candidates that were trained from one parent stage with one model, where there are several, the best first."""
-    families: defaultdict[tuple[str, str], list[Candidate]] = defaultdict(list)
+    """Return the candidates that were trained from one parent stage with one model, where there are several, the best first.
+
+    Trials with several folds are siblings where they are so in each fold.
+    """
+    families: defaultdict[tuple[str, ...], list[Candidate]] = defaultdict(list)
     for item in candidates:
-        if item.record.parent_id:
-            families[item.record.parent_id, repr(item.record.identity.get("model"))].append(item)
+        parents = [network.record.parent_id or "" for network in item.networks]
+        if all(parents):
+            families[*parents, repr(item.record.identity.get("model"))].append(item)
     return [sorted(family, key=_by_score, reverse=True) for family in families.values() if len(family) > 1]
 
 
 def souped(family: Sequence[Candidate]) -> Candidate:
-    """Return the candidate whose weights are the mean of those of a family of siblings."""
-    first, *others = family
-    return replace(first, souped_with=tuple(item.record for item in others))
+    """Return the candidate whose weights are the mean of those of a family of siblings, in each fold."""
+    networks = tuple(
+        Network(record=first.record, souped_with=tuple(network.record for network in others))
+        for first, *others in zip(*(item.networks for item in family), strict=True)
+    )
+    return replace(family[0], networks=networks, refit=None)
 
 
-def _is_sweep(storage: Storage, reference: str) -> bool:
+def is_sweep(storage: Storage, reference: str) -> bool:
     """Return whether a reference is the name of a sweep, and not the beginning of a stage id."""
     if not re.fullmatch(r"[\w.-]+", reference) or not SweepRecords(storage.at(reference)).exists():
         return False
@@ -145,33 +235,44 @@ def _is_sweep(storage: Storage, reference: str) -> bool:
     return not may_be_id or not any(stage_id.startswith(reference) for stage_id in store_of(storage).known_ids())
 
 
-def _newest(storage: Storage) -> str:
+def newest_sweep(storage: Storage) -> str:
+    """Return the name of the sweep that began last. Raises InputError where there is none."""
     names = sweeps_in(storage)
     if not names:
         raise InputError(f"{storage.root} must have a sweep to choose an ensemble from, but has none: name stages instead.")
     return max(names, key=lambda name: SweepRecords(storage.at(name)).load_sweep().started_at)
 
 
-def _last_stages(storage: Storage, store: StageStore, sweep: str) -> tuple[list[StageRecord], int]:
-    """Return the last stage on target species of each replicate of each finished trial, each stage once, and the number of trials without one."""
+def finished_trials(storage: Storage, sweep: str) -> list[TrialRecord]:
+    """Return the finished trials of a sweep. Raises InputError where there is none."""
     trials = [trial for trial in SweepRecords(storage.at(sweep)).load_trials() if trial.status == "finished"]
     if not trials:
         raise InputError(f"A sweep must have a finished trial to give candidates, but {sweep} has none yet.")
+    return trials
+
+
+def is_candidate(record: StageRecord | None) -> bool:
+    """Return whether a stage is in the store and hears target species."""
+    return record is not None and not record.is_predictions and _is_target(record)
+
+
+def _last_stages(storage: Storage, store: StageStore, sweep: str) -> tuple[list[StageRecord], list[str]]:
+    """Return the last stage on target species of each replicate of each finished trial, each stage once, and the trials without one."""
     found: dict[str, StageRecord] = {}
-    gone = 0
-    for trial in trials:
+    gone = []
+    for trial in finished_trials(storage, sweep):
         by_replicate: dict[str, StageRecord] = {}
         for stage_id, name in zip(trial.stage_ids, trial.stages, strict=True):
             record = store.record(stage_id)
-            if record is not None and _is_target(record):
+            if record is not None and is_candidate(record):
                 by_replicate[replicate_of(name)] = record
         has_replicates = bool(replicate_of(trial.stages[-1]))
         lasts = [record for replicate, record in by_replicate.items() if bool(replicate) == has_replicates]
-        gone += not lasts
+        gone += [] if lasts else [f"{sweep}/{trial.trial}"]
         found |= {record.stage_id: record for record in lasts}
     if not found:
         raise InputError(
-            f"A sweep must have a stage on the target species to give candidates, but of the {gone} finished trials of {sweep} the store "
+            f"A sweep must have a stage on the target species to give candidates, but of the {len(gone)} finished trials of {sweep} the store "
             "has none."
         )
     return list(found.values()), gone
@@ -199,11 +300,6 @@ def _require_same_species(records: Sequence[StageRecord]) -> None:
             )
 
 
-def _recipe_weights(sweeps: Iterable[SweepRecord]) -> dict[str, float]:
-    known = {name: recipe().ensemble_weight for name, recipe in RECIPES.items()}
-    return known | {recipe.name: recipe.ensemble_weight for sweep in sweeps for recipe in sweep.parts[-1].search.recipes}
-
-
 def _by_score(item: Candidate) -> float:
     return item.score.value if item.score.value == item.score.value else float("-inf")
 
@@ -221,7 +317,7 @@ def _touched(storage: Storage, found: Sequence[Candidate], sweeps: Mapping[str, 
     for item in found:
         for record in (ancestor.record for stage_id in item.stage_ids for ancestor in trace(stage_id, store.record)):
             name = "" if record is None else record.trained_by.partition("/")[0]
-            if name and name not in known and _is_sweep(storage, name):
+            if name and name not in known and is_sweep(storage, name):
                 known[name] = SweepRecords(storage.at(name)).load_sweep()
             for kind, text in _influence(record, known).items():
                 touched.setdefault(kind, f"{text} ({item.title})")

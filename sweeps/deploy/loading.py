@@ -96,6 +96,25 @@ def _stored_detector(
     )
 
 
+def stages_of(reference: str | Path, storage: str | None) -> tuple[StageStore | None, list[str]]:
+    """Return the ids of the stages that a model is made of, and the store that may have them; None where a bundle is alone.
+
+    `reference` and `storage` are those of `load_detector`. Raises InputError for a reference that does not exist.
+    """
+    if is_bundle(Path(reference)):
+        members = open_bundle(Path(reference)).record.members
+        ids = [stage_id for member in members for stage_id in (member.stage_id, *member.souped_with)]
+        try:
+            return store_of(existing_storage(storage or DEFAULT_STORAGE)), ids
+        except InputError:
+            return None, ids
+    ensemble = read_record(Path(reference)) if str(reference).endswith(ENSEMBLE_SUFFIX) else None
+    place = existing_storage(storage or (ensemble.storage if ensemble else DEFAULT_STORAGE))
+    if ensemble is None:
+        return store_of(place), [resolve(place, str(reference))]
+    return store_of(place), [stage_id for member in ensemble.members for stage_id in member.stage_ids]
+
+
 def with_calibration(detector: DeployedDetector, path: Path) -> DeployedDetector:
     """Return a detector with the calibration in a file. Raises InputError when it is of another model or procedure."""
     calibration = read_calibration(path)

@@ -1,7 +1,7 @@
 """Trains the best configuration of a sweep once more, on all recordings: a detector that has no score of its own."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from birdclef_core.stages.embeddings.recorded import first_encoder
 from birdclef_core.stages.task import StageTask, parse_teachers, teachers_text
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.leases import Holder, Leases
-from birdclef_core.store.stage_store import StageRecord
+from birdclef_core.store.stage_store import StageRecord, StageStore
 from birdclef_core.store.storage import Storage
 from sweeps.checkpoints.references import known_record, store_of
 from sweeps.checkpoints.replay import check_sources, predictions_config, recording_finder, whole_stage
@@ -65,12 +65,7 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
     """
     sweep, trial, objective = _chosen(storage, reference)
     store = store_of(storage)
-    replicate = replicate_of(trial.stages[-1])
-    records = [
-        known_record(store, stage_id)
-        for stage_id, name in zip(trial.stage_ids, trial.stages, strict=True)
-        if replicate_of(name) in ("", replicate)
-    ]
+    records = _records(store, trial)
     for record in records:
         if record.identity["stage"].get("early_stop_epochs") is not None:
             raise InputError(
@@ -87,18 +82,14 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
         check_sources(record, found)
     whole = found.dataset.all_training()
     data = found.cache.data_fingerprint(whole)
-    again = [record for record in records if "embeds" not in record.identity["stage"]]
-    weights = [_first_weights(record, found, pretrained) for record in again]
-    tasks: dict[str, StageTask] = {}
-    for record, first in zip(again, weights, strict=True):
-        before = {old: task.stage_id for old, task in tasks.items()}
-        tasks[record.stage_id] = _task(record, first, data, before)
+    again = _made_again(records)
+    tasks = _tasks(again, [_first_weights(record, found, pretrained) for record in again], data)
     RecordingsList(store.storage, whole, data).keep()
     training_data = found.cache.build(whole)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     run = uuid.uuid4().hex[:8]
     leases, holder = Leases(store.storage), Holder(sweep=f"refit-{run}", run=run, trial=trial.trial)
-    for task in tasks.values():
+    for task in tasks:
         if store.open(task.stage_id) is not None:
             say(f"{task.config.name}: in the store")
             continue
@@ -115,7 +106,7 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
                     say(f"{task.config.name}: {epoch.clips_per_s:.1f} windows/s")
                 else:
                     say(f"{task.config.name}: epoch {epoch.epoch}/{task.config.epochs}, loss {epoch.train_loss:.4g}")
-    last = tasks[records[-1].stage_id].stage_id
+    last = tasks[-1].stage_id
     return Refit(
         sweep=sweep,
         trial=trial,
@@ -124,6 +115,42 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
         location=store.location(last),
         num_recordings=len(whole.recordings),
     )
+
+
+def find_refit(store: StageStore, trial: TrialRecord, found: FoundRecordings) -> StageRecord | None:
+    """Return the last stage of a trial's configuration as `refit` has trained it on all recordings; None where the store has none."""
+    try:
+        again = _made_again(_records(store, trial))
+    except InputError:  # a stage that it was to be made like is gone
+        return None
+    # The first weights of a refit are those of the trial. Nothing is loaded here, so that their name is enough.
+    weights = [RANDOM if first_encoder(record) is None else PretrainedWeights(record.identity["parent"]) for record in again]
+    tasks = _tasks(again, weights, found.cache.data_fingerprint(found.dataset.all_training()))
+    return store.record(tasks[-1].stage_id)
+
+
+def _records(store: StageStore, trial: TrialRecord) -> list[StageRecord]:
+    """The stages of a trial, of one replicate. Raises InputError when one is no longer in the store."""
+    replicate = replicate_of(trial.stages[-1])
+    return [
+        known_record(store, stage_id)
+        for stage_id, name in zip(trial.stage_ids, trial.stages, strict=True)
+        if replicate_of(name) in ("", replicate)
+    ]
+
+
+def _made_again(records: Sequence[StageRecord]) -> list[StageRecord]:
+    """The stages of a trial that other recordings change: all but embeddings, which are of each recording by itself."""
+    return [record for record in records if "embeds" not in record.identity["stage"]]
+
+
+def _tasks(records: Sequence[StageRecord], weights: Sequence[PretrainedWeights], data: str) -> list[StageTask]:
+    """The tasks of making stages of a trial on all recordings. `data`: their fingerprint."""
+    tasks: dict[str, StageTask] = {}
+    for record, first in zip(records, weights, strict=True):
+        before = {old: task.stage_id for old, task in tasks.items()}
+        tasks[record.stage_id] = _task(record, first, data, before)
+    return list(tasks.values())
 
 
 def _chosen(storage: Storage, reference: str) -> tuple[str, TrialRecord, Objective]:

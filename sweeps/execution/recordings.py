@@ -121,22 +121,25 @@ class RecordingFinder:
         Raises InputError when no folder was given and none of the sweeps used them, and as `load_dataset` does.
         """
         options = self._options(record.identity["data"], record.stage_id)
-        if self._folder is not None:
-            options = replace(options or SweepOptions(search="-"), data=str(self._folder))
-        if options is None:
+        if options is None and self._folder is None:
             raise InputError(
                 f"The recordings of stage {record.stage_id[:16]} (data {record.identity['data'][:16]}) must be named with --data: no "
                 "sweep of this storage used them."
             )
-        options = replace(options, cache_dir=self._cache_dir)
+        found = self.of_sweep(options or SweepOptions(search="-"))
+        return next((item for item in found if item.has(record.identity["data"])), found[0])
+
+    def of_sweep(self, options: SweepOptions) -> list[FoundRecordings]:
+        """Return the recordings of a sweep with these options, once with the split of each fold that validates; raises as `find` does."""
+        folder = options.data if self._folder is None else str(self._folder)
+        options = replace(options, data=folder, cache_dir=self._cache_dir)
         if (key := repr(options)) not in self._loaded:
             dataset, cache = load_recordings(options), audio_cache(options)
             self._loaded[key] = [
                 FoundRecordings(dataset=of_fold, cache=cache, pretrained=options.pretrained)
                 for of_fold in split_into_folds(dataset, options)
             ]
-        found = self._loaded[key]
-        return next((item for item in found if item.has(record.identity["data"])), found[0])
+        return self._loaded[key]
 
     def _options(self, data_fingerprint: str, stage_id: str) -> SweepOptions | None:
         """Options of a sweep that used the recordings: of one that had the stage if any did, as target species may differ."""

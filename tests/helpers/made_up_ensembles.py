@@ -1,12 +1,12 @@
 """Ensembles that nobody has selected."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from made_up_detector import publish_random, tiny_config, write_sound
-from made_up_records import sweep_record
+from made_up_records import SEARCH, sweep_record
 from made_up_store import save_trial, store
 
 from birdclef_core.data.dataset import load_dataset
@@ -15,6 +15,7 @@ from birdclef_core.ensemble.selection import Rows
 from birdclef_core.identity import canonical
 from birdclef_core.inference.procedure import DEFAULT
 from birdclef_core.store.storage import Storage
+from sweeps.execution.recordings_list import RecordingsList
 from sweeps.options import SweepOptions
 from sweeps.schedule.records import SweepRecords
 
@@ -106,3 +107,22 @@ def make_place(root: Path, tones: Path, *, files: int = 4, trials: int = 3) -> P
         place.publish(stage_id, seed=trial, head="sed", recipe=("sed_v2s", "sed_b3ns")[trial % 2])
         save_trial(place.storage, f"t{trial:04d}", [stage_id], score=0.5)
     return place
+
+
+def save_folds(place: Place, *, trials: int = 2, folds: int = 2) -> None:
+    """Let the sweep have trials with a random model for each fold. With two folds, the stage ids of t0000 begin with 1 and 2, those of
+    t0001 with 3 and 4."""
+    dataset, records = load_dataset(place.data), SweepRecords(place.storage.at("s"))
+    record = records.load_sweep()
+    options = replace(record.options, folds=folds)
+    part = replace(record.parts[0], options=options, search=replace(SEARCH, objective="val/cmap"))
+    records.save_sweep(replace(record, options=options, parts=(part,)))
+    for of_fold in map(dataset.of_fold, range(folds)):
+        RecordingsList(store(place.storage).storage, of_fold, of_fold.fingerprint).keep()
+    for trial in range(trials):
+        ids = [f"{folds * trial + fold + 1:x}" * 64 for fold in range(folds)]
+        for fold, stage_id in enumerate(ids):
+            identity = {"model": canonical(tiny_config("sed")), "stage": STAGE_CONFIG, "data": dataset.of_fold(fold).fingerprint}
+            place.publish(stage_id, identity=identity, seed=folds * trial + fold, trained_by=f"s/t{trial:04d}")
+        names = [f"train_bce@fold{fold}" for fold in range(folds)]
+        save_trial(place.storage, f"t{trial:04d}", ids, stages=names, kinds=["target bce"] * folds, score=0.5)

@@ -91,6 +91,8 @@ def _rows(arguments: argparse.Namespace, species: tuple[str, ...]) -> "LabelledR
     from birdclef_core.data.soundscapes import find_soundscapes
     from birdclef_core.ensemble.calibration.labelled import recording_rows, soundscape_rows
     from birdclef_core.inference.run.labels import read_labels
+    from sweeps.deploy.loading import stages_of
+    from sweeps.deploy.scored_data import require_unlearnt
 
     labels, source = arguments.labels, arguments.on
     if source is None:
@@ -102,7 +104,10 @@ def _rows(arguments: argparse.Namespace, species: tuple[str, ...]) -> "LabelledR
         return soundscape_rows(soundscapes, species)
     if not labels.is_dir():
         raise InputError(f"--on recordings takes a data folder as --labels, but {labels} is none.")
-    return recording_rows(load_dataset(labels, fold=arguments.fold), species)
+    dataset = load_dataset(labels, fold=arguments.fold)
+    if warning := require_unlearnt(*stages_of(arguments.model, arguments.storage), dataset):
+        print(f"Warning: {warning}", file=sys.stderr)
+    return recording_rows(dataset, species)
 
 
 def _say(calibrated: "Calibrated", heard: "HeardRows", out: Path) -> None:

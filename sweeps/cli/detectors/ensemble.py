@@ -14,7 +14,7 @@ from sweeps.options import DEFAULT_CACHE
 from sweeps.wording import REFERENCE, counted
 
 if TYPE_CHECKING:  # torch takes seconds to import: --help is printed before that
-    from birdclef_core.ensemble.record import EnsembleScore
+    from birdclef_core.ensemble.record import EnsembleRecord, EnsembleScore
     from birdclef_core.inference.logits import Progress
     from birdclef_core.inference.procedure import Procedure
     from sweeps.deploy.ensembles import ChosenEnsemble
@@ -37,7 +37,9 @@ def add_ensemble_command(commands: Any) -> None:
     parser.description = (
         "Chooses among the last stages of the finished trials of sweeps (the best 6 of each recipe) and among single stages. Prints "
         "three scores: apparent (on the data that it was selected on), cross-fitted, and untouched; beside them the best single stage "
-        "and equal weights. Writes ensemble.json, which other commands take as --model, and a page."
+        "and equal weights. Writes ensemble.json, which other commands take as --model, and a page. Of sweeps with --folds, where recordings "
+        "decide, whole trials are compared out of fold: each recording by the model that did not learn from it. Then the models of all folds of "
+        "a chosen trial hear."
     )
     parser.add_argument(
         "references",
@@ -54,7 +56,13 @@ def add_ensemble_command(commands: Any) -> None:
         metavar="36s/file",
         help="most CPU time (of one core) for a file of ten minutes, such as 36s/file or 2m/file, or for a window: 300ms/window",
     )
-    parser.add_argument("--max-members", type=int, default=6, metavar="N", help="most stages that hear together (default 6)")
+    parser.add_argument(
+        "--max-members",
+        type=int,
+        default=6,
+        metavar="N",
+        help="most members (default 6): stages, or trials of several folds with all models of each",
+    )
     parser.add_argument(
         "--select-on",
         choices=("soundscapes", "recordings"),
@@ -64,6 +72,12 @@ def add_ensemble_command(commands: Any) -> None:
         "--soup",
         action="store_true",
         help="let the mean of the weights of stages that were trained from one parent take their place where it scores better",
+    )
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        help="of trials with several folds, let the one model hear that birdclef refit SWEEP/TRIAL has trained on all recordings, where there is "
+        "one, in place of the models of all folds",
     )
     parser.add_argument("--procedure", default="default", metavar="NAME", help="how windows are cut and scored: default, or 2023")
     parser.add_argument(
@@ -120,6 +134,7 @@ def _ensemble(arguments: argparse.Namespace) -> int:
         select_on=arguments.select_on,
         rules=Rules(max_members=arguments.max_members, budget_ms=_budget_ms(arguments.budget, procedure)),
         soup=arguments.soup,
+        refit=arguments.refit,
         procedure=procedure,
         data=arguments.data,
         untouched=arguments.untouched,
@@ -167,37 +182,59 @@ def _no_progress(title: str) -> "Progress":
 def _page(chosen: "ChosenEnsemble") -> str:
     from birdclef_core.ensemble.page import ShownCandidate, ensemble_page
 
-    shown = [ShownCandidate(title=item.title, trained=str(item.score)) for item in chosen.candidates]
+    means = chosen.means_of_folds or [None] * len(chosen.candidates)
+    shown = [
+        ShownCandidate(title=item.title, trained=str(item.score), mean_of_folds=mean, num_networks=len(item.hearing))
+        for item, mean in zip(chosen.candidates, means, strict=True)
+    ]
     return ensemble_page(chosen.record, chosen.verdict, shown, chosen.names, chosen.notes)
 
 
 def summary_lines(chosen: "ChosenEnsemble") -> list[str]:
     """Return what to print of an ensemble: its members, its scores beside simpler ways, and what they cost."""
     from birdclef_core.ensemble.costs import per_file_s
-    from birdclef_core.ensemble.page import better_way, shown
+    from birdclef_core.ensemble.page import better_way, member_name, shown
     from birdclef_core.ensemble.scores import ENSEMBLE
 
     record, verdict = chosen.record, chosen.verdict
     scores = verdict.way(ENSEMBLE).scores
-    lines = [
-        f"{counted(len(record.members), 'member')} of {counted(len(chosen.candidates), 'candidate')}, selected by {record.metric} on "
-        f"{scores.apparent.num_rows} rows of {record.selected_on}:"
-    ]
+    members = counted(len(verdict.selected.members), member_name(record))
+    if record.folds:
+        members += f" ({counted(len(record.members), 'model')})"
+    lines = [f"{members} of {counted(len(chosen.candidates), 'candidate')}, selected by {record.metric} {_on(record)}:"]
     for (candidate, weight), point in zip(verdict.selected.members, verdict.first, strict=True):
         seconds = per_file_s(point.cost_ms, record.procedure)
         lines.append(
-            f"  {weight:.3f}  {chosen.candidates[candidate].title:<44} deployed/{record.metric} {verdict.selected.singles[candidate]:.4f}; "
-            f"with those above {point.apparent:.4f} apparent, {_plain(point.cross_fitted)} cross-fitted, {seconds:.1f} CPU s a file"
+            f"  {weight:.3f}  {chosen.candidates[candidate].title:<44} deployed/{record.metric} {verdict.selected.singles[candidate]:.4f}"
+            f"{_beside(chosen, candidate)}; with those above {point.apparent:.4f} apparent, {_plain(point.cross_fitted)} cross-fitted, {seconds:.1f} CPU s a file"
         )
     if verdict.selected.refused_gain:
         gain, error = verdict.selected.refused_gain
         lines.append(f"  The next candidate would add {gain:.4f} ± {error:.4f}, which is within the error of the gain.")
-    lines.append(f"{'':<32}{'apparent':>19}{'cross-fitted':>19}{'untouched':>19}{'members':>9}{'CPU s a file':>14}")
+    lines.append(
+        f"{'':<32}{'apparent':>19}{'cross-fitted':>19}{'untouched':>19}{member_name(record) + 's':>9}{'CPU s a file':>14}"
+    )
     for way in verdict.ways:
         columns = "".join(f"{shown(score):>19}" for score in (way.scores.apparent, way.scores.cross_fitted, way.scores.untouched))
         lines.append(f"{way.name:<32}{columns}{len(way.members):>9}{per_file_s(way.cost_ms, record.procedure):>14.1f}")
     better = better_way(record, verdict)
     return [*lines, *([better] if better else []), *_reasons(scores.cross_fitted, scores.untouched)]
+
+
+def _on(record: "EnsembleRecord") -> str:
+    """What an ensemble was selected on."""
+    num_rows = record.scores.apparent.num_rows
+    if record.folds:
+        return f"out of fold on {num_rows} recordings of {counted(len(record.folds), 'fold')}"
+    return f"on {num_rows} rows of {record.selected_on}"
+
+
+def _beside(chosen: "ChosenEnsemble", candidate: int) -> str:
+    """The score of a trial that is comparable with the one in training, which is a mean over folds, and that one."""
+    if not chosen.means_of_folds:
+        return ""
+    objective, score = chosen.record.objective, chosen.candidates[candidate].score
+    return f" (mean of folds {chosen.means_of_folds[candidate]:.4f}, in training {objective} {score})"
 
 
 def _reasons(cross_fitted: "EnsembleScore", untouched: "EnsembleScore") -> list[str]:
@@ -245,8 +282,11 @@ def _event(chosen: "ChosenEnsemble", out: Path, artifacts: str) -> Any:
     from sweeps.tracking.events import EnsembleChosen
 
     record, verdict = chosen.record, chosen.verdict
-    way, stages = verdict.way(ENSEMBLE), {item.record.stage_id: item.record.stage for item in chosen.candidates}
-    stages |= {other.stage_id: other.stage for item in chosen.candidates for other in item.souped_with}
+    way, records = (
+        verdict.way(ENSEMBLE),
+        [record for item in chosen.candidates for network in item.hearing for record in network.records],
+    )
+    stages = {record.stage_id: record.stage for record in records}
     metrics = {"cost/cpu_s_per_file": per_file_s(way.cost_ms, record.procedure), "num_members": float(len(record.members))}
     for kind in ("apparent", "cross_fitted", "untouched"):
         score: EnsembleScore = getattr(way.scores, kind)
@@ -255,8 +295,10 @@ def _event(chosen: "ChosenEnsemble", out: Path, artifacts: str) -> Any:
         if score.error is not None:
             metrics[f"{kind}/{score.metric}_se"] = score.error
     for candidate, _ in verdict.selected.members:
-        stage_id = chosen.candidates[candidate].record.stage_id
-        metrics[f"deployed/{record.metric}/{stage_id[:12]}"] = verdict.selected.singles[candidate]
+        metrics[f"deployed/{record.metric}/{chosen.candidates[candidate].key}"] = verdict.selected.singles[candidate]
+    tags = {"birdclef.selected_on": record.selected_on, "birdclef.objective": record.objective}
+    if record.folds:
+        tags["birdclef.out_of_fold"] = f"{way.scores.apparent.num_rows} recordings of {counted(len(record.folds), 'fold')}"
     return EnsembleChosen(
         ensemble=fingerprint([record.created_at, *(member.model_id for member in record.members)])[:16],
         name=out.resolve().name,
@@ -266,7 +308,7 @@ def _event(chosen: "ChosenEnsemble", out: Path, artifacts: str) -> Any:
         checkpoint_uris=dict(chosen.locations),
         params={f"weight/{member.stage_id[:12]}": round(member.weight, 6) for member in record.members},
         metrics=metrics,
-        tags={"birdclef.selected_on": record.selected_on, "birdclef.objective": record.objective},
+        tags=tags,
         note="```\n" + "\n".join(summary_lines(chosen)) + "\n```",
         artifacts=artifacts,
     )

@@ -23,6 +23,10 @@ def test_candidates_with_the_same_decibels_share_them():
     assert sum(costs.added([1, 2, 0])) == costs([1, 2, 0])
 
 
+def test_several_networks_of_one_model_share_their_decibels():
+    assert Costs((CandidateCost(network_ms=10.0, spectrogram_ms=5.0, decibels="a").times(3),))([0]) == 35
+
+
 def test_a_measurement_has_a_spectrogram_and_a_network():
     member = loudness_detector().members[0]
     cost = measure(member, DEFAULT)

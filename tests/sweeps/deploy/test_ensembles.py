@@ -7,23 +7,26 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_detector import tiny_config, write_sound
-from made_up_ensembles import SPECIES_OF_TONES, STAGE_CONFIG, Place, make_place
+from made_up_ensembles import SPECIES_OF_TONES, STAGE_CONFIG, Place, make_place, save_folds
 from made_up_heads import head_chain, train_chain, write_encoder
 from made_up_records import SEARCH
 from made_up_store import save_trial, store
 
 from birdclef_core.data.dataset import load_dataset
+from birdclef_core.data.targets import validation_truth
 from birdclef_core.ensemble.record import write_record
-from birdclef_core.ensemble.scores import ENSEMBLE, SINGLE
-from birdclef_core.ensemble.selection import Rules
+from birdclef_core.ensemble.scores import ENSEMBLE, SINGLE, judge
+from birdclef_core.ensemble.selection import Rules, Selected
 from birdclef_core.errors import InputError
 from birdclef_core.evaluation.metrics import auroc
 from birdclef_core.identity import canonical
+from birdclef_core.inference.logits import deployed_logits
+from birdclef_core.inference.run.predictor import Predictor
 from birdclef_core.store.recordings_table import write_recordings
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.cli.birdclef import birdclef
 from sweeps.deploy import ensembles
-from sweeps.deploy.ensembles import EnsembleWish, choose_ensemble
+from sweeps.deploy.ensembles import EnsembleWish, choose_ensemble, weights_of_first
 from sweeps.deploy.loading import load_detector
 from sweeps.execution.audio_cache import AudioCache
 from sweeps.execution.recordings_list import RecordingsList
@@ -113,22 +116,137 @@ def test_a_candidate_that_was_trained_on_validation_recordings_is_refused(place)
     assert "trained tiny train_bce ffffffffffff" in chosen.record.scores.untouched.reason
 
 
-def test_of_a_sweep_with_folds_one_fold_is_compared_on_recordings_and_all_on_soundscapes(tone_data, tmp_path):
-    place, said = make_place(tmp_path, tone_data.dataset.root, trials=0), []
-    other = load_dataset(place.data).of_fold(1)
-    for index, fingerprint in enumerate((place.fingerprint, other.fingerprint)):
-        identity = {"model": canonical(tiny_config("sed")), "stage": STAGE_CONFIG, "data": fingerprint}
-        place.publish(f"{index + 1}" * 64, identity=identity, seed=index)
-    stages = {"stages": ["train_bce@fold0", "train_bce@fold1"], "kinds": ["target bce"] * 2}
-    save_trial(place.storage, "t0000", ["1" * 64, "2" * 64], score=0.5, **stages)
+@pytest.fixture(scope="module")
+def folded(tone_data, tmp_path_factory) -> Place:
+    place = make_place(tmp_path_factory.mktemp("folded"), tone_data.dataset.root, trials=0)
+    save_folds(place)
+    return place
+
+
+def heard(place: Place, stage_id: str, fold: int) -> np.ndarray:
+    """What a stage says of the validation recordings of a fold."""
+    data = AudioCache(folder=place.cache).build(load_dataset(place.data, fold=fold))
+    detector = load_detector(stage_id, storage=place.storage.root, device="cpu").detector
+    return deployed_logits(store(place.storage), detector, data, data.dataset.fingerprint).recordings_RC
+
+
+def authors(place: Place, fold: int) -> list[str]:
+    """The author of each recording that scores in a fold."""
+    dataset = load_dataset(place.data, fold=fold)
+    rows_R, _ = validation_truth(dataset, LabelSpace.of("deployed", SPECIES_OF_TONES))
+    return dataset.recordings["group"].iloc[rows_R].tolist()
+
+
+def test_trials_with_folds_are_compared_on_recordings_that_each_model_did_not_learn_from(folded, monkeypatch):
+    """Each recording of each fold scores the model of this fold alone; the ensemble has the models of all folds."""
+    problems, said = [], list[str]()
+    monkeypatch.setattr(ensembles, "judge", lambda problem, rest: (problems.append((problem, rest)), judge(problem, rest))[1])
+    chosen = choose(folded, "s", select_on="recordings", said=said)
+    ((problem, untouched),) = problems
+    own = [np.concatenate([heard(folded, digit * 64, fold) for fold, digit in enumerate(digits)]) for digits in ("12", "34")]
+    order = ["12", "34"] if chosen.candidates[0].of_trial.record.trial == "t0000" else ["34", "12"]
+    assert np.array_equal(problem.rows.logits_KRC, np.stack(own if order[0] == "12" else own[::-1]))
+    groups = [author for fold in range(2) for author in authors(folded, fold)]
+    assert problem.rows.group_R.tolist() == groups and len(set(groups)) > len(set(authors(folded, 0)))
+    record = chosen.record
+    assert (record.folds, record.selected_on, record.scores.apparent.num_rows) == ((0, 1), "recordings", len(own[0]))
+    chosen_ids = {
+        stage_id for candidate, _ in chosen.verdict.selected.members for stage_id in chosen.candidates[candidate].stage_ids
+    }
+    assert {member.stage_id for member in record.members} == chosen_ids and len(chosen_ids) == len(record.members)
+    for candidate, weight in chosen.verdict.selected.members:
+        shares = [member.weight for member in record.members if member.stage_id in chosen.candidates[candidate].stage_ids]
+        assert shares == pytest.approx([weight / 2] * 2)
+    text = f"Out of fold: {len(own[0])} recordings of 2 folds decide, each by the model of a trial that did not learn from it."
+    assert any(line.startswith(text) and "all models of each trial will hear" in line for line in said)
+    assert untouched.logits_KRC.shape[1] == 12 and record.scores.untouched.value is not None
+
+
+def test_the_cost_of_a_trial_is_that_of_all_its_models(folded):
+    """And soundscapes are heard by all of them, as in the ensemble that is written."""
+    chosen = choose(folded, "s", select_on="recordings", rules=Rules(max_members=1))
+    (first, second), (point,) = chosen.record.members, chosen.verdict.first
+    assert point.cost_ms == pytest.approx(first.cpu_ms_per_window + second.cpu_ms_per_window)
+    assert second.cpu_ms_per_window < first.cpu_ms_per_window, "the second has the decibels of the first"
+    detector = load_detector_of(folded, chosen)
+    assert len(detector.members) == 2
+    truth_RC = load_dataset(folded.data).soundscapes.truth(LabelSpace.of("deployed", SPECIES_OF_TONES))
+    rows = Predictor(detector).predict(folded.data / "test_soundscapes", threshold=0.0)
+    table = rows.pivot_table(index=["file", "start_s"], columns="species", values="score")
+    assert chosen.record.scores.untouched.value == pytest.approx(auroc(truth_RC, table.to_numpy()), abs=0.03)
+    with pytest.raises(InputError, match="--budget must leave time for one candidate"):
+        choose(folded, "s", select_on="recordings", rules=Rules(budget_ms=point.cost_ms * 0.2))
+
+
+def load_detector_of(place: Place, chosen):
+    path = place.cache / "ensemble.json"
+    write_record(chosen.record, path)
+    return load_detector(path, storage=place.storage.root, device="cpu").detector
+
+
+def test_a_model_of_all_recordings_may_hear_in_place_of_those_of_folds(folded, monkeypatch):
+    """It is chosen by what the models of the folds score, and its own sound on soundscapes is scored."""
+    identity = {"model": canonical(tiny_config("sed")), "stage": STAGE_CONFIG, "data": "a" * 64}
+    folded.publish("a" * 64, identity=identity, seed=9)
+    refit = store(folded.storage).record("a" * 64)
+    monkeypatch.setattr(ensembles, "find_refit", lambda stages, trial, found: refit if trial.trial == "t0000" else None)
+    said: list[str] = []
+    one, plain = (choose(folded, "s/t0000", select_on="recordings", refit=value, said=said) for value in (True, False))
+    assert [member.stage_id[0] for member in one.record.members] == ["a"] and len(plain.record.members) == 2
+    assert one.record.scores.apparent == plain.record.scores.apparent
+    assert one.record.scores.untouched != plain.record.scores.untouched and one.record.scores.untouched.value is not None
+    assert any("a model of each trial that was trained on all recordings will hear" in line for line in said)
+    choose(folded, "s", select_on="recordings", refit=True, said=said)
+    assert any(
+        "no model of all recordings of s/t0001: where chosen" in line and "birdclef refit s/t0001" in line for line in said
+    )
+    with pytest.raises(InputError, match="--refit is for trials of sweeps with --folds where recordings decide"):
+        choose(folded, "s", select_on="soundscapes", refit=True)
+
+
+def test_where_soundscapes_decide_all_models_of_folds_are_candidates(folded):
+    chosen = choose(folded, "s", select_on="soundscapes")
+    assert len(chosen.candidates) == 4 and not chosen.record.folds and not chosen.means_of_folds
+
+
+def test_a_trial_with_a_model_that_learned_from_its_own_fold_is_refused(tone_data, tmp_path):
+    """By its start stage, for one: what that was trained on counts as much as what the model itself was trained on."""
+    place = make_place(tmp_path, tone_data.dataset.root, trials=0)
+    save_folds(place)
+    dataset = load_dataset(place.data)
+    table = RecordingsList(store(place.storage).storage, dataset, place.fingerprint).table
+    write_recordings(store(place.storage).storage, OTHER_DATA, table.assign(is_validation=False))
+    identity = {"model": canonical(tiny_config("sed")), "stage": STAGE_CONFIG, "data": OTHER_DATA}
+    place.publish("9" * 64, identity=identity, seed=9)
+    other = dataset.of_fold(1)
+    place.publish("b" * 64, identity=identity | {"data": other.fingerprint}, parent_id="9" * 64, seed=3)
+    names = [f"train_bce@fold{fold}" for fold in range(2)]
+    save_trial(place.storage, "t0002", ["3" * 64, "b" * 64], stages=names, kinds=["target bce"] * 2, score=0.5)
+    number = int(other.recordings["is_validation"].sum())
+    with pytest.raises(InputError, match=rf"{number} of {number} trained tiny train_bce s/t0002"):
+        choose(place, "s", select_on="recordings")
+    assert len(choose(place, "s/t0000", "s/t0001", select_on="recordings").candidates) == 2
+
+
+def test_repetitions_are_candidates_of_the_same_recordings(tone_data, tmp_path):
+    place = make_place(tmp_path, tone_data.dataset.root, trials=0)
     records = SweepRecords(place.storage.at("s"))
     record = records.load_sweep()
-    options = replace(record.options, folds=2)
-    records.save_sweep(replace(record, options=options, parts=(replace(record.parts[0], options=options),)))
-    chosen = choose(place, "s", select_on="recordings", said=said)
-    assert [item.record.stage_id[0] for item in chosen.candidates] == ["1"]
-    assert any("1 candidate of other folds is left out" in text for text in said)
-    assert len(choose(place, "s", select_on="soundscapes").candidates) == 2
+    records.save_sweep(replace(record, options=replace(record.options, repeats=2)))
+    for digit in "12":
+        place.publish(digit * 64, seed=int(digit))
+    names = [f"train_bce@repeat{number}" for number in range(2)]
+    save_trial(place.storage, "t0000", ["1" * 64, "2" * 64], stages=names, kinds=["target bce"] * 2, score=0.5)
+    chosen = choose(place, "s", select_on="recordings")
+    assert len(chosen.candidates) == 2 and not chosen.record.folds
+
+
+def test_the_models_of_a_member_share_its_weight_also_where_only_some_run():
+    selected = Selected(((4, 0.6), (2, 0.4)), (0.5, 0.6), (0.5,) * 5, None)
+    weights = weights_of_first(selected, [2, 3])
+    assert weights[:2] == ((1.0,), (0.5, 0.5))
+    assert weights[2] == pytest.approx((0.3, 0.3, 0.4)) and weights[3] == pytest.approx((0.3, 0.3, 0.2, 0.2))
+    assert weights[4] == pytest.approx((0.3, 0.3, *[0.4 / 3] * 3))
 
 
 def test_what_trained_a_candidate_may_be_unknown(place):

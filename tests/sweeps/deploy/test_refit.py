@@ -15,8 +15,9 @@ from birdclef_core.stages.training import train_stage
 from birdclef_core.store.leases import Holder, Leases
 from birdclef_core.store.recordings_table import read_recordings
 from birdclef_core.store.storage import Storage
+from sweeps.checkpoints.replay import recording_finder
 from sweeps.deploy.loading import load_detector
-from sweeps.deploy.refit import refit
+from sweeps.deploy.refit import find_refit, refit
 from sweeps.options import SweepOptions
 from sweeps.schedule.records import SweepRecords, TrialRecord
 
@@ -115,8 +116,13 @@ def test_of_a_trial_with_folds_one_is_trained_on_all_recordings(trained, tone_da
     ]
     trial.kinds = ["target ce"] * 4
     records.save_trials([trial])
+    found = recording_finder(storage, None, str(tmp_path / "cache")).find(store(storage).record(chain[-1].stage_id))
+    assert find_refit(store(storage), trial, found) is None
     done = refit(storage, "s", None, None, str(tmp_path / "cache"), print)
     assert store(storage).record(done.stage_id).identity["stage"] == chain[-1].identity["stage"]
+    assert find_refit(store(storage), trial, found) == store(storage).record(done.stage_id)
+    store(storage).remove(chain[0].stage_id)
+    assert find_refit(store(storage), trial, found) is None
 
 
 @pytest.mark.parametrize("name", ["timm", "onnx"])
@@ -125,8 +131,12 @@ def test_a_head_on_embeddings_is_trained_on_everything_too(heads, tone_data, tmp
     storage, chain = heads[name]
     shutil.copytree(storage.root, tmp_path / "out")
     own, said = Storage.parse(str(tmp_path / "out")), list[str]()
+    (trial,) = SweepRecords(own.at("s")).load_trials()
+    found = recording_finder(own, None, str(tmp_path / "cache")).find(store(own).record(chain[1].stage_id))
+    assert find_refit(store(own), trial, found) is None
     done = refit(own, "s", None, None, str(tmp_path / "cache"), said.append)
     record = store(own).record(done.stage_id)
+    assert find_refit(store(own), trial, found) == record
     assert record.metrics == {} and record.identity["stage"] == chain[1].identity["stage"]
     assert record.identity["embeddings"] == chain[0].stage_id and record.stage_id != chain[1].stage_id
     assert said[0].startswith("head: epoch 1/15, loss ")

@@ -5,16 +5,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_up_detector import publish_random
+from made_up_detector import publish_random, tiny_config
 from made_up_labels import write_labelled
 from made_up_store import store
 
 from birdclef_core.errors import DataError
+from birdclef_core.identity import canonical
 from birdclef_core.inference.results.calibration import read_calibration
 from birdclef_core.inference.run.predictor import Predictor
 from birdclef_core.store.storage import Storage
 from sweeps.cli.birdclef import birdclef
 from sweeps.deploy import load_detector
+from sweeps.execution.recordings_list import RecordingsList
 
 STAGE = "ab" * 32
 
@@ -49,7 +51,24 @@ def test_calibrate_writes_what_predict_uses(place, capsys):
 def test_recordings_of_a_data_folder_warn(place, capsys, tone_data):
     publish_random(store(Storage.parse("sweeps-output")), "cd" * 32, species=("low", "mid"))
     assert birdclef(["calibrate", "cdcd", "--labels", str(tone_data.dataset.root), "-o", "out"]) == 0
-    assert "Warning: Fitted on recordings that were each made of one species" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Warning: Fitted on recordings that were each made of one species" in said
+    assert "Warning: It is not known which recordings trained the model" in said
+
+
+def test_recordings_that_trained_the_model_calibrate_nothing(place, capsys, tone_data):
+    """With its own fold it is another matter."""
+    stages, dataset = store(Storage.parse("sweeps-output")), tone_data.dataset
+    RecordingsList(stages.storage, dataset, dataset.fingerprint).keep()
+    identity = {"model": canonical(tiny_config("sed")), "stage": {"name": "train_bce"}, "data": dataset.fingerprint}
+    publish_random(stages, "cd" * 32, species=("low", "mid"), identity=identity)
+    command = ["calibrate", "cdcd", "--labels", str(dataset.root), "-o", "out"]
+    assert birdclef([*command, "--fold", "1"]) == 2
+    assert (
+        "trained stage cdcdcdcdcdcd, so its scores of them are too good" in capsys.readouterr().err and not Path("out").exists()
+    )
+    assert birdclef([*command, "--fold", "0"]) == 0
+    assert "not known" not in capsys.readouterr().err
 
 
 def test_labels_without_audio_are_said_and_one_file_is_apparent(place, capsys):

@@ -2,10 +2,11 @@
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from made_up_ensembles import make_place
+from made_up_ensembles import make_place, save_folds
 from pages import Page
 
 from birdclef_core.ensemble.record import read_record
@@ -45,9 +46,39 @@ def test_it_says_what_an_ensemble_is_worth(place, capsys):
     assert sorted(path.name for path in Path("out").iterdir()) == ["ensemble.html", "ensemble.json"]
 
 
+def test_of_trials_with_folds_it_says_what_is_out_of_fold(tone_data, tmp_path, monkeypatch, capsys):
+    """In the terminal, on the page and in MLflow; and such an ensemble cannot be calibrated on recordings, which trained it."""
+    monkeypatch.chdir(tmp_path)
+    place, events = make_place(tmp_path / "made", tone_data.dataset.root, trials=0), []
+    save_folds(place)
+    status = SimpleNamespace(kept=0, rejected=0)
+    monkeypatch.setattr(connect, "make_tracker", lambda *_: SimpleNamespace(log=events.append, close=lambda _: status))
+    assert ensemble(place, "s", "-o", "out", "--select-on", "recordings", "--tracking-uri", "server") == 0
+    said, record = capsys.readouterr().out, read_record(Path("out/ensemble.json"))
+    (event,), number = events, record.scores.apparent.num_rows
+    assert record.folds == (0, 1) and len(record.members) in (2, 4)
+    assert (
+        f"({len(record.members)} models) of 2 candidates, selected by cmap out of fold on {number} recordings of 2 folds:" in said
+    )
+    assert "(mean of folds " in said and ", in training val/cmap 0.500" in said
+    assert event.tags["birdclef.out_of_fold"] == f"{number} recordings of 2 folds"
+    assert set(event.stages) == {member.stage_id for member in record.members}
+    assert any(name.startswith("deployed/cmap/s/t000") for name in event.metrics)
+    page = Page(Path("out/ensemble.html").read_text()).check()
+    assert f"by cmap, out of fold, on {number} validation recordings of 2 folds" in page.text
+    assert "deployed, mean of the folds" in page.text and "scores the one that did not learn from its fold" in " ".join(
+        page.text.split()
+    )
+    for fold in "01":
+        command = ["calibrate", "out/ensemble.json", "--labels", str(place.data), "--on", "recordings", "--fold", fold]
+        assert birdclef([*command, "-o", "calibrated"]) == 2
+        assert "Validation recordings that calibrate a model must not have trained it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--refit"], "--refit is for trials of sweeps with --folds"),
         (["gone"], "no such stage or sweep"),
         (["s/t0009"], "no trial"),
         (["--max-members", "0"], "--max-members >= 1 must hold"),
