@@ -97,13 +97,14 @@ def build_soundscape_cache(
 
 
 def build_unlabelled_cache(unlabelled: Unlabelled, cache_dir: Path, *, max_bytes: int | None = None) -> WaveCache:
-    """Build the cache of soundscapes without labels as `build_cache` does; its rows are those of `unlabelled.files`."""
+    """Build the cache of soundscapes without labels as `build_cache` does, however many cannot be decoded; its rows are those of
+    `unlabelled.files`."""
     files = unlabelled.files
     every = np.arange(len(files))
     sources = list_sources(
         unlabelled.root, files["path"], files["duration_s"], num_recordings=len(files), max_s=None, by_use=every
     )
-    return build_list(sources, cache_dir, max_bytes=max_bytes)
+    return build_list(sources, cache_dir, max_bytes=max_bytes, max_bad_share=1.0)
 
 
 def estimate_soundscape_cache(soundscapes: Soundscapes, cache_dir: Path, *, max_bytes: int | None = None) -> CacheEstimate:

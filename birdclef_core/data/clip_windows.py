@@ -70,15 +70,23 @@ class ClipWindows:
 
 
 def labelled_windows(soundscapes: Soundscapes, cache: WaveCache, space: LabelSpace, share: float) -> ClipWindows:
-    """Return the labelled windows of soundscapes that are for training."""
+    """Return the labelled windows of soundscapes that are for training, without those of which more than half could not be decoded.
+
+    Raises DataError when none is left.
+    """
     windows = soundscapes.windows.reset_index(drop=True)
-    order = np.lexsort((windows["end_s"], windows["file"]))
-    start_W = np.rint((windows["end_s"].to_numpy() - WINDOW_S) * SAMPLE_RATE_HZ).astype(np.int64)
+    file_W, end_W = windows["file"].to_numpy(dtype=np.int64), windows["end_s"].to_numpy() * SAMPLE_RATE_HZ
+    decoded_W = np.array([cache.num_samples(row) for row in range(len(soundscapes.files))])[file_W]
+    order = np.lexsort((end_W, file_W))
+    order = order[end_W[order] <= decoded_W[order] + WINDOW_S * SAMPLE_RATE_HZ / 2]
+    if not len(order):
+        raise DataError(f"No labelled soundscape of {soundscapes.root} that is for training could be decoded.")
+    start_W = np.rint(end_W - WINDOW_S * SAMPLE_RATE_HZ).astype(np.int64)
     return ClipWindows(
         share=share,
         cache=cache,
         names_R=soundscapes.files["path"].to_numpy(dtype=object),
-        row_W=windows["file"].to_numpy(dtype=np.int64)[order],
+        row_W=file_W[order],
         start_W=np.maximum(start_W, 0)[order],
         window_samples=WINDOW_S * SAMPLE_RATE_HZ,
         target_WC=soundscapes.truth(space).astype(np.float32)[order],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from birdclef_core.data.groups import equal_contents
+from birdclef_core.data.groups import copies_among, equal_contents
 from birdclef_core.data.kept_split import read_split
 from birdclef_core.data.labels import NOT_SPECIES, clean_text, spell_as
 from birdclef_core.data.listing import Listing, list_folder, with_headers
@@ -150,7 +150,7 @@ def load_dataset(
 def _part_soundscapes(root: Path, soundscapes: Soundscapes) -> tuple[Soundscapes | None, Soundscapes | None, tuple[Finding, ...]]:
     """Part labelled soundscapes into those that score and those that train, which the folder's list names one a line.
 
-    Raises DataError for a name that no labelled soundscape has.
+    Raises DataError for a name that no labelled soundscape has, and for a soundscape for training that is a copy of one that scores.
     """
     path = root / TRAINING_SOUNDSCAPES_NAME
     if not is_there(path):
@@ -164,6 +164,14 @@ def _part_soundscapes(root: Path, soundscapes: Soundscapes) -> tuple[Soundscapes
             f"none. Labelled are {', '.join(sorted(stems)[:5])}{' and more' if len(stems) > 5 else ''}."
         )
     training = {row for row, stem in enumerate(stems) if stem in names}
+    parts = [
+        [path for row, path in enumerate(soundscapes.files["path"]) if (row in training) == trains] for trains in (True, False)
+    ]
+    for copy, original in copies_among(root, *parts).items():
+        raise DataError(
+            f"A labelled soundscape may train or score, but {copy}, which {path} names, is a copy of {original}, which scores. Name both, or "
+            "remove one of them."
+        )
     finding = Finding.of(
         "training_soundscapes",
         "labelled [soundscape is|soundscapes are] for training",

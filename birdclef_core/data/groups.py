@@ -4,7 +4,7 @@ Where the author is not known, what is known stands in for it. Copies and pieces
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +79,24 @@ def equal_contents(root: Path, recordings: pd.DataFrame) -> list[str]:
     alike = recordings.duplicated(["size_bytes", "duration_s"], keep=False).to_numpy()
     hashes = iter(content_hashes([root / path for path in recordings["path"][alike]]))
     return [next(hashes) if is_alike else "" for is_alike in alike]
+
+
+def copies_among(root: Path, paths: Sequence[str], of: Collection[str]) -> dict[str, str]:
+    """Return those of `paths` that have the content of a file in `of`, each with that file. Only files of equal size are read, and of those
+    three blocks."""
+    size_of = {path: _size(root / path) for path in (*paths, *of)}
+    sizes = {size_of[path] for path in paths} & {size_of[path] for path in of}
+    alike = [path for path in dict.fromkeys((*paths, *of)) if size_of[path] in sizes]
+    content = dict(zip(alike, content_hashes([root / path for path in alike]), strict=True))
+    known = {content[path]: path for path in of if content.get(path)}
+    return {path: known[content[path]] for path in paths if path not in of and content.get(path) in known}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # read_headers says what is wrong with it
+        return -1
 
 
 def _places(recordings: pd.DataFrame) -> pd.Series:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from birdclef_core.data.audio_files import read_headers
 from birdclef_core.data.folder_walk import walk_audio
+from birdclef_core.data.groups import copies_among
 from birdclef_core.data.listing import unread_findings
 from birdclef_core.findings import Finding
 from birdclef_core.identity import fingerprint
@@ -36,14 +37,16 @@ class Unlabelled:
 def load_unlabelled(root: Path, labelled: Collection[str]) -> Unlabelled | None:
     """Return the soundscapes of a data folder that have no labels; None where there are none.
 
-    `labelled`: paths of those that have labels, relative to root. A copy of one of them under another name would let a model learn from
-    what scores it, so files of the same name are left out too.
+    `labelled`: paths of those that have labels, relative to root. A copy of one of them would let a model learn from what scores it, so
+    files of the same name or the same content are left out too.
     """
     names = {path.rsplit("/", 1)[-1] for path in labelled}
     walked = [walk_audio(root, folder) for folder in UNLABELLED_FOLDERS]
     paths = [path for audio in walked for path in audio.paths]
-    copies = [path for path in paths if path not in labelled and path.rsplit("/", 1)[-1] in names]
-    free = [path for path in paths if path not in labelled and path not in set(copies)]
+    others = [path for path in paths if path not in labelled]
+    alike = copies_among(root, others, labelled)
+    copies = [path for path in others if path in alike or path.rsplit("/", 1)[-1] in names]
+    free = [path for path in others if path not in set(copies)]
     if not free:
         return None
     table = pd.concat([pd.DataFrame({"path": free}, dtype=object), read_headers(root, free)], axis=1)
@@ -51,7 +54,7 @@ def load_unlabelled(root: Path, labelled: Collection[str]) -> Unlabelled | None:
     found = (
         Finding.of(
             "labelled_copy",
-            "[soundscape without labels has|soundscapes without labels have] the name of one with labels",
+            "[soundscape without labels has|soundscapes without labels have] the name or the content of one with labels",
             copies,
             "left out: what scores a model must not train it.",
         ),

@@ -1,13 +1,17 @@
 """Clips of windows whose targets are known: where they lie, what they are a target of, how often each is drawn."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from birdclef_core.data.clip_windows import ClipWindows
+from birdclef_core.data.clip_windows import ClipWindows, labelled_windows
+from birdclef_core.data.soundscapes import Soundscapes
 from birdclef_core.data.windows import window_grid
 from birdclef_core.errors import DataError
+from birdclef_core.taxonomy import LabelSpace
 
 
 class Counting:
@@ -74,3 +78,19 @@ def test_windows_lie_side_by_side_and_a_short_recording_has_one():
     row_W, start_W = window_grid(np.array([250, 0, 40, 200]), np.array([7, 8, 9, 11]), 100)
     assert row_W.tolist() == [7, 7, 9, 11, 11] and start_W.tolist() == [0, 100, 0, 0, 100]
     assert all(len(part) == 0 for part in window_grid(np.array([0]), np.array([1]), 100))
+
+
+def test_labelled_windows_without_their_sound_do_not_train():
+    """File 0 is whole, file 1 breaks off after 12 s and file 2 could not be decoded: other sound must not get the labels of theirs."""
+    files = pd.DataFrame({"path": ["a.ogg", "b.ogg", "c.ogg"], "duration_s": 20.0})
+    rows = [(file, end_s, ("low",) if end_s < 15 else ("top",)) for file in (2, 1, 0) for end_s in (20, 15, 10, 5)]
+    windows = pd.DataFrame(rows, columns=["file", "end_s", "labels"]).assign(row_id="x")
+    soundscapes, second = Soundscapes(Path("data"), files, windows, ()), 32_000
+    space = LabelSpace.of("target", ["low", "top"])
+    made = labelled_windows(soundscapes, Counting(20 * second, 12 * second, 0), space, 0.5)
+    assert made.row_W.tolist() == [0, 0, 0, 0, 1, 1] and (made.start_W / second).tolist() == [0, 5, 10, 15, 0, 5]
+    assert made.target_WC.tolist() == [[1, 0], [1, 0], [0, 1], [0, 1], [1, 0], [1, 0]]
+    more = labelled_windows(soundscapes, Counting(0, 12.5 * second, 0), space, 0.5)
+    assert (more.start_W / second).tolist() == [0, 5, 10], "half a window is heard"
+    with pytest.raises(DataError, match="No labelled soundscape of data that is for training could be decoded"):
+        labelled_windows(soundscapes, Counting(0, 0, 0), space, 0.5)

@@ -269,8 +269,8 @@ def test_real_originals_go_through_the_loader(tmp_path: Path) -> None:
 
 def test_labelled_soundscapes_that_train_do_not_score(maker: Any) -> None:
     root = maker.make([*maker.many("a", 6), *maker.many("b", 6)])
-    for name in ("X", "Y"):
-        maker._write(root / f"test_soundscapes/{name}.wav", 10, 700)
+    for name, pitch_hz in (("X", 700), ("Y", 900)):
+        maker._write(root / f"test_soundscapes/{name}.wav", 10, pitch_hz)
     (root / "test_soundscapes_labels.csv").write_text("row_id,labels\nX_5,a\nX_10,b\nY_5,b\n")
     before = load_dataset(root)
     assert before.training_soundscapes is None and len(before.soundscapes.windows) == 3
@@ -288,6 +288,20 @@ def test_labelled_soundscapes_that_train_do_not_score(maker: Any) -> None:
         DataError, match=r"soundscapes_for_training\.txt must name a labelled soundscape, but Z is none\. Labelled are X, Y"
     ):
         load_dataset(root)
+
+
+def test_a_soundscape_that_scores_does_not_train_under_another_name(maker: Any) -> None:
+    root = maker.make([*maker.many("a", 6), *maker.many("b", 6)])
+    for name in ("X", "Y", "Z"):
+        maker._write(root / f"test_soundscapes/{name}.wav", 10, 900 if name == "Z" else 700)
+    (root / "test_soundscapes_labels.csv").write_text("row_id,labels\nX_5,a\nY_5,b\nZ_5,b\n")
+    (root / "soundscapes_for_training.txt").write_text("X\n")
+    with pytest.raises(
+        DataError, match=r"X\.wav, which .*for_training\.txt names, is a copy of test_soundscapes/Y\.wav, which scores"
+    ):
+        load_dataset(root)
+    (root / "soundscapes_for_training.txt").write_text("X\nY\n")
+    assert load_dataset(root).soundscapes.files["path"].tolist() == ["test_soundscapes/Z.wav"]
 
 
 def test_soundscapes_without_labels_are_no_part_of_the_fingerprint(maker: Any) -> None:

@@ -1,5 +1,8 @@
 """Soundscapes without labels: those that no table names, and never a copy of one that scores."""
 
+import shutil
+import zlib
+
 import numpy as np
 import soundfile
 
@@ -7,9 +10,11 @@ from birdclef_core.data.unlabelled import load_unlabelled
 
 
 def write(root, *paths: str) -> None:
+    """Files of equal size, each with sound of its own."""
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(root / path, np.zeros(3200), 32_000)
+        seed = zlib.crc32(path.encode())
+        soundfile.write(root / path, np.random.default_rng(seed).uniform(-0.1, 0.1, 3200), 32_000)
 
 
 def test_the_files_of_three_folders_but_those_with_labels(tmp_path):
@@ -39,3 +44,11 @@ def test_the_fingerprint_is_of_the_files_wherever_they_lie(tmp_path):
     write(tmp_path / "other", "unlabelled_soundscapes/b.wav")
     one, two, other = (load_unlabelled(tmp_path / name, set()).fingerprint for name in ("one", "two", "other"))
     assert one == two != other
+
+
+def test_a_copy_of_a_labelled_soundscape_under_another_name_is_left_out(tmp_path):
+    write(tmp_path, "unlabelled_soundscapes/a.wav", "unlabelled_soundscapes/b.wav", "test_soundscapes/scored.wav")
+    shutil.copy(tmp_path / "test_soundscapes" / "scored.wav", tmp_path / "unlabelled_soundscapes" / "b.wav")
+    found = load_unlabelled(tmp_path, {"test_soundscapes/scored.wav"})
+    assert found.files["path"].tolist() == ["unlabelled_soundscapes/a.wav"], "of equal size and not a copy"
+    assert found.findings[0].kind == "labelled_copy" and found.findings[0].examples == ("unlabelled_soundscapes/b.wav",)
