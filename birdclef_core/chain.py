@@ -70,6 +70,15 @@ def teacher_in_chain(stages: Sequence[StageConfig], index: int) -> int | None:
     return next((place for place in range(index) if stages[place].name == wanted and not stages[place].predicts), None)
 
 
+def check_teaches(loss: str, stage: str, teacher: str) -> None:
+    """Raise InputError for the loss of a teacher that gives no probabilities. `stage`: the name of the stage that makes its predictions."""
+    if loss == "soft_auc":
+        raise InputError(
+            f"Stage {stage} cannot make predictions of {teacher}, whose loss 'soft_auc' orders clips and gives no probabilities: let a stage with "
+            "another loss teach."
+        )
+
+
 def check_chain(stages: Sequence[StageConfig]) -> None:
     """Raise InputError for stages that cannot be trained in their order, or of which one is of no use to a later one."""
     used = {len(stages) - 1}
@@ -78,6 +87,8 @@ def check_chain(stages: Sequence[StageConfig]) -> None:
             needed = [teacher := teacher_in_chain(stages, index)]
             if teacher is not None and stages[teacher].embeddings:
                 raise InputError(f"Stage {stage.name} cannot make predictions of {stages[teacher].name}, a head on embeddings.")
+            if teacher is not None:
+                check_teaches(stages[teacher].loss, stage.name, stages[teacher].name)
             if teacher is not None and stages[teacher].label_space != stage.label_space:
                 raise InputError(
                     f"Stage {stage.name} must have the label space of stage {stage.predicts}, whose predictions it makes "
@@ -92,7 +103,7 @@ def check_chain(stages: Sequence[StageConfig]) -> None:
         raise InputError(
             f"Every stage but the last must be of use to a later one, which starts from it or learns from its predictions, but "
             f"{', '.join(idle)} {'is' if len(idle) == 1 else 'are'} not. Leave it out, or name it in starts_from, predicts or "
-            "teacher.predictions of a later stage."
+            "teacher.predictions of a later stage. Chains of different stages are different recipes of a search."
         )
 
 

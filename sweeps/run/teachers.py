@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from birdclef_core.chain import teacher_in_chain
+from birdclef_core.chain import check_teaches, teacher_in_chain
 from birdclef_core.config import EMBEDS, ModelConfig, Recipe
 from birdclef_core.ensemble.record import read_record
 from birdclef_core.errors import InputError
@@ -45,8 +45,13 @@ def hears_unlabelled(search: Search) -> bool:
 
 
 def teacher_records(search: Search, storage: Storage) -> list[StageRecord]:
-    """Return the records of the stored teachers of a search. Raises InputError when one is gone or damaged."""
-    return [find_start(storage, stage_id) for stage_id in search.stored_teachers()]
+    """Return the records of the stored teachers of a search. Raises InputError when one is gone or damaged, or gives no probabilities."""
+    records = [find_start(storage, stage_id) for stage_id in search.stored_teachers()]
+    for record in records:
+        check_teaches(
+            record.identity.get("stage", {}).get("loss", ""), "that predicts", f"the stored {record.stage} {record.stage_id[:16]}"
+        )
+    return records
 
 
 def teacher_models(records: list[StageRecord]) -> Mapping[str, ModelConfig]:

@@ -54,6 +54,10 @@ def test_rounds_of_students_and_a_recipe_of_2023_are_allowed():
         ((stage("a"), stage("b", starts_from="first_weights")), "of use to a later one.*but a is not"),
         ((*STUDENT[:3], stage("b")), "of use to a later one.*but labels is not"),
         ((stage("a", label_space="all"), predictions("l", of="a"), stage("b", learns_from="l")), "label space of stage a"),
+        (
+            (replace(stage("a"), loss="soft_auc"), predictions("l", of="a"), stage("b", learns_from="l")),
+            "predictions of a, whose loss 'soft_auc'",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_the_stage(stages, problem):

@@ -38,14 +38,23 @@ AT_ONCE = 2048
 CPU_BATCH_SIZE = 8
 """Windows that go through a network at once on a CPU, where more of them leave its cache: docs/benchmarks/teachers.md."""
 _DONE = "logits.safetensors"
+_SMALLEST = 1e-6
+"""Nearest that a softmax comes to 0 or 1 where it becomes a logit."""
 
 
 class Together(nn.Module):
-    """Detectors that hear together: their logits are averaged with weights, by species."""
+    """Detectors that hear together: their logits are averaged with weights, by species.
 
-    def __init__(self, models: Sequence[Detector], weights: Sequence[float], columns: Sequence[Tensor]) -> None:
-        """`columns`: for each model, the class of each species of the result."""
+    The sigmoid of a logit is the probability of the species, as the loss of its model means it: cross-entropy compares the species of a
+    clip with each other, so the probabilities of such a model are the softmax over all that it knows.
+    """
+
+    def __init__(
+        self, models: Sequence[Detector], weights: Sequence[float], columns: Sequence[Tensor], compares: Sequence[bool]
+    ) -> None:
+        """`columns`: for each model, the class of each species of the result; `compares`: whether it was trained by cross-entropy."""
         super().__init__()
+        self._compares = compares
         self.models = nn.ModuleList(models)
         self._shares = [weight / sum(weights) for weight in weights]
         self._columns = columns
@@ -56,10 +65,13 @@ class Together(nn.Module):
 
     def forward(self, wave_BT: Tensor) -> Output:
         total_BC: Tensor | float = 0.0
-        for model, share, columns in zip(self.models, self._shares, self._columns, strict=True):
+        for model, share, columns, compares in zip(self.models, self._shares, self._columns, self._compares, strict=True):
             with torch.autocast(wave_BT.device.type, enabled=False):
                 mel_BKFN = model.spectrograms(wave_BT)  # type: ignore[operator]
-            total_BC = total_BC + share * model(mel_BKFN).logits_BC.float()[:, columns]
+            logits_BC = model(mel_BKFN).logits_BC.float()
+            if compares:
+                logits_BC = torch.logit(logits_BC.softmax(dim=1), eps=_SMALLEST)
+            total_BC = total_BC + share * logits_BC[:, columns]
         assert isinstance(total_BC, Tensor)
         return Output(total_BC, None, None)
 
@@ -231,14 +243,17 @@ def _model(entries: Sequence[StageEntry], weights: Sequence[float], species: Lab
         model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         models.append(model)
         columns.append(torch.tensor([known.index(code) for code in species.species], device=device))
-    return Together(models, weights, columns).to(device).eval()
+    compares = [entry.record.identity["stage"].get("loss") == "ce" for entry in entries]
+    return Together(models, weights, columns, compares).to(device).eval()
 
 
 def _scores(
     task: StageTask, data: TrainingData, model: Together, species: LabelSpace, arithmetic: Arithmetic, device: torch.device
 ) -> dict[str, float]:
-    """Scores of several teachers together on the validation recordings."""
+    """Scores of several teachers together on the validation recordings; empty where all recordings train."""
     config = task.config
     windows = EvaluationWindows(data.dataset, data.cache, species, config.clip_s, batch_size=config.evaluation_batch_size)
+    if not len(windows.rows_R):
+        return {}
     scorer = Scorer(model, windows, arithmetic, device)  # type: ignore[arg-type]
     return summarise(windows.truth_RC, scorer.scores(f"stage {config.name}"))

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 import pytest
 from made_up_ensembles import ensemble_record
-from made_up_store import A, B, C, P, make
+from made_up_store import A, B, C, P, identity, make, publish
 
 from birdclef_core.config import Recipe
 from birdclef_core.ensemble.record import EnsembleMember, write_record
 from birdclef_core.errors import InputError
 from birdclef_core.recipes import predictions, sed_seresnext26t
+from birdclef_core.store.storage import Storage
 from birdclef_core.teacher_config import TeacherConfig
-from sweeps.run.teachers import resolve_teachers
+from sweeps.run.teachers import resolve_teachers, teacher_records
 from sweeps.search.space import Choice, Search
 
 OWN = sed_seresnext26t()
@@ -97,3 +98,13 @@ def test_an_ensemble_that_cannot_teach_is_refused(storage, tmp_path):
     path.write_text(path.read_text()[:-40])
     with pytest.raises(InputError, match=r"ensemble\.json"):
         resolve_teachers(taught_by(str(path)), storage)
+
+
+def test_a_stored_stage_that_gives_no_probabilities_cannot_teach(storage):
+    kept, (ranks, teaches) = Storage.parse(storage), ("7" * 64, "8" * 64)
+    for stage_id, loss in ((ranks, "soft_auc"), (teaches, "bce")):
+        own = identity("train_bce")
+        publish(kept, stage_id, "train_bce", identity=own | {"stage": own["stage"] | {"loss": loss}})
+    assert [record.stage_id for record in teacher_records(taught_by(teaches), kept)] == [teaches]
+    with pytest.raises(InputError, match="the stored train_bce 7777777777777777, whose loss 'soft_auc' orders clips"):
+        teacher_records(taught_by(ranks), kept)

@@ -87,9 +87,9 @@ def taught(tiny_recipe, data, tmp_path_factory):
     return store
 
 
-def own_logits(tiny_recipe, store, wave_BT) -> np.ndarray:
+def own_logits(tiny_recipe, store, wave_BT, stage_id="teacher") -> np.ndarray:
     model = Detector(tiny_recipe.model, 2)
-    model.load_state_dict(store.open("teacher").weights())
+    model.load_state_dict(store.open(stage_id).weights())
     with torch.inference_mode():
         return model.eval()(model.spectrograms(torch.from_numpy(wave_BT / 32768).float())).logits_BC.numpy()
 
@@ -103,6 +103,18 @@ def test_predictions_are_the_logits_of_the_teacher_for_each_window(tiny_recipe, 
     wave_BT = np.stack([cache.read(row, start, 32_000) for row, start in zip(made.row_W, made.start_W, strict=True)])
     assert made.logits_WC == pytest.approx(own_logits(tiny_recipe, taught, wave_BT), abs=2e-3)
     assert entry.record.metrics == taught.record("teacher").metrics, "the score of who predicts"
+
+
+def test_a_teacher_that_compares_species_gives_the_probabilities_of_its_softmax(tiny_recipe, data, taught):
+    """By cross-entropy a logit means something only beside the others: 3 and 3 is a half of each."""
+    list(train_stage(train_task(tiny_recipe, "by_ce", loss="ce", seed=5), data, taught, CPU))
+    list(train_stage(predict_task(tiny_recipe, ("by_ce", 1.0), stage_id="of_ce"), data, taught, CPU))
+    made = Predictions.load(taught.open("of_ce").folder)
+    cache = data.unlabelled_cache
+    wave_BT = np.stack([cache.read(row, start, 32_000) for row, start in zip(made.row_W, made.start_W, strict=True)])
+    logits = own_logits(tiny_recipe, taught, wave_BT, "by_ce")
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert 1 / (1 + np.exp(-made.logits_WC.astype(float))) == pytest.approx(softmax, abs=1e-3)
 
 
 def test_recordings_that_validate_are_not_predicted(data, taught):
@@ -138,6 +150,16 @@ def test_several_teachers_are_averaged_by_their_weights(tiny_recipe, data, taugh
     assert set(taught.record("both").metrics) >= {"cmap", "auroc"} and taught.record("both").needs == ("teacher",)
 
 
+def test_several_teachers_have_no_score_where_all_recordings_train(tiny_recipe, data, taught):
+    list(train_stage(train_task(tiny_recipe, "third", seed=8), data, taught, CPU))
+    whole = replace(data, dataset=data.dataset.all_training())
+    both = predict_task(tiny_recipe, ("teacher", 1.0), ("third", 1.0), on="recordings", stage_id="of_all")
+    list(train_stage(both, whole, taught, CPU))
+    entry = taught.open("of_all")
+    assert entry.record.metrics == {}
+    assert set(Predictions.load(entry.folder).row_W) == set(range(len(data.dataset.recordings)))
+
+
 def entry_of(logits, rows, on="unlabelled", species=("low", "top"), *, folder, starts=None) -> StageEntry:
     starts = np.zeros(len(rows), np.int64) if starts is None else np.array(starts)
     made = Predictions(row_W=np.array(rows), start_W=starts, window_samples=32_000, logits_WC=np.array(logits, dtype=np.float16))
@@ -163,6 +185,7 @@ def test_pseudo_labels_are_the_sure_ones_alone(tiny_recipe, data, tmp_path):
     assert made.target_WC == pytest.approx(expected, abs=1e-3)
     assert made.weight_W.tolist() == [0.5, 0.5]
     assert made.sampling_weight_W == pytest.approx(PROBABILITIES.max(axis=1)[:2], abs=1e-3)
+    assert windows(tiny_recipe, data, entry, threshold=0.5).row_W.tolist() == [0, 0], "a probability of .5 is at least .5"
     with pytest.raises(DataError, match=r"no species with a probability of 0\.999 anywhere \(its largest is 0\.98"):
         windows(tiny_recipe, data, entry, threshold=0.999)
 
@@ -176,6 +199,36 @@ def test_distillation_mixes_labels_of_recordings_with_predictions(tiny_recipe, d
     assert made.target_WC == pytest.approx(0.25 * labels + 0.75 * PROBABILITIES, abs=1e-3)
     weight = table.sampling_weight_R
     assert made.sampling_weight_W == pytest.approx([weight[0] / 2, weight[0] / 2, weight[5]])
+
+
+def test_distillation_without_labels_draws_every_window_with_its_sharpened_predictions(tiny_recipe, data, tmp_path):
+    entry = entry_of(LOGITS, [0, 0, 1], folder=tmp_path, starts=[0, 32_000, 0])
+    recipe = replace(tiny_recipe, stages=tuple(replace(stage, clip_s=2.0) for stage in tiny_recipe.stages))
+    made = windows(recipe, data, entry, mode="distillation", power=2.0, threshold=0.4, share=0.3)
+    assert made.window_samples == 32_000 and made.names_R.tolist() == [
+        "unlabelled_soundscapes/a.wav",
+        "unlabelled_soundscapes/b.wav",
+    ]
+    assert made.row_W.tolist() == [0, 0, 1] and made.start_W.tolist() == [0, 32_000, 0]
+    assert made.target_WC == pytest.approx(PROBABILITIES**2, abs=1e-3), "a threshold is of pseudo-labels alone"
+    assert made.sampling_weight_W.tolist() == [1, 1, 1] and made.share == 0.3
+
+
+def test_windows_of_recordings_have_the_weights_and_labels_of_these_and_those_without_a_species_are_left_out(
+    tiny_recipe, data, tmp_path
+):
+    recordings = data.dataset.recordings
+    first, second, other, *_ = np.flatnonzero((recordings["primary_label"] == "low") & ~recordings["is_validation"])
+    changed = recordings.assign(rating=4.0)
+    changed.loc[[first, second, other], "rating"] = [1.0, 2.0, 4.0]
+    changed.at[second, "secondary_labels"] = ("top",)
+    changed.loc[other, "primary_label"] = "heron"
+    known = replace(data, dataset=replace(data.dataset, recordings=changed))
+    entry = entry_of(LOGITS, [first, second, other], on="recordings", folder=tmp_path)
+    recipe = replace(tiny_recipe, stages=tuple(replace(stage, secondary_target=0.4) for stage in tiny_recipe.stages))
+    made = windows(recipe, known, entry, mode="distillation", weight=2.0, label_share=1.0)
+    assert made.row_W.tolist() == [first, second] and made.weight_W.tolist() == [0.5, 1.0]
+    assert made.target_WC == pytest.approx(np.array([[1, 0], [1, 0.4]]), abs=1e-3)
 
 
 def test_windows_of_recordings_have_the_shares_of_their_sources(tiny_recipe, data, tmp_path):
@@ -210,6 +263,19 @@ def test_a_student_learns_from_its_teacher_and_says_what_it_lacks(tiny_recipe, d
     assert all(torch.equal(alone[name], again[name]) for name in alone), "without a teacher nothing changes"
     with pytest.raises(StoreError, match="learns from gone, which is not in the store"):
         list(train_stage(train_task(tiny_recipe, "other", teacher=teacher, predictions_id="gone"), data, taught, CPU))
+
+
+def test_a_student_goes_on_after_an_interruption_to_the_same_weights(tiny_recipe, data, taught):
+    teacher = TeacherConfig(predictions="labels", share=0.5, threshold=0.01, resampling="confidence")
+    settings = {"epochs": 2, "optimizer": "radam", "schedule": "one_cycle", "thaw_every": 1, "ema_decay": 0.5, "teacher": teacher}
+    whole, broken = (train_task(tiny_recipe, name, predictions_id="unlabelled", **settings) for name in ("whole", "broken"))
+    epochs = [epoch.train_loss for epoch in train_stage(whole, data, taught, CPU)]
+    calls = iter(["", "", "now"])
+    with pytest.raises(StageInterrupted):
+        list(train_stage(broken, data, taught, CPU, stop=lambda: next(calls)))
+    assert [epoch.train_loss for epoch in train_stage(broken, data, taught, CPU)] == epochs
+    one, other = (taught.open(name).weights() for name in ("whole", "broken"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_labelled_soundscapes_train_where_some_are_for_it(tiny_recipe, tone_data, store, tmp_path):
