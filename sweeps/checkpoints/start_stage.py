@@ -40,7 +40,7 @@ def start_after(search: Search, start: StageRecord) -> Search:
     """Return the search with the recipes that have the stage's model, and only the stages that come after it.
 
     These are the stages after the one of the same name; where a recipe has none of that name, those that come later in the usual
-    order. Raises InputError when no recipe has the model, or none has a stage left.
+    order. Raises InputError when no recipe has the model, none has a stage left, or one that is left needs one that is not.
     """
     fitting = with_model_of(search, start)
     rest = {recipe.name: _after(recipe, start.stage) for recipe in fitting.recipes}
@@ -49,6 +49,8 @@ def start_after(search: Search, start: StageRecord) -> Search:
         raise InputError(
             f"Stages must remain after {_title(start)}, but {ends}. Start from an earlier stage, or with a search that has more stages."
         )
+    for recipe in fitting.recipes:
+        _check_needs(recipe, rest[recipe.name], start)
     recipes = tuple(replace(recipe, stages=rest[recipe.name]) for recipe in fitting.recipes if rest[recipe.name])
     return replace(fitting, recipes=recipes)
 
@@ -153,6 +155,24 @@ def _after(recipe: Recipe, name: str) -> tuple[StageConfig, ...]:
         return recipe.stages
     later = STAGE_NAMES[STAGE_NAMES.index(name) + 1 :]
     return tuple(stage for stage in recipe.stages if stage.name in later or stage.name not in STAGE_NAMES)
+
+
+def _check_needs(recipe: Recipe, rest: Sequence[StageConfig], start: StageRecord) -> None:
+    gone = {stage.name for stage in recipe.stages} - {stage.name for stage in rest}
+    for stage in rest:
+        needs = {
+            "starts_from": stage.starts_from,
+            "predicts": stage.predicts,
+            "teacher.predictions": stage.teacher.predictions,
+            "embeddings": stage.embeddings,
+        }
+        for field, name in needs.items():
+            if name in gone:
+                raise InputError(
+                    f"Trials that start from {_title(start)} have only the stages after it, but {field} of stage {stage.name} of recipe "
+                    f"{recipe.name!r} is {name!r}, which is none of them. Start from an earlier stage, or leave --from-stage out: stages that are "
+                    "stored are reused."
+                )
 
 
 def _why_other(recipe: Recipe, start: StageRecord) -> str:

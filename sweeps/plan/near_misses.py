@@ -38,7 +38,8 @@ def find_lookalikes(tasks: Mapping[str, StageTask], stored: Mapping[str, StageSu
     """Count the tasks that the store has a like stage for, but not the stage itself, by the differences between the two.
 
     `tasks`: what is asked for, by stage id. Two stages are alike when they have the same configuration and were made from stages
-    that are alike. Of several stages that are like a task, the one with the fewest differences counts. O(n log n) for n stages.
+    that are alike. Of several stages that are like a task, the one with the fewest differences counts. A stage with the data of another
+    task, such as that of another fold, is no such stage. O(n log n) for n stages.
     """
     if not stored:
         return Counter()
@@ -48,9 +49,11 @@ def find_lookalikes(tasks: Mapping[str, StageTask], stored: Mapping[str, StageSu
     memory: dict[str, str] = {}
     for stage_id in known:
         alike[_likeness(stage_id, asked, memory)].append(stage_id)
+    own_data = {str(task.identity.get("data", "")) for task in tasks.values()}
     found: Counter[tuple[Difference, ...]] = Counter()
     for stage_id in asked.keys() - known.keys():
         pairs = [_differences(other, stage_id, asked, memory) for other in alike.get(_likeness(stage_id, asked, memory), ())]
+        pairs = [pair for pair in pairs if not any(name == "data" and before in own_data for name, before, _ in pair)]
         if pairs:
             found[min(pairs, key=lambda differences: (len(differences), differences))] += 1
     return found

@@ -19,7 +19,7 @@ from birdclef_core.stages.buildable import check_embeds
 from sweeps.objective import Objective, Term
 from sweeps.search.chains import settings_in_ids
 from sweeps.search.expressions import parse
-from sweeps.search.names import MODEL, SOURCES, find_field
+from sweeps.search.names import MODEL, SOURCES, find_field, of_predictions_alone
 from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.recipe_space import RecipeSpace
 from sweeps.search.space import ENCODER, Search
@@ -105,6 +105,8 @@ def _check_has(search: Search, what: str, name: str) -> None:
     field = find_field(name)
     if any(field.places(recipe) for recipe in search.recipes):
         return
+    if problem := of_predictions_alone(field, search.recipes):
+        raise InputError(f"{what} of search {search.name!r} names {name!r}, but {problem}")
     stages = sorted({stage.name for recipe in search.recipes for stage in recipe.stages})
     noise = sorted({group.source for recipe in search.recipes for stage in recipe.stages for group in stage.noise})
     known = f"noise groups by number from 0 or by source: {', '.join(noise)}" if field.noise else f"stages: {', '.join(stages)}"

@@ -96,6 +96,17 @@ class FieldName:
                 yield f"{NOISE}.{number}.{self.path.partition('.')[2]}"
 
 
+def of_predictions_alone(field: FieldName, recipes: Iterable[Recipe]) -> str:
+    """Return why a name stands for nothing in recipes that have such stages: all of them predict, where most fields count nothing. Empty
+    where that is not the reason."""
+    stages = [stage for recipe in recipes for stage in recipe.stages if is_in_group(stage.name, field.group)]
+    if not stages or field.path in OF_PREDICTIONS or not all(stage.predicts for stage in stages):
+        return ""
+    names = ", ".join(dict.fromkeys(stage.name for stage in stages))
+    of = ", ".join(name for name in OF_PREDICTIONS if name != "name")
+    return f"{names} trains nothing, so that of its fields only these count: {of}."
+
+
 def is_in_group(stage: str, group: str) -> bool:
     """Return whether a group, such as `train`, stands for a stage: the one of this name, those whose names begin with it and `_`, such
     as `train_ce`, and every stage for `every`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from birdclef_core.config import Recipe
 from birdclef_core.errors import InputError
-from sweeps.search.names import FieldName, Place, changed, find_field, find_field_of, full_name, groups_of
+from sweeps.search.names import FieldName, Place, changed, find_field, find_field_of, full_name, groups_of, of_predictions_alone
 from sweeps.search.parameters import Parameter
 from sweeps.search.space import Search
 
@@ -93,7 +93,8 @@ def override(search: Search, settings: Mapping[str, Any]) -> Search:
             if name.path == "name":
                 raise InputError("the name of a stage cannot be set, because it says which stage it is.")
             if not any(name.places(recipe) for recipe in search.recipes):
-                raise InputError(f"no recipe of search {search.name!r} has such a setting.")
+                problem = of_predictions_alone(name, search.recipes)
+                raise InputError(problem or f"no recipe of search {search.name!r} has such a setting.")
             space, small_space = (_without(space, search.recipes, name) for space in (search.space, search.small_space))
         except InputError as error:
             raise InputError(f"--set {key}={value!r}: {error}") from None

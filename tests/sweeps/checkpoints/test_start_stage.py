@@ -12,6 +12,7 @@ from birdclef_core.identity import canonical
 from birdclef_core.recipes import cnn_b0ns, sed_v2s, small_budget
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from birdclef_core.teacher_config import TeacherConfig
 from sweeps.checkpoints.references import resolve
 from sweeps.checkpoints.start_stage import describe_start, find_start, start_after
 from sweeps.options import SweepOptions
@@ -201,3 +202,21 @@ def test_a_setting_that_makes_another_model_is_refused_for_an_extension_too(plac
     request = extend_request("s", place.storage.root, {"samples": 2, "settings": {"spectrogram.num_mels": 64}})
     with pytest.raises(InputError, match=r"num_mels is 64 and not 48"):
         request.check_search()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"predicts": "pretrain_ce"}, "predicts"),
+        ({"starts_from": "pretrain_bce"}, "starts_from"),
+        ({"teacher": TeacherConfig(predictions="pretrain_bce")}, "teacher.predictions"),
+    ],
+)
+def test_a_stage_that_needs_one_before_the_start_is_refused_with_the_way_out(start, changes, field):
+    search = make_search()
+    recipe = search.recipe("sed_v2s")
+    late = replace(recipe, stages=(*recipe.stages[:2], replace(recipe.stages[2], **changes), *recipe.stages[3:]))
+    with pytest.raises(
+        InputError, match=rf"but {field} of stage train_ce of recipe 'sed_v2s' is 'pretrain_.*leave --from-stage out"
+    ):
+        start_after(replace(search, recipes=(late,)), start)

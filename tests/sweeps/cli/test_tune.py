@@ -90,9 +90,12 @@ def test_flags_that_would_be_passed_over_are_refused(arguments, message, capsys)
         (["--search", "sed", "--folds", "6"], "2 <= --folds <= 5 must hold, but got 6"),
         (
             ["--search", "sed", "--folds", "3", "--fold", "1"],
-            "--folds without --fold: it begins with fold 0 must hold, but got 1",
+            "--folds without --fold (the folds are 0 to N-1) must hold, but got '--fold 1'",
         ),
-        (["--search", "sed", "--folds", "3", "--repeats", "2"], "--folds without --repeats must hold, but got 2"),
+        (
+            ["--search", "sed", "--folds", "3", "--repeats", "2"],
+            "--folds without --repeats must hold, but got '--folds 3 and --repeats 2'",
+        ),
         (["--search", "sed", "--repeats", "1"], "--repeats >= 2 must hold, but got 1"),
         (["--search", "sed", "--name", "a/b"], "--name made of letters"),
         (["--resume", "nowhere"], "no sweep 'nowhere'"),

@@ -8,6 +8,7 @@ from made_up import make_chain_builder, summary_of
 from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.recipes import predictions
 from birdclef_core.taxonomy import LabelSpace
+from sweeps.replicates import Replicate
 from sweeps.plan.near_misses import find_lookalikes, lookalike_lines
 from sweeps.search.space import Search
 
@@ -95,3 +96,11 @@ def test_heads_are_alike_when_their_embeddings_are():
     assert found(heads(5.0), heads(5.0, code_version="0ld")) == {(("code", "0ld", "code"),): 2}
     weights = {"pretrained": {RECIPE.model.encoder: PretrainedWeights("hub")}}
     assert found(heads(5.0), heads(5.0, **weights)) == {(("start", "hub", "random"),): 2}, "the head's encoder has other weights"
+
+
+def test_stages_of_another_fold_of_the_same_trials_are_no_lookalikes():
+    folds = tuple(Replicate.of_fold(number, f"data{number}") for number in range(2))
+    asked = chain_of(make_chain_builder(replicates=folds))
+    assert found(asked, chain_of(make_chain_builder(data_fingerprint="data0"))) == {}
+    (difference, *_), *_ = found(asked, chain_of(make_chain_builder(data_fingerprint="data7")))
+    assert difference[:2] == ("data", "data7")

@@ -18,7 +18,7 @@ from sweeps.options import SweepOptions
 from sweeps.run.request import plan_request
 from sweeps.search import Choice, Range, Search
 from sweeps.search.chains import ChainBuilder
-from sweeps.search.checks import check_search, check_small_recipes
+from sweeps.search.checks import check_file, check_search, check_small_recipes
 from sweeps.search.search_files import load_search, override
 
 
@@ -307,3 +307,14 @@ def test_what_a_head_and_its_embeddings_do_not_have_cannot_be_searched():
     with pytest.raises(InputError, match=r"'embed\.label_space' .* the stages are the same with each of its values"):
         check_search(Search(name="x", recipes=(recipe,), space={"embed.label_space": Choice(("all", "target"))}))
     check_search(Search(name="x", recipes=(recipe,), space={"embed.clip_s": Choice((5.0, 10.0))}))
+
+
+def test_a_field_that_counts_nothing_where_a_stage_predicts_is_said_as_that():
+    own = sed_v2s()
+    labels, student = predictions("labels", of="train_ce"), replace(own.stages[3], teacher=TeacherConfig(predictions="labels"))
+    recipe = replace(own, stages=(*own.stages[:3], labels, student))
+    why = r"labels trains nothing, so that of its fields only these count: predicts, predicts_on, .*clip_s"
+    with pytest.raises(InputError, match=rf"names 'labels\.epochs', but {why}"):
+        check_file(Search(name="x", recipes=(recipe,), space={"labels.epochs": Choice((1, 2))}))
+    with pytest.raises(InputError, match=rf"--set labels\.loss='bce': {why}"):
+        override(Search(name="x", recipes=(recipe,), space={}), {"labels.loss": "bce"})
