@@ -141,6 +141,32 @@ def test_predictions_go_on_after_an_interruption_to_the_same_numbers(tiny_recipe
     assert np.array_equal(first, second) and taught.unfinished() == {}
 
 
+def test_predictions_are_kept_between_two_interruptions_and_a_kill(tiny_recipe, data, taught, monkeypatch):
+    monkeypatch.setattr(predicting, "AT_ONCE", 4)
+    task = predict_task(tiny_recipe, stage_id="often")
+
+    def kept() -> tuple[int, int, float]:
+        logits_WC, number, seconds = taught.latest_epoch_checkpoint("often", predicting._read)
+        return len(logits_WC), number, seconds
+
+    calls = iter(["", "now"])
+    with pytest.raises(StageInterrupted):
+        list(train_stage(task, data, taught, CPU, stop=lambda: next(calls)))
+    done, number, seconds = kept()
+    assert (done, number) == (4, 1) and seconds > 0
+    with pytest.raises(StageInterrupted):
+        list(train_stage(task, data, taught, CPU, stop=lambda: "now"))
+    assert kept()[:2] == (4, 2) and kept()[2] > seconds, "the time of all attempts"
+    taught.drop_epoch_checkpoints("often")
+    scorer, calls = predicting.Scorer, iter([True, False])
+    monkeypatch.setattr(predicting, "Scorer", lambda *given: scorer(*given) if next(calls) else 1 / 0)
+    busy = replace(task, config=replace(task.config, checkpoint_every_s=0.0))
+    with pytest.raises(ZeroDivisionError):
+        list(train_stage(busy, data, taught, CPU))
+    assert kept()[:2] == (4, 1), "without a word of warning"
+    taught.drop_epoch_checkpoints("often")
+
+
 def test_several_teachers_are_averaged_by_their_weights(tiny_recipe, data, taught):
     list(train_stage(train_task(tiny_recipe, "second", seed=9), data, taught, CPU))
     list(train_stage(predict_task(tiny_recipe, ("second", 1.0), stage_id="of_second"), data, taught, CPU))
@@ -148,6 +174,16 @@ def test_several_teachers_are_averaged_by_their_weights(tiny_recipe, data, taugh
     one, other, both = (Predictions.load(taught.open(name).folder).logits_WC for name in ("unlabelled", "of_second", "both"))
     assert both == pytest.approx(0.25 * one.astype(float) + 0.75 * other, abs=2e-3)
     assert set(taught.record("both").metrics) >= {"cmap", "auroc"} and taught.record("both").needs == ("teacher",)
+    assert taught.record("both").metrics["cmap"] != taught.record("teacher").metrics["cmap"], "the score of both together"
+
+
+def test_teachers_of_other_species_are_matched_by_name(tiny_recipe, data, taught):
+    list(train_stage(train_task(tiny_recipe, "of_all", label_space="all", seed=7), data, taught, CPU))
+    list(train_stage(predict_task(tiny_recipe, ("of_all", 1.0), stage_id="three"), data, taught, CPU))
+    list(train_stage(predict_task(tiny_recipe, ("teacher", 1.0), ("of_all", 1.0), stage_id="two"), data, taught, CPU))
+    assert taught.record("three").species == ["low", "mid", "top"] and taught.record("two").species == ["low", "top"]
+    one, three, two = (Predictions.load(taught.open(name).folder).logits_WC for name in ("unlabelled", "three", "two"))
+    assert two == pytest.approx(0.5 * one.astype(float) + 0.5 * three[:, [0, 2]], abs=2e-3)
 
 
 def test_several_teachers_have_no_score_where_all_recordings_train(tiny_recipe, data, taught):
@@ -178,6 +214,8 @@ def windows(tiny_recipe, data, entry, **settings):
 
 
 def test_pseudo_labels_are_the_sure_ones_alone(tiny_recipe, data, tmp_path):
+    last = entry_of(LOGITS[::-1], [0, 1, 1], folder=tmp_path, starts=[64_000, 0, 32_000])
+    assert windows(tiny_recipe, data, last, threshold=0.4).start_W.tolist() == [0, 32_000]
     entry = entry_of(LOGITS, [0, 0, 1], folder=tmp_path)
     made = windows(tiny_recipe, data, entry, threshold=0.4, power=2.0, weight=0.5, resampling="confidence")
     assert made.row_W.tolist() == [0, 0], "the third window has nothing of at least .4"
