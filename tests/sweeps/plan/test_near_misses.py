@@ -8,8 +8,8 @@ from made_up import make_chain_builder, summary_of
 from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.recipes import predictions
 from birdclef_core.taxonomy import LabelSpace
-from sweeps.replicates import Replicate
 from sweeps.plan.near_misses import find_lookalikes, lookalike_lines
+from sweeps.replicates import Replicate
 from sweeps.search.space import Search
 
 TREE = make_chain_builder()
