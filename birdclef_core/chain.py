@@ -10,20 +10,42 @@ from birdclef_core.errors import InputError
 
 
 def weights_from(stages: Sequence[StageConfig], index: int) -> int | None:
-    """Return the index of the stage whose weights a stage starts from; None: it starts from the encoder's first weights.
+    """Return the index of the stage whose weights a stage starts from; None: it starts from the encoder's first weights, and a head on
+    embeddings from random ones.
 
     Raises InputError when there is no such stage before it.
     """
     stage, trained = stages[index], [place for place in range(index) if not (stages[place].predicts or stages[place].embeddings)]
-    if stage.starts_from == FIRST_WEIGHTS or stage.embeddings:
+    if stage.embeddings:
+        return _head_from(stages, index) if stage.starts_from else None
+    if stage.starts_from == FIRST_WEIGHTS:
         return None
     if not stage.starts_from:
         return trained[-1] if trained else None
     found = next((place for place in trained if stages[place].name == stage.starts_from), None)
     if found is None:
+        is_head = any(other.name == stage.starts_from and other.embeddings for other in stages[:index])
         raise InputError(
             f"starts_from of stage {stage.name} must be {FIRST_WEIGHTS} or an earlier stage that trains, but is {stage.starts_from!r}"
-            f"{_before([stages[place].name for place in trained])}"
+            f"{', a head on embeddings, which has no encoder' if is_head else ''}{_before([stages[place].name for place in trained])}"
+        )
+    return found
+
+
+def _head_from(stages: Sequence[StageConfig], index: int) -> int:
+    """The index of the head from whose weights a head on embeddings starts."""
+    stage = stages[index]
+    heads = [place for place in range(index) if stages[place].embeddings == stage.embeddings]
+    found = next((place for place in heads if stages[place].name == stage.starts_from), None)
+    if found is None:
+        raise InputError(
+            f"starts_from of stage {stage.name}, a head on the embeddings of {stage.embeddings}, must be an earlier head on these, or empty for "
+            f"random weights, but is {stage.starts_from!r}{_before([stages[place].name for place in heads])}"
+        )
+    if stages[found].head_hidden != stage.head_hidden:
+        raise InputError(
+            f"A head must have the hidden layer of the head that it starts from, but head_hidden of stage {stage.name} is {stage.head_hidden} and "
+            f"that of {stages[found].name} is {stages[found].head_hidden}."
         )
     return found
 
@@ -85,8 +107,11 @@ def check_chain(stages: Sequence[StageConfig]) -> None:
     for index, stage in enumerate(stages):
         if stage.predicts:
             needed = [teacher := teacher_in_chain(stages, index)]
-            if teacher is not None and stages[teacher].embeddings:
-                raise InputError(f"Stage {stage.name} cannot make predictions of {stages[teacher].name}, a head on embeddings.")
+            if any(other.name == stage.predicts and other.embeds for other in stages[:index]):
+                raise InputError(
+                    f"Stage {stage.name} cannot make predictions of {stage.predicts}, which keeps embeddings and knows no species: name a head "
+                    "on them."
+                )
             if teacher is not None:
                 check_teaches(stages[teacher].loss, stage.name, stages[teacher].name)
             if teacher is not None and stages[teacher].label_space != stage.label_space:

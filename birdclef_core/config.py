@@ -210,11 +210,12 @@ class StageConfig:
     augment: AugmentConfig = AugmentConfig()
     starts_from: str = added("")
     """Name of the earlier stage of the chain whose weights it starts from; `first_weights`: it starts as the first stage does; empty:
-    the last earlier stage that trains."""
+    the last earlier stage that trains. Of a head on embeddings: an earlier head on the same embeddings with a hidden layer of the same size;
+    empty: random weights."""
     teacher: TeacherConfig = added(TeacherConfig())
     predicts: str = added("")
-    """For a stage that trains nothing and makes predictions: whose. The name of an earlier stage, or the reference of a stored stage or
-    the path of an ensemble. Of its other settings only clip_s (the length of a window), label_space, precision and predicts_on count.
+    """For a stage that trains nothing and makes predictions: whose. The name of an earlier stage, which may be a head on embeddings, or the
+    reference of a stored stage or the path of an ensemble. Of its other settings only clip_s (the length of a window), label_space, precision and predicts_on count.
 
     `encoder:timm` or `encoder:FILE.onnx`: it keeps the embeddings of all windows by an encoder that is not trained."""
     predicts_on: PredictedAudio = added("unlabelled")
@@ -225,7 +226,7 @@ class StageConfig:
     """Of a stage that keeps embeddings by an ONNX encoder: the name of its output (B, D); empty: the first with two axes."""
     embeddings: str = added("")
     """For a stage that trains a head alone: name of the earlier stage whose embeddings it is trained on. It hears no sound, so that nothing
-    about clips, augmentation or mixing counts, and starts from random weights."""
+    about clips, augmentation or mixing counts, and starts from random weights or from another head (`starts_from`)."""
     head_hidden: int = added(0)
     """Of a head on embeddings: size of its hidden layer; 0: it is linear."""
     soundscape_share: float = added(0.0)
@@ -295,12 +296,8 @@ class StageConfig:
             1000 <= self.encoder_rate_hz <= 192_000, "1000 <= encoder_rate_hz <= 192000", encoder_rate_hz=self.encoder_rate_hz
         )
         if self.embeddings:
-            others = (self.predicts, self.teacher.predictions, self.soundscape_share, self.layer_decay != 1, self.starts_from)
-            require(
-                not any(others),
-                "no predicts, teacher, soundscape_share, layer_decay or starts_from beside embeddings",
-                stage=self.name,
-            )
+            others = (self.predicts, self.teacher.predictions, self.soundscape_share, self.layer_decay != 1)
+            require(not any(others), "no predicts, teacher, soundscape_share or layer_decay beside embeddings", stage=self.name)
         require(self.clip_candidates >= 1, "clip_candidates >= 1", clip_candidates=self.clip_candidates)
         self._check_optional()
         self._check_loss()

@@ -138,3 +138,18 @@ def heads(tmp_path_factory, tiny_recipe, tone_data):
         train_heads_sweep(Storage.parse(str(root / name)), chain, tone_data)
     file.unlink()  # what is deployed needs only what is in the store
     return {name: (Storage.parse(str(root / name)), chain) for name, chain in chains.items()}
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory, tiny_recipe, tone_data):
+    """A storage in which a sweep `s` trained a student of a head on embeddings by an ONNX encoder that is gone, and its chain; to be read only."""
+    from made_up_heads import taught_chain, train_heads_sweep, write_encoder
+
+    from birdclef_core.store.storage import Storage
+
+    root = tmp_path_factory.mktemp("taught")
+    file = write_encoder(root / "tiny.onnx")
+    storage, chain = Storage.parse(str(root / "out")), taught_chain(tiny_recipe, tone_data, file)
+    train_heads_sweep(storage, chain, tone_data)
+    file.unlink()
+    return storage, chain

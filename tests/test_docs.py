@@ -14,6 +14,7 @@ import pytest
 import yaml
 from documents import ROOT, commands_in, text_of
 from made_up import make_chain_builder
+from made_up_heads import write_encoder
 
 from birdclef_core.json_files import from_json, to_json
 from birdclef_core.models.encoders import RANDOM
@@ -21,6 +22,7 @@ from birdclef_core.recipes import small_budget
 from sweeps.cli.birdclef import _parser as birdclef_parser
 from sweeps.cli.tune import _parse as parse_tune
 from sweeps.cli.tune import tune_parser
+from sweeps.search.checks import check_search
 from sweeps.search.search_files import load_search
 from sweeps.search.space import Search
 
@@ -179,7 +181,7 @@ def test_every_larger_package_says_what_it_is_for():
 
 def test_the_example_search_is_complete(tmp_path):
     """It can be loaded, kept in a record and made small, and its trials share the pretraining of a variant."""
-    (example,) = re.findall(r"```python\n(.*?)```", text_of("docs/searches.md"), re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", text_of("docs/searches.md"), re.DOTALL)
     file = tmp_path / "late_stages.py"
     file.write_text(example)
     search = load_search(str(file))
@@ -193,6 +195,23 @@ def test_the_example_search_is_complete(tmp_path):
             point = loaded.baseline(recipe)
             first, second = (chains.chain(recipe.name, {**point, "train.mixing.wave_prob": share}) for share in (0.1, 0.9))
             assert [a.stage_id == b.stage_id for a, b in zip(first, second, strict=True)] == [True, True, False, False, False]
+
+
+def test_the_example_of_a_student_of_a_large_encoder_is_complete(tmp_path, monkeypatch):
+    """Its students share the embeddings, the head and what that predicts."""
+    _, example = re.findall(r"```python\n(.*?)```", text_of("docs/searches.md"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    write_encoder(Path("birds.onnx"), 160_000)
+    Path("small_student.py").write_text(example)
+    search = load_search("small_student.py")
+    assert search.name == "small_student"
+    for loaded in (search, replace(search.with_small_space(), recipes=tuple(map(small_budget, search.recipes)))):
+        check_search(loaded)
+        chains = make_chain_builder(loaded, unlabelled_fingerprint="birds")
+        own = loaded.baseline(loaded.recipes[0])
+        first, second = (chains.chain("student", {**own, "student.teacher.threshold": value}) for value in (0.1, 0.3))
+        assert [a.stage_id == b.stage_id for a, b in zip(first, second, strict=True)] == [True, True, True, False]
+        assert first[2].needs == (first[1].stage_id, first[0].stage_id)
 
 
 @pytest.mark.parametrize("heard", (True, False))

@@ -46,13 +46,15 @@ class Windows(ABC):
         start_W: NDArray[np.int64],
         clip_samples: int,
         batch_size: int,
+        side: int = 0,
     ) -> None:
-        """Take window W from sample `start_W` of row `row_W`."""
+        """Take window W from sample `start_W` of row `row_W`, and `side` samples before and after it."""
         self.truth_RC = truth_RC
         """0 or 1 for each row and species."""
         self.group_R = group_R
         """Equal for rows that are alike in more than their species, because they are of one group of the split or of one soundscape."""
-        self._row_W, self._start_W, self._clip_samples, self._batch_size = row_W, start_W, clip_samples, batch_size
+        self._row_W, self._start_W, self._batch_size = row_W, start_W, batch_size
+        self._clip_samples, self._side = clip_samples + 2 * side, side
         self._prefetcher = Prefetcher(self._make, threads=READER_THREADS, depth=2 * READER_THREADS)
         self._waves = WaveBuffers(self._prefetcher.in_use)
 
@@ -97,8 +99,10 @@ class EvaluationWindows(Windows):
         *,
         max_s: float = 60.0,
         batch_size: int,
+        side: int = 0,
     ) -> None:
-        """Find the windows of the validation recordings whose primary species is in `label_space`."""
+        """Find the windows of the validation recordings whose primary species is in `label_space`. `side`: samples around each window that
+        are read too."""
         self.rows_R, truth_RC = validation_truth(dataset, label_space)
         """Rows of `dataset.recordings` that are scored."""
         self._cache = cache
@@ -108,16 +112,10 @@ class EvaluationWindows(Windows):
         row_W = np.repeat(np.arange(len(self.rows_R)), windows_R)
         start_W = np.concatenate([np.arange(count) for count in windows_R] or [np.empty(0, np.int64)]) * clip_samples
         group_R = dataset.recordings["group"].to_numpy(dtype=object)[self.rows_R]
-        super().__init__(truth_RC, group_R, row_W, start_W, clip_samples, batch_size)
+        super().__init__(truth_RC, group_R, row_W, start_W, clip_samples, batch_size, side)
 
     def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
-        used = int(self._used_R[row])
-        samples = self._cache.read(int(self.rows_R[row]), start, min(used - start, len(wave_T)))
-        if 0 < used < len(wave_T):
-            wave_T[:] = np.resize(samples, len(wave_T))
-        else:
-            wave_T[: len(samples)] = samples
-            wave_T[len(samples) :] = 0
+        _fill_around(wave_T, self._cache, int(self.rows_R[row]), start, int(self._used_R[row]), self._side)
 
 
 class SoundscapeWindows(Windows):
@@ -139,13 +137,11 @@ class SoundscapeWindows(Windows):
 
     def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
         file = int(self._file_R[row])
-        from_sample, to_sample = (min(max(0, place), self._cache.num_samples(file)) for place in (start, start + len(wave_T)))
-        wave_T[:] = 0
-        wave_T[from_sample - start :][: to_sample - from_sample] = self._cache.read(file, from_sample, to_sample - from_sample)
+        _fill_from(wave_T, self._cache, file, start, self._cache.num_samples(file))
 
 
 class PredictionWindows(Windows):
-    """Windows of any recordings, each a row of its own. A recording that is shorter than a window is repeated to fill it."""
+    """Windows of any recordings, each a row of its own, with what lies around them. A recording that is shorter than a window is repeated."""
 
     def __init__(
         self,
@@ -156,16 +152,32 @@ class PredictionWindows(Windows):
         *,
         num_species: int,
         batch_size: int,
+        side: int = 0,
     ) -> None:
+        """`side`: samples around each window that are read too."""
         self._cache, self._source_W = cache, row_W
         nothing_WC = np.zeros((len(row_W), num_species), np.uint8)
-        super().__init__(nothing_WC, row_W, np.arange(len(row_W)), start_W, window_samples, batch_size)
+        super().__init__(nothing_WC, row_W, np.arange(len(row_W)), start_W, window_samples, batch_size, side)
 
     def _fill(self, wave_T: NDArray[np.int16], row: int, start: int) -> None:
         source = int(self._source_W[row])
-        wave_T[:] = np.resize(
-            self._cache.read(source, start, min(len(wave_T), self._cache.num_samples(source) - start)), len(wave_T)
-        )
+        _fill_around(wave_T, self._cache, source, start, self._cache.num_samples(source), self._side)
+
+
+def _fill_around(wave_T: NDArray[np.int16], cache: WaveCache, row: int, start: int, used: int, side: int) -> None:
+    """Fill `wave_T` with the window that begins at sample `start`, and `side` samples before and after it. `used`: samples of the recording
+    that count; one that has fewer than a window is repeated, also around the window."""
+    if 0 < used < len(wave_T) - 2 * side:
+        wave_T[:] = np.resize(np.roll(cache.read(row, 0, used), side), len(wave_T))
+    else:
+        _fill_from(wave_T, cache, row, start - side, used)
+
+
+def _fill_from(wave_T: NDArray[np.int16], cache: WaveCache, row: int, start: int, used: int) -> None:
+    """Fill `wave_T` with the sound from sample `start`; what lies outside the first `used` samples is zeros."""
+    from_sample, to_sample = (min(max(0, place), used) for place in (start, start + len(wave_T)))
+    wave_T[:] = 0
+    wave_T[from_sample - start :][: to_sample - from_sample] = cache.read(row, from_sample, to_sample - from_sample)
 
 
 def window_grid(

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from birdclef_core.config import SAMPLE_RATE_HZ
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint
-from birdclef_core.stages.embeddings.clips import clips_of
+from birdclef_core.stages.embeddings.clips import clips_around
 
 Pool = Literal["frames", "clip"]
 Tail = Literal["audio", "silence"]
@@ -91,8 +91,7 @@ class Procedure:
 
     def clips(self, clip: int) -> tuple[int, ...]:
         """Return the first sample, in the context, of each clip of so many samples by which a head on embeddings hears the window."""
-        first = (self.context - max(self.window, clip)) // 2
-        return tuple(first + start for start in clips_of(self.window, clip))
+        return clips_around(self.window, self.side, clip)
 
     def segments(self, num_segments: int) -> tuple[int, int]:
         """Return the first segment of the window in a feature map of the context, and the segment behind its last; at least one."""

@@ -1,26 +1,20 @@
 """Makes members of a detector from stored stages."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from birdclef_core.config import SAMPLE_RATE_HZ, ModelConfig, Precision, StageConfig
-from birdclef_core.errors import InputError, StoreError
-from birdclef_core.identity import file_sha256, restore
+from birdclef_core.config import ModelConfig, Precision
+from birdclef_core.errors import InputError
+from birdclef_core.identity import restore
 from birdclef_core.inference.deployed import SHOWN_DIGITS, Member, soup_id
-from birdclef_core.inference.networks.encoder_head import EncoderWithHead, FileWithHead, TorchHead
+from birdclef_core.inference.networks.encoder_head import TorchHead
 from birdclef_core.inference.networks.file_runtime import FileRuntime
 from birdclef_core.inference.networks.torch_runtime import TorchRuntime
 from birdclef_core.models.detector import Detector
-from birdclef_core.models.encoders import RANDOM, build_encoder
-from birdclef_core.models.heads import EmbeddingHead
-from birdclef_core.stages.embeddings.encoders import ONNX_NAME
+from birdclef_core.stages.embeddings.hearing import EncoderWithHead, FileWithHead, load_weights, with_encoder
 from birdclef_core.stages.embeddings.onnx_encoder import OnnxEncoder
-from birdclef_core.stages.embeddings.stored import ONNX_FILE, TIMM_WEIGHTS
 from birdclef_core.store.stage_store import StageEntry, StageRecord
 
 Model = Detector | EncoderWithHead | FileWithHead
@@ -94,59 +88,17 @@ def load_model(entry: StageEntry, *, souped_with: Sequence[StageEntry] = (), emb
     config = restore(ModelConfig, record.identity.get("model", {}))
     if record.is_head:
         assert embeddings is not None
-        return _with_encoder(record, config, weights, embeddings)
+        return with_encoder(record, config, weights, embeddings)
     with torch.random.fork_rng(devices=[]):
         model = Detector(config, len(record.species))
-    _load(model, weights, record)
+    load_weights(model, weights, record)
     return model
-
-
-def _with_encoder(record: StageRecord, config: ModelConfig, weights: dict[str, Tensor], embeddings: StageEntry) -> Model:
-    """A head on embeddings, with the encoder that made them."""
-    made, folder = embeddings.record.identity, embeddings.folder
-    num_numbers, clip_s = len(weights["layers.0.weight"]), float(made["stage"]["clip_s"])
-    hidden = restore(StageConfig, record.identity["stage"]).head_hidden
-    head = EmbeddingHead(num_numbers, len(record.species), hidden, config.head_dropout)
-    _load(head, weights, record)
-    sha256 = made["parent"].removeprefix(ONNX_NAME) if made["parent"].startswith(ONNX_NAME) else None
-    file = folder / (TIMM_WEIGHTS if sha256 is None else ONNX_FILE)
-    if not file.is_file():
-        raise InputError(
-            f"The encoder of head {record.stage_id[:SHOWN_DIGITS]} must be with its embeddings, but {file} is not there: an older version of the "
-            "code made them. Remove that stage from the store, and train the head again."
-        )
-    if sha256 is None:
-        with torch.random.fork_rng(devices=[]):
-            encoder, _ = build_encoder(config, RANDOM)
-        try:
-            _load(encoder, load_file(file), embeddings.record)
-        except (OSError, SafetensorError) as error:
-            raise StoreError(f"{file} must have the weights of an encoder, but: {error}") from None
-        return EncoderWithHead(config, clip_s, made["stage"]["precision"], encoder, head)
-    if file_sha256(file) != sha256:
-        raise InputError(f"{file} must be the ONNX encoder that made the embeddings (sha256 {sha256}), but is another file.")
-    rate_hz = int(made["stage"]["encoder_rate_hz"])
-    heard = replace(config.spectrogram, f_min_hz=0.0, f_max_hz=min(rate_hz, SAMPLE_RATE_HZ) / 2)
-    shown = replace(config, encoder=f"{ONNX_NAME}{sha256[:SHOWN_DIGITS]}", spectrogram=heard)
-    return FileWithHead(
-        config=shown, clip_s=clip_s, path=file, rate_hz=rate_hz, output=made["stage"]["encoder_output"], head=head.eval()
-    )
 
 
 def _made_of(record: StageRecord) -> tuple[object, ...]:
     """What must be equal for stages whose weights are averaged."""
     identity = record.identity
     return identity.get("model"), record.species, identity.get("embeddings"), identity.get("stage", {}).get("head_hidden")
-
-
-def _load(model: nn.Module, weights: dict[str, Tensor], record: StageRecord) -> None:
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, KeyError) as error:
-        problem = str(error).splitlines()[-1].strip()
-        raise StoreError(
-            f"The weights of stage {record.stage_id[:SHOWN_DIGITS]} must be those of the model of its record, but: {problem}"
-        ) from None
 
 
 def _mean_weights(entries: Sequence[StageEntry]) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ class StageTask:
 
     stage_id: str
     parent_id: str | None
-    """The stage whose weights it starts from; for predictions the only teacher; None: first weights, or several teachers."""
+    """The stage whose weights it starts from; for predictions the only teacher; None: first or random weights, or several teachers."""
     recipe: str
     model: ModelConfig
     """For predictions the model of the teacher, or of one of them."""
@@ -32,6 +32,10 @@ class StageTask:
     """The stage on whose embeddings its head is trained."""
     teachers: Teachers = field(default=())
     """The stages whose predictions it makes; empty: it trains."""
+    encoders: tuple[str, ...] = ()
+    """The stages of embeddings that keep the encoders with which heads among the teachers hear."""
+    encoder_work: str = ""
+    """Where the (first) teacher is a head, the kind of work of its encoder (`work_of_embeddings`), which plans need."""
     replicate: str = ""
     """Name of the replicate of its trial that it belongs to, such as `fold1`; empty: it belongs to all of them, or there is only one."""
     fold: int | None = None
@@ -45,7 +49,8 @@ class StageTask:
     @property
     def needs(self) -> tuple[str, ...]:
         """The ids of the stages that must be in the store before it can be made."""
-        own = (self.parent_id, self.predictions_id, self.embeddings_id, *(stage_id for stage_id, _ in self.teachers))
+        teachers = (stage_id for stage_id, _ in self.teachers)
+        own = (self.parent_id, self.predictions_id, self.embeddings_id, *teachers, *self.encoders)
         return tuple(dict.fromkeys(stage_id for stage_id in own if stage_id is not None))
 
 

@@ -104,7 +104,7 @@ class _Adopter:
         if fingerprint(record.identity) != record.stage_id:
             raise _LeftOutError("whose record was changed: its id is not the hash of its identity")
         if record.needs != ((record.parent_id,) if record.parent_id else ()):
-            raise _LeftOutError("that learned from a teacher, which a certificate says nothing of")
+            raise _LeftOutError("that learned from a teacher or on embeddings, of which a certificate says nothing")
         parent_id = self._parent_id(record)
         identity = {
             "model": canonical(restore(ModelConfig, record.identity["model"])),

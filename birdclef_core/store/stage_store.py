@@ -98,8 +98,8 @@ class StageRecord:
         self.require_weights()
         if self.is_head:
             raise InputError(
-                f"A stage with an encoder of its own is needed, but {self.stage} {self.stage_id[:16]} is a head on embeddings, which can start or "
-                "teach no other stage. See docs/embeddings.md."
+                f"A stage with an encoder of its own is needed, but {self.stage} {self.stage_id[:16]} is a head on embeddings. It can teach (predicts) "
+                "and, in one recipe, start another head (starts_from): see docs/embeddings.md."
             )
 
     @property

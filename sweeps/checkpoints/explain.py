@@ -15,6 +15,12 @@ _MEANING = {
     "sources": "which recording came in which source",
 }
 
+_BEFORE = {
+    "parent": "they start from different stages",
+    "teacher": "they learn from different predictions",
+    "embeddings": "they are trained on different embeddings",
+}
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -43,23 +49,35 @@ def explain(store: StageStore, first_id: str, second_id: str) -> list[str]:
     for older, newer in ((first, second), (second, first)):
         if newer.adopted_from == older.stage_id:
             lines.append(f"  have the same weights: {newer.stage_id[:12]} was adopted from {older.stage_id[:12]}")
-    while True:
+    pending, seen = [(first, second)], {(first_id, second_id)}
+    for first, second in pending:  # it grows by the stages before these
+        if (first, second) != pending[0]:
+            lines.append(f"{_title(first)} and {_title(second)}")
         found = differences(first.identity, second.identity)
-        own = [item for item in found if item.field != "parent"]
-        lines += [f"  {item.field}: {_text(item.first)} against {_text(item.second)}{_why(item.field)}" for item in own]
-        if len(own) == len(found):
-            return lines
-        parents = first.parent_id, second.parent_id
-        if None in parents:
-            weights = [record.identity.get("parent") for record in (first, second)]
-            return [*lines, f"  start: {_start(store, parents[0], weights[0])} against {_start(store, parents[1], weights[1])}"]
-        lines.append("  parent: they start from different stages")
-        records = [store.record(str(parent)) for parent in parents]
-        if records[0] is None or records[1] is None:
-            gone = ", ".join(str(parent)[:12] for parent, record in zip(parents, records, strict=True) if record is None)
-            return [*lines, f"  of which {gone} is no longer in the store."]
-        first, second = records[0], records[1]
-        lines.append(f"{_title(first)} and {_title(second)}")
+        before = [item for item in found if item.field in _BEFORE]
+        lines += [
+            f"  {item.field}: {_text(item.first)} against {_text(item.second)}{_why(item.field)}"
+            for item in found
+            if item not in before
+        ]
+        for item in before:
+            is_parent = item.field == "parent"
+            parents = (first.parent_id, second.parent_id) if is_parent else (item.first, item.second)
+            if None in parents:
+                starts = [_start(store, *pair) for pair in zip(parents, (item.first, item.second), strict=True)]
+                said = f"start: {starts[0]} against {starts[1]}"
+                lines.append(f"  {said if is_parent else f'{item.field}: {_text(item.first)} against {_text(item.second)}'}")
+                continue
+            lines.append(f"  {item.field}: {_BEFORE[item.field]}")
+            ids = str(parents[0]), str(parents[1])
+            records = [store.record(stage_id) for stage_id in ids]
+            if records[0] is None or records[1] is None:
+                gone = ", ".join(name[:12] for name, record in zip(ids, records, strict=True) if record is None)
+                lines.append(f"  of which {gone} is no longer in the store.")
+            elif ids not in seen:
+                seen.add(ids)
+                pending.append((records[0], records[1]))
+    return lines
 
 
 def _title(record: StageRecord) -> str:

@@ -160,6 +160,7 @@ def _lines(ancestor: Ancestor) -> list[str]:
         f"    start   {record.surgery}",
         f"    from    data {str(record.identity.get('data', ''))[:16]}, code {record.identity.get('code', '')}",
         *([f"    teacher predictions {record.identity['teacher'][:16]}"] if "teacher" in record.identity else []),
+        *([f"    head    on embeddings {record.identity['embeddings'][:16]}"] if record.is_head else []),
         *([f"    on      {ancestor.recordings}"] if ancestor.recordings else []),
         f"    made    {_made(record)}",
         f"    scores  {_scores(record)}",

@@ -14,7 +14,7 @@ from birdclef_core.errors import InputError, StoreError
 from birdclef_core.identity import file_sha256, fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
 from birdclef_core.recipes import predictions
-from birdclef_core.stages.embeddings.recorded import embeddings_configs, embeddings_data, first_encoder
+from birdclef_core.stages.embeddings.recorded import embeddings_configs, embeddings_data, encoders_of, first_encoder
 from birdclef_core.stages.embeddings.stored import EMBEDDINGS
 from birdclef_core.stages.task import StageTask, parse_teachers
 from birdclef_core.stages.teachers.predictions import PREDICTIONS
@@ -98,7 +98,7 @@ class PreparedReplay:
         Sets the process's number of threads to that of the record: sums of another number are added up in another order.
         """
         record = self.entry.record
-        task = _task(self.entry, self.found, self.weights)
+        task = _task(self.store, self.entry, self.found, self.weights)
         made = EMBEDDINGS if task.config.embeds else PREDICTIONS if record.is_predictions else WEIGHTS
         say(f"Training {record.stage} of {record.recipe} again, on {self.found.dataset.root}.")
         torch.set_num_threads(int(record.environment["threads"]))
@@ -150,17 +150,18 @@ def prepare_replay(store: StageStore, stage_id: str, finder: RecordingFinder, pr
     for needed in record.needs:
         whole_stage(store, needed)
     entry = whole_stage(store, stage_id)
-    _task(entry, found, weights)
+    for needed in _task(store, entry, found, weights).encoders:
+        whole_stage(store, needed)
     return PreparedReplay(store=store, entry=entry, found=found, weights=weights)
 
 
-def _task(entry: StageEntry, found: FoundRecordings, weights: PretrainedWeights) -> StageTask:
+def _task(store: StageStore, entry: StageEntry, found: FoundRecordings, weights: PretrainedWeights) -> StageTask:
     """The task of training the stage again. Raises InputError when recordings, species or first weights are not as recorded."""
     record = entry.record
     if "embeds" in record.identity["stage"]:
         return _task_of_embeddings(entry, found, weights)
     if record.is_predictions:
-        return _task_of_predictions(record, found)
+        return _task_of_predictions(store, record, found)
     identity = record.identity
     model, config = restore(ModelConfig, identity["model"]), restore(StageConfig, identity["stage"])
     if identity["data"] != found.fingerprint:
@@ -201,7 +202,7 @@ def check_sources(record: StageRecord, found: FoundRecordings) -> None:
         )
 
 
-def _task_of_predictions(record: StageRecord, found: FoundRecordings) -> StageTask:
+def _task_of_predictions(store: StageStore, record: StageRecord, found: FoundRecordings) -> StageTask:
     """The task of making predictions again. Raises InputError when what they were made of is not as recorded."""
     identity, stage = record.identity, record.identity["stage"]
     unlabelled = found.dataset.unlabelled
@@ -219,7 +220,8 @@ def _task_of_predictions(record: StageRecord, found: FoundRecordings) -> StageTa
         config=predictions_config(record, identity["parent"]),
         pretrained=RANDOM,
         identity=identity,
-        teachers=parse_teachers(identity["parent"]),
+        teachers=(teachers := parse_teachers(identity["parent"])),
+        encoders=encoders_of(known_record(store, stage_id) for stage_id, _ in teachers),
     )
 
 

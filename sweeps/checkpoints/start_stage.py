@@ -7,6 +7,7 @@ from typing import Any
 from birdclef_core.config import STAGE_NAMES, Recipe, StageConfig, evolve, flatten
 from birdclef_core.errors import InputError
 from birdclef_core.identity import canonical
+from birdclef_core.stages.embeddings.recorded import encoders_of
 from birdclef_core.store.leakage import AUTHOR_OR_PLACE, RecordingsReader, find_leak
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
@@ -21,16 +22,31 @@ SHOWN_FIELDS = 3
 
 
 def find_start(storage: Storage, reference: str) -> StageRecord:
-    """Return the record of the stage that a reference names. Raises InputError when there is none or its files are damaged."""
-    store = store_of(storage)
+    """Return the record of the stage that a reference names. Raises InputError when there is none, it is no stage that trials can start from,
+    or its files are damaged."""
     stage_id = resolve(storage, reference)
-    problem = store.check(stage_id)
-    record = store.record(stage_id)
+    record = store_of(storage).record(stage_id)
     if record is not None:
         record.require_encoder()
+    return _whole(storage, stage_id, "the stage that trials start from")
+
+
+def find_teacher(storage: Storage, stage_id: str) -> StageRecord:
+    """Return the record of a stage that makes predictions. Raises InputError when it has no weights, or its files or those of the embeddings
+    with whose encoder it hears are damaged or gone."""
+    record = _whole(storage, stage_id, "a teacher")
+    record.require_weights()
+    for encoder_id in encoders_of([record]):
+        _whole(storage, encoder_id, f"the embeddings of the teacher {stage_id[:16]}")
+    return record
+
+
+def _whole(storage: Storage, stage_id: str, what: str) -> StageRecord:
+    store = store_of(storage)
+    problem, record = store.check(stage_id), store.record(stage_id)
     if problem or record is None:
         raise InputError(
-            f"The files of the stage that trials start from must be undamaged, but those of {stage_id[:16]} are not: {problem.rstrip('.') or 'it has no record'}. "
+            f"The files of {what} must be undamaged, but those of {stage_id[:16]} are not: {problem.rstrip('.') or 'it has no record'}. "
             "Import it again, or run a sweep that needs it, which trains it again."
         )
     return record

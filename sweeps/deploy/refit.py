@@ -12,7 +12,7 @@ from birdclef_core.config import ModelConfig, StageConfig
 from birdclef_core.errors import InputError
 from birdclef_core.identity import fingerprint, restore
 from birdclef_core.models.encoders import RANDOM, PretrainedWeights, resolve_pretrained
-from birdclef_core.stages.embeddings.recorded import first_encoder
+from birdclef_core.stages.embeddings.recorded import encoders_of, first_encoder
 from birdclef_core.stages.task import StageTask, parse_teachers, teachers_text
 from birdclef_core.stages.training import train_stage
 from birdclef_core.store.leases import Holder, Leases
@@ -83,7 +83,7 @@ def refit(storage: Storage, reference: str, folder: str | None, pretrained: str 
     whole = found.dataset.all_training()
     data = found.cache.data_fingerprint(whole)
     again = _made_again(records)
-    tasks = _tasks(again, [_first_weights(record, found, pretrained) for record in again], data)
+    tasks = _tasks(store, again, [_first_weights(record, found, pretrained) for record in again], data)
     RecordingsList(store.storage, whole, data).keep()
     training_data = found.cache.build(whole)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -125,7 +125,7 @@ def find_refit(store: StageStore, trial: TrialRecord, found: FoundRecordings) ->
         return None
     # The first weights of a refit are those of the trial. Nothing is loaded here, so that their name is enough.
     weights = [RANDOM if first_encoder(record) is None else PretrainedWeights(record.identity["parent"]) for record in again]
-    tasks = _tasks(again, weights, found.cache.data_fingerprint(found.dataset.all_training()))
+    tasks = _tasks(store, again, weights, found.cache.data_fingerprint(found.dataset.all_training()))
     return store.record(tasks[-1].stage_id)
 
 
@@ -144,12 +144,12 @@ def _made_again(records: Sequence[StageRecord]) -> list[StageRecord]:
     return [record for record in records if "embeds" not in record.identity["stage"]]
 
 
-def _tasks(records: Sequence[StageRecord], weights: Sequence[PretrainedWeights], data: str) -> list[StageTask]:
+def _tasks(store: StageStore, records: Sequence[StageRecord], weights: Sequence[PretrainedWeights], data: str) -> list[StageTask]:
     """The tasks of making stages of a trial on all recordings. `data`: their fingerprint."""
     tasks: dict[str, StageTask] = {}
     for record, first in zip(records, weights, strict=True):
         before = {old: task.stage_id for old, task in tasks.items()}
-        tasks[record.stage_id] = _task(record, first, data, before)
+        tasks[record.stage_id] = _task(store, record, first, data, before)
     return list(tasks.values())
 
 
@@ -183,10 +183,10 @@ def _first_weights(record: StageRecord, found: FoundRecordings, pretrained: str 
     return weights
 
 
-def _task(record: StageRecord, weights: PretrainedWeights, data: str, own: Mapping[str, str]) -> StageTask:
+def _task(store: StageStore, record: StageRecord, weights: PretrainedWeights, data: str, own: Mapping[str, str]) -> StageTask:
     """The task of making a stage from other data. `own`: the ids of the stages before it that were made so, by the ids of the trial."""
     if record.is_predictions:
-        return _task_of_predictions(record, data, own)
+        return _task_of_predictions(store, record, data, own)
     parent_id = own.get(record.parent_id, record.parent_id) if record.parent_id else None
     identity = record.identity | {"data": data, "parent": parent_id or weights.name, "code": code_version()}
     if (teacher := record.identity.get("teacher")) is not None:
@@ -206,9 +206,9 @@ def _task(record: StageRecord, weights: PretrainedWeights, data: str, own: Mappi
     )
 
 
-def _task_of_predictions(record: StageRecord, data: str, own: Mapping[str, str]) -> StageTask:
-    stage = record.identity["stage"]
-    teachers = tuple((own.get(stage_id, stage_id), weight) for stage_id, weight in parse_teachers(record.identity["parent"]))
+def _task_of_predictions(store: StageStore, record: StageRecord, data: str, own: Mapping[str, str]) -> StageTask:
+    stage, before = record.identity["stage"], parse_teachers(record.identity["parent"])
+    teachers = tuple((own.get(stage_id, stage_id), weight) for stage_id, weight in before)
     is_one = len(teachers) == 1
     identity: dict[str, Any] = record.identity | {
         "data": data if stage["predicts_on"] == "recordings" else record.identity["data"],
@@ -224,4 +224,5 @@ def _task_of_predictions(record: StageRecord, data: str, own: Mapping[str, str])
         pretrained=RANDOM,
         identity=identity,
         teachers=teachers,
+        encoders=encoders_of(filter(None, (store.record(stage_id) for stage_id, _ in before))),
     )

@@ -75,6 +75,10 @@ class HeardSound:
         unlabelled_s = float(dataset.unlabelled.files["duration_s"].sum()) if unlabelled and dataset.unlabelled else 0.0
         return cls(seconds={"recordings": training_s, "unlabelled": unlabelled_s}, embedded_s_R=duration_s_R)
 
+    def predicted_windows(self, config: StageConfig) -> int:
+        """Return about how many windows a stage of predictions hears."""
+        return max(1, round(self.seconds[config.predicts_on] / config.clip_s))
+
     def embedded_windows(self, window_s: float) -> int:
         """Return the number of windows of which embeddings are made."""
         return int(np.maximum(1, self.embedded_s_R // window_s).sum())
@@ -186,12 +190,13 @@ class CostModel:
         return [item for item in known if item.pixels_per_s == nearest]
 
     def clips(self, task: StageTask) -> int:
-        """Return the number of training clips of an epoch; for predictions, of as many as take the same time; for embeddings, of windows."""
+        """Return the number of training clips of an epoch; for predictions, of as many as take the same time; for embeddings and for
+        predictions by a head on them, of windows."""
         config = task.config
         if config.embeds:
             return self._heard.embedded_windows(config.clip_s)
         if config.predicts:
-            return max(1, round(FORWARD_SHARE * self._heard.seconds[config.predicts_on] / config.clip_s))
+            return max(1, round((1.0 if task.encoder_work else FORWARD_SHARE) * self._heard.predicted_windows(config)))
         return self._sizes[config.label_space].clips(config)
 
     def _seconds(self, task: StageTask, like: list[Measurement], scale: float, rough: float) -> Spread:
@@ -244,19 +249,21 @@ def _converted(item: StageSummary, clips_per_s: Spread, speeds: DeviceSpeeds) ->
 
 def work_of_task(task: StageTask) -> str:
     """Return the kind of work of a task, see `StageSummary.work`."""
-    return work_of_embeddings(task.identity) if task.config.embeds else work_of(*_identity_of_work(task))
+    if task.config.embeds:
+        return work_of_embeddings(task.identity)
+    return task.encoder_work or work_of(*_identity_of_work(task))
 
 
 def like_of_task(task: StageTask) -> str:
-    """Return the kind of work of a task whatever the size of its spectrograms; empty for embeddings."""
-    if task.config.embeds:
+    """Return the kind of work of a task whatever the size of its spectrograms; empty for embeddings and what a head on them predicts."""
+    if task.config.embeds or task.encoder_work:
         return ""
     model, stage = _identity_of_work(task)
     return work_of({**model, "spectrogram": {"deltas": task.model.spectrogram.deltas}}, stage)
 
 
 def _identity_of_work(task: StageTask) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """What the time for a clip depends on: for predictions, that of training their teacher."""
+    """What the time for a clip depends on: for predictions of a whole model, that of training it."""
     if task.config.predicts:
         return canonical(task.model), canonical(replace(task.config, predicts="", predicts_on="unlabelled"))
     return task.identity["model"], task.identity["stage"]

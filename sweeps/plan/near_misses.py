@@ -81,7 +81,9 @@ def _stored(item: StageSummary) -> _Stage:
 def _asked(task: StageTask) -> _Stage:
     identity = task.identity
     origin = {name: str(identity.get(name, "")) for name in MEANING} | {"start": "" if task.needs else str(identity["parent"])}
-    return _Stage(needs=task.needs, config=fingerprint([identity["model"], identity["stage"]])[:16], origin=origin)
+    # The encoder of a head that teaches is a need of the head already.
+    needs = tuple(needed for needed in task.needs if needed not in task.encoders)
+    return _Stage(needs=needs, config=fingerprint([identity["model"], identity["stage"]])[:16], origin=origin)
 
 
 def _likeness(stage_id: str, stages: Mapping[str, _Stage], memory: dict[str, str]) -> str:

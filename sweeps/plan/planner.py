@@ -31,7 +31,7 @@ from sweeps.search.chains import ChainBuilder
 from sweeps.search.names import MODEL
 from sweeps.search.parameters import Choice
 
-BYTES_A_FLOAT, BYTES_OF_HALF = 4, 2
+BYTES_A_FLOAT, BYTES_OF_HALF, BYTES_OF_A_PLACE = 4, 2, 16
 PREDICTS = "predicts"
 """The field of a stage that names its encoder."""
 
@@ -63,9 +63,11 @@ class Planner:
         if calibrate is not None and device is not None:
             self._calibrate(costs, device, speeds, calibrate)
         by_work = {summary.work: summary.num_bytes for summary in stored.values()}
-        heard = HeardSound.of(self.dataset, unlabelled=False)
+        heard = HeardSound.of(self.dataset, unlabelled=bool(self.chains.unlabelled_fingerprint))
 
         def stage_bytes(task: StageTask) -> int | None:
+            if task.teachers:
+                return heard.predicted_windows(task.config) * (BYTES_OF_HALF * len(self.chains.all_species) + BYTES_OF_A_PLACE)
             work = work_of_task(task)
             if work not in by_work and calibrate is not None:
                 by_work[work] = _stage_bytes(task, len(self.chains.all_species), heard)
@@ -140,7 +142,7 @@ class Planner:
             return
         for recipe, point in self._kinds_of_work():
             for task in self.chains.chain(recipe.name, point):
-                if costs.epoch(task) is not None:
+                if task.encoder_work or costs.epoch(task) is not None:  # an encoder is measured where it makes embeddings
                     continue
                 encoder = onnx_file(task.config) if task.config.embeds else None
                 say(

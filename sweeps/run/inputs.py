@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from birdclef_core.code_version import code_version
+from birdclef_core.config import EMBEDS, FIRST_WEIGHTS
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.targets import validation_truth
 from birdclef_core.errors import InputError
@@ -26,8 +27,9 @@ from sweeps.options import SweepOptions
 from sweeps.replicates import Replicate
 from sweeps.run.request import SweepRequest
 from sweeps.run.stage_data import check_stage_data
-from sweeps.run.teachers import hears_unlabelled, teacher_models, teacher_records
+from sweeps.run.teachers import hears_unlabelled, teacher_records, teachers_by_id
 from sweeps.search.chains import ChainBuilder
+from sweeps.search.parameters import Choice
 from sweeps.search.space import Search
 from sweeps.wording import format_duration
 
@@ -184,17 +186,17 @@ def make_chain_builder(
     encoders = search.encoders()
     for fold in folds:
         check_stage_data(search, fold)
-    if start:
+    if start and not _uses_first_weights(search):
         pretrained = dict.fromkeys(encoders, RANDOM)
     else:
         with ThreadPoolExecutor(ENCODERS_AT_ONCE) as pool:  # the hub may take seconds to answer, or not answer at all
             weights = pool.map(lambda encoder: _first_weights(request, encoder), encoders)
             pretrained = dict(zip(encoders, weights, strict=True))
-    for line in dict.fromkeys(weights.found for weights in pretrained.values() if not start):
-        say(f"Encoders: {line}")
+        for line in dict.fromkeys(weights.found for weights in pretrained.values()):
+            say(f"Encoders: {line}")
     if start:
         say(describe_start(search, start))
-    replicates = make_replicates(request.options, folds, cache)
+    replicates, storage = make_replicates(request.options, folds, cache), Storage.parse(request.options.storage)
     if replicates:
         names = ", ".join(replicate.name for replicate in replicates)
         say(f"Each trial is trained {len(replicates)} times ({names}); its score is the mean.")
@@ -207,11 +209,19 @@ def make_chain_builder(
         data_fingerprint=cache.data_fingerprint(dataset),
         code_version=code_version(),
         start=start.stage_id if start else None,
-        teachers=teacher_models(teacher_records(search, Storage.parse(request.options.storage))),
+        teachers=teachers_by_id(teacher_records(search, storage), storage),
         unlabelled_fingerprint=_unlabelled(search, dataset, say),
         replicates=replicates,
         sources_fingerprint=dataset.sources_fingerprint,
     )
+
+
+def _uses_first_weights(search: Search) -> bool:
+    """Whether first weights are of use although trials start from a stored stage: for embeddings by the recipe's encoder, or by name."""
+    own = {f"{EMBEDS}timm", FIRST_WEIGHTS}
+    if any({stage.predicts, stage.starts_from} & own for recipe in search.recipes for stage in recipe.stages):
+        return True
+    return any(isinstance(item, Choice) and own & {str(value) for value in item.values} for item in search.space.values())
 
 
 def _unlabelled(search: Search, dataset: Dataset, say: Callable[[str], None]) -> str:

@@ -13,8 +13,10 @@ from birdclef_core.identity import restore
 from birdclef_core.stages.task import parse_teachers, teachers_text
 from birdclef_core.store.stage_store import StageRecord
 from birdclef_core.store.storage import Storage
+from birdclef_core.store.summary import work_of_embeddings
 from sweeps.checkpoints.references import existing_storage, known_record, resolve, store_of
-from sweeps.checkpoints.start_stage import find_start
+from sweeps.checkpoints.start_stage import find_teacher
+from sweeps.search.chains import Teacher
 from sweeps.search.names import find_field
 from sweeps.search.parameters import Choice, Parameter
 from sweeps.search.space import Search
@@ -46,7 +48,7 @@ def hears_unlabelled(search: Search) -> bool:
 
 def teacher_records(search: Search, storage: Storage) -> list[StageRecord]:
     """Return the records of the stored teachers of a search. Raises InputError when one is gone or damaged, or gives no probabilities."""
-    records = [find_start(storage, stage_id) for stage_id in search.stored_teachers()]
+    records = [find_teacher(storage, stage_id) for stage_id in search.stored_teachers()]
     for record in records:
         check_teaches(
             record.identity.get("stage", {}).get("loss", ""), "that predicts", f"the stored {record.stage} {record.stage_id[:16]}"
@@ -54,9 +56,15 @@ def teacher_records(search: Search, storage: Storage) -> list[StageRecord]:
     return records
 
 
-def teacher_models(records: list[StageRecord]) -> Mapping[str, ModelConfig]:
-    """Return the models of stored teachers by their ids."""
-    return {record.stage_id: restore(ModelConfig, record.identity["model"]) for record in records}
+def teachers_by_id(records: list[StageRecord], storage: Storage) -> Mapping[str, Teacher]:
+    """Return what chains need to know of stored teachers, by their ids."""
+    return {record.stage_id: _teacher(record, storage) for record in records}
+
+
+def _teacher(record: StageRecord, storage: Storage) -> Teacher:
+    model, embeddings_id = restore(ModelConfig, record.identity["model"]), record.identity.get("embeddings")
+    work = work_of_embeddings(known_record(store_of(storage), embeddings_id).identity) if embeddings_id else ""
+    return Teacher(model=model, embeddings_id=embeddings_id, encoder_work=work)
 
 
 def _resolved(recipe: Recipe, storage: str) -> Recipe:

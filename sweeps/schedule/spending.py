@@ -120,7 +120,7 @@ def _kind_of_work(task: StageTask) -> _Kind:
     config = task.config
     sizes = (config.label_space, config.clip_s, config.batch_size, config.clips_per_epoch)
     frozen = tuple(getattr(config, name) for name in FREEZING)
-    return (_timed(task.model), config.precision, frozen, config.predicts and config.predicts_on, *sizes)
+    return (_timed(task.model), config.precision, frozen, config.predicts and config.predicts_on, task.encoder_work, *sizes)
 
 
 @lru_cache(maxsize=4096)

@@ -13,6 +13,7 @@ from birdclef_core.models.detector import check_clip_s
 from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.stages.embeddings.encoders import onnx_file, onnx_hash
 from birdclef_core.stages.task import StageTask, Teachers, parse_teachers, teachers_text
+from birdclef_core.store.summary import work_of_embeddings
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.replicates import Replicate
 from sweeps.search.space import Search
@@ -22,6 +23,17 @@ Chain = tuple[StageTask, ...]
 _OF_PREDICTIONS = ("predicts_on", "clip_s", "label_space", "precision")
 _OF_EMBEDDINGS = ("clip_s", "precision", "encoder_rate_hz", "encoder_output")
 """The settings of a stage that predicts, or keeps embeddings, which are in its id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """What a chain needs to know of a stage whose predictions are made."""
+
+    model: ModelConfig
+    embeddings_id: str | None = None
+    """Of a head the stage of its embeddings, which keeps the encoder."""
+    encoder_work: str = ""
+    """Of a head the kind of work of that encoder, see `work_of_embeddings`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +56,8 @@ class ChainBuilder:
     """Fingerprint of the soundscapes without labels."""
     sources_fingerprint: str = ""
     """Hash of which recording came in which source."""
-    teachers: Mapping[str, ModelConfig] = field(default_factory=dict)
-    """The models of the stored stages whose predictions are made, by stage id; of an ensemble's, which differ, any one of them."""
+    teachers: Mapping[str, Teacher] = field(default_factory=dict)
+    """The stored stages whose predictions are made, by stage id."""
     replicates: tuple[Replicate, ...] = ()
     """The replicates in which each trial is trained; empty: there is one, with the data and the random seeds as they are."""
     embedded_fingerprint: str = ""
@@ -94,11 +106,7 @@ class ChainBuilder:
         config, pretrained = stages[index], self.pretrained[model.encoder]
         source, predictions = weights_from(stages, index), predictions_from(stages, index)
         parent_id = (
-            before[source].stage_id
-            if source is not None
-            else self.start
-            if not (config.starts_from or config.embeddings)
-            else None
+            before[source].stage_id if source is not None else None if config.starts_from or config.embeddings else self.start
         )
         predictions_id = before[predictions].stage_id if predictions is not None else None
         embeddings = embeddings_from(stages, index)
@@ -143,17 +151,23 @@ class ChainBuilder:
             self.unlabelled_fingerprint if config.predicts_on == "unlabelled" else self.data_fingerprint,
             self.code_version,
         )
-        own_model = before[source].model if source is not None else self.teachers.get(teachers[0][0], model)
-        check_clip_s(own_model, config.clip_s)
+        own = _teacher(before[source], before) if source is not None else Teacher(model=model)
+        hearing = [self.teachers.get(stage_id, own) for stage_id, _ in teachers]
+        for teacher in hearing:
+            if teacher.embeddings_id is None:  # a head hears windows of any length
+                check_clip_s(teacher.model, config.clip_s)
+        encoders = (teacher.embeddings_id for teacher in hearing)
         return StageTask(
             stage_id=stage_id,
             parent_id=teachers[0][0] if len(teachers) == 1 else None,
             recipe=recipe,
-            model=own_model,
+            model=hearing[0].model,
             config=config,
             pretrained=self.pretrained[model.encoder],
             identity=identity,
             teachers=teachers,
+            encoders=tuple(dict.fromkeys(stage_id for stage_id in encoders if stage_id is not None)),
+            encoder_work=hearing[0].encoder_work,
         )
 
     def _embedding(
@@ -184,6 +198,13 @@ class ChainBuilder:
 
     def _space(self, config: StageConfig) -> LabelSpace:
         return self.all_species if config.label_space == "all" else self.target_species
+
+
+def _teacher(task: StageTask, before: Sequence[StageTask]) -> Teacher:
+    """A stage of the chain as a teacher. `before`: the stages before its predictions."""
+    made = next((other for other in before if other.stage_id == task.embeddings_id), None)
+    work = work_of_embeddings(made.identity) if made is not None else ""
+    return Teacher(model=task.model, embeddings_id=task.embeddings_id, encoder_work=work)
 
 
 def _seeded(stage: StageConfig, replicate: Replicate) -> StageConfig:

@@ -280,7 +280,7 @@ class RecipeSpace:
         check_chain(stages)
         for index, stage in enumerate(stages):
             try:
-                if not (stage.embeddings or stage.predicts) or teacher_in_chain(stages, index) is not None:
+                if _hears_with_model(stages, index):
                     check_clip_s(model, stage.clip_s)
             except InputError as error:
                 raise InputError(f"stage {stage.name}: {error}") from None
@@ -312,6 +312,14 @@ class RecipeSpace:
             else:
                 far += point.get(key, VARIANT) != other.get(key, VARIANT)
         return far
+
+
+def _hears_with_model(stages: Sequence[StageConfig], index: int) -> bool:
+    """Whether a stage hears its clips with the recipe's own model: not of a head on embeddings, which hears with an encoder alone."""
+    if stages[index].predicts:
+        teacher = teacher_in_chain(stages, index)
+        return teacher is not None and not stages[teacher].embeddings
+    return not stages[index].embeddings
 
 
 def parameters_of(recipe: Recipe, space: Mapping[str, Parameter]) -> dict[str, Any]:

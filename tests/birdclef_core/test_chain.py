@@ -42,6 +42,24 @@ def test_rounds_of_students_and_a_recipe_of_2023_are_allowed():
     check_chain(sed_v2s().stages)
 
 
+EMBED = predictions("embed", of="encoder:timm", on="recordings")
+HEADS = (
+    EMBED,
+    stage("head_all", embeddings="embed", label_space="all"),
+    stage("head", embeddings="embed", starts_from="head_all"),
+    predictions("labels", of="head"),
+    stage("student", learns_from="labels"),
+)
+
+
+def test_a_head_teaches_and_starts_from_another_head_if_it_says_so():
+    check_chain(HEADS)
+    assert [weights_from(HEADS, index) for index in (1, 2, 4)] == [None, 1, None], "a student does not start from a head"
+    assert teacher_in_chain(HEADS, 3) == 2
+    alone = (*HEADS[:2], replace(HEADS[2], starts_from=""))
+    assert weights_from(alone, 2) is None
+
+
 @pytest.mark.parametrize(
     ("stages", "problem"),
     [
@@ -57,6 +75,28 @@ def test_rounds_of_students_and_a_recipe_of_2023_are_allowed():
         (
             (replace(stage("a"), loss="soft_auc"), predictions("l", of="a"), stage("b", learns_from="l")),
             "predictions of a, whose loss 'soft_auc'",
+        ),
+        ((*HEADS[:2], predictions("l", of="head_all"), stage("b", learns_from="l")), "label space of stage head_all"),
+        ((EMBED, predictions("l", of="embed"), stage("b", learns_from="l")), "predictions of embed, which keeps embeddings"),
+        (
+            (*HEADS[:2], stage("b", starts_from="head_all")),
+            "but is 'head_all', a head on embeddings, which has no encoder; before",
+        ),
+        (
+            (stage("a"), *HEADS[:1], stage("h", embeddings="embed", starts_from="a")),
+            "earlier head on these.*but is 'a'; before it there are none",
+        ),
+        (
+            (EMBED, stage("h", embeddings="embed", starts_from="first_weights")),
+            "or empty for random weights, but is 'first_weights'",
+        ),
+        (
+            (*HEADS[:2], replace(EMBED, name="other"), stage("h", embeddings="other", starts_from="head_all")),
+            "a head on the embeddings of other, must be an earlier head on these",
+        ),
+        (
+            (*HEADS[:2], stage("h", embeddings="embed", starts_from="head_all", head_hidden=8)),
+            "head_hidden of stage h is 8 and that of head_all is 0",
         ),
     ],
 )

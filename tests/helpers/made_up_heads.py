@@ -10,12 +10,13 @@ from made_up_records import sweep_record
 from made_up_store import save_trial
 
 from birdclef_core.code_version import code_version
-from birdclef_core.config import ModelConfig, Recipe
+from birdclef_core.config import ModelConfig, Recipe, StageConfig
 from birdclef_core.recipes import predictions
 from birdclef_core.stages.training import train_stage
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.store.storage import Storage
+from birdclef_core.teacher_config import TeacherConfig
 from sweeps.checkpoints.references import store_of
 from sweeps.options import SweepOptions
 from sweeps.replicates import Replicate
@@ -62,6 +63,36 @@ def head_chain(
     model: ModelConfig = replace(recipe.model, head="cnn", head_dropout=0.0)
     own = Recipe(name="own", model=model, stages=(embed, replace(head, **changes)))
     return chains_on(own, data, code_version=code_version(), replicates=replicates).chain("own", {})
+
+
+def taught_stages(
+    recipe: Recipe,
+    encoder: str | Path,
+    *,
+    of: str = "head",
+    on: str = "recordings",
+    window_s: float = 1.0,
+    hidden: int = 0,
+    **changes,
+) -> tuple[StageConfig, ...]:
+    """Embeddings of half a second, a head on all species, one on the target species that starts from it, what it predicts of windows, and a
+    student of that. `hidden`: size of the heads' hidden layer. `changes` replace settings of the second head."""
+    every, target, _ = recipe.stages
+    common = {"embeddings": "embed", "head_hidden": hidden, "epochs": 8, "learning_rate": 0.05}
+    head = replace(target, name="head", starts_from="head_all", **common)
+    return (
+        predictions("embed", of=f"encoder:{encoder}", on="recordings", window_s=0.5),
+        replace(every, name="head_all", **common),
+        replace(head, **changes),
+        predictions("labels", of=of, on=on, window_s=window_s),
+        replace(target, name="student", epochs=1, teacher=TeacherConfig(predictions="labels", mode="distillation", share=0.5)),
+    )
+
+
+def taught_chain(recipe: Recipe, data: TrainingData, encoder: str | Path = "timm", **changes) -> Chain:
+    """The chain of `taught_stages`."""
+    own = replace(recipe, stages=taught_stages(recipe, encoder, **changes))
+    return chains_on(own, data, code_version=code_version()).chain(own.name, {})
 
 
 def train_chain(chain: Chain, data: TrainingData, store: StageStore) -> None:

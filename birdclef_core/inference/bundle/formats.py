@@ -11,7 +11,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.inference.bundle.conversion import to_onnx, to_openvino
 from birdclef_core.inference.bundle.program import write_program
 from birdclef_core.inference.bundle.record import BundleMember, BundlePrecision, FormatName
-from birdclef_core.inference.networks.encoder_head import EncoderWithHead, HeadNetwork
+from birdclef_core.inference.networks.encoder_head import HeadNetwork
 from birdclef_core.inference.networks.file_runtime import load_onnx_network
 from birdclef_core.inference.networks.network import Network
 from birdclef_core.inference.networks.openvino_runtime import OpenVinoRuntime
@@ -22,6 +22,7 @@ from birdclef_core.inference.runtime import Runtime
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.encoders import RANDOM, build_encoder
 from birdclef_core.models.heads import EmbeddingHead
+from birdclef_core.stages.embeddings.hearing import EncoderWithHead
 
 AnyNetwork = Network | SoundNetwork | HeadNetwork
 Write = Callable[[AnyNetwork, Tensor, Path, BundlePrecision], None]

@@ -30,7 +30,7 @@ from birdclef_core.inference.bundle.record import (
 )
 from birdclef_core.inference.bundle.timing import network_ms, one_thread, spectrogram_ms
 from birdclef_core.inference.deployed import DeployedDetector
-from birdclef_core.inference.networks.encoder_head import EncoderWithHead, FileWithHead, HeadNetwork
+from birdclef_core.inference.networks.encoder_head import HeadNetwork
 from birdclef_core.inference.networks.network import Network, input_shape
 from birdclef_core.inference.networks.sound_network import SoundNetwork
 from birdclef_core.inference.procedure import Procedure
@@ -39,6 +39,7 @@ from birdclef_core.inference.stored import Model, member_of_model
 from birdclef_core.json_files import to_json
 from birdclef_core.models.detector import Detector
 from birdclef_core.output_place import writing_to
+from birdclef_core.stages.embeddings.hearing import EncoderWithHead, FileWithHead
 
 NETWORKS = "networks"
 _WAY_OUT = "give another folder with --to"

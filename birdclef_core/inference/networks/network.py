@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from birdclef_core.audio.spectrogram import MelSpectrogram
 from birdclef_core.config import ModelConfig
-from birdclef_core.inference.networks.encoder_head import EncoderWithHead
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.models.detector import Detector
 from birdclef_core.models.heads import SedHead
+from birdclef_core.stages.embeddings.hearing import EncoderWithHead
 
 
 class Network(nn.Module):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from birdclef_core.config import Precision
-from birdclef_core.inference.networks.encoder_head import EncoderWithHead
 from birdclef_core.inference.networks.network import Network
 from birdclef_core.inference.runtime import Outputs, outputs_of
 from birdclef_core.models.detector import Detector
+from birdclef_core.stages.embeddings.hearing import EncoderWithHead
 from birdclef_core.stages.precision import Arithmetic
 
 

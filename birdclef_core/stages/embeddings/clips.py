@@ -9,3 +9,14 @@ def clips_of(window: int, clip: int) -> tuple[int, ...]:
     """
     count = -(-window // clip)
     return tuple(round(number * (window - clip) / (count - 1)) for number in range(count)) if count > 1 else (0,)
+
+
+def side_of(window: int, clip: int) -> int:
+    """Return how many samples must be heard on each side of a window, so that a clip has it in its middle."""
+    return -(-max(0, clip - window) // 2)
+
+
+def clips_around(window: int, side: int, clip: int) -> tuple[int, ...]:
+    """Return what `clips_of` does, from the first sample of a window with `side` samples on each side."""
+    first = (window + 2 * side - max(window, clip)) // 2
+    return tuple(first + start for start in clips_of(window, clip))

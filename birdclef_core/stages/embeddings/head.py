@@ -40,11 +40,12 @@ from birdclef_core.stages.epochs import EpochMetrics, StageCounters, ignore_epoc
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
 from birdclef_core.stages.optimizers import build_optimizer, set_learning_rate
 from birdclef_core.stages.schedule import initial_seed, learning_rate, step_seed
+from birdclef_core.stages.surgery import label_axes, transfer
 from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.stages.training_step import to_float
-from birdclef_core.store.stage_store import WEIGHTS, StageRecord, StageStore
-from birdclef_core.taxonomy import SOUNDSCAPES
+from birdclef_core.store.stage_store import WEIGHTS, StageEntry, StageRecord, StageStore
+from birdclef_core.taxonomy import SOUNDSCAPES, LabelSpace
 
 MAX_S = 60.0
 """Seconds of a validation recording that are scored, from its beginning."""
@@ -82,8 +83,27 @@ class HeadStage:
         self._scored_W = np.flatnonzero((place[made.row_W] >= 0) & (made.start_W < MAX_S * SAMPLE_RATE_HZ))
         self._row_W = torch.from_numpy(place[made.row_W][self._scored_W])
         torch.manual_seed(initial_seed(config))
-        self.head = EmbeddingHead(made.embedding_WD.shape[1], len(self.space), config.head_hidden, model.head_dropout).to(device)
+        self._num_numbers, self._dropout = made.embedding_WD.shape[1], model.head_dropout
+        self.head = self._head(len(self.space)).to(device)
         self.optimizer = build_optimizer(self.head, config)  # type: ignore[arg-type]
+
+    def _head(self, num_species: int) -> EmbeddingHead:
+        return EmbeddingHead(self._num_numbers, num_species, self.config.head_hidden, self._dropout)
+
+    def start_from(self, parent: StageEntry) -> str:
+        """Take the weights of another head on the same embeddings, rows of species as `head_transfer` says. Return one line on it.
+
+        Raises StoreError when the two differ in anything but their label spaces.
+        """
+        report = transfer(
+            parent.weights(),
+            self.head,
+            axes=label_axes(self._head),
+            parent_space=LabelSpace.of("parent", parent.record.species),
+            space=self.space,
+            head_transfer=self.config.head_transfer,
+        )
+        return report.summary()
 
     def train(self, epoch: int, candidate: CandidateWeights, stop: Stop) -> float:
         """Train an epoch and return its mean loss."""
@@ -185,7 +205,7 @@ def train_head(
 
     A checkpoint is written after each epoch, and an interrupted epoch begins again. `on_earlier` is called with the epochs that the head
     goes on from. Labelled soundscapes are scored at the end, and after the epochs of `soundscapes_at` (counted from 1). Raises StoreError
-    when the embeddings are not in the store, TrainingError for a loss that is not finite, and StageInterrupted when `stop` gives a reason.
+    when the embeddings or the head that it starts from are not in the store, TrainingError for a loss that is not finite, and StageInterrupted when `stop` gives a reason.
     """
     assert task.embeddings_id is not None
     entry, config = store.open(task.embeddings_id), task.config
@@ -196,6 +216,11 @@ def train_head(
     groups, counters = store.latest_epoch_checkpoint(task.stage_id, load_training_state) or (groups, StageCounters())
     if groups:
         load_state(stage.head, groups["model"])
+    elif task.parent_id is not None:
+        parent = store.open(task.parent_id)
+        if parent is None:
+            raise StoreError(f"Stage {config.name} starts from {task.parent_id[:12]}, which is not in the store.")
+        counters.origin = stage.start_from(parent)
     load_optimizer_state(stage.optimizer, groups.get("optimizer", {}))
     candidate = CandidateWeights(stage.head, config, counters, groups)
     on_earlier(counters.history)
@@ -252,7 +277,7 @@ def train_head(
 def _record(task: StageTask, stage: HeadStage, counters: StageCounters, trained_by: str) -> StageRecord:
     return StageRecord(
         stage_id=task.stage_id,
-        parent_id=None,
+        parent_id=task.parent_id,
         recipe=task.recipe,
         stage=task.config.name,
         identity=task.identity,
@@ -260,7 +285,9 @@ def _record(task: StageTask, stage: HeadStage, counters: StageCounters, trained_
         metrics=counters.history[-1].scores,
         history=[asdict(metrics) for metrics in counters.history],
         cost_s=counters.cost_s,
-        surgery=f"a head on {stage.made.embedding_WD.shape[1]} numbers of a window",
+        surgery="; ".join(
+            [f"a head on {stage.made.embedding_WD.shape[1]} numbers of a window", *filter(None, [counters.origin])]
+        ),
         environment=environment(stage.device),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
         trained_by=trained_by,

@@ -1,5 +1,6 @@
 """What the record of a stage says of the encoder that it began with, and how embeddings are made again from theirs."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from birdclef_core.config import EMBEDS, ModelConfig, SpectrogramConfig, StageConfig
@@ -23,6 +24,11 @@ def first_encoder(record: StageRecord) -> str | None:
     if record.parent_id or record.is_predictions or record.is_head:
         return None
     return restore(ModelConfig, record.identity["model"]).encoder
+
+
+def encoders_of(teachers: Iterable[StageRecord]) -> tuple[str, ...]:
+    """Return the ids of the stages of embeddings with whose encoders heads among some teachers hear."""
+    return tuple(dict.fromkeys(record.identity["embeddings"] for record in teachers if record.is_head))
 
 
 def embeddings_data(dataset: Dataset, data: str) -> str:

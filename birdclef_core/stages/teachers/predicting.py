@@ -1,10 +1,10 @@
 """Makes a stage of predictions: one or several trained stages hear windows of sound, and their logits are kept.
 
-Shapes: B windows, T samples, K channels, F mel bins, N frames, W windows in all, C species.
+Shapes: W windows in all, C species.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,16 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
-from torch import Tensor, nn
 
-from birdclef_core.config import ModelConfig
 from birdclef_core.data.wave_cache import WaveCache
 from birdclef_core.data.windows import EvaluationWindows, PredictionWindows, window_grid
 from birdclef_core.errors import DataError, FileContentError, StoreError
 from birdclef_core.evaluation.metrics import summarise
-from birdclef_core.identity import restore
-from birdclef_core.models.detector import Detector
-from birdclef_core.models.heads import Output
 from birdclef_core.stages.environment import environment
 from birdclef_core.stages.epochs import EpochMetrics, metrics_of_hearing
 from birdclef_core.stages.interruption import StageInterrupted, Stop, never
@@ -29,6 +24,7 @@ from birdclef_core.stages.precision import Arithmetic
 from birdclef_core.stages.scoring import Scorer
 from birdclef_core.stages.task import StageTask
 from birdclef_core.stages.teachers.predictions import Predictions
+from birdclef_core.stages.teachers.together import Together
 from birdclef_core.stages.training_data import TrainingData
 from birdclef_core.store.stage_store import StageEntry, StageRecord, StageStore
 from birdclef_core.taxonomy import LabelSpace
@@ -38,42 +34,6 @@ AT_ONCE = 2048
 CPU_BATCH_SIZE = 8
 """Windows that go through a network at once on a CPU, where more of them leave its cache: docs/benchmarks/teachers.md."""
 _DONE = "logits.safetensors"
-_SMALLEST = 1e-6
-"""Nearest that a softmax comes to 0 or 1 where it becomes a logit."""
-
-
-class Together(nn.Module):
-    """Detectors that hear together: their logits are averaged with weights, by species.
-
-    The sigmoid of a logit is the probability of the species, as the loss of its model means it: cross-entropy compares the species of a
-    clip with each other, so the probabilities of such a model are the softmax over all that it knows.
-    """
-
-    def __init__(
-        self, models: Sequence[Detector], weights: Sequence[float], columns: Sequence[Tensor], compares: Sequence[bool]
-    ) -> None:
-        """`columns`: for each model, the class of each species of the result; `compares`: whether it was trained by cross-entropy."""
-        super().__init__()
-        self._compares = compares
-        self.models = nn.ModuleList(models)
-        self._shares = [weight / sum(weights) for weight in weights]
-        self._columns = columns
-
-    def spectrograms(self, wave_BT: Tensor) -> Tensor:
-        """Return the waves as they are: models may have different spectrograms."""
-        return wave_BT
-
-    def forward(self, wave_BT: Tensor) -> Output:
-        total_BC: Tensor | float = 0.0
-        for model, share, columns, compares in zip(self.models, self._shares, self._columns, self._compares, strict=True):
-            with torch.autocast(wave_BT.device.type, enabled=False):
-                mel_BKFN = model.spectrograms(wave_BT)  # type: ignore[operator]
-            logits_BC = model(mel_BKFN).logits_BC.float()
-            if compares:
-                logits_BC = torch.logit(logits_BC.softmax(dim=1), eps=_SMALLEST)
-            total_BC = total_BC + share * logits_BC[:, columns]
-        assert isinstance(total_BC, Tensor)
-        return Output(total_BC, None, None)
 
 
 def predict_stage(
@@ -89,16 +49,18 @@ def predict_stage(
     """Make the predictions of the task's teachers, publish them, and yield once, as after the only epoch of a stage.
 
     The scores are those of the teacher; of several together, they are computed on the validation recordings. Predictions of recordings
-    are of the training recordings alone. An interrupted stage continues with the windows that are left.
+    are of the training recordings alone. A head on embeddings hears with the encoder of these, by clips of the encoder's length (see
+    `clips_of`). An interrupted stage continues with the windows that are left.
 
-    Raises StoreError when a teacher is not in the store or has none of the species of another, DataError when there is nothing to
-    hear, and StageInterrupted when `stop` gives a reason, after what has been done was saved.
+    Raises StoreError when a teacher or the embeddings of a head are not in the store or a teacher has none of the species of another,
+    InputError when the encoder of a head was not kept or cannot be run, DataError when there is nothing to hear, and StageInterrupted when
+    `stop` gives a reason, after what has been done was saved.
     """
     started = time.perf_counter()
     entries = [_teacher(store, task, stage_id) for stage_id, _ in task.teachers]
-    species = _species(entries)
-    model = _model(entries, [weight for _, weight in task.teachers], species, device)
-    arithmetic = Arithmetic(task.config.precision, device)
+    weights = [weight for _, weight in task.teachers]
+    model, species = Together.of_stages(store, entries, weights, task.config.clip_samples, device)
+    arithmetic = Arithmetic(task.config.precision, device)  # after the teachers: the last one sets the switches of TF32
     cache, rows_R = _heard(task, data)
     row_W, start_W = window_grid(
         np.array([cache.num_samples(int(row)) for row in rows_R], np.int64), rows_R, task.config.clip_samples
@@ -175,6 +137,7 @@ class _Job:
                 self._task.config.clip_samples,
                 num_species=self._num_species,
                 batch_size=self._batch_size,
+                side=self._model.side,
             )
             try:
                 logits = Scorer(self._model, windows, self._arithmetic, self._device).logits(where, stop)  # type: ignore[arg-type]
@@ -226,33 +189,14 @@ def _teacher(store: StageStore, task: StageTask, stage_id: str) -> StageEntry:
     return entry
 
 
-def _species(entries: Sequence[StageEntry]) -> LabelSpace:
-    """The species that all teachers know."""
-    shared = set.intersection(*(set(entry.record.species) for entry in entries))
-    if not shared:
-        raise StoreError("Teachers that predict together must have species in common, but have none.")
-    return LabelSpace.of("predicted", shared)
-
-
-def _model(entries: Sequence[StageEntry], weights: Sequence[float], species: LabelSpace, device: torch.device) -> Together:
-    models, columns = [], []
-    for entry in entries:
-        known = entry.record.species
-        model = Detector(restore(ModelConfig, entry.record.identity["model"]), len(known))
-        model.load_state_dict(entry.weights())
-        model.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        models.append(model)
-        columns.append(torch.tensor([known.index(code) for code in species.species], device=device))
-    compares = [entry.record.identity["stage"].get("loss") == "ce" for entry in entries]
-    return Together(models, weights, columns, compares).to(device).eval()
-
-
 def _scores(
     task: StageTask, data: TrainingData, model: Together, species: LabelSpace, arithmetic: Arithmetic, device: torch.device
 ) -> dict[str, float]:
     """Scores of several teachers together on the validation recordings; empty where all recordings train."""
     config = task.config
-    windows = EvaluationWindows(data.dataset, data.cache, species, config.clip_s, batch_size=config.evaluation_batch_size)
+    windows = EvaluationWindows(
+        data.dataset, data.cache, species, config.clip_s, batch_size=config.evaluation_batch_size, side=model.side
+    )
     if not len(windows.rows_R):
         return {}
     scorer = Scorer(model, windows, arithmetic, device)  # type: ignore[arg-type]

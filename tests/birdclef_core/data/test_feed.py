@@ -14,7 +14,7 @@ from birdclef_core.data.cache import WaveCache, build_cache
 from birdclef_core.data.clip_windows import ClipWindows
 from birdclef_core.data.dataset import Dataset, load_dataset
 from birdclef_core.data.feed import TrainBatch, TrainFeed
-from birdclef_core.data.windows import EvaluationWindows
+from birdclef_core.data.windows import EvaluationWindows, PredictionWindows, window_grid
 from birdclef_core.errors import DataError
 from birdclef_core.source_config import SourceShares
 
@@ -281,3 +281,26 @@ def test_windows_take_their_share_and_leave_the_other_clips_as_they_were(dataset
         1000 * int(np.flatnonzero(rows == batch.rows_B[first].item() - len(dataset.recordings))[0]),
     )
     assert np.array_equal(batch.wave_BT[first].numpy(), cache.read(row, start, 16_000))
+
+
+@pytest.mark.parametrize("kind", ["validation", "predicted"])
+def test_sound_around_a_window_is_that_of_the_recording(dataset: Dataset, cache: WaveCache, kind: str) -> None:
+    """A recording that is shorter than a window is repeated around it too; at the ends of others there is silence."""
+    side, window, rows = 5_000, 16_000, np.flatnonzero(dataset.recordings["is_validation"])
+    if kind == "validation":
+        windows = EvaluationWindows(dataset, cache, dataset.target_species, 0.5, batch_size=3, side=side)
+        row_W, start_W = windows.rows_R[windows._row_W], windows._start_W
+    else:
+        row_W, start_W = window_grid(np.array([cache.num_samples(int(row)) for row in rows]), rows, window)
+        windows = PredictionWindows(cache, row_W, start_W, window, num_species=1, batch_size=3, side=side)
+    shorter = 0
+    waves = (wave_T for batch in windows for wave_T in batch.wave_BT.numpy().copy())
+    for wave_T, row, start in zip(waves, row_W, start_W, strict=True):
+        whole_T = cache.read(int(row), 0, cache.num_samples(int(row)))
+        shorter += len(whole_T) < window
+        places = np.arange(start - side, start + window + side)
+        inside = (places >= 0) & (places < len(whole_T))
+        known = whole_T[places.clip(0, len(whole_T) - 1)]
+        expected = whole_T[places % len(whole_T)] if len(whole_T) < window else np.where(inside, known, 0)
+        assert np.array_equal(wave_T, expected)
+    assert 0 < shorter < len(row_W)

@@ -67,6 +67,29 @@ def test_an_ancestor_that_is_gone_ends_it(storage):
     assert "888888888888 is no longer in the store" in explain(store(storage), A, "1" * 64)[-1]
 
 
+def test_predictions_of_heads_are_followed_to_their_embeddings(storage):
+    """Of two students that differ only in the encoder whose embeddings taught the heads which taught them."""
+    for number, parent in enumerate(("onnx:aa", "onnx:bb")):
+        embed, head, labels, student = (f"{digit}{number}" * 32 for digit in "3456")
+        publish(storage, embed, "embed", start=parent, identity=identity("embed", parent=parent) | {"model": {}})
+        publish(storage, head, "head", identity=identity("head", embeddings=embed))
+        of_head = identity("labels", parent=head) | {"model": {}}
+        publish(storage, labels, "labels", parent_id=head, identity=of_head)
+        publish(storage, student, "student", identity=identity("student", teacher=labels))
+    assert explain(store(storage), "60" * 32, "61" * 32) == [
+        "tiny student 606060606060 and tiny student 616161616161",
+        "  teacher: they learn from different predictions",
+        "tiny labels 505050505050 and tiny labels 515151515151",
+        "  parent: they start from different stages",
+        "tiny head 404040404040 and tiny head 414141414141",
+        "  embeddings: they are trained on different embeddings",
+        "tiny embed 303030303030 and tiny embed 313131313131",
+        "  start: onnx:aa weights against onnx:bb weights",
+    ]
+    publish(storage, "7" * 64, "student", identity=identity("student"))
+    assert explain(store(storage), "60" * 32, "7" * 64)[-1] == "  teacher: 505050505050... against None"
+
+
 def test_the_command_compares_two_references(storage, capsys):
     assert birdclef(["explain", "s", "s/t0001", "--storage", storage.root]) == 0
     assert capsys.readouterr().out.startswith("tiny finetune cccccccccccc and tiny train_ce bbbbbbbbbbbb\n")

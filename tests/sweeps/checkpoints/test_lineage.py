@@ -107,3 +107,12 @@ def test_a_student_is_told_with_its_teacher_and_its_predictions(storage):
     assert len(list(svg.iter("path"))) == 5, "first weights, teacher, predictions, and two into the student"
     store(storage).remove(labels)
     assert not is_sound(lineage(store(storage), student, verify=True))
+
+
+def test_a_head_that_teaches_is_told_with_its_embeddings(taught):
+    storage, chain = taught
+    found = lineage(store(storage), chain[-1].stage_id, verify=True)
+    assert [ancestor.stage_id for ancestor in found] == [task.stage_id for task in chain] and is_sound(found)
+    text = "\n".join(lineage_lines(found))
+    assert f"labels {chain[3].stage_id[:16]} (predictions)\n    of      {chain[2].stage_id[:16]} on recordings" in text
+    assert text.count(f"on embeddings {chain[0].stage_id[:16]}") == 2, "both heads"

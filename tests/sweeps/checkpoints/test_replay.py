@@ -112,6 +112,13 @@ def test_embeddings_and_a_head_come_out_the_same_to_the_bit(heads, replayed, nam
         assert result.is_exact and replay_lines(result)[-1] == f"The same: {what}, to the bit."
 
 
+def test_predictions_of_a_head_and_their_student_come_out_the_same_to_the_bit(taught, replayed):
+    storage, chain = taught
+    for task in chain[2:]:
+        result, _ = replayed(storage, task.stage_id)
+        assert result.is_exact, replay_lines(result)
+
+
 def test_embeddings_of_other_recordings_or_weights_are_refused(heads, replayed, tmp_path, tone_data):
     storage, (embed, _) = heads["timm"]
     with pytest.raises(InputError, match="The encoder had random weights, but these are file:"):

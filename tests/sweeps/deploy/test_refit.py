@@ -142,3 +142,19 @@ def test_a_head_on_embeddings_is_trained_on_everything_too(heads, tone_data, tmp
     assert said[0].startswith("head: epoch 1/15, loss ")
     rows = load_detector(done.stage_id, storage=own.root).predict(tone_data.dataset.root / "train_audio" / "top", top=1)
     assert len(rows) == 6 and (name == "timm" or set(rows["species"]) == {"top"}), "a random timm encoder tells little apart"
+
+
+def test_a_student_of_a_head_is_made_of_everything_too(taught, tmp_path):
+    """The predictions are those of the new head, with the encoder that made the embeddings of the trial."""
+    storage, chain = taught
+    shutil.copytree(storage.root, tmp_path / "out")
+    own, said = Storage.parse(str(tmp_path / "out")), list[str]()
+    done = refit(own, "s", None, None, str(tmp_path / "cache"), said.append)
+    stages = store(own)
+    labels = stages.record(stages.record(done.stage_id).identity["teacher"])
+    head = stages.record(labels.parent_id)
+    first = stages.record(head.parent_id)
+    assert [record.stage for record in (labels, head, first)] == ["labels", "head", "head_all"]
+    new = {done.stage_id, labels.stage_id, head.stage_id, first.stage_id}
+    assert len(new) == 4 and not new & {task.stage_id for task in chain}
+    assert first.identity["embeddings"] == head.identity["embeddings"] == chain[0].stage_id

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from made_up import make_chain_builder, summary_of
-from made_up_heads import head_chain, write_encoder
+from made_up_heads import head_chain, taught_chain, write_encoder
 
 from birdclef_core.config import evolve
 from birdclef_core.identity import canonical
@@ -145,6 +145,20 @@ def test_embeddings_cost_what_their_own_encoder_took_for_each_window(tiny_recipe
     space = tone_data.dataset.all_species
     calibrated = measure_clips_per_s(task, space, torch.device("cpu"), threads=1, limit_s=0.01)
     assert CostModel([Measurement.of_task(task, calibrated)], {}, "", heard).epoch(task).basis == "calibrated"
+
+
+@pytest.mark.parametrize("encoder", ["timm", "tiny.onnx"])
+def test_what_a_head_predicts_costs_what_its_encoder_takes_for_the_sound(tiny_recipe, tone_data, tmp_path, encoder):
+    name = str(write_encoder(tmp_path / encoder)) if encoder != "timm" else encoder
+    chain = taught_chain(tiny_recipe, tone_data, name)
+    embed, _, _, labels, student = chain
+    heard = HeardSound(seconds={"recordings": 60.0, "unlabelled": 0.0}, embedded_s_R=np.array([1.0]))
+    rate = Spread(low=1.0, middle=2.0, high=4.0)
+    stored = replace(summary_of(embed), device="cpu", clips_per_s=rate)
+    costs = CostModel(measured([stored], speeds_of([stored], "cpu")), {"target": SIZE}, "here", heard)
+    assert costs.epoch(labels).middle_s == 60.0, "60 windows of 1 s, each as two of the half seconds of which two take a second"
+    assert costs.epoch(student) is None
+    assert CostModel([], {"target": SIZE}, "here", heard).epoch(labels) is None
 
 
 def test_a_calibration_measures_steps_on_noise(tiny_recipe, tone_data):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from made_up import make_chain_builder, summary_of
+from made_up_heads import taught_stages
 
 from birdclef_core.models.encoders import PretrainedWeights
 from birdclef_core.recipes import predictions
@@ -104,3 +105,12 @@ def test_stages_of_another_fold_of_the_same_trials_are_no_lookalikes():
     assert found(asked, chain_of(make_chain_builder(data_fingerprint="data0"))) == {}
     (difference, *_), *_ = found(asked, chain_of(make_chain_builder(data_fingerprint="data7")))
     assert difference[:2] == ("data", "data7")
+
+
+def test_predictions_of_heads_and_their_students_are_alike_when_the_heads_are():
+    def taught(**changes):
+        stages = taught_stages(replace(RECIPE, stages=RECIPE.stages[1:4]), "timm", window_s=5.0)
+        search = Search(name="x", recipes=(replace(RECIPE, stages=stages),), space={})
+        return make_chain_builder(search, **changes).chain(RECIPE.name, {})
+
+    assert found(taught(), taught(code_version="0ld")) == {(("code", "0ld", "code"),): 5}

@@ -35,11 +35,11 @@ def sweep_request(tmp_path) -> SweepRequest:
     return SweepRequest(kind="start", name="s", options=options, records=SweepRecords(Storage.parse(str(tmp_path)).at("s")))
 
 
-def make(request, tone_data, tmp_path):
+def make(request, tone_data, tmp_path, search=SEARCH):
     said, cache = [], AudioCache(folder=tmp_path)
     if request.record:
         request = replace(request, record=replace(request.record, data_fingerprint=cache.data_fingerprint(tone_data.dataset)))
-    return inputs.make_chain_builder(request, SEARCH, [tone_data.dataset], cache, said.append), said
+    return inputs.make_chain_builder(request, search, [tone_data.dataset], cache, said.append), said
 
 
 def with_history(request: SweepRequest, weights: str, pretrained: str = "auto") -> SweepRequest:
@@ -154,6 +154,19 @@ def test_from_a_checkpoint_no_weights_are_looked_for(sweep_request, tone_data, t
     assert chains.start == start.stage_id and "starts from tiny train_bce" in said[0]
 
 
+@pytest.mark.parametrize("first", [{"starts_from": "first_weights"}, {"predicts": "encoder:timm"}])
+def test_from_a_checkpoint_weights_are_looked_for_where_a_stage_begins_with_them(
+    sweep_request, tone_data, tmp_path, reachable, first
+):
+    """A student that starts from the checkpoint may have a teacher that begins with the encoder's own weights."""
+    start = publish(store_of(Storage.parse(str(tmp_path))), "a" * 64, stage="own", identity={"model": canonical(sed_v2s().model)})
+    sweep_request = replace(sweep_request, options=replace(sweep_request.options, from_stage=start.stage_id))
+    stages = (replace(sed_v2s().stages[2], name="first", **first), *sed_v2s().stages[3:])
+    search = replace(SEARCH, recipes=(replace(sed_v2s(), stages=stages),))
+    chains, said = make(sweep_request, tone_data, tmp_path, search)
+    assert chains.pretrained[ENCODER].name == "timm:x" and said[0] == "Encoders: the hub's"
+
+
 def test_parts_have_the_data_of_their_fold_or_seeds_of_their_own(tone_data, tmp_path):
     cache, options = AudioCache(folder=tmp_path), SweepOptions(search="x")
     folds = [tone_data.dataset.of_fold(fold) for fold in range(2)]
@@ -190,11 +203,11 @@ def test_an_objective_must_be_defined_in_every_fold(tone_data):
         inputs.choose_objective("val/auroc", [first, one_species], print)
 
 
-def test_chains_know_which_recording_came_in_which_source(sweep_request, tone_data, tmp_path, reachable, monkeypatch):
+def test_chains_know_which_recording_came_in_which_source(sweep_request, tone_data, tmp_path, reachable):
     recipe = replace(sed_v2s(), stages=tuple(replace(stage, sources=(("x", 1.0),)) for stage in sed_v2s().stages))
-    monkeypatch.setattr(f"{__name__}.SEARCH", Search(name="x", recipes=(recipe,), space={}))
+    search = replace(SEARCH, recipes=(recipe,))
     with pytest.raises(InputError, match="must say which source they came in"):
-        make(sweep_request, tone_data, tmp_path)
+        make(sweep_request, tone_data, tmp_path, search)
     dataset = replace(tone_data.dataset, recordings=tone_data.dataset.recordings.assign(source="x"))
-    chains, _ = make(sweep_request, replace(tone_data, dataset=dataset), tmp_path)
+    chains, _ = make(sweep_request, replace(tone_data, dataset=dataset), tmp_path, search)
     assert chains.chain("sed_v2s", {})[1].identity["sources"] == chains.sources_fingerprint == dataset.sources_fingerprint != ""

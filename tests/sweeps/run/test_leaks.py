@@ -38,6 +38,17 @@ from birdclef_core.recipes import sed_v2s
 from sweeps.search.space import Range, Search
 SEARCH = Search(name="own", recipes=(sed_v2s(),), space={"finetune.learning_rate": Range(1e-4, 1e-3)})
 """
+TAUGHT = """
+from dataclasses import replace
+from birdclef_core.recipes import predictions, sed_v2s
+from birdclef_core.teacher_config import TeacherConfig
+from sweeps.search.space import Range, Search
+OWN = sed_v2s()
+LABELS = predictions("labels", of="aaaa", on="recordings")
+STUDENT = replace(OWN.stages[2], name="student", teacher=TeacherConfig(predictions="labels"))
+RECIPE = replace(OWN, stages=(LABELS, STUDENT))
+SEARCH = Search(name="own", recipes=(RECIPE,), space={"student.learning_rate": Range(1e-4, 4e-4)})
+"""
 SPECIES, AUTHORS = 4, 10
 
 
@@ -275,6 +286,24 @@ def test_a_leak_of_an_ancestor_is_found(place, capsys):
     said = capsys.readouterr().err
     assert "trained sed_v2s pretrain_bce bbbbbbbbbbbb or a stage that it was trained from" in said
     assert "--fold" not in said.partition("Ways out")[2], "no fold is free of both"
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_head_on_embeddings_teaches_in_its_own_fold_alone(place, tracker, capsys, fold):
+    embed = place.trained(fold=0, letter="e", stage="embed")
+    publish(place.store, "e" * 64, stage="embed", identity=embed.identity | {"model": {}, "stage": {"embeds": "onnx"}})
+    head = place.trained(fold=0, stage="head")
+    publish(place.store, head.stage_id, stage="head", recipe="heads", identity=head.identity | {"embeddings": "e" * 64})
+    (place.folder / "own.py").write_text(TAUGHT)
+    options = ["--search", str(place.folder / "own.py"), "--name", "s", "--data", str(place.data), "--fold", str(fold)]
+    assert tune_main([*options, *place.common()]) == (2 if fold else 0)
+    said = capsys.readouterr()
+    (trained, _), (_, validation) = sides(place, 0), sides(place, 1)
+    leak = (
+        f"A teacher must not have been trained on recordings that score the stages after it, but {len(validation & trained)} of"
+    )
+    assert (leak in said.err) == bool(fold) and (not fold or "trained heads head aaaaaaaaaaaa or a stage" in said.err)
+    assert (place.output / "s").exists() != bool(fold)
 
 
 def test_authors_alone_are_refused_in_words_of_their_own(place, capsys):

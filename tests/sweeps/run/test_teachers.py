@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from made_up_ensembles import ensemble_record
-from made_up_store import A, B, C, P, identity, make, publish
+from made_up_store import A, B, C, P, identity, make, publish, store
 
 from birdclef_core.config import Recipe
 from birdclef_core.ensemble.record import EnsembleMember, write_record
@@ -12,7 +12,7 @@ from birdclef_core.errors import InputError
 from birdclef_core.recipes import predictions, sed_seresnext26t
 from birdclef_core.store.storage import Storage
 from birdclef_core.teacher_config import TeacherConfig
-from sweeps.run.teachers import resolve_teachers, teacher_records
+from sweeps.run.teachers import resolve_teachers, teacher_records, teachers_by_id
 from sweeps.search.space import Choice, Search
 
 OWN = sed_seresnext26t()
@@ -108,3 +108,37 @@ def test_a_stored_stage_that_gives_no_probabilities_cannot_teach(storage):
     assert [record.stage_id for record in teacher_records(taught_by(teaches), kept)] == [teaches]
     with pytest.raises(InputError, match="the stored train_bce 7777777777777777, whose loss 'soft_auc' orders clips"):
         teacher_records(taught_by(ranks), kept)
+
+
+def of_head(recipe: Recipe, of: str) -> Search:
+    student = replace(recipe.stages[1], name="student", teacher=TeacherConfig(predictions="labels"))
+    stages = (predictions("labels", of=of, on="recordings"), student)
+    return Search(name="own", recipes=(replace(recipe, stages=stages),), space={})
+
+
+def test_a_stored_head_teaches_by_its_reference(tiny_recipe, taught):
+    storage, (embed, _, head, *_) = taught
+    resolved = resolve_teachers(of_head(tiny_recipe, "s/t0000/head"), storage.root)
+    assert resolved.recipes[0].stages[0].predicts == head.stage_id
+    known = teachers_by_id(teacher_records(resolved, storage), storage)
+    assert known[head.stage_id].embeddings_id == embed.stage_id and known[head.stage_id].model == head.model
+
+
+def test_heads_and_other_stages_of_an_ensemble_teach_with_its_weights(tiny_recipe, taught, tmp_path):
+    storage, (embed, _, head, _, student) = taught
+    path = tmp_path / "ensemble.json"
+    write_record(ensemble_record(**members(student.stage_id, head.stage_id)), path)
+    resolved = resolve_teachers(of_head(tiny_recipe, str(path)), storage.root)
+    assert resolved.recipes[0].stages[0].predicts == f"{student.stage_id}*0.25+{head.stage_id}*0.75"
+    known = teachers_by_id(teacher_records(resolved, storage), storage)
+    assert [known[task.stage_id].embeddings_id for task in (student, head)] == [None, embed.stage_id]
+
+
+def test_a_stage_of_embeddings_and_a_head_without_them_cannot_teach(tiny_recipe, taught, tmp_path):
+    storage, (embed, _, head, *_) = taught
+    with pytest.raises(InputError, match="keeps embeddings"):
+        teacher_records(of_head(tiny_recipe, embed.stage_id), storage)
+    alone = Storage.parse(str(tmp_path))
+    store(alone).publish_copy(store(storage).open(head.stage_id))
+    with pytest.raises(InputError, match=f"the embeddings of the teacher {head.stage_id[:16]} must be undamaged, but"):
+        teacher_records(of_head(tiny_recipe, head.stage_id), alone)

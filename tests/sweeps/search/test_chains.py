@@ -4,13 +4,14 @@ from dataclasses import replace
 
 import pytest
 from made_up import make_chain_builder
+from made_up_heads import taught_stages
 
 from birdclef_core.config import Recipe
 from birdclef_core.errors import InputError
 from birdclef_core.recipes import cnn_resnet34d, predictions, sed_v2s
 from birdclef_core.teacher_config import TeacherConfig
 from sweeps.replicates import Replicate
-from sweeps.search.chains import first_replicate
+from sweeps.search.chains import Teacher, first_replicate
 from sweeps.search.parameters import Range
 from sweeps.search.space import Search
 
@@ -152,3 +153,46 @@ def test_embeddings_are_made_once_for_all_folds_and_repetitions_under_the_id_tha
     assert len({task.stage_id for task in (*folds, *repeats)}) == 4, "each head is another one"
     others = make_chain_builder(Search(name="one", recipes=(heads(seed=2),), space={})).chain("own", {})
     assert others[0].stage_id != embed.stage_id, "without replicates a seed counts, as random first weights come from it"
+
+
+HEADS = taught_stages(replace(OWN, stages=OWN.stages[1:4]), "timm", window_s=5.0)
+"""Of these, the last three are a head, its predictions and a student."""
+
+
+def test_predictions_of_a_head_need_its_embeddings_too_and_a_head_the_one_that_it_starts_from():
+    embed, first, head, labels, student = chain(replace(OWN, name="own", stages=HEADS))
+    assert (first.parent_id, first.identity["parent"], first.needs) == (None, "random", (embed.stage_id,))
+    assert (head.parent_id, head.needs) == (first.stage_id, (first.stage_id, embed.stage_id))
+    assert head.identity["parent"] == first.stage_id and head.identity["stage"]["starts_from"] == "head_all"
+    assert (labels.teachers, labels.encoders) == (((head.stage_id, 1.0),), (embed.stage_id,))
+    assert labels.needs == (head.stage_id, embed.stage_id)
+    assert student.parent_id is None and student.needs == (labels.stage_id,)
+
+
+def test_stored_heads_teach_beside_other_stages_with_the_encoders_that_they_need():
+    own = recipe(of=f"{STORED}*0.25+{SECOND}*0.75", window_s=7.0)
+    known = {STORED: Teacher(model=OTHER.model, embeddings_id="e" * 64), SECOND: Teacher(model=OWN.model)}
+    labels, _ = chain(own, teachers=known)
+    assert labels.needs == (STORED, SECOND, "e" * 64) and labels.model == OTHER.model
+    with pytest.raises(InputError, match="clip_s % 5 == 0 must hold for the head 'cnn'"):
+        chain(own, teachers={STORED: Teacher(model=OWN.model), SECOND: Teacher(model=OTHER.model)})
+
+
+def test_each_fold_has_its_own_head_and_predictions():
+    search = Search(name="one", recipes=(replace(OWN, name="own", stages=HEADS),), space={})
+    replicates = (Replicate.of_fold(0, "d0"), Replicate.of_fold(1, "d1"))
+    tasks = make_chain_builder(search, unlabelled_fingerprint="birds", replicates=replicates).chain("own", {})
+    place = {task.name: task for task in tasks}
+    for fold in ("fold0", "fold1"):
+        assert place[f"labels@{fold}"].needs == (place[f"head@{fold}"].stage_id, place["embed"].stage_id)
+    assert len({task.stage_id for task in tasks}) == len(tasks) == 9, "all folds have the same embeddings"
+
+
+def test_a_head_hears_windows_that_the_recipes_own_model_could_not():
+    model = replace(OTHER.model, spectrogram=OWN.model.spectrogram)
+    stages = (*HEADS[:3], replace(HEADS[3], clip_s=3.0), replace(HEADS[4], clip_s=10.0))
+    space = Search(name="one", recipes=(Recipe(name="own", model=model, stages=stages),), space={}).of_recipe
+    own = space(Recipe(name="own", model=model, stages=stages))
+    assert own.configs({})[1][3].clip_s == 3.0
+    with pytest.raises(InputError, match="stage student: clip_s % 5"):
+        space(Recipe(name="own", model=model, stages=(*stages[:4], replace(HEADS[4], clip_s=3.0)))).configs({})

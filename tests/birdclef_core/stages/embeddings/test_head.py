@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_up_heads import head_chain, write_encoder
+from made_up_heads import head_chain, taught_chain, write_encoder
 
-from birdclef_core.errors import InputError
+from birdclef_core.errors import InputError, StoreError
 from birdclef_core.stages.embeddings.head import HeadStage
 from birdclef_core.stages.embeddings.stored import Embeddings
 from birdclef_core.stages.interruption import StageInterrupted
@@ -45,7 +45,7 @@ def test_a_head_learns_on_embeddings_and_goes_on_to_the_same_bits(tiny_recipe, t
     assert {"card.html", "curves.png", "species.csv", "predictions.parquet"} <= {path.name for path in folder.iterdir()}
     store.copy_reports(embed.stage_id, tmp_path / "reports")
     assert [path.name for path in (tmp_path / "reports").iterdir()] == ["stage.json"], "no copy of the encoder"
-    with pytest.raises(InputError, match="is a head on embeddings"):
+    with pytest.raises(InputError, match=r"is a head on embeddings\. It can teach"):
         store.open(head.stage_id).record.require_encoder()
     with pytest.raises(InputError, match="keeps embeddings"):
         store.open(embed.stage_id).record.require_weights()
@@ -77,3 +77,32 @@ def test_a_head_draws_recordings_by_their_sources(tiny_recipe, tone_data, encode
     stage = HeadStage(head.config, head.model, data, Embeddings.load(store.open(embed.stage_id).folder), CPU)
     heard = {source[stage._table.rows_R[place]] for place in np.flatnonzero(np.diff(stage._cumulative_R, prepend=0))}
     assert heard == {"x"}
+
+
+@pytest.mark.parametrize("transfer", ["by_species", "drop"])
+def test_a_head_starts_from_another_by_species_and_goes_on_without_it(tiny_recipe, tone_data, encoder, store, transfer):
+    chain = taught_chain(tiny_recipe, tone_data, encoder, hidden=4, head_transfer=transfer)[:3]
+    embed, first, second = (replace(task, config=replace(task.config, epochs=2)) for task in chain)
+    assert second.needs == (first.stage_id, embed.stage_id)
+    for task in (embed, first):
+        list(train_stage(task, tone_data, store, CPU))
+    made, parent = Embeddings.load(store.open(embed.stage_id).folder), store.open(first.stage_id)
+    stage = HeadStage(second.config, second.model, tone_data, made, CPU)
+    new = {name: tensor.clone() for name, tensor in stage.head.state_dict().items()}
+    stage.start_from(parent)
+    before, after = parent.weights(), stage.head.state_dict()
+    assert torch.equal(after["layers.1.weight"], before["layers.1.weight"]), "the hidden layer moves as it is"
+    last = "layers.4.weight"
+    assert parent.record.species == ["low", "mid", "top"] and len(after[last]) == 2
+    assert torch.equal(after[last], before[last][[0, 2]] if transfer == "by_species" else new[last])
+    steps = iter(range(1000))
+    with pytest.raises(StageInterrupted):
+        list(train_stage(second, tone_data, store, CPU, stop=lambda: "enough" if next(steps) == stage.num_steps else ""))
+    store.remove(first.stage_id)
+    list(train_stage(second, tone_data, store, CPU))
+    record = store.record(second.stage_id)
+    carried = "3 by species (2 species known" if transfer == "by_species" else "2 re-initialised"
+    assert record.parent_id == first.stage_id and carried.removeprefix("3 ") in record.surgery
+    store.remove(second.stage_id)
+    with pytest.raises(StoreError, match=f"starts from {first.stage_id[:12]}, which is not in the store"):
+        list(train_stage(second, tone_data, store, CPU))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from made_up_store import store as stored
 
 from birdclef_core.data.cache import build_soundscape_cache, build_unlabelled_cache
 from birdclef_core.data.soundscapes import load_soundscapes
@@ -78,12 +79,16 @@ def predict_task(recipe, *teachers, on="unlabelled", stage_id="labels", window_s
 
 
 @pytest.fixture(scope="module")
-def taught(tiny_recipe, data, tmp_path_factory):
-    """A store with a teacher and its predictions of both kinds of sound."""
+def taught(tiny_recipe, data, heads, tmp_path_factory):
+    """A store with a teacher and its predictions of both kinds of sound, and a head on embeddings with its predictions."""
     store = StageStore(Storage.parse(str(tmp_path_factory.mktemp("store"))))
     list(train_stage(train_task(tiny_recipe, "teacher"), data, store, CPU))
     for on in ("unlabelled", "recordings"):
         list(train_stage(predict_task(tiny_recipe, on=on, stage_id=on), data, store, CPU))
+    storage, chain = heads["onnx"]
+    for task in chain:
+        store.publish_copy(stored(storage).open(task.stage_id))
+    list(train_stage(predict_task(tiny_recipe, (chain[1].stage_id, 1.0), stage_id="of_head"), data, store, CPU))
     return store
 
 
@@ -117,15 +122,24 @@ def test_a_teacher_that_compares_species_gives_the_probabilities_of_its_softmax(
     assert 1 / (1 + np.exp(-made.logits_WC.astype(float))) == pytest.approx(softmax, abs=1e-3)
 
 
+def test_a_head_hears_the_tones_of_soundscapes_without_labels(taught):
+    made = Predictions.load(taught.open("of_head").folder)
+    assert taught.record("of_head").species == ["low", "top"]
+    assert made.logits_WC.argmax(axis=1)[[0, 1, 2, 3, 5, 6, 7, 8]].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+
+
 def test_recordings_that_validate_are_not_predicted(data, taught):
     made = Predictions.load(taught.open("recordings").folder)
     validates = data.dataset.recordings["is_validation"].to_numpy()
     assert set(made.row_W) == set(np.flatnonzero(~validates))
 
 
-def test_predictions_go_on_after_an_interruption_to_the_same_numbers(tiny_recipe, data, taught, monkeypatch):
+@pytest.mark.parametrize("made", ["unlabelled", "of_head"])
+def test_predictions_go_on_after_an_interruption_to_the_same_numbers(tiny_recipe, data, taught, heads, monkeypatch, made):
     monkeypatch.setattr(predicting, "AT_ONCE", 4)
-    task = replace(predict_task(tiny_recipe, stage_id="again"))
+    teacher = "teacher" if made == "unlabelled" else heads["onnx"][1][1].stage_id
+    task = predict_task(tiny_recipe, (teacher, 1.0), stage_id="again")
+    taught.remove("again")
     calls = iter(["", "now"])
     with pytest.raises(StageInterrupted):
         list(train_stage(task, data, taught, CPU, stop=lambda: next(calls)))
@@ -137,7 +151,7 @@ def test_predictions_go_on_after_an_interruption_to_the_same_numbers(tiny_recipe
     )
     (epoch,) = train_stage(task, data, taught, CPU)
     assert heard == [4, 2], "the first four windows were done" and epoch.is_last
-    first, second = (Predictions.load(taught.open(name).folder).logits_WC for name in ("unlabelled", "again"))
+    first, second = (Predictions.load(taught.open(name).folder).logits_WC for name in (made, "again"))
     assert np.array_equal(first, second) and taught.unfinished() == {}
 
 
