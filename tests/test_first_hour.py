@@ -1,6 +1,7 @@
 """A new user's first hour, by the commands of its page and the cells of the notebooks: in one folder, and with a smaller budget."""
 
 import contextlib
+import io
 import os
 import re
 import signal
@@ -21,6 +22,7 @@ from nbclient import NotebookClient
 
 from sweeps import load_sweep
 from sweeps.cli.birdclef import birdclef
+from sweeps.cli.tune import tune_main
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -62,7 +64,8 @@ def hour(tmp_path_factory) -> Hour:
     with contextlib.chdir(folder):
         for program, arguments in commands_in(PAGE):
             if program == "python tune_main.py":
-                said[" ".join(arguments)] = run(str(ROOT / "tune_main.py"), *arguments, *smaller)
+                run = plan if "--plan" in arguments else sweep
+                said[" ".join(arguments)] = run(*arguments, *smaller)
             elif arguments[0] == "ui":
                 look_at_mlflow([*arguments, *mine])
             elif arguments == ["--version"]:
@@ -77,8 +80,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-def run(*command: str) -> str:
-    done = subprocess.run([sys.executable, *command], env=environment(), capture_output=True, text=True, timeout=300, check=False)
+def plan(*arguments: str) -> str:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert tune_main(arguments) == 0
+    return said.getvalue()
+
+
+def sweep(*arguments: str) -> str:
+    command = [sys.executable, str(ROOT / "tune_main.py"), *arguments]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -98,9 +109,9 @@ def look_at_mlflow(arguments: list[str]) -> None:
 
 
 def test_the_commands_of_the_page_lead_to_species_in_an_own_recording(hour):
-    plan, sweep = hour.said.values()
-    assert "trains nothing" in PAGE and "asked for" in plan
-    assert "Find birds in a recording: birdclef predict my.wav --model first" in sweep
+    planned, swept = hour.said.values()
+    assert "trains nothing" in PAGE and "asked for" in planned
+    assert "Find birds in a recording: birdclef predict my.wav --model first" in swept
     for name, windows in (("found", 2), ("found-demo", 1)):
         table = pd.read_csv(hour.folder / name / "detections.csv")
         assert set(table.columns) >= {"file", "start_s", "species", "score"} and (
