@@ -103,10 +103,8 @@ def test_the_domain_imports_neither_the_search_nor_its_libraries():
 
 def test_each_library_is_imported_by_its_owners_only():
     files = [path for package in FLOORS for path in modules_of(ROOT, package).values()]
-    found = {
-        library: sorted(path.relative_to(ROOT).as_posix() for path in files if library in imported_libraries(path))
-        for library in OWNERS
-    }
+    libraries = {path.relative_to(ROOT).as_posix(): imported_libraries(path) for path in files}
+    found = {library: sorted(file for file, imported in libraries.items() if library in imported) for library in OWNERS}
     assert found == OWNERS
 
 

@@ -2,14 +2,24 @@
 
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import birdclef_core
+from birdclef_core import code_version as code_version_module
 from birdclef_core.code_version import EQUAL, RESULT, code_version, covered_modules, hash_of, read_module, version_of
 
 SOURCE = Path(birdclef_core.__file__).parent
+
+
+@pytest.fixture(autouse=True, scope="module")
+def parsed_once():
+    """A module whose source has not changed is not parsed again, which takes nearly all of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code_version_module, "read_module", cache(read_module))
+        yield
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from birdclef_core.inference.procedure import SOLUTION_2023
 from birdclef_core.models.detector import Detector
 
 
-def random_part(head: str, *, seed: int = 1) -> Part:
+def random_part(head: str, *, encoder: str = "mobilenetv3_small_050", seed: int = 1) -> Part:
     """A small network; the classes of a CNN are not in sorted order."""
     torch.manual_seed(seed)
-    model = Detector(tiny_config(head), len(SPECIES))
+    model = Detector(tiny_config(head, encoder), len(SPECIES))
     with torch.no_grad():
         # As they are after training: logits differ between windows.
         for parameter in model.head.parameters():

@@ -91,19 +91,30 @@ def recreated_member(name: str, *, weight: float = 1.0) -> Member:
     return Member(model_id=name, config=RECIPES[name]().model, species=species, runtime=shuffled, weight=weight)
 
 
-def tiny_config(head: str) -> ModelConfig:
+FEW_LAYERS = "test_resnet.r160_in1k"
+"""An encoder of a third as many layers: for tests that convert networks, which takes time for each layer."""
+
+
+def tiny_config(head: str, encoder: str = "mobilenetv3_small_050") -> ModelConfig:
     return ModelConfig(
         head=head,
-        encoder="mobilenetv3_small_050",
+        encoder=encoder,
         spectrogram=SpectrogramConfig(num_mels=32, n_fft=1024, hop_length=1000, deltas=False),
     )
 
 
 def publish_random(
-    store: StageStore, stage_id: str = "ab" * 32, *, head: str = "sed", species=SPECIES, seed: int = 1, **values
+    store: StageStore,
+    stage_id: str = "ab" * 32,
+    *,
+    head: str = "sed",
+    encoder: str = "mobilenetv3_small_050",
+    species=SPECIES,
+    seed: int = 1,
+    **values,
 ) -> StageRecord:
     """Publish a stage with random weights that can be loaded; `values` replace fields of its record."""
-    config = tiny_config(head)
+    config = tiny_config(head, encoder)
     torch.manual_seed(seed)
     model = Detector(config, len(species))
     with torch.no_grad():

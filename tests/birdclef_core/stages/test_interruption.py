@@ -53,6 +53,13 @@ def other(tmp_path, notes):
     return StageStore(Storage.parse(str(tmp_path / "other")), notes.append)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, tiny_recipe, tone_data):
+    """A store with the stage `task(tiny_recipe)`, trained in one go, and its epochs; how often checkpoints are written changes nothing."""
+    store = StageStore(Storage.parse(str(tmp_path_factory.mktemp("undisturbed"))))
+    return store, list(train_stage(task(tiny_recipe), tone_data, store, CPU))
+
+
 def task(recipe, **changes) -> StageTask:
     config = replace(recipe.stages[0], epochs=2, clips_per_epoch=4 * STEPS, **changes)
     return StageTask(
@@ -103,9 +110,9 @@ def unfinished(store) -> list[str]:
         "while it thaws",
     ],
 )
-def test_stopped_and_gone_on_ends_with_the_same_bits(tiny_recipe, tone_data, store, other, call, changes):
+def test_stopped_and_gone_on_ends_with_the_same_bits(tiny_recipe, tone_data, store, undisturbed, other, call, changes):
     chosen = task(tiny_recipe, **changes)
-    whole = list(train_stage(chosen, tone_data, store, CPU))
+    store, whole = (store, list(train_stage(chosen, tone_data, store, CPU))) if changes else undisturbed
     with pytest.raises(StageInterrupted, match="told to"):
         list(train_stage(chosen, tone_data, other, CPU, stop=at_call(call)))
     assert unfinished(other)
@@ -127,9 +134,10 @@ def test_on_a_gpu_it_ends_near_where_it_would_have(tiny_recipe, tone_data, store
 
 
 @pytest.mark.slow
-def test_a_process_killed_within_an_epoch_goes_on_to_the_same_bits(tiny_recipe, tone_data, store, other, tmp_path):
+def test_a_process_killed_within_an_epoch_goes_on_to_the_same_bits(tiny_recipe, tone_data, undisturbed, other, tmp_path):
+    """In a process of its own: torch does not train in a fork of one that has trained."""
     chosen = task(tiny_recipe, checkpoint_every_s=0.0)
-    whole = list(train_stage(chosen, tone_data, store, CPU))
+    store, whole = undisturbed
     (tmp_path / "work.pickle").write_bytes(pickle.dumps((chosen, tone_data, StageStore(other.storage))))
     command = [sys.executable, "-c", KILLED_IN_ITS_SIXTH_STEP, str(tmp_path / "work.pickle")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -141,10 +149,10 @@ def test_a_process_killed_within_an_epoch_goes_on_to_the_same_bits(tiny_recipe, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", ["state.safetensors", "counters.json"])
-def test_a_damaged_checkpoint_costs_no_more_than_the_one_before(tiny_recipe, tone_data, store, other, notes, file):
+def test_a_damaged_checkpoint_costs_no_more_than_the_one_before(tiny_recipe, tone_data, undisturbed, other, notes, file):
     """Counters that are of other code are damaged too, though their hash is right."""
     chosen = task(tiny_recipe, checkpoint_every_s=0.0)
-    whole = list(train_stage(chosen, tone_data, store, CPU))
+    store, whole = undisturbed
     with pytest.raises(StageInterrupted):
         list(train_stage(chosen, tone_data, other, CPU, stop=at_call(3)))
     newest = unfinished(other)[-1]

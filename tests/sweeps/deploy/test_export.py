@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from made_up_bundles import made_up_data
-from made_up_detector import SPECIES, publish_random, write_sound
+from made_up_detector import FEW_LAYERS, SPECIES, publish_random, write_sound
 from made_up_ensembles import STAGES, ensemble_record
 from made_up_store import store
 
@@ -28,8 +28,8 @@ def place(tmp_path, monkeypatch):
     """A working folder with a sound, a storage with two stages, and an ensemble of them."""
     monkeypatch.chdir(tmp_path)
     storage = Storage.parse("sweeps-output")
-    publish_random(store(storage), STAGES[0])
-    publish_random(store(storage), STAGES[1], head="cnn", seed=2)
+    publish_random(store(storage), STAGES[0], encoder=FEW_LAYERS)
+    publish_random(store(storage), STAGES[1], head="cnn", encoder=FEW_LAYERS, seed=2)
     write_record(ensemble_record(procedure=SOLUTION_2023), tmp_path / "ensemble.json")
     write_sound(tmp_path / "in" / "a.wav", 12.0)
     return tmp_path
@@ -105,7 +105,7 @@ def test_it_predicts_what_it_was_made_of_predicts(place, reference, capsys):
 
 def test_souped_stages_are_one_network(place):
     ensemble = ensemble_record()
-    publish_random(store(Storage.parse("sweeps-output")), "ef" * 32, seed=3)
+    publish_random(store(Storage.parse("sweeps-output")), "ef" * 32, encoder=FEW_LAYERS, seed=3)
     first = ensemble.members[0]
     soup = type(first)(**{**vars(first), "weight": 1.0, "souped_with": ("ef" * 32,)})
     write_record(ensemble_record(members=(soup,), weights_of_first=((1.0,),)), place / "soup.json")

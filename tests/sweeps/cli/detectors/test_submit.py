@@ -1,14 +1,11 @@
 """`birdclef submit`: what is printed, what is written, exit codes, and a kill that loses nothing."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from forked import dies_after_three_files, exit_code_of
 from made_up_detector import publish_random, write_sound
 from made_up_ensembles import STAGES, ensemble_record
 from made_up_store import store
@@ -100,24 +97,18 @@ def test_a_time_limit_is_a_number_with_a_unit(place, capsys, text):
     assert stopped.value.code == 2 and "is no time such as 120m, 2h or 90s" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-def test_a_kill_loses_nothing_but_seconds(place):
-    """A run is killed with signal 9 in the middle of its files; the same command goes on and ends with the same bytes."""
+def test_a_kill_loses_nothing_but_seconds(place, monkeypatch):
+    """A run is killed with signal 9 before its fourth file is kept; the same command goes on and ends with the same bytes."""
     for number in range(4):
-        write_sound(place / "in" / f"more{number}.wav", 100.0, seed=number)
-    arguments = ["submit", "--model", "ensemble.json", "--soundscapes", "in", "--threads", "1"]
-    command = [sys.executable, "-c", "import sys; from sweeps.cli.birdclef import birdclef; sys.exit(birdclef())", *arguments]
-    # Not in this process, whose sums may be in another order after other tests.
-    assert subprocess.run([*command, "-o", "whole.csv"], check=False).returncode == 0
-    run = subprocess.Popen([*command, "-o", "cut.csv"])
-    until = time.monotonic() + 120
-    while len(list(place.glob("cut.csv.journal/*/*.safetensors"))) < 3 and time.monotonic() < until:
-        time.sleep(0.02)
-    os.kill(run.pid, signal.SIGKILL)
-    assert run.wait() == -signal.SIGKILL
+        write_sound(place / "in" / f"more{number}.wav", 12.0, seed=number)
+    # Each in a process of its own, with one thread: sums of several are added up in another order.
+    assert exit_code_of(lambda: submit("--threads", "1", "-o", "whole.csv")) == 0
+    with monkeypatch.context() as patch:
+        dies_after_three_files(patch)
+        assert exit_code_of(lambda: submit("--threads", "1", "-o", "cut.csv")) == -signal.SIGKILL
     assert not Path("cut.csv").exists()
     done = {path: path.stat().st_mtime_ns for path in place.glob("cut.csv.journal/*/*.safetensors")}
-    assert 3 <= len(done) < 6
-    assert subprocess.run([*command, "-o", "cut.csv"], check=False).returncode == 0
+    assert len(done) == 3
+    assert exit_code_of(lambda: submit("--threads", "1", "-o", "cut.csv")) == 0
     assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done is not done again"
     assert Path("cut.csv").read_bytes() == Path("whole.csv").read_bytes()
