@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pandas as pd
 
 from birdclef_core.errors import StoreError
 from birdclef_core.findings import inflect
-from birdclef_core.store.recordings_table import read_recordings
+from birdclef_core.store.recordings_table import SOUNDSCAPE, read_recordings
 from birdclef_core.store.storage import Storage
 from birdclef_core.store.summary import IMPORTED
 
@@ -32,13 +33,15 @@ class Leak:
     """Number of others whose authors (where these are unknown: their place and day) have recordings that trained one of the stages."""
     unknown: tuple[str, ...] = ()
     """The stages of which it is not known what trained them, each with the reason; the two numbers are minima then."""
+    num_soundscapes: int = 0
+    """Number of labelled soundscapes that score and trained one of the stages."""
     source: str = "the start stage"
     """What trials start from or learn from."""
 
     @property
     def is_found(self) -> bool:
         """Whether a leak was found; otherwise there is none, or it is not known."""
-        return bool(self.num_trained or self.num_by_author)
+        return bool(self.num_trained or self.num_by_author or self.num_soundscapes)
 
     @property
     def mark(self) -> str:
@@ -47,6 +50,8 @@ class Leak:
             return "unknown" if self.unknown else ""
         least = "at least " if self.unknown else ""
         found = self.num_trained or self.num_by_author
+        if not found:
+            return f"{self.num_soundscapes} {inflect('[soundscape|soundscapes]', self.num_soundscapes)}"
         return f"{least}{found} of {self.num_validation}{'' if self.num_trained else ' by author'}"
 
     @property
@@ -65,6 +70,9 @@ class Leak:
                 f"leaked: {least}{self.num_by_author} of {self.num_validation} validation recordings have "
                 f"{AUTHOR_OR_PLACE} in common with recordings that trained {self.source}"
             )
+        if self.num_soundscapes:
+            what = inflect("labelled [soundscape that scores|soundscapes that score]", self.num_soundscapes)
+            return f"leaked: {self.num_soundscapes} {what} trained {self.source}"
         return f"leaked: unknown, because it is not known which recordings trained {self.source}" if self.unknown else ""
 
 
@@ -80,6 +88,8 @@ class TrainedStage:
     """What to call it in a message."""
     data: str | None
     """Fingerprint of its recordings; None when the stage is no longer in the store."""
+    learns_soundscapes: bool = False
+    """Whether labelled soundscapes trained it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +149,19 @@ class RecordingsReader:
         others = [stage for stage in stages if stage.data != data]
         return find_leak(read_table(), self.trained(others)) if others else NO_LEAK
 
+    def num_soundscapes(self, read_scored: Callable[[], pd.DataFrame], data: str, stages: Iterable[TrainedStage]) -> int:
+        """Return how many labelled soundscapes that score trained one of `stages`; `read_scored` returns them as rows of a table, and is called
+        only where some may have. Of stages whose table is not known, `leak` says that it is not."""
+        tables = []
+        for stage in stages:
+            if stage.learns_soundscapes and stage.data not in (None, data):
+                with suppress(StoreError):
+                    tables.append(self.recordings(str(stage.data)))
+        if not tables:
+            return 0
+        earlier = pd.concat(tables)
+        return int(_is_among(read_scored(), earlier[earlier["recording_id"].str.startswith(SOUNDSCAPE)]).sum())
+
     def describe(self, stage: TrainedStage, before: Iterable[TrainedStage]) -> str:
         """Return how many recordings trained and scored a stage, and whether the stages before it leak into its scores."""
         try:
@@ -149,7 +172,7 @@ class RecordingsReader:
             return f"unknown recordings: {error}"
         leak = self.leak(lambda: table, stage.data, before)
         num_validation = int(table["is_validation"].sum())
-        num_training = len(table) - num_validation
+        num_training = len(table) - num_validation - int(table["recording_id"].str.startswith(SOUNDSCAPE).sum())
         leaked = f"; scores leaked: {leak.mark}" if leak.mark else ""
         return f"{num_training} {inflect('[recording|recordings]', num_training)}, validated on {num_validation}{leaked}"
 

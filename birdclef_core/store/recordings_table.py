@@ -20,6 +20,8 @@ from birdclef_core.errors import StoreError
 from birdclef_core.store.storage import Storage
 
 FOLDER = "recordings"
+SOUNDSCAPE = "soundscape "
+"""How the id of a labelled soundscape that trained begins in a table: its name follows. Only stages with a `soundscape_share` learned from it."""
 BLOCK_BYTES = 2**16
 """Size of each of the three parts of a file that its content hash covers."""
 

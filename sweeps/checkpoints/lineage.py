@@ -65,7 +65,11 @@ def _trained_stage(ancestor: Ancestor) -> TrainedStage:
     record = ancestor.record
     if record is None:
         return TrainedStage(title=f"stage {ancestor.stage_id[:12]}", data=None)
-    return TrainedStage(title=f"{record.recipe} {record.stage} {record.stage_id[:12]}", data=record.identity.get("data", ""))
+    return TrainedStage(
+        title=f"{record.recipe} {record.stage} {record.stage_id[:12]}",
+        data=record.identity.get("data", ""),
+        learns_soundscapes=bool(record.identity.get("stage", {}).get("soundscape_share")),
+    )
 
 
 def _with_recordings(store: StageStore, ancestors: Sequence[Ancestor]) -> list[Ancestor]:

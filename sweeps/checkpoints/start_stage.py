@@ -119,7 +119,8 @@ class StartLeak:
         )
         self._reader = RecordingsReader(store.storage)
         leak = self._reader.leak(lambda: recordings.table, recordings.data_fingerprint, self._stages)
-        self.leak = replace(leak, source=f"{'the' if start else 'a'} {self._what}")
+        heard = self._reader.num_soundscapes(lambda: recordings.scored_soundscapes, recordings.data_fingerprint, self._stages)
+        self.leak = replace(leak, num_soundscapes=heard, source=f"{'the' if start else 'a'} {self._what}")
 
     def refusal(self, fold: int, *, may_change_fold: bool) -> InputError:
         """Return the error for a sweep whose scores would be leaked, with the numbers and the ways out."""
@@ -136,6 +137,11 @@ class StartLeak:
                 f"A {self._what} must not have been trained on recordings that score the stages after it, but "
                 f"{least}{leak.num_trained} {validation} trained {source}{more}. A model does better on what it was trained on"
             )
+        elif not leak.num_by_author:
+            fault = (
+                f"A {self._what} must not have been trained on labelled soundscapes that score the stages after it, but "
+                f"{leak.num_soundscapes} of them trained {source}. A model does better on what it was trained on"
+            )
         else:
             fault = (
                 f"A {self._what} must not have been trained on authors whose recordings score the stages after it, but "
@@ -151,6 +157,8 @@ class StartLeak:
 
     def _free_folds(self) -> Iterator[int]:
         """The folds of the recordings into which there is no leak."""
+        if self.leak.num_soundscapes:
+            return  # the same soundscapes score in every fold
         trained = self._reader.trained(self._stages)
         for fold, table in self._recordings.folds():
             if table["is_validation"].any() and not find_leak(table, trained).is_found:

@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from birdclef_core.data.authors import plain_names
 from birdclef_core.data.dataset import Dataset
 from birdclef_core.data.groups import UNNAMED
 from birdclef_core.data.recording_folds import is_validation
+from birdclef_core.data.soundscapes import Soundscapes
 from birdclef_core.data.splits import NUM_FOLDS
 from birdclef_core.errors import StoreError
-from birdclef_core.store.recordings_table import content_hashes, read_recordings, write_recordings
+from birdclef_core.store.recordings_table import SOUNDSCAPE, content_hashes, read_recordings, write_recordings
 from birdclef_core.store.storage import Storage
 
 
@@ -28,18 +30,31 @@ class RecordingsList:
     @cached_property
     def table(self) -> pd.DataFrame:
         """The table. Content hashes are those that the store has; otherwise parts of every file are read, about 2,000 files a second."""
-        recordings = self._dataset.recordings
+        recordings, training = self._dataset.recordings, self._dataset.training_soundscapes
         table = recordings[["recording_id", "is_validation", "always_trains"]].assign(
             author=plain_names(recordings["author"]),
             group=recordings["group"].mask(recordings["group"].str.startswith(UNNAMED), ""),
         )
+        if training is not None:
+            table = pd.concat([table, _rows_of(training)], ignore_index=True)
         if self._kept is not None:
             table["content"] = table["recording_id"].map(self._kept.set_index("recording_id")["content"]).fillna("")
         elif self._same is not None:
             table["content"] = self._same.table["content"]
         else:
-            table["content"] = content_hashes([self._dataset.root / path for path in recordings["path"]])
+            paths = [*recordings["path"], *([] if training is None else training.files["path"])]
+            table["content"] = content_hashes([self._dataset.root / path for path in paths])
         return table
+
+    @cached_property
+    def scored_soundscapes(self) -> pd.DataFrame:
+        """The labelled soundscapes that score, as rows of the table. Parts of every file are read."""
+        soundscapes = self._dataset.soundscapes
+        if soundscapes is None:
+            return self.table[:0]
+        return _rows_of(soundscapes).assign(
+            content=content_hashes([self._dataset.root / path for path in soundscapes.files["path"]])
+        )
 
     @cached_property
     def _kept(self) -> pd.DataFrame | None:
@@ -57,4 +72,13 @@ class RecordingsList:
     def folds(self) -> Iterator[tuple[int, pd.DataFrame]]:
         """Yield the number of every fold of the recordings, and the table as it would be with that fold."""
         for fold in range(NUM_FOLDS):
-            yield fold, self.table.assign(is_validation=is_validation(self._dataset.recordings, fold))
+            validates = np.zeros(len(self.table), bool)
+            validates[: len(self._dataset.recordings)] = is_validation(self._dataset.recordings, fold)
+            yield fold, self.table.assign(is_validation=validates)
+
+
+def _rows_of(soundscapes: Soundscapes) -> pd.DataFrame:
+    names = soundscapes.files["path"].str.rsplit("/", n=1).str[-1]
+    return pd.DataFrame(
+        {"recording_id": SOUNDSCAPE + names, "is_validation": False, "always_trains": False, "author": "", "group": ""}
+    )

@@ -216,6 +216,7 @@ def test_the_flag_allows_it_and_marks_every_score(place, tracker, capsys):
         "num_validation": len(validation),
         "num_trained": len(validation & trained),
         "num_by_author": 0,
+        "num_soundscapes": 0,
         "unknown": [],
         "source": "the start stage",
     }
@@ -437,6 +438,34 @@ def test_the_store_counts_its_tables_and_keeps_them_for_the_stages(place, tracke
     assert place.birdclef("store", "du") == 0
     assert "1 x tables of the recordings that stages were trained on" in capsys.readouterr().out
     assert place.birdclef("store", "verify") == 0
+
+
+def test_a_soundscape_that_trained_the_start_stage_and_scores_now_is_refused_or_marked(place, tracker, capsys):
+    """`soundscapes_for_training.txt` named S0 when the stage was trained, and names S1 now."""
+    (place.data / "test_soundscapes").mkdir()
+    for number in range(2):
+        wave = default_rng(1000 + number).normal(0, 0.1, 160_000)
+        soundfile.write(place.data / "test_soundscapes" / f"S{number}.wav", wave, 32_000)
+    (place.data / "test_soundscapes_labels.csv").write_text("row_id,labels\nS0_5,sp0\nS1_5,sp1\n")
+    listed = place.data / "soundscapes_for_training.txt"
+    listed.write_text("S0\n")
+    recordings = place.recordings(0)
+    recordings.keep()
+    model = canonical(small_budget(sed_v2s()).model)
+    for letter, share in (("a", 0.25), ("b", 0.0)):
+        identity = {"model": model, "stage": {"soundscape_share": share}, "parent": "random", "code": "c"}
+        place.stage("", letter, identity=identity | {"data": recordings.data_fingerprint})
+    assert place.tune("aaaa", 0, name="same") == 0, "S0 still trains"
+    listed.write_text("S1\n")
+    capsys.readouterr()
+    assert place.tune("aaaa", 0) == 2
+    refusal = capsys.readouterr().err
+    assert "labelled soundscapes that score the stages after it, but 1 of them trained" in refusal and "--fold" not in refusal
+    assert place.tune("bbbb", 0, name="other") == 0, "it learned from recordings alone"
+    capsys.readouterr()
+    assert place.tune("aaaa", 0, "--allow-leaked-scores") == 0
+    said = capsys.readouterr().out
+    assert "marked as leaked: 1 labelled soundscape that scores trained the start stage." in said
 
 
 STUDENT = """
