@@ -39,9 +39,9 @@ def publish(storage, number: int, *, score: float = 0.5, stage: str = "train_bce
 
 
 def save_folds(storage, trial: int, scores, *, sweep: str = "s", first: int = 100, told: float = 0.5, **values) -> None:
-    """A finished trial with a stage on all species and one on target species for each fold; the latter have ids from `first` + 100 * trial."""
+    """A finished trial with three stages for each fold, the last two on target species; the last ones have ids from `first` + 100 * trial."""
     names, ids = [], []
-    for offset, stage, space in ((50, "pretrain_ce", "all"), (0, "train_bce", "target")):
+    for offset, stage, space in ((50, "pretrain_ce", "all"), (25, "train_ce", "target"), (0, "train_bce", "target")):
         for fold, score in enumerate(scores):
             names.append(f"{stage}@fold{fold}")
             ids.append(
