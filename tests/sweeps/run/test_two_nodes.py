@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 BOTH = "both.txt"
 """A file that is there when trials have run on both nodes."""
+OUTPUT = "out.txt"
+CANNOT = "cannot train and gets no trials for 10 minutes: no recordings here"
 REPOSITORY = Path(__file__).parents[3]
 SEARCH = """
 from birdclef_core.config import ModelConfig, Recipe, SpectrogramConfig, StageConfig
@@ -80,11 +82,11 @@ class PatientActor(TrialActor):
 
 
 def made_up_stage(*arguments: Any, **more: Any) -> Iterator[EpochMetrics]:
-    """Train a stage that waits after each epoch until trials have run on both nodes."""
+    """Train a stage that waits after each epoch until trials have run on both nodes, and the driver has said that a third cannot train."""
     for metrics in MadeUpStage(ExecutionLog(Path("executed.txt").absolute()))(*arguments, **more):
         yield metrics
         end = time.monotonic() + 150
-        while not Path(BOTH).exists() and time.monotonic() < end:
+        while not (Path(BOTH).exists() and CANNOT in Path(OUTPUT).read_text()) and time.monotonic() < end:
             time.sleep(0.1)
 
 
@@ -134,13 +136,13 @@ def test_a_sweep_waits_for_its_first_node_and_uses_what_joins_later_but_for_a_no
         name="two",
         gpus_per_trial=0,
     )
-    out = tmp_path / "out.txt"
-    result = runner.start_sweep(options, Console(file=out.open("w"), width=300))
+    out = tmp_path / OUTPUT
+    result = runner.start_sweep(options, Console(file=out.open("w", buffering=1), width=300))
     assert {record.status for record in result.trials} <= {"finished", "pruned"} and len(result.trials) == 3
     text = out.read_text()
     assert "Waiting for a node with a GPU or a CPU for trials." in text
     assert "1 at a time on 1 machine," in text
     assert "0 GPU, 1 CPU joined. Trials at a time: 2 (before: 1)." in text
-    assert text.count("cannot train and gets no trials for 10 minutes: no recordings here") == 1
+    assert text.count(CANNOT) == 1
     assert "worker lost" not in text and "is gone" not in text
     assert len(seen) == 2 and bad.read_text()[:6] not in seen, "one Ray node id for each node that can train"
