@@ -133,7 +133,7 @@ def publish_teacher(store: StageStore, recipe: str, model: Detector) -> None:
         parent_id=None,
         recipe=recipe,
         stage="train_bce",
-        identity={"model": canonical(model.config)},
+        identity={"model": canonical(model.config), "stage": {"loss": "bce"}},
         species=[f"s{number:03d}" for number in range(num_classes(model))],
         metrics={},
         history=[],

@@ -34,6 +34,8 @@ class Teacher:
     """Of a head the stage of its embeddings, which keeps the encoder."""
     encoder_work: str = ""
     """Of a head the kind of work of that encoder, see `work_of_embeddings`."""
+    compares: bool = False
+    """Whether it was trained by cross-entropy, so that its softmax is predicted (`Together`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,15 +146,16 @@ class ChainBuilder:
                 f"Stage {config.name} predicts soundscapes without labels, but the data have none: see docs/teachers.md. Add a folder "
                 "unlabelled_soundscapes, or set predicts_on='recordings'."
             )
+        own = _teacher(before[source], before) if source is not None else Teacher(model=model)
+        hearing = [self.teachers.get(stage_id, own) for stage_id, _ in teachers]
         stage_id, identity = _identify_predictions(
             config,
             teachers,
             self._space(config).fingerprint if source is not None else "",
             self.unlabelled_fingerprint if config.predicts_on == "unlabelled" else self.data_fingerprint,
             self.code_version,
+            any(teacher.compares for teacher in hearing),
         )
-        own = _teacher(before[source], before) if source is not None else Teacher(model=model)
-        hearing = [self.teachers.get(stage_id, own) for stage_id, _ in teachers]
         for teacher in hearing:
             if teacher.embeddings_id is None:  # a head hears windows of any length
                 check_clip_s(teacher.model, config.clip_s)
@@ -204,7 +207,7 @@ def _teacher(task: StageTask, before: Sequence[StageTask]) -> Teacher:
     """A stage of the chain as a teacher. `before`: the stages before its predictions."""
     made = next((other for other in before if other.stage_id == task.embeddings_id), None)
     work = work_of_embeddings(made.identity) if made is not None else ""
-    return Teacher(model=task.model, embeddings_id=task.embeddings_id, encoder_work=work)
+    return Teacher(model=task.model, embeddings_id=task.embeddings_id, encoder_work=work, compares=task.config.loss == "ce")
 
 
 def _seeded(stage: StageConfig, replicate: Replicate) -> StageConfig:
@@ -244,17 +247,20 @@ def _identify(
 
 @lru_cache(maxsize=8192)
 def _identify_predictions(
-    config: StageConfig, teachers: Teachers, label_space: str, data: str, code: str
+    config: StageConfig, teachers: Teachers, label_space: str, data: str, code: str, has_softmax: bool
 ) -> tuple[str, dict[str, Any]]:
-    """The id of predictions: neither the student nor what it is called is part of it, so that all students share them."""
-    identity = {
+    """The id of predictions: neither the student nor what it is called is part of it, so that all students share them.
+
+    It says where a softmax is predicted, because the same code version once predicted the sigmoid of such teachers.
+    """
+    identity: dict[str, Any] = {
         "model": {},
         "stage": {name: canonical(getattr(config, name)) for name in _OF_PREDICTIONS},
         "label_space": label_space,
         "data": data,
         "parent": teachers[0][0] if len(teachers) == 1 else teachers_text(teachers),
         "code": code,
-    }
+    } | ({"probabilities": "softmax"} if has_softmax else {})
     return fingerprint_of_canonical(identity), identity
 
 

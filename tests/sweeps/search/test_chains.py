@@ -178,6 +178,18 @@ def test_stored_heads_teach_beside_other_stages_with_the_encoders_that_they_need
         chain(own, teachers={STORED: Teacher(model=OWN.model), SECOND: Teacher(model=OTHER.model)})
 
 
+def test_predictions_of_a_teacher_by_cross_entropy_say_that_they_are_its_softmax():
+    own = recipe(of=STORED, window_s=5.0)
+    (labels, _), (of_softmax, _) = (
+        chain(own, teachers={STORED: Teacher(model=OWN.model, compares=by_ce)}) for by_ce in (False, True)
+    )
+    assert "probabilities" not in labels.identity and of_softmax.identity["probabilities"] == "softmax"
+    assert labels.stage_id != of_softmax.stage_id
+    stages = (replace(OWN.stages[0], name="teacher", label_space="target", loss="ce"), *own.stages)
+    stages = (stages[0], replace(stages[1], predicts="teacher"), *stages[2:])
+    assert chain(replace(own, stages=stages))[1].identity["probabilities"] == "softmax"
+
+
 def test_each_fold_has_its_own_head_and_predictions():
     search = Search(name="one", recipes=(replace(OWN, name="own", stages=HEADS),), space={})
     replicates = (Replicate.of_fold(0, "d0"), Replicate.of_fold(1, "d1"))
