@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from birdclef_core.errors import StoreError
 from birdclef_core.findings import inflect
@@ -149,18 +151,21 @@ class RecordingsReader:
         others = [stage for stage in stages if stage.data != data]
         return find_leak(read_table(), self.trained(others)) if others else NO_LEAK
 
-    def num_soundscapes(self, read_scored: Callable[[], pd.DataFrame], data: str, stages: Iterable[TrainedStage]) -> int:
-        """Return how many labelled soundscapes that score trained one of `stages`; `read_scored` returns them as rows of a table, and is called
-        only where some may have. Of stages whose table is not known, `leak` says that it is not."""
+    def trained_soundscapes(
+        self, read_table: Callable[[], pd.DataFrame], data: str, stages: Iterable[TrainedStage]
+    ) -> NDArray[np.bool_]:
+        """Return for each labelled soundscape whether it trained one of `stages`; none where no stage with other recordings than `data` has
+        learned from any. `read_table` returns them as rows of a table, and is called only if it must be. Of stages whose table is not known,
+        `leak` says that it is not."""
         tables = []
         for stage in stages:
             if stage.learns_soundscapes and stage.data not in (None, data):
                 with suppress(StoreError):
                     tables.append(self.recordings(str(stage.data)))
         if not tables:
-            return 0
+            return np.zeros(0, bool)
         earlier = pd.concat(tables)
-        return int(_is_among(read_scored(), earlier[earlier["recording_id"].str.startswith(SOUNDSCAPE)]).sum())
+        return _is_among(read_table(), earlier[earlier["recording_id"].str.startswith(SOUNDSCAPE)]).to_numpy(dtype=bool)
 
     def describe(self, stage: TrainedStage, before: Iterable[TrainedStage]) -> str:
         """Return how many recordings trained and scored a stage, and whether the stages before it leak into its scores."""

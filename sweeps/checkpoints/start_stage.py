@@ -119,8 +119,8 @@ class StartLeak:
         )
         self._reader = RecordingsReader(store.storage)
         leak = self._reader.leak(lambda: recordings.table, recordings.data_fingerprint, self._stages)
-        heard = self._reader.num_soundscapes(lambda: recordings.scored_soundscapes, recordings.data_fingerprint, self._stages)
-        self.leak = replace(leak, num_soundscapes=heard, source=f"{'the' if start else 'a'} {self._what}")
+        heard = self._reader.trained_soundscapes(lambda: recordings.scored_soundscapes, recordings.data_fingerprint, self._stages)
+        self.leak = replace(leak, num_soundscapes=int(heard.sum()), source=f"{'the' if start else 'a'} {self._what}")
 
     def refusal(self, fold: int, *, may_change_fold: bool) -> InputError:
         """Return the error for a sweep whose scores would be leaked, with the numbers and the ways out."""

@@ -27,7 +27,7 @@ from sweeps.deploy.folded import find_trials, has_folds, other_scores
 from sweeps.deploy.loading import device_of, embeddings_record, hearing
 from sweeps.deploy.names import names_of_stage
 from sweeps.deploy.refit import find_refit
-from sweeps.deploy.scored_data import Ears, ScoredData, find_leaks, require_same_soundscapes, require_unchanged
+from sweeps.deploy.scored_data import Ears, Leaks, ScoredData, find_leaks, require_same_soundscapes, require_unchanged
 from sweeps.deploy.untouched import data_of_stages, read_untouched, untouched_rows
 from sweeps.execution.recordings import FoundRecordings, RecordingFinder
 from sweeps.objective import Objective
@@ -120,8 +120,13 @@ class _Choice:
                 f"Validation recordings that select an ensemble must not have trained a candidate, but {'; '.join(leaks.found)}. Ways out: "
                 "candidates that were validated on the same fold, or --select-on soundscapes."
             )
+        if source == "soundscapes" and leaks.soundscapes:
+            raise InputError(
+                f"Soundscapes that select an ensemble must not have trained a candidate, but {'; '.join(leaks.soundscapes)}. Ways out: name the other "
+                "candidates, or --select-on recordings."
+            )
         other: Source = "recordings" if source == "soundscapes" else "soundscapes"
-        why_touched = _why_touched(other, candidates, data.first, [*leaks.found, *leaks.unknown])
+        why_touched = _why_touched(other, candidates, data.first, leaks)
         untouched = self._read_untouched(candidates.found, data.first)
         ears = Ears(self._store, data, self._procedure, self._device, self._progress)
         kept, logits = list(candidates.found), [ears.hear(item) for item in candidates.found]
@@ -353,13 +358,13 @@ def weights_of_first(selected: Selected, sizes: Sequence[int]) -> tuple[tuple[fl
     return tuple(weights)
 
 
-def _why_touched(source: Source, candidates: Candidates, found: FoundRecordings, leaks: Sequence[str]) -> str:
+def _why_touched(source: Source, candidates: Candidates, found: FoundRecordings, leaks: Leaks) -> str:
     """Return why the data that nothing was selected on are not untouched; empty where they are."""
     if source == "soundscapes":
         if found.dataset.soundscapes is None:
             return "there are no labelled soundscapes"
-        return candidates.touched.get("val_soundscapes", "")
-    return "; ".join(leaks) or candidates.touched.get("val", "")
+        return "; ".join(leaks.soundscapes) or candidates.touched.get("val_soundscapes", "")
+    return "; ".join([*leaks.found, *leaks.unknown]) or candidates.touched.get("val", "")
 
 
 def _metric(objective: Objective, source: Source) -> Metric:

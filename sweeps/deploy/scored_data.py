@@ -12,6 +12,7 @@ import torch
 from scipy.special import expit
 
 from birdclef_core.data.dataset import Dataset
+from birdclef_core.data.soundscapes import Soundscapes
 from birdclef_core.data.targets import validation_truth
 from birdclef_core.ensemble.record import Metric, Source
 from birdclef_core.ensemble.selection import Rows
@@ -22,23 +23,24 @@ from birdclef_core.inference.deployed import DeployedDetector
 from birdclef_core.inference.logits import DeployedLogits, Progress, deployed_logits
 from birdclef_core.inference.procedure import Procedure
 from birdclef_core.stages.training_data import TrainingData
-from birdclef_core.store.leakage import AUTHOR_OR_PLACE, Leak, RecordingsReader
+from birdclef_core.store.leakage import AUTHOR_OR_PLACE, Leak, RecordingsReader, TrainedStage
 from birdclef_core.store.stage_store import StageStore
 from birdclef_core.taxonomy import LabelSpace
 from sweeps.checkpoints.lineage import trace, trained_stages
 from sweeps.deploy.candidates import Candidate, Network
 from sweeps.deploy.loading import member_of_stages
 from sweeps.execution.recordings import FoundRecordings, RecordingFinder
-from sweeps.execution.recordings_list import RecordingsList
+from sweeps.execution.recordings_list import RecordingsList, list_soundscapes
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What is known of recordings that score a candidate and trained it, a text for each candidate."""
+    """What is known of recordings and soundscapes that score a candidate and trained it, a text for each candidate."""
 
     found: list[str]
     unknown: list[str]
     """Where it is not known which recordings trained it."""
+    soundscapes: list[str]
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,14 @@ def require_same_soundscapes(data: ScoredData, candidates: Sequence[Candidate], 
 
 def find_leaks(store: StageStore, data: ScoredData, candidates: Sequence[Candidate]) -> Leaks:
     """Return which candidates were trained on recordings that score them: each network of one, and all that it was made from, is
-    compared with the validation recordings of its own fold."""
-    reader, leaks = RecordingsReader(store.storage), Leaks([], [])
+    compared with the validation recordings of its own fold, and with the labelled soundscapes that score."""
+    reader, leaks = RecordingsReader(store.storage), Leaks([], [], [])
     tables = [RecordingsList(store.storage, found.dataset, found.fingerprint) for found in data.folds]
     for item in candidates:
+        stages = [stage for network in item.networks for stage in _trained(store, network.record.stage_id)]
+        heard = reader.trained_soundscapes(lambda: tables[0].scored_soundscapes, data.first.fingerprint, stages)
+        if heard.any():
+            leaks.soundscapes.append(f"{heard.sum()} trained {item.title}")
         for recordings, network in zip(tables, item.networks, strict=True):
             leak = leak_of(store, reader, recordings, network.record.stage_id)
             if leak.is_found:
@@ -126,8 +132,12 @@ def find_leaks(store: StageStore, data: ScoredData, candidates: Sequence[Candida
 
 def leak_of(store: StageStore, reader: RecordingsReader, recordings: RecordingsList, stage_id: str) -> Leak:
     """Return the leak from a stage, and from all that it was made from, into the validation recordings of a dataset."""
-    stages = trained_stages(trace(stage_id, store.record))
-    return reader.leak(lambda: recordings.table, recordings.data_fingerprint, stages)
+    return reader.leak(lambda: recordings.table, recordings.data_fingerprint, _trained(store, stage_id))
+
+
+def _trained(store: StageStore, stage_id: str) -> list[TrainedStage]:
+    """A stage and all that it was made from, as far as they were trained."""
+    return list(trained_stages(trace(stage_id, store.record)))
 
 
 def require_unlearnt(store: StageStore | None, stage_ids: Sequence[str], dataset: Dataset) -> str:
@@ -150,6 +160,21 @@ def require_unlearnt(store: StageStore | None, stage_ids: Sequence[str], dataset
             )
         unknown |= bool(leak.unknown)
     return "It is not known which recordings trained the model: if these did, probabilities are too high." if unknown else ""
+
+
+def without_learnt(store: StageStore | None, stage_ids: Sequence[str], soundscapes: Soundscapes) -> Soundscapes:
+    """Return labelled soundscapes without those that are known to have trained a model that has these stages. `store`: None where nothing
+    is known of the stages. Raises InputError where none is left."""
+    stages = [stage for stage_id in stage_ids for stage in _trained(store, stage_id)] if store is not None else []
+    if store is None or not stages:
+        return soundscapes
+    learnt = RecordingsReader(store.storage).trained_soundscapes(lambda: list_soundscapes(soundscapes), "", stages)
+    if not learnt.any():
+        return soundscapes
+    kept = soundscapes.of_files(set(np.flatnonzero(~learnt).tolist()))
+    if kept is None:
+        raise InputError("Soundscapes that calibrate a model must not have trained it, but all of these did: label others.")
+    return kept
 
 
 def _leaked(leak: Leak, title: str) -> str:

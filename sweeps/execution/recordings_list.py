@@ -50,11 +50,7 @@ class RecordingsList:
     def scored_soundscapes(self) -> pd.DataFrame:
         """The labelled soundscapes that score, as rows of the table. Parts of every file are read."""
         soundscapes = self._dataset.soundscapes
-        if soundscapes is None:
-            return self.table[:0]
-        return _rows_of(soundscapes).assign(
-            content=content_hashes([self._dataset.root / path for path in soundscapes.files["path"]])
-        )
+        return self.table[:0] if soundscapes is None else list_soundscapes(soundscapes)
 
     @cached_property
     def _kept(self) -> pd.DataFrame | None:
@@ -75,6 +71,11 @@ class RecordingsList:
             validates = np.zeros(len(self.table), bool)
             validates[: len(self._dataset.recordings)] = is_validation(self._dataset.recordings, fold)
             yield fold, self.table.assign(is_validation=validates)
+
+
+def list_soundscapes(soundscapes: Soundscapes) -> pd.DataFrame:
+    """Return labelled soundscapes as rows of a table of recordings. Parts of every file are read."""
+    return _rows_of(soundscapes).assign(content=content_hashes([soundscapes.root / path for path in soundscapes.files["path"]]))
 
 
 def _rows_of(soundscapes: Soundscapes) -> pd.DataFrame:

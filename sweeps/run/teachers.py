@@ -64,7 +64,7 @@ def teachers_by_id(records: list[StageRecord], storage: Storage) -> Mapping[str,
 def _teacher(record: StageRecord, storage: Storage) -> Teacher:
     model, embeddings_id = restore(ModelConfig, record.identity["model"]), record.identity.get("embeddings")
     work = work_of_embeddings(known_record(store_of(storage), embeddings_id).identity) if embeddings_id else ""
-    compares = record.identity["stage"].get("loss") == "ce"
+    compares = record.identity.get("stage", {}).get("loss") == "ce"
     return Teacher(model=model, embeddings_id=embeddings_id, encoder_work=work, compares=compares)
 
 

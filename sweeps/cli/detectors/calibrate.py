@@ -92,7 +92,7 @@ def _rows(arguments: argparse.Namespace, species: tuple[str, ...]) -> "LabelledR
     from birdclef_core.ensemble.calibration.labelled import recording_rows, soundscape_rows
     from birdclef_core.inference.run.labels import read_labels
     from sweeps.deploy.loading import stages_of
-    from sweeps.deploy.scored_data import require_unlearnt
+    from sweeps.deploy.scored_data import require_unlearnt, without_learnt
 
     labels, source = arguments.labels, arguments.on
     if source is None:
@@ -101,7 +101,12 @@ def _rows(arguments: argparse.Namespace, species: tuple[str, ...]) -> "LabelledR
         soundscapes = read_labels(labels, arguments.soundscapes)
         for finding in soundscapes.findings:
             print(finding.describe(), file=sys.stderr)
-        return soundscape_rows(soundscapes, species)
+        kept = without_learnt(*stages_of(arguments.model, arguments.storage), soundscapes)
+        if num_learnt := len(soundscapes.files) - len(kept.files):
+            print(
+                f"{counted(num_learnt, 'labelled soundscape')} left out, as the model learned from {'it' if num_learnt == 1 else 'them'}."
+            )
+        return soundscape_rows(kept, species)
     if not labels.is_dir():
         raise InputError(f"--on recordings takes a data folder as --labels, but {labels} is none.")
     dataset = load_dataset(labels, fold=arguments.fold)

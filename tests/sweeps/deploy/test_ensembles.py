@@ -29,7 +29,7 @@ from sweeps.deploy import ensembles
 from sweeps.deploy.ensembles import EnsembleWish, choose_ensemble, weights_of_first
 from sweeps.deploy.loading import load_detector
 from sweeps.execution.audio_cache import AudioCache
-from sweeps.execution.recordings_list import RecordingsList
+from sweeps.execution.recordings_list import RecordingsList, list_soundscapes
 from sweeps.schedule.records import SweepRecords
 
 OTHER_DATA = "e" * 64
@@ -67,6 +67,18 @@ def test_scores_are_those_of_what_is_deployed(place):
     truth_RC = load_dataset(place.data).soundscapes.truth(LabelSpace.of("deployed", SPECIES_OF_TONES))
     assert chosen.record.scores.apparent.value == pytest.approx(auroc(truth_RC, table.to_numpy()), abs=0.03)
     assert chosen.verdict.way(SINGLE).members[0][0] == int(np.argmax(chosen.verdict.selected.singles))
+
+
+def test_soundscapes_that_trained_a_candidate_neither_select_nor_are_untouched(tone_data, tmp_path):
+    place = make_place(tmp_path, tone_data.dataset.root)
+    learnt = list_soundscapes(load_dataset(place.data).soundscapes)[:2]
+    write_recordings(store(place.storage).storage, OTHER_DATA, learnt)
+    stage = STAGE_CONFIG | {"soundscape_share": 0.3}
+    place.publish("9" * 64, identity={"model": canonical(tiny_config("sed")), "stage": stage, "data": OTHER_DATA}, trained_by="")
+    with pytest.raises(InputError, match="Soundscapes that select an ensemble must not have trained a candidate, but 2 trained"):
+        choose(place, "s", "9999", data=place.data)
+    chosen = choose(place, "s", "9999", data=place.data, select_on="recordings")
+    assert chosen.record.scores.untouched.value is None and "2 trained" in chosen.record.scores.untouched.reason
 
 
 def test_selected_on_recordings_soundscapes_are_untouched(place):

@@ -12,11 +12,13 @@ from made_up_store import store
 from birdclef_core.errors import DataError
 from birdclef_core.identity import canonical
 from birdclef_core.inference.results.calibration import read_calibration
+from birdclef_core.inference.run.labels import read_labels
 from birdclef_core.inference.run.predictor import Predictor
+from birdclef_core.store.recordings_table import write_recordings
 from birdclef_core.store.storage import Storage
 from sweeps.cli.birdclef import birdclef
 from sweeps.deploy import load_detector
-from sweeps.execution.recordings_list import RecordingsList
+from sweeps.execution.recordings_list import RecordingsList, list_soundscapes
 
 STAGE = "ab" * 32
 
@@ -69,6 +71,21 @@ def test_recordings_that_trained_the_model_calibrate_nothing(place, capsys, tone
     )
     assert birdclef([*command, "--fold", "0"]) == 0
     assert "not known" not in capsys.readouterr().err
+
+
+def test_soundscapes_that_trained_the_model_calibrate_nothing(place, capsys):
+    stages, soundscapes = store(Storage.parse("sweeps-output")), read_labels(Path("data"))
+    config = {"name": "train_bce", "soundscape_share": 0.3}
+    identity = {"model": canonical(tiny_config("sed")), "stage": config, "data": "e" * 64}
+    publish_random(stages, "cd" * 32, identity=identity)
+    command = ["calibrate", "cdcd", "--labels", "data", "-o", "out"]
+    write_recordings(stages.storage, "e" * 64, list_soundscapes(soundscapes)[:1])
+    assert birdclef(command) == 0
+    said = capsys.readouterr().out
+    assert "1 labelled soundscape left out, as the model learned from it." in said and "16 labelled rows of 2 files" in said
+    write_recordings(stages.storage, "e" * 64, list_soundscapes(soundscapes))
+    assert birdclef(command) == 2
+    assert "must not have trained it, but all of these did" in capsys.readouterr().err
 
 
 def test_labels_without_audio_are_said_and_one_file_is_apparent(place, capsys):
