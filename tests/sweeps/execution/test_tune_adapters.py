@@ -13,6 +13,7 @@ from birdclef_core.errors import BirdclefError
 from birdclef_core.stages.interruption import StageInterrupted
 from birdclef_core.store.patience import StorageAway
 from sweeps.execution import tune_adapters
+from sweeps.execution.private_ray import private_ray
 from sweeps.execution.tune_adapters import (
     METRIC,
     CoordinatorScheduler,
@@ -108,10 +109,12 @@ def test_a_function_is_not_called_more_often_than_wanted_but_for_news():
 
 @pytest.fixture(scope="module")
 def ray_here():
+    """As a sweep starts it: Ray reads its token once in a process, in which whole sweeps may have run before."""
     ray = pytest.importorskip("ray")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with private_ray() as own:
+        ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False, **own)
+        yield
+        ray.shutdown()
 
 
 def run(folder, actor, coordinator, *, cpus=1.0, on_ask=lambda: None) -> None:

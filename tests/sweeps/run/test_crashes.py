@@ -16,7 +16,7 @@ from sweeps.tracking.server import run_local
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = int(os.environ.get("BIRDCLEF_CRASH_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("BIRDCLEF_CRASH_ROUNDS", "2"))
 """Stores, with up to forty kills each."""
 
 
@@ -31,7 +31,7 @@ def crash(folder: Path, *arguments: str, folds: int = 0) -> int:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=60 + 20 * ROUNDS,
+        timeout=120 + 20 * ROUNDS,
     )
     print(done.stdout)
     assert done.returncode == 0, f"seed {seed}:\n{done.stdout}"
@@ -47,7 +47,7 @@ def test_sweeps_with_folds_share_stages_with_one_of_a_fold_and_are_killed_too(tm
 
 
 def test_each_trial_is_one_run_in_mlflow_and_ends_as_it_did(tmp_path):
-    seed = crash(tmp_path, "--keep")
+    seed = crash(tmp_path, "--keep", "--kills", "20")
     place = Place(tmp_path / f"seed{seed}")
     with run_local(tmp_path / "mlflow") as url:
         for sweep in SWEEPS:

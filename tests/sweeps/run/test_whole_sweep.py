@@ -262,7 +262,7 @@ def test_a_killed_worker_is_replaced_and_loses_one_epoch_at_most(place):
     def errors() -> str:
         return "".join(path.read_text() for path in (place.output / "s" / "tune").glob("*/error.txt"))
 
-    process = place.start(*place.start_arguments("--samples", "1", "--set", "clips_per_epoch=400"))
+    process = place.start(*place.start_arguments("--samples", "1", "--set", "clips_per_epoch=250"))
     output = read_until(process, r"t0000 .*pretrain_ce epoch 1/2")
     kill_in_an_epoch(signal.SIGTERM)
     output += read_until(process, r"t0000 .*train_bce epoch 1/3")
