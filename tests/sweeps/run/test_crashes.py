@@ -46,7 +46,9 @@ def test_sweeps_with_folds_share_stages_with_one_of_a_fold_and_are_killed_too(tm
     crash(tmp_path, "--rounds", "1", folds=2)
 
 
+@pytest.mark.skipif(not os.environ.get("BIRDCLEF_LONG_TESTS"), reason="takes minutes: set BIRDCLEF_LONG_TESTS=1")
 def test_each_trial_is_one_run_in_mlflow_and_ends_as_it_did(tmp_path):
+    """As `test_ray_crashes.py` and `test_abandoned_drivers.py` do, with more kills than either."""
     seed = crash(tmp_path, "--keep", "--kills", "20")
     place = Place(tmp_path / f"seed{seed}")
     with run_local(tmp_path / "mlflow") as url:
