@@ -6,6 +6,7 @@ scored, C species.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -115,12 +116,12 @@ def find_leaks(store: StageStore, data: ScoredData, candidates: Sequence[Candida
     reader, leaks = RecordingsReader(store.storage), Leaks([], [], [])
     tables = [RecordingsList(store.storage, found.dataset, found.fingerprint) for found in data.folds]
     for item in candidates:
-        stages = [stage for network in item.networks for stage in _trained(store, network.record.stage_id)]
-        heard = reader.trained_soundscapes(lambda: tables[0].scored_soundscapes, data.first.fingerprint, stages)
+        trained = [_trained(store, network.record.stage_id) for network in item.networks]
+        heard = reader.trained_soundscapes(lambda: tables[0].scored_soundscapes, data.first.fingerprint, chain(*trained))
         if heard.any():
             leaks.soundscapes.append(f"{heard.sum()} trained {item.title}")
-        for recordings, network in zip(tables, item.networks, strict=True):
-            leak = leak_of(store, reader, recordings, network.record.stage_id)
+        for recordings, stages in zip(tables, trained, strict=True):
+            leak = leak_of(reader, recordings, stages)
             if leak.is_found:
                 leaks.found.append(_leaked(leak, item.title))
                 break
@@ -130,9 +131,9 @@ def find_leaks(store: StageStore, data: ScoredData, candidates: Sequence[Candida
     return leaks
 
 
-def leak_of(store: StageStore, reader: RecordingsReader, recordings: RecordingsList, stage_id: str) -> Leak:
-    """Return the leak from a stage, and from all that it was made from, into the validation recordings of a dataset."""
-    return reader.leak(lambda: recordings.table, recordings.data_fingerprint, _trained(store, stage_id))
+def leak_of(reader: RecordingsReader, recordings: RecordingsList, stages: Sequence[TrainedStage]) -> Leak:
+    """Return the leak from stages into the validation recordings of a dataset."""
+    return reader.leak(lambda: recordings.table, recordings.data_fingerprint, stages)
 
 
 def _trained(store: StageStore, stage_id: str) -> list[TrainedStage]:
@@ -151,7 +152,7 @@ def require_unlearnt(store: StageStore | None, stage_ids: Sequence[str], dataset
     reader, recordings = RecordingsReader(store.storage), RecordingsList(store.storage, dataset, dataset.fingerprint)
     unknown = False
     for stage_id in stage_ids:
-        leak = leak_of(store, reader, recordings, stage_id)
+        leak = leak_of(reader, recordings, _trained(store, stage_id))
         if leak.is_found:
             raise InputError(
                 f"Validation recordings that calibrate a model must not have trained it, but {_leaked(leak, f'stage {stage_id[:12]}')}, so "
@@ -165,9 +166,9 @@ def require_unlearnt(store: StageStore | None, stage_ids: Sequence[str], dataset
 def without_learnt(store: StageStore | None, stage_ids: Sequence[str], soundscapes: Soundscapes) -> Soundscapes:
     """Return labelled soundscapes without those that are known to have trained a model that has these stages. `store`: None where nothing
     is known of the stages. Raises InputError where none is left."""
-    stages = [stage for stage_id in stage_ids for stage in _trained(store, stage_id)] if store is not None else []
-    if store is None or not stages:
+    if store is None:
         return soundscapes
+    stages = [stage for stage_id in stage_ids for stage in _trained(store, stage_id)]
     learnt = RecordingsReader(store.storage).trained_soundscapes(lambda: list_soundscapes(soundscapes), "", stages)
     if not learnt.any():
         return soundscapes
